@@ -1,0 +1,140 @@
+# Each target sets up what it needs and works alone on a clean clone. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+# requirements.txt pins every version; the extras named with it say what to install.
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint requirements.txt
+PINS := $(VENV)/.made setup.cfg pyproject.toml requirements.txt
+
+# The scheme alone, unexpanded: what follows it in the URL may be a password.
+URL_SCHEME := $(firstword $(subst :, ,$(value POOLED_DB_URL)))
+NEEDS_CONNECTOR := $(filter mariadb %+mariadbconnector,$(URL_SCHEME))
+
+# Debian's packages by what shows that they are there: a command, or a file.
+PYTHON_PACKAGES := "$$stdlib/ensurepip=$(notdir $(PYTHON))-venv"
+CONNECTOR_PACKAGES := gcc=gcc /usr/include/stdio.h=libc6-dev mariadb_config=libmariadb-dev \
+	"$$headers/Python.h=$(notdir $(PYTHON))-dev"
+SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client-core \
+	/usr/lib/galera/libgalera_smm.so=galera-4 \
+	pg_ctlcluster=postgresql
+FAULTS_PACKAGES := haproxy=haproxy rsync=rsync
+BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
+
+# An ordinary user's PATH leaves out where Debian keeps servers.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.ONESHELL:
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run test test-quick lint bench faults clean \
+	system-python system-connector system-server system-faults system-browser
+
+help:
+	@cat <<'END'
+	make run         serve example_app on 127.0.0.1:8000 (on SQLite, or on POOLED_DB_URL)
+	make test        the whole suite, with branch coverage
+	make test-quick  the suite without its slow and its browser tests
+	make lint        ruff and mypy
+	make bench       the benchmarks
+	make faults      what is lost when servers are broken under load, beside other pools
+	make clean       remove all that the other targets made, but not the example's data
+	END
+
+run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
+	$(RUN) flask --app example_app init-db
+	exec $(RUN) gunicorn -c example_app/gunicorn.conf.py
+
+# The tests start servers of their own: they must not meet the one POOLED_DB_URL names.
+# Ubuntu has no Chromium among its packages: there, the browser's tests are left out; never in CI.
+test: system-faults $(VENV)/.dev $(VENV)/.connector
+	unset POOLED_DB_URL
+	marks=
+	if ! make --no-print-directory PYTHON=$(PYTHON) system-browser; then
+		[ -z "$${CI:-}" ] || exit 1
+		echo "Without Chromium the browser's tests are left out." >&2
+		marks="not browser"
+	fi
+	$(RUN) coverage erase
+	$(RUN) coverage run -m pytest -m "$$marks"
+	$(RUN) coverage combine --quiet
+	$(RUN) coverage report
+
+test-quick: system-server $(VENV)/.dev $(VENV)/.connector
+	unset POOLED_DB_URL
+	$(RUN) pytest -m "not slow and not browser"
+
+lint: $(VENV)/.dev
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+bench: system-server $(VENV)/.dev $(VENV)/.connector
+	unset POOLED_DB_URL
+	$(RUN) benchmarks
+
+faults: system-faults $(VENV)/.dev $(VENV)/.connector
+	unset POOLED_DB_URL
+	$(RUN) tests.faults
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis .*_cache
+	find . -path ./.git -prune -o -name __pycache__ -exec rm -rf {} +
+
+# A virtual environment without ensurepip is a broken one, so it is looked for before.
+$(VENV)/.made: | system-python
+	@echo "Making $(VENV)."
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: $(PINS)
+	@echo "Installing the example app's requirements."
+	$(INSTALL) --editable '.[pymysql]' gunicorn
+	touch $@
+
+$(VENV)/.dev: $(PINS)
+	@echo "Installing the development tools."
+	$(INSTALL) --editable '.[dev,pymysql]'
+	touch $@
+
+$(VENV)/.connector: $(PINS) | system-connector
+	@echo "Building the MariaDB connector."
+	$(INSTALL) --editable '.[mariadb]'
+	touch $@
+
+system-python: PACKAGES := $(PYTHON_PACKAGES)
+system-connector: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES)
+system-server: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES)
+system-faults: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES) \
+	$(FAULTS_PACKAGES)
+system-browser: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES) \
+	$(FAULTS_PACKAGES) $(BROWSER_PACKAGES)
+
+system-python system-connector system-server system-faults system-browser:
+	@python=$(VENV)/bin/python
+	[ -e $(VENV)/.made ] || python=$(PYTHON)
+	if ! $$python -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+		echo "'$$python' is no Python 3.10 or newer: name one, as in 'make PYTHON=python3.12'." >&2
+		exit 1
+	fi
+	stdlib=$$($$python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
+	headers=$$($$python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+	missing=
+	for package in $(PACKAGES); do
+		sign=$${package%%=*}
+		[ -e "$$sign" ] || command -v "$$sign" >/dev/null || missing="$$missing $${package#*=}"
+	done
+	[ -n "$$missing" ] || exit 0
+	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+		export DEBIAN_FRONTEND=noninteractive
+		echo "Installing with apt-get:$$missing"
+		apt-get update -qq || true
+		if apt-get install -qq --yes --no-install-recommends --no-remove $$missing </dev/null; then
+			exit 0
+		fi
+	fi
+	echo "Packages are missing on this machine: sudo apt-get install$$missing" >&2
+	exit 1

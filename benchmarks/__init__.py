@@ -1,0 +1,1 @@
+"""What the pool costs, each time beside its peers: `python -m benchmarks`."""

@@ -1,0 +1,54 @@
+"""Checkout and return on a driver that does nothing: what the pool itself costs.
+
+The time is that of the thread's CPU, since nothing here waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from dbutils.pooled_db import PooledDB
+from sqlalchemy.pool import QueuePool
+
+from benchmarks import nothing
+from benchmarks.contenders import DBUTILS, SQLALCHEMY, pooled_app
+from benchmarks.effort import Effort
+from benchmarks.measure import OURS, Bar, Row, compare, in_turn
+from flask_pooled_db import db_connection_context
+
+SIZE = 5
+
+
+def run(effort: Effort) -> list[Row]:
+    """The whole block of ours against the bare checkout and return of the others."""
+    dbutils = PooledDB(nothing, maxcached=SIZE, maxconnections=SIZE, blocking=True)
+    queue_pool = QueuePool(nothing.connect, pool_size=SIZE)  # type: ignore[arg-type]
+
+    def our_scope() -> None:
+        with db_connection_context():
+            pass
+
+    with pooled_app(CREATOR=nothing, MAXCONNECTIONS=SIZE) as app, app.app_context():
+        contenders: dict[str, Callable[[], None]] = {
+            OURS: our_scope,
+            DBUTILS: lambda: dbutils.connection().close(),
+            SQLALCHEMY: lambda: queue_pool.connect().close(),
+        }
+        samples = in_turn(
+            {name: partial(_microseconds, call, effort.calls) for name, call in contenders.items()},
+            effort.rounds,
+        )
+    dbutils.close()
+    queue_pool.dispose()
+    bars = {SQLALCHEMY: Bar(0.6, at_most=True)}
+    return compare("a scope without a statement, no server", "µs", samples, bars)
+
+
+def _microseconds(call: Callable[[], None], count: int) -> float:
+    call()  # whoever comes first opens the connection
+    started = time.thread_time()
+    for _ in range(count):
+        call()
+    return (time.thread_time() - started) / count * 1e6

@@ -1,0 +1,119 @@
+"""Transactions a second over a slow network, with one thread and with many.
+
+A transaction is one UPDATE of the thread's own row; a round trip takes 2 ms. Every pool has as
+many connections as there are threads. The network is a proxy in a process of its own: were it busy
+all of the time, it would be what is measured.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+from benchmarks.contenders import (
+    PRIVATE,
+    SQLALCHEMY,
+    Contender,
+    Place,
+    pools_on,
+    private,
+)
+from benchmarks.effort import Effort
+from benchmarks.measure import OURS, Bar, Row, compare, in_turn
+from benchmarks.network import Network, slow_network
+from tests.support.server import MariaDBServer
+from tests.support.workloads import add, create_accounts
+
+ROUND_TRIP = 0.002
+THREADS_OF_THE_BAR = 16
+BARS = {PRIVATE: Bar(0.95, at_most=False), SQLALCHEMY: Bar(1.0, at_most=False)}
+
+
+class Team:
+    """Threads that stay, so that each can keep a connection of its own."""
+
+    def __init__(self, size: int, executor: ThreadPoolExecutor) -> None:
+        self._size = size
+        self._executor = executor
+        self._start = threading.Barrier(size)
+
+    def warm_up(self, contender: Contender) -> None:
+        """Have each thread hold a connection at the same time as all others."""
+
+        def hold(account: int) -> None:
+            with contender.around(), contender.block() as connection:
+                add(connection, account, 1)
+                self._start.wait()
+
+        list(self._executor.map(hold, self._accounts))
+
+    def transactions_a_second(self, contender: Contender, seconds: float) -> float:
+        """How many transactions all threads together get done."""
+
+        def work(account: int) -> tuple[int, float]:
+            done = 0
+            with contender.around():
+                self._start.wait()
+                started = time.monotonic()
+                while time.monotonic() < started + seconds:
+                    with contender.block() as connection:
+                        add(connection, account, 1)
+                    done += 1
+                return done, time.monotonic() - started
+
+        # No task ends before all have begun, so each has a thread of its own.
+        results = list(self._executor.map(work, self._accounts))
+        return sum(done for done, _ in results) / max(took for _, took in results)
+
+    @property
+    def _accounts(self) -> range:
+        return range(1, self._size + 1)
+
+
+def run(effort: Effort) -> list[Row]:
+    """All pools and no pool, with each number of threads."""
+    most = max(effort.threads)
+    with MariaDBServer([f"--max-connections={6 * most + 10}"]) as server:
+        database = server.create_database()
+        create_accounts(server, database, most, 0)
+        with slow_network(server.host, server.port, ROUND_TRIP) as network:
+            place = Place.of(server, database, network.port)
+            rows = []
+            for threads in effort.threads:
+                rows += _with_threads(effort, place, network, threads)
+            return rows
+
+
+def _with_threads(effort: Effort, place: Place, network: Network, threads: int) -> list[Row]:
+    with _contenders(place, threads) as contenders, ThreadPoolExecutor(threads) as executor:
+        team = Team(threads, executor)
+        for contender in contenders:
+            team.warm_up(contender)
+        busiest = 0.0
+
+        def measure(contender: Contender) -> float:
+            nonlocal busiest
+            busy, started = network.cpu_seconds(), time.monotonic()
+            result = team.transactions_a_second(contender, effort.seconds)
+            busy, took = network.cpu_seconds() - busy, time.monotonic() - started
+            busiest = max(busiest, busy / took)
+            return result
+
+        samples = in_turn(
+            {contender.name: partial(measure, contender) for contender in contenders},
+            effort.rounds,
+        )
+    bars = BARS if threads == THREADS_OF_THE_BAR else None
+    note = f"Threads: {threads}, CPU of the proxy at most: {busiest:.0%}."
+    return compare(f"threads: {threads}", "transactions/s", samples, bars, note)
+
+
+@contextmanager
+def _contenders(place: Place, threads: int) -> Iterator[list[Contender]]:
+    with pools_on(place, threads) as pools, private(place) as without_pool:
+        assert pools[0].name == OURS
+        yield [*pools, without_pool]

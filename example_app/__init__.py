@@ -1,0 +1,31 @@
+"""A scan station: workers scan boxes for orders. A small, complete app on flask_pooled_db."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from example_app import database, errors, health, orders, scans, station
+
+__all__ = ["create_app"]
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Make the app. `config` outranks the environment, the environment outranks the defaults.
+
+    Read from the environment: every `FLASK_<KEY>`, and `POOLED_DB_URL`. Without a URL the data
+    is in an SQLite file in the instance folder, which is the extension's own default.
+    """
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+    app.config.from_prefixed_env()
+    if url := os.environ.get("POOLED_DB_URL"):
+        app.config["POOLED_DB_URL"] = url
+    app.config.update(config or {})
+
+    database.init_app(app)
+    errors.init_app(app)
+    for module in (station, scans, orders, health):
+        app.register_blueprint(module.bp)
+    return app

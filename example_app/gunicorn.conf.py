@@ -1,0 +1,27 @@
+"""Serve the app: gunicorn -c example_app/gunicorn.conf.py
+
+The server sees at most workers x POOLED_DB_MAXCONNECTIONS connections, because every worker has
+a pool of its own. Keep that below its max_connections.
+"""
+
+import os
+
+wsgi_app = "example_app:create_app()"
+bind = os.environ.get("GUNICORN_BIND", "127.0.0.1:8000")
+
+workers = int(os.environ.get("WEB_CONCURRENCY", "3"))
+worker_class = os.environ.get("GUNICORN_WORKER_CLASS", "gthread")
+# With more than one thread gunicorn makes a sync worker a gthread one.
+threads = int(os.environ.get("GUNICORN_THREADS", "1" if worker_class == "sync" else "4"))
+
+# Above POOLED_DB_ACQUIRE_TIMEOUT: a request that waits for a connection is answered, not killed.
+timeout = 30
+# On SIGTERM requests under way have this long to end.
+graceful_timeout = 30
+
+# A worker is replaced now and then, and not all of them at once.
+max_requests = 10_000
+max_requests_jitter = 1_000
+
+# Its default path is one for all of a user's gunicorns, which would get in each other's way.
+control_socket_disable = True

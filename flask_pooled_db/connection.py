@@ -1,0 +1,234 @@
+"""The connection inside the pool: DBUtils' steady connection without its failover."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import select
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dbutils.steady_db import SteadyDBConnection
+
+from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.housekeeping import housekeeper
+
+if TYPE_CHECKING:
+    from flask_pooled_db.config import PoolConfig
+
+logger = logging.getLogger("flask_pooled_db")
+
+# DBUtils' flags of `ping`
+PING_FETCHED, PING_CURSOR, PING_QUERY = 1, 2, 4
+
+
+class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
+    """A driver's connection inside the pool: DBUtils' steady connection, with its failover taken
+    out. It is replaced by the pool between two leases, and never within one.
+    """
+
+    _closed: bool
+
+    def __init__(self, driver: Driver, config: PoolConfig) -> None:
+        self.driver = driver
+        self.session = Session()
+        self.opened_at = time.monotonic()
+        self.idle_since = self.lent_at = self.opened_at
+        self.leak_reported = 0.0  # the lent_at of the lease that was last reported
+        self.shares = 0  # leases that share it
+        self.streams: list[Any] = []  # cursors of its lease that may have unread rows
+        self.generation = 0  # of the pool, when it was opened
+        self.expires_at = math.inf
+        self.proven_at = 0.0  # when the server last answered a connect or a ping
+        self.good_for = 0.0  # seconds after its use that it needs no ping
+        self.good_until = 0.0
+        self.is_disowned = False  # it is another process's
+        self._connect_timeout = config.connect_timeout
+        super().__init__(
+            driver,
+            maxusage=config.maxusage,
+            setsession=config.setsession,
+            failures=driver.failures,
+            ping=config.ping,
+            isfatal=_never_fatal,
+        )
+        self.poller = _poller(driver.fileno(self.raw))
+        _connections.add(self)
+
+    @property
+    def raw(self) -> Any:
+        """The driver's own connection."""
+        return self._con
+
+    def _create(self) -> Any:
+        """Connect to the first server that will do."""
+        servers = self.driver.servers
+        errors: list[Exception] = []
+        for server in servers.in_turn():
+            try:
+                raw = self._connect_to(server.arguments)
+            except Exception as error:  # noqa: BLE001  raised below, if no other server will do
+                servers.failed(server)
+                errors.append(error)
+            else:
+                servers.succeeded(server)
+                return raw
+        # One that may pass tells more than one that won't.
+        raise next(filter(self.driver.is_transient, errors), errors[0])
+
+    def _connect_to(self, where: Mapping[str, Any]) -> Any:
+        self.opened_at = time.monotonic()
+        raw = self.driver.connect(where)
+        left = self._connect_timeout - (time.monotonic() - self.opened_at)
+        try:
+            with self.bounded(max(left, 0.0), raw):
+                self.driver.set_up(raw)
+                self._set_up(raw)
+        except BaseException:
+            self.driver.abandon(raw)
+            raise
+        return raw
+
+    def _set_up(self, raw: Any) -> None:
+        if self._setsession_sql:
+            self._setsession(raw)
+            raw.commit()  # a SELECT among them would leave a transaction and its snapshot open
+
+    def bounded(self, seconds: float, raw: Any = None) -> Any:
+        """A block in which the connection is cut if the server lets it wait that long."""
+        return housekeeper.bounded(seconds, functools.partial(self.driver.abort, raw or self._con))
+
+    def hung_up(self) -> bool:
+        """Whether the server's side has ended, or said something nobody asked for: a look at the
+        socket, without a round trip. False where there is no socket to look at.
+        """
+        if self.poller is None:
+            return False
+        try:
+            return bool(self.poller.poll(0))
+        except RuntimeError:
+            return False  # another thread that shares it looks at this moment
+
+    def pings_when(self, flag: int) -> bool:
+        """Whether DBUtils' `ping` asks for a check at this point."""
+        return bool(self._ping & flag)
+
+    @property
+    def has_own_check(self) -> bool:
+        """Whether the check is a statement or a callable that was configured."""
+        return self._pinger is not None
+
+    def is_alive(self, seconds: float) -> bool:
+        """Whether the server answers a ping (or the configured check) in so many seconds."""
+        with self.bounded(seconds):
+            try:
+                if self._pinger is None:
+                    self.driver.ping(self._con)
+                    alive = True
+                else:
+                    alive = self._pinger(self._con) is not False
+                    if self.driver.in_transaction(self._con) is not False:
+                        self._con.rollback()  # a check by SQL opens a transaction
+            except Exception:  # noqa: BLE001  whatever it is, a ping that fails means dead
+                return False
+        return alive and not self.hung_up()  # it may have been cut as the answer came
+
+    def is_worn_out(self) -> bool:
+        """Whether it served as many statements as `maxusage` allows."""
+        return bool(self._maxusage) and self._usage >= self._maxusage
+
+    def roll_back(self) -> None:
+        """Send ROLLBACK; the connection is cut if the server takes too long over it."""
+        with self.bounded(self._connect_timeout):
+            self._con.rollback()
+
+    def reset_session(self) -> bool:
+        """Undo all that its user left in the session, and set it up as after connecting.
+
+        False where the driver has no way to do so.
+        """
+        with self.bounded(self._connect_timeout):
+            if not self.driver.reset_session(self._con):
+                return False
+            self.session = Session()
+            self._set_up(self._con)
+        return True
+
+    def close(self) -> None:
+        """Say goodbye to the server and close."""
+        self._end(self.driver.close)
+
+    def abandon(self) -> None:
+        """Close without a word to a server that may not listen."""
+        self._end(self.driver.abandon)
+
+    def disown(self) -> None:
+        """In a forked child: leave the connection to the parent, without a byte on the wire."""
+        self.is_disowned = True
+        if not self._closed:
+            self._closed = True
+            self.driver.disown(self._con)
+
+    def _end(self, end: Callable[[Any], None]) -> None:
+        if not self._closed:
+            self._closed = True
+            try:
+                end(self._con)
+            except Exception as error:  # noqa: BLE001  it is gone, as it should be
+                logger.debug("Closing a connection failed: %s", type(error).__name__)
+
+    # What DBUtils would do behind the lease's back
+
+    def commit(self) -> None:
+        self._con.commit()
+
+    def rollback(self) -> None:
+        self._con.rollback()
+
+    def _close(self) -> None:
+        self.close()
+
+    def _reset(self, force: bool = False) -> None:
+        self._con.rollback()
+
+    def _ping_check(self, ping: int = 1, reconnect: bool = False) -> bool | None:
+        return self.is_alive(self._connect_timeout) if ping & self._ping else None
+
+    def _cursor(self, *args: Any, **kwargs: Any) -> Any:
+        return self._con.cursor(*args, **kwargs)
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        return self._con.cursor(*args, **kwargs)
+
+    def __del__(self) -> None:
+        """Nothing: who drops a connection closes it; the driver's own object frees its socket."""
+
+
+_connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
+
+
+def disown_connections() -> None:
+    """In a forked child: leave every connection of this process to the parent."""
+    for con in list(_connections):
+        con.disown()
+    _connections.clear()
+
+
+def _never_fatal(error: BaseException) -> bool:
+    return False
+
+
+def _poller(fileno: int | None) -> Any:
+    """A poll object that tells whether the descriptor has anything to say."""
+    if fileno is None or not hasattr(select, "poll"):
+        return None
+    monkey = sys.modules.get("gevent.monkey")
+    # gevent's poll() switches greenlets; this one is not to wait for anything.
+    poll = monkey.get_original("select", "poll") if monkey else select.poll
+    poller = poll()
+    poller.register(fileno, select.POLLIN | select.POLLPRI)
+    return poller

@@ -1,0 +1,252 @@
+"""What the pool has to know of a driver, and the answers for a DB-API 2 module it doesn't know."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.servers import Servers
+
+
+class Failure(enum.Enum):
+    """What an error means for the transaction it happened in."""
+
+    STATEMENT = "only this statement failed"
+    ROLLED_BACK = "the server has rolled the transaction back"
+    UNFIT = "the server has rolled it back, and serves this connection no more"
+    LOST = "the connection is lost, or what the server did is not known"
+
+
+class Session(NamedTuple):
+    """The state of a session that scopes change: a connection is in one of these states."""
+
+    readonly: bool = False
+    statement_timeout: float = 0.0  # seconds; 0: none
+
+
+class Driver:
+    """A DB-API 2 module together with the arguments to connect with.
+
+    It holds no state of any connection; `raw` is always the driver's own connection. An instance
+    serves as DBUtils' `creator`: it has `connect`, `dbapi` and `threadsafety`.
+
+    This base is for modules nothing is known about, and promises less: no `readonly`, isolation
+    level or statement timeout; any OperationalError, InterfaceError or InternalError costs the
+    connection, since what it means can't be told; no look at the socket.
+    """
+
+    module: ClassVar[str] = ""
+    """The import name of the DB-API 2 module this adapter is for."""
+    tls_arguments: ClassVar[frozenset[str]] = frozenset()
+    refused_arguments: ClassVar[Mapping[str, str]] = {}
+    """Connect arguments that break a promise, and what to do instead."""
+    default_threadsafety: ClassVar[int] = 1
+
+    def __init__(
+        self, creator: Any, dbapi: ModuleType | None, arguments: dict[str, Any], timeout: float
+    ) -> None:
+        self.dbapi = dbapi
+        self.connect_timeout = timeout
+        # A class is a callable whose `connect` is a method (PyMySQL's `connect` is its Connection).
+        is_class = isinstance(creator, type)
+        self._create = creator if is_class else getattr(creator, "connect", creator)
+        # A function of the application's own gets its own arguments and no others.
+        self._is_own_creator = self._create is getattr(dbapi, "connect", None)
+        self._arguments = arguments
+        self.servers = Servers([{}])
+        self.wants_primary = False
+        self.fork_guard: threading.Lock | None = None
+        """Set where a child harms its parent's connections by what it opens itself: held while a
+        connection is opened, and by who forks, with all idle ones closed."""
+        named = getattr(creator, "threadsafety", getattr(dbapi, "threadsafety", None))
+        self.threadsafety = self.default_threadsafety if named is None else int(named)
+        self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
+        broken = ("OperationalError", "InterfaceError", "InternalError")
+        self.failures = tuple(getattr(dbapi, name) for name in broken if hasattr(dbapi, name)) or (
+            Exception,
+        )
+
+    @property
+    def name(self) -> str:
+        """The name to use in messages."""
+        return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
+
+    @classmethod
+    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """What is wrong with these connect arguments, each with its remedy."""
+        return [
+            f"the connect argument {name!r} {remedy}"
+            for name, remedy in cls.refused_arguments.items()
+            if arguments.get(name)
+        ]
+
+    @classmethod
+    def from_text(cls, name: str, text: str) -> Any:
+        """The value of the connect argument `name` that stands in a URL's query as `text`."""
+        lowered = text.lower()
+        if lowered in ("true", "false"):
+            return lowered == "true"
+        return int(text) if text.isascii() and text.isdecimal() else text
+
+    # Connecting
+
+    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """A new connection to the server that the arguments in `where` name.
+
+        A transaction starts with its first statement.
+        """
+        return self._create(**{**self._arguments, **where})
+
+    def set_up(self, raw: Any) -> None:
+        """Make sure that a new connection is of use; raises where it is not."""
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether another try to connect may succeed after this error."""
+        return isinstance(error, (*self.failures, OSError)) and isinstance(error, Exception)
+
+    # Liveness
+
+    def fileno(self, raw: Any) -> int | None:
+        """The descriptor of the connection's socket; None where there is none to be had."""
+        return None
+
+    def ping(self, raw: Any) -> None:
+        """One round trip; raises when the connection is of no use."""
+        ping = getattr(raw, "ping", None)
+        if ping is not None:
+            ping()
+
+    # Errors
+
+    def classify(self, raw: Any, error: BaseException) -> Failure:
+        """What this error of a statement means. May ask the server, of a live connection."""
+        if not isinstance(error, self.Error) or isinstance(error, self.failures):
+            return Failure.LOST
+        return Failure.STATEMENT
+
+    def is_retryable(self, error: BaseException) -> bool:
+        """Whether the same transaction, started over, may succeed after this error."""
+        return False
+
+    def never_sent(self, error: BaseException) -> bool:
+        """Whether the driver refused to send the command at all, as the connection was gone."""
+        return False
+
+    # Transactions and sessions
+
+    def in_transaction(self, raw: Any) -> bool | None:
+        """Whether the server has a transaction open; None where the driver can't truly tell."""
+        return None
+
+    def refuses_commit(self, raw: Any) -> bool:
+        """Whether the server would roll back when told to commit, without calling it an error."""
+        return False
+
+    def execute(self, raw: Any, sql: str) -> None:
+        """Run a statement of the pool's own."""
+        cursor = self.cursor(raw)
+        try:
+            cursor.execute(sql)
+        finally:
+            cursor.close()
+
+    def cursor(self, raw: Any, *args: Any, **kwargs: Any) -> Any:
+        """A cursor of the driver's."""
+        return raw.cursor(*args, **kwargs)
+
+    def translate(self, sql: Any) -> Any:
+        """A statement that has parameters, in the placeholders that the driver understands."""
+        return sql
+
+    def begin(self, raw: Any) -> None:
+        """See to it that a transaction is open, so that a savepoint can be set."""
+
+    def apply_session(self, raw: Any, old: Session, new: Session) -> None:
+        """Bring the session from one state to another, in one round trip at most."""
+        if new.readonly != old.readonly:
+            raise UsageError(f"readonly=True can't be had: {self.name} has no known way to it")
+        if new.statement_timeout != old.statement_timeout:
+            raise UsageError(f"statement_timeout can't be had: {self.name} has no known way to it")
+
+    def is_intact(self, raw: Any, session: Session) -> bool:
+        """False where it can be seen, without asking, that the session is not in this state."""
+        return True
+
+    def isolation_statement(self, level: str) -> str | None:
+        """The statement that gives the next transaction alone this level; None: it has it."""
+        raise UsageError(f"isolation_level can't be had: {self.name} has no known way to it")
+
+    def reset_session(self, raw: Any) -> bool:
+        """Undo all that the session holds; False where only closing the connection does that."""
+        return False
+
+    # Rows not read
+
+    def has_unread_rows(self, raw: Any) -> bool:
+        """Whether the server still has rows to send for a statement that has been run."""
+        return False
+
+    def is_streaming(self, cursor: Any) -> bool:
+        """Whether this cursor reads its rows from the server only as they are fetched."""
+        return False
+
+    # The end
+
+    def close(self, raw: Any) -> None:
+        """Say goodbye and close."""
+        raw.close()
+
+    def abort(self, raw: Any) -> None:
+        """Cut the connection, from any thread: who waits for its server gets an error at once."""
+        fileno = self.fileno(raw)
+        if fileno is None:
+            return
+        # A duplicate, so that nothing here closes a descriptor that the driver owns.
+        duplicate = socket.socket(fileno=os.dup(fileno))
+        try:
+            duplicate.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was faster
+        finally:
+            duplicate.close()
+
+    def abandon(self, raw: Any) -> None:
+        """Close without waiting for the server or reading what it still has to send."""
+        self.abort(raw)
+        self.close(raw)
+
+    def close_all(self) -> None:
+        """Let go of what the driver itself holds for its connections; its pool was closed."""
+
+    # Fork
+
+    def disown(self, raw: Any) -> None:
+        """In a forked child: make sure that nothing the child does reaches the parent's session."""
+        fileno = self.fileno(raw)
+        if fileno is None:
+            keep_forever(raw)
+            return
+        # The descriptor becomes that of the null device: a goodbye sent to it goes nowhere, also
+        # one that is packed in TLS, and the parent's socket knows nothing of it. A socket with no
+        # peer would not do: OpenSSL takes "not connected" for "not yet", and tries without end.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(nowhere, fileno, inheritable=False)
+        finally:
+            os.close(nowhere)
+
+    def after_fork(self) -> None:
+        """In a forked child: forget what belongs to the parent."""
+        self.servers.after_fork()
+
+
+def keep_forever(thing: Any) -> None:
+    """See to it that an object is never finalized, not even at the interpreter's exit."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -1,0 +1,220 @@
+"""What the two drivers of MariaDB share: the server's error numbers and its session variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_pooled_db.drivers.base import Driver, Failure, Session
+
+# Error numbers: https://mariadb.com/kb/en/mariadb-error-code-reference/, and for the client's own
+# (2000 and up) https://mariadb.com/kb/en/mariadb-connectorc-error-codes/.
+LOST = frozenset(
+    {
+        1042,  # can't get the client's host name
+        1043,  # bad handshake
+        1053,  # server shutdown in progress
+        1152,  # aborted connection
+        1158,  # to 1161: network errors between packets
+        1159,
+        1160,
+        1161,
+        1184,  # aborted connection
+        1927,  # connection was killed
+        2000,
+        2002,
+        2003,
+        2006,  # server has gone away
+        2012,
+        2013,  # lost connection during query
+        2014,  # commands out of sync
+        2026,  # TLS error
+        2027,  # malformed packet
+        2055,  # lost connection at a named system call
+        4031,  # disconnected by the server because of inactivity
+    }
+)
+ROLLED_BACK = frozenset(
+    {
+        1180,  # got error during COMMIT
+        1181,  # got error during ROLLBACK
+        1213,  # deadlock: the whole transaction is gone
+        1402,  # XA: rolled back
+        1613,  # XA: rolled back, it took too long
+        1614,  # XA: rolled back, deadlock
+    }
+)
+# A Galera node that is not in the primary component refuses everything.
+UNFIT = frozenset({1047})
+# Where the primary was asked for, what a server that became a replica says of a write.
+READ_ONLY = frozenset({1290, 1836})
+# By the server's settings these end the statement or the transaction: innodb_rollback_on_timeout,
+# innodb_snapshot_isolation. The server is asked.
+ASK_SERVER = frozenset({1020, 1205})
+
+# Trying to connect again won't help: access denied (1044, 1045, 1698), unknown database (1049),
+# host not allowed (1130), an authentication method that one side lacks (1251, 1275, 1524).
+PERMANENT = frozenset({1044, 1045, 1049, 1130, 1251, 1275, 1524, 1698})
+
+# Starting the transaction over may succeed: changed since it was read, lock wait timeout, deadlock.
+RETRYABLE = frozenset({1020, 1205, 1213})
+
+# Flags of the server status: https://mariadb.com/kb/en/ok_packet/
+STATUS_IN_TRANS = 0x0001
+STATUS_AUTOCOMMIT = 0x0002
+
+
+# A node that leaves its cluster in the middle of a COMMIT says this, and the others may have the
+# transaction all the same.
+_ERROR_DURING_COMMIT = 1180
+
+
+class MySQLDriver(Driver):
+    """MariaDB and MySQL."""
+
+    def error_number(self, error: BaseException) -> int:
+        """The number of a driver's error; 0 where it has none."""
+        raise NotImplementedError
+
+    def server_version(self, raw: Any) -> str:
+        """What the server says of its version."""
+        raise NotImplementedError
+
+    def is_transient(self, error: BaseException) -> bool:
+        number = self.error_number(error)
+        return super().is_transient(error) and number not in PERMANENT
+
+    def classify(self, raw: Any, error: BaseException) -> Failure:
+        if not isinstance(error, self.Error):
+            # Not from the database: it may have come up in the middle of an answer.
+            return Failure.LOST
+        number = self.error_number(error)
+        if number in LOST or (number == _ERROR_DURING_COMMIT and self._is_galera):
+            return Failure.LOST
+        if number in UNFIT or (self.wants_primary and self._is_read_only_error(error)):
+            return Failure.UNFIT
+        if number in ROLLED_BACK:
+            return Failure.ROLLED_BACK
+        if number in ASK_SERVER:
+            return Failure.STATEMENT if self._still_in_transaction(raw) else Failure.ROLLED_BACK
+        return Failure.STATEMENT
+
+    def _is_read_only_error(self, error: BaseException) -> bool:
+        # 1290 is said of other options too.
+        text = str(error).replace("_", "-")
+        return self.error_number(error) in READ_ONLY and "read-only" in text
+
+    def _still_in_transaction(self, raw: Any) -> bool:
+        try:
+            return bool(self._value(raw, "SELECT @@in_transaction", 0))
+        except self.Error:
+            return False  # MySQL has no such variable: the worse of the two is assumed
+
+    def is_retryable(self, error: BaseException) -> bool:
+        return isinstance(error, self.Error) and self.error_number(error) in RETRYABLE
+
+    def server_status(self, raw: Any) -> int:
+        """The flags the server sent last."""
+        return int(raw.server_status)
+
+    def is_intact(self, raw: Any, session: Session) -> bool:
+        if session.readonly and self.server_status(raw) & STATUS_IN_TRANS:
+            return False  # somebody began a transaction by SQL
+        return bool(self.server_status(raw) & STATUS_AUTOCOMMIT) == session.readonly
+
+    def begin(self, raw: Any) -> None:
+        """Nothing to do: with autocommit off the server begins with the first statement, and a
+        savepoint is one.
+        """
+
+    def apply_session(self, raw: Any, old: Session, new: Session) -> None:
+        mariadb = "MariaDB" in self.server_version(raw)
+        settings = []
+        if new.readonly != old.readonly:
+            variable = "tx_read_only" if mariadb else "transaction_read_only"
+            settings += [f"autocommit={new.readonly:d}", f"{variable}={new.readonly:d}"]
+        if new.statement_timeout != old.statement_timeout:
+            if mariadb:  # seconds, to the microsecond
+                settings.append(f"max_statement_time={new.statement_timeout:.6f}")
+            else:  # milliseconds
+                settings.append(f"max_execution_time={round(new.statement_timeout * 1000)}")
+        if settings:
+            self.execute(raw, f"SET {', '.join(settings)}")
+
+    _is_galera: bool | None = None  # not known before the first connection
+
+    def set_up(self, raw: Any) -> None:
+        if self.server_status(raw) & STATUS_AUTOCOMMIT:
+            # A creator or an init_command of the application's own had it so.
+            self.execute(raw, "SET autocommit=0")
+        if self._is_galera is None:
+            wsrep_on = self._value(raw, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'", 1)
+            self._is_galera = str(wsrep_on).upper() == "ON"
+        self._check_server(raw)
+
+    def ping(self, raw: Any) -> None:
+        if not self._check_server(raw):
+            self.ping_server(raw)
+
+    def _check_server(self, raw: Any) -> bool:
+        """Raise where the server is not what is wanted; whether it was asked anything."""
+        if self._is_galera:
+            self._check_node(raw)
+        if self.wants_primary and self._value(raw, "SELECT @@read_only", 0) not in (0, "0", "OFF"):
+            raise self.failures[0](1290, "the server is read-only: it is not the primary")
+        return bool(self._is_galera or self.wants_primary)
+
+    def _check_node(self, raw: Any) -> None:
+        # A Galera node that has lost its cluster takes connections, answers pings, and refuses
+        # everything else.
+        if self._value(raw, "SHOW GLOBAL STATUS LIKE 'wsrep_ready'", 1) != "ON":
+            raise self.failures[0](1047, "the Galera node is not ready: it has lost its cluster")
+
+    def ping_server(self, raw: Any) -> None:
+        """One round trip to the server."""
+        raise NotImplementedError
+
+    def reset_session(self, raw: Any) -> bool:
+        # It clears variables, temporary tables and locks and rolls back. It keeps the current
+        # database, and sets autocommit and the character set to what the server starts with:
+        # https://mariadb.com/kb/en/com_reset_connection/
+        self.send_reset(raw)
+        database = self._arguments.get("database", self._arguments.get("db"))
+        if database:
+            raw.select_db(database)
+        elif self._value(raw, "SELECT DATABASE()", 0) is not None:
+            return False  # no database was current, and there is no way back to that
+        charset, collation = self.character_set(raw)
+        collate = f" COLLATE {collation}" if collation else ""
+        self.execute(raw, f"SET NAMES {charset}{collate}, autocommit=0")
+        if self._arguments.get("sql_mode") is not None:
+            cursor = self.cursor(raw)
+            cursor.execute("SET sql_mode=%s", (self._arguments["sql_mode"],))
+            cursor.close()
+        if self._arguments.get("init_command"):
+            self.execute(raw, self._arguments["init_command"])
+        return True
+
+    def send_reset(self, raw: Any) -> None:
+        """Send COM_RESET_CONNECTION."""
+        raise NotImplementedError
+
+    def character_set(self, raw: Any) -> tuple[str, str | None]:
+        """The character set and the collation the connection was made with."""
+        raise NotImplementedError
+
+    def _value(self, raw: Any, sql: str, column: int) -> Any:
+        """One value of the first row of a query of the driver's own; None where there is no row."""
+        cursor = self.plain_cursor(raw)
+        try:
+            cursor.execute(sql)
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+        return None if row is None else row[column]
+
+    def plain_cursor(self, raw: Any) -> Any:
+        """A cursor whose rows are tuples, whatever cursors the application asked for."""
+        return self.cursor(raw)
+
+    def isolation_statement(self, level: str) -> str:
+        return f"SET TRANSACTION ISOLATION LEVEL {level}"

@@ -1,0 +1,49 @@
+"""psycopg 3, with the guarantees of any DB-API 2 module and the knowledge of its own state."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from flask_pooled_db.drivers.base import Driver, Failure
+
+# libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
+_IDLE, _IN_ERROR = 0, 3
+
+# Serialization failure, deadlock, lock not available:
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_RETRYABLE = frozenset({"40001", "40P01", "55P03"})
+
+
+class PsycopgDriver(Driver):
+    """psycopg 3.
+
+    An error in a statement makes PostgreSQL refuse everything up to a ROLLBACK, or a ROLLBACK TO a
+    savepoint before it, and turns a COMMIT into a ROLLBACK without an error.
+    """
+
+    module = "psycopg"
+    refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
+
+    def set_up(self, raw: Any) -> None:
+        raw.autocommit = False  # whatever a creator of the application's own has it be
+
+    def fileno(self, raw: Any) -> int | None:
+        return None if raw.closed else int(raw.fileno())
+
+    def ping(self, raw: Any) -> None:
+        raw.execute("")
+        raw.rollback()
+
+    def classify(self, raw: Any, error: BaseException) -> Failure:
+        if raw.closed or not isinstance(error, self.Error):
+            return Failure.LOST
+        return Failure.STATEMENT
+
+    def is_retryable(self, error: BaseException) -> bool:
+        return getattr(error, "sqlstate", None) in _RETRYABLE
+
+    def in_transaction(self, raw: Any) -> bool:
+        return bool(raw.info.transaction_status != _IDLE)
+
+    def refuses_commit(self, raw: Any) -> bool:
+        return bool(raw.info.transaction_status == _IN_ERROR)

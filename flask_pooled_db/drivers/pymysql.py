@@ -1,0 +1,178 @@
+"""PyMySQL."""
+
+from __future__ import annotations
+
+import encodings.idna  # noqa: F401  not by the first connect: a fork would leave its lock locked
+import os
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar, cast
+
+from flask_pooled_db.drivers.base import Failure
+from flask_pooled_db.drivers.mysql import MySQLDriver
+
+_building = threading.Lock()
+"""Held while a TLS context is built, and by who forks: OpenSSL's own locks would stay locked for
+ever in a child that was forked in the middle of it."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_building.acquire,
+        after_in_parent=_building.release,
+        after_in_child=_building.release,
+    )
+
+_COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
+
+
+class PyMySQLDriver(MySQLDriver):
+    """PyMySQL.
+
+    Its `server_status` is not brought up to date by statements that return rows, so it never
+    tells that no transaction is open.
+    """
+
+    module = "pymysql"
+    tls_arguments = frozenset(
+        {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
+    )
+    refused_arguments: ClassVar = {
+        "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
+        "defer_connect": "can't be set: the pool connects when a connection is needed",
+    }
+
+    def __init__(
+        self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
+    ) -> None:
+        if arguments.get("ssl") is True:  # from a URL: TLS without a check of the certificate
+            arguments = {**arguments, "ssl": {"check_hostname": False, "verify_mode": False}}
+        super().__init__(creator, dbapi, arguments, timeout)
+        if self._is_own_creator:
+            self._create = connection_class(dbapi)
+            self._arguments = {"connect_timeout": timeout, **arguments}
+
+    @classmethod
+    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
+        problems = super().problems(arguments)
+        if arguments.get("ssl_disabled") and cls.asks_for_tls({**arguments, "ssl_disabled": False}):
+            problems.append(
+                "the connect argument 'ssl_disabled' contradicts the other TLS arguments: "
+                "remove one or the other"
+            )
+        return problems
+
+    @classmethod
+    def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
+        return any(arguments.get(name) for name in cls.tls_arguments) and not arguments.get(
+            "ssl_disabled"
+        )
+
+    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        raw = super().connect(where)
+        if self.asks_for_tls(self._arguments) and not isinstance(raw._sock, ssl.SSLSocket):
+            raw._force_close()
+            raise self.failures[0](2026, "TLS was asked for and the connection came up without it")
+        return raw
+
+    def error_number(self, error: BaseException) -> int:
+        number = error.args[0] if error.args else 0
+        return number if isinstance(number, int) else 0
+
+    def classify(self, raw: Any, error: BaseException) -> Failure:
+        if not raw.open:  # it closes itself when it lost its place in the protocol
+            return Failure.LOST
+        return super().classify(raw, error)
+
+    def never_sent(self, error: BaseException) -> bool:
+        # InterfaceError(0, ""), a closed connection's own answer to any command; 2006 when the
+        # command could not be written. When its answer could not be read, that is a 2013.
+        return isinstance(error, self.failures) and self.error_number(error) in (0, 2006)
+
+    def server_version(self, raw: Any) -> str:
+        return str(raw.server_version)
+
+    def fileno(self, raw: Any) -> int | None:
+        return None if raw._sock is None else raw._sock.fileno()
+
+    def ping_server(self, raw: Any) -> None:
+        raw.ping(reconnect=False)
+
+    def execute(self, raw: Any, sql: str) -> None:
+        raw.query(sql)
+
+    def plain_cursor(self, raw: Any) -> Any:
+        return raw.cursor(cast("Any", self.dbapi).cursors.Cursor)
+
+    def send_reset(self, raw: Any) -> None:
+        raw._execute_command(_COM_RESET_CONNECTION, b"")
+        raw._read_ok_packet()
+
+    def character_set(self, raw: Any) -> tuple[str, str | None]:
+        return raw.charset, raw.collation
+
+    def has_unread_rows(self, raw: Any) -> bool:
+        result = raw._result
+        return result is not None and bool(result.unbuffered_active or result.has_next)
+
+    def is_streaming(self, cursor: Any) -> bool:
+        return False  # has_unread_rows knows better
+
+    def close(self, raw: Any) -> None:
+        if raw.open:
+            raw.close()
+
+    def abandon(self, raw: Any) -> None:
+        # Without a result to finish, neither the connection nor a streaming cursor tries to read
+        # the rest of it when it goes.
+        if raw._result is not None:
+            raw._result.unbuffered_active = False
+            raw._result = None
+        raw._force_close()
+
+
+def connection_class(dbapi: ModuleType) -> Any:
+    """A connection class for one pool, which mends two things in the way PyMySQL connects.
+
+    It reads the system's CA file into a new TLS context for each connection, also to a server
+    without TLS: tens of milliseconds of CPU. A context may serve any number of connections, so
+    one is built once. And its connect_timeout covers the TCP connect alone, so that a server that
+    hangs in the handshake hangs the caller: here the handshake has what is left of it.
+    """
+    base: Any = dbapi.connections.Connection
+    contexts: dict[Any, ssl.SSLContext] = {}
+
+    class Connection(base):  # type: ignore[misc]
+        _connect_deadline: float
+        _read_timeout: Any
+        _write_timeout: Any
+
+        def connect(self, sock: Any = None) -> None:
+            reads, writes = self._read_timeout, self._write_timeout
+            if self.connect_timeout is not None:
+                self._connect_deadline = time.monotonic() + self.connect_timeout
+                self._write_timeout = min(writes or self.connect_timeout, self.connect_timeout)
+                # Of this object while it connects, so that no later read pays for it.
+                self._read_packet = self._read_packet_in_time
+            try:
+                super().connect(sock)
+            finally:
+                self.__dict__.pop("_read_packet", None)
+                self._read_timeout, self._write_timeout = reads, writes
+
+        def _read_packet_in_time(self, *args: Any, **kwargs: Any) -> Any:
+            self._read_timeout = max(self._connect_deadline - time.monotonic(), 0.001)
+            return super()._read_packet(*args, **kwargs)
+
+        def _create_ssl_ctx(self, sslp: Any) -> Any:
+            if not isinstance(sslp, dict):
+                return super()._create_ssl_ctx(sslp)
+            key = tuple(sorted((name, repr(value)) for name, value in sslp.items()))
+            with _building:
+                if key not in contexts:
+                    contexts[key] = super()._create_ssl_ctx(sslp)
+            return contexts[key]
+
+    return Connection

@@ -1,0 +1,244 @@
+"""sqlite3, with the placeholders of MariaDB's drivers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar
+
+from flask_pooled_db.drivers.base import Driver, Failure, Session, keep_forever
+from flask_pooled_db.housekeeping import Job, housekeeper
+
+_PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
+# What writes and is not taken for a write by sqlite3, which opens transactions for statements that
+# begin with INSERT, UPDATE, DELETE or REPLACE alone.
+_WRITES_TOO = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:CREATE|ALTER|DROP|REINDEX|ANALYZE|WITH\b.*\b(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO))\b",
+    re.DOTALL | re.IGNORECASE,
+)
+_BUSY_TIMEOUT = 5.0
+_INSTRUCTIONS_PER_CHECK = 1000
+
+_MANAGED = "can't be set: the pool sets it"
+
+
+class SQLiteDriver(Driver):
+    """sqlite3.
+
+    The database is in WAL mode, foreign keys hold, and who finds it locked waits (`timeout`, 5 s).
+    A transaction begins with the first statement that writes, and takes the write lock with it,
+    so that it never fails half-way for having read too early. `:memory:` is one database for all
+    connections of the pool in one process.
+    """
+
+    module = "sqlite3"
+    default_threadsafety = 1
+    refused_arguments: ClassVar = {
+        "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
+        "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "
+        "lock at its first write",
+        "check_same_thread": _MANAGED,
+        "factory": _MANAGED,
+    }
+
+    def __init__(
+        self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
+    ) -> None:
+        super().__init__(creator, dbapi, arguments, timeout)
+        self._memory = arguments.get("database", ":memory:") in (":memory:", "")
+        self._anchor_lock = threading.Lock()
+        if not self._memory:
+            # SQLite keeps a table of the locks that the process holds on files. A child inherits
+            # the table and not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
+            self.fork_guard = threading.Lock()
+        self._anchor: sqlite3.Connection | None = None
+
+    @classmethod
+    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
+        # False and None mean something to these arguments: being named is enough.
+        return super().problems(dict.fromkeys(arguments, True))
+
+    @classmethod
+    def from_text(cls, name: str, text: str) -> Any:
+        return float(text) if name == "timeout" else super().from_text(name, text)
+
+    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
+        if self._memory:
+            arguments |= {"database": self._shared_memory(), "uri": True}
+        raw = self._open(arguments)
+        try:
+            raw.execute("PRAGMA foreign_keys=ON")
+            if not self._memory:
+                raw.execute("PRAGMA journal_mode=WAL")
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _open(self, arguments: dict[str, Any]) -> Any:
+        return self._create(
+            **arguments,
+            isolation_level="IMMEDIATE",
+            check_same_thread=False,
+            factory=Connection,
+        )
+
+    def _shared_memory(self) -> str:
+        """The name of a database in memory, which is there as long as one connection to it is."""
+        with self._anchor_lock:
+            name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
+            if self._anchor is None:
+                self._anchor = self._open({"database": name, "uri": True})
+            return name
+
+    def is_transient(self, error: BaseException) -> bool:
+        return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+    def ping(self, raw: Any) -> None:
+        raw.execute("SELECT 1").close()
+
+    def classify(self, raw: Any, error: BaseException) -> Failure:
+        if not isinstance(error, Exception):
+            return Failure.LOST
+        # Some errors (a full disk, an interrupt) end the transaction in SQLite by themselves:
+        # https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction
+        if raw.was_in_transaction and not raw.in_transaction:
+            return Failure.ROLLED_BACK
+        return Failure.STATEMENT
+
+    def is_retryable(self, error: BaseException) -> bool:
+        return self.is_transient(error)  # somebody else held the lock for too long
+
+    def in_transaction(self, raw: Any) -> bool:
+        return bool(raw.in_transaction)
+
+    def is_intact(self, raw: Any, session: Session) -> bool:
+        return not raw.in_transaction
+
+    def translate(self, sql: Any) -> Any:
+        return to_sqlite(sql) if isinstance(sql, str) and "%" in sql else sql
+
+    def begin(self, raw: Any) -> None:
+        # Outside a transaction, a SAVEPOINT would be one, and its release a COMMIT.
+        if not raw.in_transaction:
+            raw.execute("BEGIN IMMEDIATE")
+
+    def apply_session(self, raw: Any, old: Session, new: Session) -> None:
+        if new.readonly != old.readonly:
+            raw.isolation_level = None if new.readonly else "IMMEDIATE"
+            raw.execute(f"PRAGMA query_only={new.readonly:d}")
+        raw.set_statement_timeout(new.statement_timeout)
+
+    def isolation_statement(self, level: str) -> None:
+        """Every level is had: SQLite's transactions are serializable."""
+
+    def close_all(self) -> None:
+        with self._anchor_lock:
+            if self._anchor is not None:
+                self._anchor.close()
+                self._anchor = None
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._anchor_lock = threading.Lock()
+        if self.fork_guard is not None:
+            self.fork_guard = threading.Lock()
+        if self._anchor is not None:
+            keep_forever(self._anchor)
+            self._anchor = None
+
+
+@functools.lru_cache(maxsize=1024)
+def to_sqlite(sql: str) -> str:
+    """`sql` with `%s` as `?`, `%(name)s` as `:name` and `%%` as a percent sign."""
+    return _PLACEHOLDER.sub(_placeholder, sql)
+
+
+def _placeholder(match: re.Match[str]) -> str:
+    if match["name"]:
+        return f":{match['name']}"
+    if match["other"] == "s":
+        return "?"
+    if match["other"] == "%":
+        return "%"
+    raise sqlite3.ProgrammingError(
+        f"{match[0]!r} is not a placeholder: with parameters, %s and %(name)s are, "
+        "and a percent sign is written %%"
+    )
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows whether it was in a transaction before its last statement."""
+
+    was_in_transaction = False
+    _statement_timeout = 0.0
+    _limit: Job | None = None
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or Cursor)
+
+    # From Python 3.11 on, sqlite3's own of these three go past `cursor`.
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        return self.cursor().execute(sql, *args)
+
+    def executemany(self, sql: str, *args: Any) -> Any:
+        return self.cursor().executemany(sql, *args)
+
+    def executescript(self, sql_script: str) -> Any:
+        return self.cursor().executescript(sql_script)
+
+    def set_statement_timeout(self, seconds: float) -> None:
+        """Interrupt every later statement that takes longer; 0 takes that back."""
+        self._statement_timeout = seconds
+        if not seconds:
+            self.set_progress_handler(None, _INSTRUCTIONS_PER_CHECK)
+
+    def starts(self, sql: str) -> None:
+        """Called before every statement."""
+        if not self.in_transaction and self.isolation_level and _WRITES_TOO.match(sql):
+            super().execute("BEGIN IMMEDIATE")
+        self.was_in_transaction = self.in_transaction
+        if self._statement_timeout:
+            self._limit_time()
+
+    def _limit_time(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        # SQLite asks the lock whether it is taken. A function in Python would run the handlers of
+        # signals, and what they raise (KeyboardInterrupt, a worker's SystemExit) would be lost.
+        over = threading.Lock()
+        self.set_progress_handler(over.locked, _INSTRUCTIONS_PER_CHECK)
+        take = functools.partial(over.acquire, blocking=False)
+        self._limit = housekeeper.call_later(self._statement_timeout, take)
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor that tells its connection of each statement."""
+
+    connection: Connection
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        self.connection.starts(sql)
+        return super().execute(sql, *args)
+
+    def executemany(self, sql: str, *args: Any) -> Any:
+        self.connection.starts(sql)
+        return super().executemany(sql, *args)
+
+    def executescript(self, sql_script: str) -> Any:
+        """Run one statement after the other, in the transaction: sqlite3 would commit first."""
+        statement = ""
+        for part in sql_script.split(";"):
+            statement += f"{part};"
+            if sqlite3.complete_statement(statement):
+                self.execute(statement)
+                statement = ""
+        return self.execute(statement)

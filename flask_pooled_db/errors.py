@@ -1,0 +1,90 @@
+"""The errors of this package: one root, one subclass for each decision a caller can take.
+
+What a driver raises for a statement reaches the caller as the driver raised it. The classes here
+say what no driver can: that the pool is exhausted, that a transaction is gone, that nobody knows
+whether a COMMIT took place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PooledDBError(Exception):
+    """Any error of this package."""
+
+
+class ConfigError(PooledDBError):
+    """The configuration can't be used: correct it.
+
+    `problems` holds every problem that was found, each with its key and its remedy.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        noun = "problem" if count == 1 else "problems"
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{count} {noun} in the configuration:{lines}")
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
+
+class UsageError(PooledDBError):
+    """The code uses the package in a way that can't work: correct the code."""
+
+
+class PoolTimeout(PooledDBError):
+    """No connection was to be had in time: try again later, or shed load.
+
+    `__cause__` is the last connect failure where there was one. The attributes are the state of
+    the pool at that moment: `bind`, `maxconnections` (0: no limit), `in_use`, `idle`, `waiting`,
+    `longest_lease` (the age in seconds of the lease that has been out longest), `waited` (seconds).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        bind: str = "default",
+        maxconnections: int = 0,
+        in_use: int = 0,
+        idle: int = 0,
+        waiting: int = 0,
+        longest_lease: float = 0.0,
+        waited: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.bind = bind
+        self.maxconnections = maxconnections
+        self.in_use = in_use
+        self.idle = idle
+        self.waiting = waiting
+        self.longest_lease = longest_lease
+        self.waited = waited
+
+
+class PoolClosed(PooledDBError):
+    """The pool was closed: nothing can be had from it any more."""
+
+
+class ConnectFailed(PooledDBError):
+    """Connecting failed in a way that another try won't change (wrong credentials, an unknown
+    database, a wrong connect argument): correct the settings. `__cause__` is the driver's error.
+    """
+
+
+class TransactionAborted(PooledDBError):
+    """The transaction is gone and nothing of it was committed: start it over, or report it.
+
+    Raised for every use of a lease after its connection was lost, after the server rolled its
+    transaction back, or after an inner scope doomed it; and at the end of such a scope when the
+    first error was swallowed. `__cause__` is that first error.
+    """
+
+
+class CommitOutcomeUnknown(PooledDBError):
+    """COMMIT was sent and its answer never came: the transaction took place as a whole, or not at
+    all. Look at the data before doing it again. `__cause__` is the driver's error.
+    """

@@ -1,0 +1,159 @@
+"""One daemon thread a process that runs jobs at their time. It knows nothing of pools.
+
+A job must be short and must not wait: the next one may be the deadline of somebody else.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+THREAD_NAME = "flask-pooled-db housekeeping"
+
+logger = logging.getLogger("flask_pooled_db")
+
+
+class Job:
+    """A function that is to run once, at a time of the monotonic clock."""
+
+    __slots__ = ("_function", "when")
+
+    def __init__(self, when: float, function: Callable[[], object]) -> None:
+        self.when = when
+        self._function: Callable[[], object] | None = function
+
+    def cancel(self) -> None:
+        """See to it that the function does not start any more; let go of it."""
+        self._function = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._function is None
+
+    def run(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+
+class Housekeeper:
+    """Runs jobs in a thread that starts with the first one."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._changed_lock = threading.Lock()  # guards the fields below
+        self._changed = threading.Condition(self._changed_lock)
+        self._heap: list[tuple[float, int, Job]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._wakes_at = 0.0
+        self._running: set[Job] = set()
+        self._ran = threading.Condition(self._changed_lock)
+
+    after_fork = _reset
+    """In a forked child, where the thread is gone and the lock may be held by nobody."""
+
+    def call_at(self, when: float, function: Callable[[], object]) -> Job:
+        """Run `function` at `when` (of `time.monotonic`), in the housekeeping thread."""
+        job = Job(when, function)
+        with self._changed:
+            heapq.heappush(self._heap, (when, next(self._numbers), job))
+            thread = None
+            if self._thread is None:
+                self._thread = thread = threading.Thread(
+                    target=self._run, name=THREAD_NAME, daemon=True
+                )
+            elif when < self._wakes_at:
+                self._changed.notify()
+        # Without the lock: a start waits for the thread. Where gevent patched the process after
+        # the lock was made (a worker forked with --preload), whoever waits must not hold it.
+        if thread is not None:
+            self._start(thread)
+        return job
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads to be had: the next job asks again
+            self._forget(thread)
+            raise
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._changed_lock:
+            if self._thread is thread:
+                self._thread = None
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Job:
+        """Run `function` after so many seconds."""
+        return self.call_at(time.monotonic() + seconds, function)
+
+    @contextmanager
+    def bounded(self, seconds: float, function: Callable[[], object]) -> Iterator[None]:
+        """Run `function` if the block has not been left after so many seconds.
+
+        After the block it runs no more: one that began in the last moment is waited for.
+        """
+        job = self.call_later(seconds, function)
+        try:
+            yield
+        finally:
+            with self._changed_lock:
+                job.cancel()
+                while job in self._running:
+                    self._ran.wait()
+
+    def stop(self) -> None:
+        """End the thread and drop its jobs. The next job starts it anew."""
+        with self._changed:
+            self._heap.clear()
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
+        # One that is only being started ends by itself.
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                self._run_job(job)
+        finally:
+            self._forget(threading.current_thread())
+
+    def _run_job(self, job: Job) -> None:
+        try:
+            job.run()
+        except Exception:
+            logger.exception("A housekeeping job failed")
+        finally:
+            with self._changed_lock:
+                self._running.discard(job)
+                self._ran.notify_all()
+
+    def _next(self) -> Job | None:
+        """The next job once it is due; None when the thread is to end."""
+        with self._changed:
+            while self._thread is threading.current_thread():
+                while self._heap and self._heap[0][2].cancelled:
+                    heapq.heappop(self._heap)
+                now = time.monotonic()
+                if self._heap and self._heap[0][0] <= now:
+                    job = heapq.heappop(self._heap)[2]
+                    self._running.add(job)
+                    return job
+                self._wakes_at = self._heap[0][0] if self._heap else float("inf")
+                self._changed.wait(self._heap[0][0] - now if self._heap else None)
+            return None
+
+
+housekeeper = Housekeeper()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=housekeeper.after_fork)

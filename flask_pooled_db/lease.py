@@ -1,0 +1,612 @@
+"""What a caller is lent: a connection and its cursors, as PEP 249 has them.
+
+A lease is a transaction: it never continues on another connection, nothing it sent is sent again,
+and once the server has lost or rolled back its transaction it refuses all further work.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NoReturn, Protocol
+
+from flask_pooled_db.connection import PING_CURSOR, PING_QUERY, PooledConnection
+from flask_pooled_db.cursor import LeaseCursor
+from flask_pooled_db.drivers import Failure, Session
+from flask_pooled_db.errors import (
+    CommitOutcomeUnknown,
+    PooledDBError,
+    TransactionAborted,
+    UsageError,
+)
+
+logger = logging.getLogger("flask_pooled_db")
+
+
+class LeasingPool(Protocol):
+    """What a lease needs of the pool it came from."""
+
+    def give_back(self, con: PooledConnection, discard: str | None) -> None: ...
+
+    def lost_lease(self, con: PooledConnection) -> None: ...
+
+    def release_share(self, con: PooledConnection, *, is_fit: bool = True) -> bool:
+        """Whether this was the last share."""
+
+    def share_changed(self) -> None: ...
+
+    def note_leak(self) -> None: ...
+
+    def doubt(self) -> None: ...
+
+
+class Forbidden:
+    """An attribute of drivers' connections that would work against the lease or the pool."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise UsageError(f"{self._name} {self._why}")
+
+    def __set__(self, instance: object, value: object) -> NoReturn:
+        raise UsageError(f"{self._name} can't be set: it {self._why}")
+
+
+_NONE_PENDING: list[Savepoint] = []
+_CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
+
+
+class Lease:
+    """A connection lent to a caller, as PEP 249 has it.
+
+    `commit()`, `rollback()`, `cursor()` and `close()` are the standard's; the driver's exception
+    classes are attributes (`conn.IntegrityError`); what else the driver's connection has is passed
+    on. Once released, it and its cursors refuse to work. It is for one thread at a time.
+
+    Raises `UsageError` for use after release or by two threads at once, and `TransactionAborted`
+    for use after its transaction was lost.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_busy",
+        "_con",
+        "_cursors",
+        "_dirty",
+        "_discard",
+        "_error",
+        "_failure",
+        "_gone",
+        "_held",
+        "_isolation",
+        "_pending",
+        "_pool",
+        "_session",
+        "depth",
+        "driver",
+        "has_committed",
+        "is_untouched",
+        "owner",
+    )
+
+    def __init__(
+        self,
+        pool: LeasingPool,
+        con: PooledConnection,
+        owner: Any,
+        held: Held,
+        session: Session,
+        depth: int = 0,
+    ) -> None:
+        self._pool = pool
+        self._con: PooledConnection | None = con
+        self.driver = con.driver
+        self._session = session
+        self._error: BaseException | None = None  # why the transaction is gone
+        self._failure: Failure | None = None  # the last one since COMMIT or ROLLBACK
+        self._discard: str | None = None  # why the connection can't be reused
+        self._gone: str | None = None  # why it was, or is to be, taken back from its owner
+        self._busy = False  # a call is on the wire
+        self._dirty = False  # a statement was sent since the last COMMIT or ROLLBACK
+        self._isolation: str | None = None  # the statement that begins each transaction
+        self._pending: list[Savepoint] = _NONE_PENDING
+        self._cursors: list[weakref.ref[LeaseCursor]] | None = None  # cheaper than a WeakSet
+        self.owner = owner
+        self.is_untouched = con.shares == 0  # nothing was done with it: its end is quick
+        self.has_committed = False  # by commit(), before its end
+        self.depth = depth  # in how many scopes it is; 1 is the outermost
+        self._held = held
+        held[self] = None
+
+    # PEP 249
+
+    def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
+        """A new cursor; the arguments are the driver's."""
+        con = self.usable()
+        if con.pings_when(PING_CURSOR):
+            self._check_by_ping(con)
+        return self._wrap(self.call(self.driver.cursor, con.raw, *args, **kwargs))
+
+    def commit(self) -> None:
+        """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
+
+        Raises `CommitOutcomeUnknown` when the answer to COMMIT was lost.
+        """
+        self.usable()
+        self._only_outermost("commit()")
+        if self._dirty:
+            self.commit_work()
+            self.has_committed = True
+
+    def rollback(self) -> None:
+        """Roll back. In a nested scope it raises `UsageError`.
+
+        After the server rolled the transaction back (a deadlock), this acknowledges the loss: the
+        lease can be used again. A lost connection stays lost.
+        """
+        if self._con is None or self._discard is not None or self._busy:
+            self.usable()
+        self._only_outermost("rollback()")
+        self._error = None
+        con = self.usable()
+        if self._dirty:
+            self._finish_reading(con)
+            self.call(con.roll_back)
+            self._clean()
+
+    def close(self) -> None:
+        """Give the connection back; uncommitted work is rolled back. Closing twice is harmless."""
+        if self.depth:
+            raise UsageError(
+                "close() inside db_connection_context(): the scope gives its connection back "
+                "itself; remove the call"
+            )
+        self.release()
+
+    def begin(self) -> None:
+        """Nothing but a mark: a transaction begins with its first statement.
+
+        A shared connection is shared with nobody else from here to the end of the transaction.
+        """
+        con = self.usable()
+        if self._dirty:
+            raise UsageError("begin() in an open transaction: commit() or rollback() it first")
+        con._transaction = True
+
+    def __enter__(self) -> Lease:
+        self.usable()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self.depth:
+            self.release()
+
+    def ping(self, reconnect: bool = False) -> None:
+        """Raise when the server doesn't answer. Whatever `reconnect` says, there is none: it would
+        lose the transaction without a word.
+        """
+        self.call(self.driver.ping, self.usable().raw)
+
+    autocommit = Forbidden("is the scope's: use readonly=True for reads that need no transaction")
+    isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
+    connect = Forbidden("belongs to the pool")
+    reconnect = Forbidden("belongs to the pool")
+    auto_reconnect = Forbidden("belongs to the pool")
+
+    def __repr__(self) -> str:
+        state = "in use" if self._con is not None else "released"
+        if self._con is not None and self._error is not None:
+            state = "aborted"
+        return f"<Lease of a {self.driver.name} connection, {state}>"
+
+    # The driver's own
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in _EXCEPTIONS:  # also after release: an `except` clause may come later
+            return getattr(self.driver.dbapi, name)
+        attribute = getattr(self.usable().raw, name)
+        return functools.partial(self._driver_call, name) if callable(attribute) else attribute
+
+    def _driver_call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        raw = self.usable().raw
+        if name.startswith(_CHANGES_SESSION):
+            self._discard_later(f"its session was changed by {name}()")
+        if name.startswith("execute") and args[1:2] not in ((), (None,)):
+            args = (self.driver.translate(args[0]), *args[1:])
+        result = self.statement(getattr(raw, name), *args, **kwargs)
+        is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
+        return self._wrap(result) if is_cursor else result
+
+    def _wrap(self, driver_cursor: Any) -> LeaseCursor:
+        cursor = LeaseCursor(self, driver_cursor)
+        if self._cursors is None:
+            self._cursors = []
+        elif len(self._cursors) % _CURSORS_PER_SWEEP == 0:
+            self._cursors = [known for known in self._cursors if known() is not None]
+        self._cursors.append(weakref.ref(cursor))
+        return cursor
+
+    # Every call of the driver goes through one of these two
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the driver; note what an error of it means for the transaction."""
+        con = self.usable()
+        self.is_untouched = False
+        self._busy = True
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            self._failed(con, error)
+            raise
+        finally:
+            self._busy = False
+            if self._gone is not None:
+                self.release()
+
+    def statement(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`call` for what runs SQL: what was put off until the first statement comes first."""
+        con = self.usable()
+        if con.pings_when(PING_QUERY):
+            self._check_by_ping(con)
+        if (
+            con.session is not self._session
+            or self._pending
+            or (self._isolation is not None and not self._dirty)
+        ):
+            self.call(self._catch_up, con)
+        if not self._session.readonly:  # there, each statement is a transaction of its own
+            self._dirty = True
+        con._usage += 1
+        return self.call(function, *args, **kwargs)
+
+    def _catch_up(self, con: PooledConnection) -> None:
+        if con.session != self._session:
+            self.driver.apply_session(con.raw, con.session, self._session)
+        con.session = self._session
+        if self._isolation is not None and not self._dirty:
+            self._dirty = True
+            self.driver.execute(con.raw, self._isolation)
+        for savepoint in self._pending:
+            self._dirty = True
+            self.driver.begin(con.raw)
+            self.driver.execute(con.raw, f"SAVEPOINT {savepoint.name}")
+            savepoint.is_set = True
+        self._pending = _NONE_PENDING
+
+    def usable(self) -> PooledConnection:
+        """The connection, where it may be used; else the error that says why it may not."""
+        con = self._con
+        if con is not None and self._error is None and not self._busy and not con.is_disowned:
+            return con
+        raise self._refusal(con)
+
+    def _refusal(self, con: PooledConnection | None) -> PooledDBError:
+        if con is None:
+            what = self._gone or "was released"
+            return UsageError(
+                f"this connection {what}: nothing can be done with it or with its cursors; "
+                "do the work inside the block that took it, or take another one"
+            )
+        if con.is_disowned:
+            return UsageError(
+                "this connection was taken before a fork: it is the parent process's, and nothing "
+                "can be done with it here; take another one"
+            )
+        if self._error is None:
+            return UsageError(
+                "this connection is in use by another thread, task or greenlet at this moment: "
+                "each needs a connection of its own"
+            )
+        error: PooledDBError
+        if isinstance(self._error, CommitOutcomeUnknown):
+            error = _outcome_unknown()
+            error.__cause__ = self._error.__cause__
+            return error
+        error = TransactionAborted(
+            "the transaction of this connection is gone "
+            f"({type(self._error).__name__} before this): nothing of it was or will be "
+            "committed; let the error leave the block, and start over if need be"
+        )
+        error.__cause__ = self._error
+        return error
+
+    def _failed(self, con: PooledConnection, error: BaseException) -> None:
+        failure = Failure.LOST
+        if isinstance(error, PooledDBError):
+            failure = Failure.STATEMENT  # refused before anything was sent
+        elif isinstance(error, Exception):
+            try:
+                failure = self.driver.classify(con.raw, error)
+            except Exception:
+                logger.debug("Classifying an error failed", exc_info=True)
+        if failure in (Failure.LOST, Failure.UNFIT):
+            self._discard_later(failure.value)
+            if isinstance(error, self.driver.Error):
+                self._pool.doubt()
+        self._failure = failure
+        if failure is not Failure.STATEMENT:
+            self._error = error
+
+    def _check_by_ping(self, con: PooledConnection) -> None:
+        # DBUtils too leaves a transaction alone. It would swap a dead connection; a lease keeps
+        # its own to the end.
+        if not self._dirty and not con.is_alive(con._connect_timeout):
+            error = TransactionAborted("the connection did not answer a ping")
+            self._discard_later("it did not answer a ping")
+            self._failure = Failure.LOST
+            self._error = error
+            raise error
+
+    def _discard_later(self, reason: str) -> None:
+        self.is_untouched = False
+        self._discard = self._discard or reason
+
+    def _only_outermost(self, what: str) -> None:
+        if self.depth > 1:
+            raise UsageError(
+                f"{what} inside a nested db_connection_context(): it would end the outer block's "
+                "transaction too; let the blocks end, or use independent=True"
+            )
+
+    def _clean(self) -> None:
+        self._dirty = False
+        self._failure = None
+        if self._con is not None:
+            self._con._transaction = False
+            if self._con.shares:
+                self._pool.share_changed()
+
+    # For scopes
+
+    @property
+    def is_released(self) -> bool:
+        return self._con is None or self._con.is_disowned
+
+    @property
+    def is_aborted(self) -> bool:
+        return self._error is not None
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    def set_session(self, session: Session) -> None:
+        """The session state that the next statement is to find."""
+        self._session = session
+
+    def may_start_over(self, error: Exception) -> bool:
+        """Whether the whole transaction is gone for a reason that another try may not meet."""
+        gone = self._failure in (Failure.LOST, Failure.UNFIT, Failure.ROLLED_BACK)
+        if isinstance(error, TransactionAborted):
+            return gone
+        return isinstance(error, self.driver.Error) and (gone or self.driver.is_retryable(error))
+
+    def begin_with(self, level: str) -> None:
+        """Give each transaction of this lease this isolation level."""
+        self._isolation = self.driver.isolation_statement(level)
+
+    def doom(self, error: BaseException) -> None:
+        """Refuse all further work: `error` has left a part of the transaction."""
+        self.is_untouched = False
+        self._error = self._error or error
+
+    def commit_work(self) -> None:
+        """COMMIT, where there may be anything to commit; raise where that can't be done."""
+        if self._con is None:
+            what = self._gone or "was released"
+            raise TransactionAborted(
+                f"this connection {what} before the end of its scope: what it had not "
+                "committed by then was rolled back"
+            )
+        con = self.usable()
+        if not self._dirty:
+            return
+        if self.driver.refuses_commit(con.raw):
+            self._error = TransactionAborted(
+                "a statement of this transaction failed and was not rolled back to a savepoint: "
+                "the server would turn COMMIT into ROLLBACK"
+            )
+            raise self._error
+        # An isolation level that no transaction came of would wait for the next lease's.
+        certain = self._failure is None and self._isolation is None
+        if certain and self.driver.in_transaction(con.raw) is False:
+            self._clean()
+            return
+        self._finish_reading(con)
+        if con.hung_up():
+            self._discard_later("the server had closed it")
+            self._failure = Failure.LOST
+            self._error = TransactionAborted(
+                "the server closed the connection before COMMIT was sent: nothing was committed"
+            )
+            raise self._error
+        self._send_commit(con)
+        self._clean()
+
+    def _send_commit(self, con: PooledConnection) -> None:
+        try:
+            self.call(con.raw.commit)
+        except Exception as error:
+            if self._failure is not Failure.LOST:
+                self._error = error  # the server refused: nothing was committed
+            elif not self.driver.never_sent(error):
+                self._error = _outcome_unknown()
+                raise self._error from error
+            raise
+        except BaseException as error:
+            self._error = _outcome_unknown()
+            self._error.__cause__ = error
+            logger.error("COMMIT was interrupted: whether it took place is not known")  # noqa: TRY400
+            raise
+
+    def _finish_reading(self, con: PooledConnection) -> None:
+        """Read what a streaming cursor has left, so that COMMIT can be sent."""
+        if self._has_unread(con):
+            self._discard_later("it was released with unread rows")
+            for cursor in self._open_cursors():
+                self.call(cursor.driver_cursor.close)
+
+    def _has_unread(self, con: PooledConnection) -> bool:
+        if con.streams and any(cursor.is_unread for cursor in con.streams):
+            return True
+        return self.driver.has_unread_rows(con.raw)
+
+    def note_stream(self, cursor: LeaseCursor) -> None:
+        """Keep an eye on a cursor that reads its rows from the server as they are fetched."""
+        self.usable().streams.append(cursor)
+
+    def _open_cursors(self) -> list[LeaseCursor]:
+        known = [cursor() for cursor in self._cursors or ()]
+        return [cursor for cursor in known if cursor is not None and not cursor.is_closed]
+
+    def set_savepoint(self, savepoint: Savepoint) -> None:
+        """Have a savepoint before the next statement, if there is one."""
+        self._pending = [*self._pending, savepoint]
+
+    def end_savepoint(self, savepoint: Savepoint, *, roll_back: bool) -> None:
+        """Release a savepoint, or undo what came after it."""
+        if not savepoint.is_set:
+            self._pending = [other for other in self._pending if other is not savepoint]
+            return
+        con = self.usable()
+        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
+        self.call(self.driver.execute, con.raw, f"{verb} {savepoint.name}")
+
+    # The end
+
+    def commit_and_release(self) -> None:
+        """Commit what there is, and release it.
+
+        Raises where there is something to commit and that can't be done.
+        """
+        try:
+            if self._dirty or self._error is not None or self._con is None:
+                self.commit_work()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Give the connection back, exactly once, whatever happens; roll back what is open."""
+        if self._held.pop(self, self) is self:
+            return
+        con = self._con
+        assert con is not None  # noqa: S101  for the type checker: it was held
+        discard: str | None = "it was interrupted while being given back"
+        self._con = None
+        if con.is_disowned:
+            return
+        is_shared = con.shares > 0
+        if is_shared and not self._pool.release_share(con, is_fit=self._discard is None):
+            return
+        try:
+            discard = None if self.is_untouched else self._tidy(con, self._dirty or is_shared)
+        finally:
+            self._pool.give_back(con, discard)
+
+    def _tidy(self, con: PooledConnection, roll_back: bool) -> str | None:
+        """Make the connection fit for the next lease; the reason where it can't be reused."""
+        if self._discard is None and self._has_unread(con):
+            self._discard = "it was released with unread rows"
+        if self._discard is not None:
+            self.driver.abort(con.raw)  # no cursor is to read on, no server to wait for
+        try:
+            self._close_cursors()
+            con.streams.clear()
+            if self._discard is None and roll_back:
+                con.roll_back()
+        except Exception as error:  # noqa: BLE001  the caller is to see its own error, not this
+            logger.warning(
+                "Rolling back a connection failed (%s); it is discarded, and the server rolls "
+                "back by itself",
+                type(error).__name__,
+            )
+            return "its rollback failed"
+        if self._discard is None and not self.driver.is_intact(con.raw, con.session):
+            return "its autocommit mode was changed"
+        return self._discard
+
+    def _close_cursors(self) -> None:
+        for cursor in self._open_cursors():
+            try:
+                cursor.driver_cursor.close()
+            except Exception as error:  # noqa: BLE001  the connection pays for it
+                if self._discard is None:
+                    self._discard = f"closing a cursor failed ({type(error).__name__})"
+
+    def lost(self) -> None:
+        """Tell the pool that nobody can give it back any more."""
+        if self._con is not None and not self._con.is_disowned:
+            self._pool.lost_lease(self._con)
+
+    def take_back(self, reason: str) -> None:
+        """Release it on behalf of an owner that won't; a call on the wire ends first."""
+        self.is_untouched = False
+        self._gone = reason
+        self._pool.note_leak()
+        if self._busy:
+            self._discard_later(reason)
+            if not self._busy and self._con is not None:  # the call ended just now
+                self.release()
+        else:
+            self.release()
+
+
+class Held(dict[Lease, None]):
+    """Leases that somebody holds: an app context, or the holder of a single one.
+
+    Each is in it from its checkout to its release, and who takes it out of it releases it.
+    """
+
+    def __del__(self) -> None:
+        # Only when it is garbage with all its leases, of which nobody gave these back.
+        for lease in self:
+            lease.lost()
+
+
+_EXCEPTIONS = frozenset(
+    {
+        "Warning",
+        "Error",
+        "InterfaceError",
+        "DatabaseError",
+        "DataError",
+        "OperationalError",
+        "IntegrityError",
+        "InternalError",
+        "ProgrammingError",
+        "NotSupportedError",
+    }
+)
+
+_CHANGES_SESSION = ("set_", "select_db", "change_user", "create_", "enable_", "load_", "reset")
+
+
+def _outcome_unknown() -> CommitOutcomeUnknown:
+    return CommitOutcomeUnknown(
+        "COMMIT was sent and its answer was lost: the transaction took place as a whole or not "
+        "at all; look at the data before doing it again"
+    )
+
+
+class Savepoint:
+    """A savepoint of a nested scope, set when the scope's first statement comes."""
+
+    __slots__ = ("is_set", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_set = False

@@ -1,0 +1,95 @@
+"""Fixtures for every test, and the leak detector that watches each of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Iterator
+from types import FrameType
+
+import pytest
+
+from tests.support.leaks import Footprint, wait_for_leaks_to_end
+from tests.support.proxy import Proxy
+from tests.support.server import SCHEMES, MariaDBServer
+
+_SESSION = os.getpid()
+_failed = pytest.StashKey[bool]()
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    if os.getpid() == _SESSION:
+        raise KeyboardInterrupt
+    # A child forked by a test has nothing to clean up: it ends as it would have without us.
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+
+
+def pytest_configure() -> None:
+    """Make SIGTERM end the session as Ctrl-C does, so that fixtures stop their servers."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def pytest_unconfigure() -> None:
+    """Give SIGTERM back."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note which tests failed, for the leak detector."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def leak_detector(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread, a connection or an app context behind.
+
+    One that failed anyway is let off: its traceback keeps what it used alive.
+    """
+    before = Footprint.now()
+    yield
+    if request.node.stash.get(_failed, False):
+        return
+    leaks = wait_for_leaks_to_end(before)
+    if leaks:
+        pytest.fail(f"The test leaks: {'; '.join(leaks)}.", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDBServer]:
+    """The MariaDB shared by all tests. Never stop, pause or reconfigure this one."""
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+def private_mariadb() -> Iterator[MariaDBServer]:
+    """A MariaDB of the test's own, to be stopped, killed and paused at will."""
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+def database(mariadb: MariaDBServer) -> str:
+    """The name of an empty database on the shared server."""
+    return mariadb.create_database()
+
+
+@pytest.fixture
+def proxy(mariadb: MariaDBServer) -> Iterator[Proxy]:
+    """A faulty network in front of the shared server."""
+    with Proxy(mariadb.host, mariadb.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=list(SCHEMES))
+def mariadb_driver(request: pytest.FixtureRequest) -> str:
+    """Each driver for MariaDB in turn, by its name in URLs."""
+    driver: str = request.param
+    return driver

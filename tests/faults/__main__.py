@@ -1,0 +1,133 @@
+"""`python -m tests.faults`: break things, print the report, and keep that of a whole run."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tests.faults.catalog import FAULTS
+from tests.faults.harness import LONG, SHORT, Effort, Outcome
+from tests.faults.systems import SYSTEMS
+from tests.faults.table import machine_facts, render
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+REPORT = PROJECT / "docs" / "reliability.md"
+_TIME_LIMIT = 120.0
+_END_TIMEOUT = 10.0
+_PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the faults that are named, or all of them, each on each system in a new process."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FAULTS)}")
+    parser.add_argument("--quick", action="store_true", help="shorter, and writes no file")
+    parser.add_argument("--system", choices=SYSTEMS, help="on this system alone; writes no file")
+    options = parser.parse_args(arguments)
+    unknown = set(options.names) - set(FAULTS)
+    if unknown:
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
+    names = options.names or list(FAULTS)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped
+    _adopt_orphans()
+    with tempfile.TemporaryDirectory(prefix="pooled-db-faults-") as directory:
+        _use_directory(directory)
+        report = _make_report(names, options.system, SHORT if options.quick else LONG)
+    sys.stdout.write(report)
+    if not options.quick and not options.system and set(names) == set(FAULTS):
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(report)
+
+
+def _make_report(names: Sequence[str], system: str | None, effort: Effort) -> str:
+    facts = machine_facts()
+    results = {
+        name: {
+            kind: _run_apart(name, kind, effort)
+            for kind in ([system] if system else FAULTS[name].systems)
+        }
+        for name in names
+    }
+    return render(results, facts)
+
+
+def _use_directory(directory: str) -> None:
+    """Have temporary files there, the servers' own as well."""
+    tempfile.tempdir = os.environ["TMPDIR"] = directory
+
+
+def _run_apart(name: str, kind: str, effort: Effort) -> Outcome | str:
+    """The outcome of a run in a forked process, which may crash or hang without harm."""
+    started = time.monotonic()
+    forking = multiprocessing.get_context("fork")
+    receiving, sending = forking.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory(prefix="pooled-db-run-") as directory:
+        arguments = (name, kind, effort, directory, sending)
+        process = forking.Process(target=_run_here, args=arguments)
+        process.start()
+        sending.close()
+        try:
+            return _receive(receiving, process)
+        finally:
+            receiving.close()
+            process.join(_END_TIMEOUT)
+            process.terminate()
+            process.join(_END_TIMEOUT)
+            process.kill()  # a thread that is stuck in a driver may keep it from ending
+            process.join()
+            _end_orphans()
+            sys.stderr.write(f"{name}, {kind}: {time.monotonic() - started:.0f} s\n")
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what is left by a child that crashed: servers."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_orphans() -> None:
+    """End them, where there are any."""
+    pid = os.getpid()
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _receive(receiving: Connection, process: BaseProcess) -> Outcome | str:
+    if not receiving.poll(_TIME_LIMIT):
+        return "the run hung"
+    try:
+        outcome: Outcome | str = receiving.recv()
+    except EOFError:
+        process.join()
+        code = process.exitcode or 0
+        ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the process crashed ({ended})"
+    return outcome
+
+
+def _run_here(name: str, kind: str, effort: Effort, directory: str, sending: Connection) -> None:
+    _use_directory(directory)
+    logging.disable()
+    try:
+        outcome: Outcome | str = FAULTS[name].run(kind, effort)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = f"the run failed ({type(error).__name__})"
+    sending.send(outcome)
+    sending.close()
+
+
+if __name__ == "__main__":
+    main()

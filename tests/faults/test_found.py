@@ -1,0 +1,70 @@
+"""What the fault suite found, each in its smallest form."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+
+from flask_pooled_db import db_connection_context, get_db_connection
+from flask_pooled_db.servers import Servers
+from tests.support.apps import pooled_app
+from tests.support.server import MariaDBServer
+
+
+class Injected(Exception):
+    """An error of the application's own."""
+
+
+def fail(error: BaseException | None) -> None:
+    raise Injected
+
+
+def test_a1_a_teardown_function_that_raises_keeps_no_lease() -> None:
+    """A forgotten connection is taken back also when a teardown function of the app raises before
+    the extension's has its turn, and while the error is still held.
+    """
+    with pooled_app("sqlite:///:memory:") as (app, db):
+        app.teardown_appcontext(fail)
+        with pytest.raises(Injected) as raised:
+            with app.app_context():
+                get_db_connection()
+        assert db.stats().in_use == 0, raised
+        app.teardown_appcontext_funcs.remove(fail)
+
+
+class Loop:
+    """Garbage that only the cyclic collector finds."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        self.itself = self
+
+
+def test_t3_a_cursor_that_is_garbage_leaves_its_connection_alone(
+    mariadb: MariaDBServer, database: str, mariadb_driver: str
+) -> None:
+    """A cursor that ends up in a cycle, as a traceback's does, is collected without harm to the
+    connection it was made from, closed or not.
+    """
+    with pooled_app(mariadb.url(mariadb_driver, database)):
+        for is_closed in (True, False):
+            with db_connection_context() as conn:
+                for number in range(20):
+                    cursor = conn.cursor()
+                    cursor.execute("SELECT %s", (number,))
+                    assert cursor.fetchone() == (number,)
+                    if is_closed:
+                        cursor.close()
+                    Loop(cursor)
+                    del cursor
+                    gc.collect()
+
+
+def test_p10_a_server_that_is_left_alone_is_tried_when_no_other_will_do() -> None:
+    """The one that failed last may be the one that is back: nobody waits for its rest to end."""
+    servers = Servers([{"host": "a"}, {"host": "b"}])
+    first, second = servers.candidates()
+    servers.failed(first)
+    assert list(servers.in_turn()) == [second, first]

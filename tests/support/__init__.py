@@ -1,0 +1,1 @@
+"""What the tests stand on: a MariaDB server, a faulty network, the naive reference."""

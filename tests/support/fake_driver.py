@@ -1,0 +1,293 @@
+"""A driver without a server, for the interleavings that no server can show at will."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool import Pool
+
+_PATIENCE = 20.0
+
+
+class Error(Exception):
+    """The root of the fake module's errors."""
+
+
+class OperationalError(Error):
+    """Something outside of the program's hands: the connection is lost."""
+
+
+class InterfaceError(Error):
+    """Wrong use of the interface."""
+
+
+class InternalError(Error):
+    """Something inside the database."""
+
+
+class WrongPassword(Error):
+    """A failure to connect that another try won't mend."""
+
+
+def _module(threadsafety: int) -> ModuleType:
+    module = ModuleType("fakedb")
+    classes = (Error, OperationalError, InterfaceError, InternalError)
+    module.__dict__.update({cls.__name__: cls for cls in classes})
+    module.__dict__.update(apilevel="2.0", threadsafety=threadsafety, paramstyle="format")
+    return module
+
+
+class Gate:
+    """Stops every thread that comes to it until it is opened."""
+
+    def __init__(self) -> None:
+        self._arrivals = threading.Semaphore(0)
+        self._opened = threading.Event()
+
+    def stop_here(self) -> None:
+        self._arrivals.release()
+        assert self._opened.wait(_PATIENCE), "nobody opened the gate"
+
+    def wait_for_arrivals(self, count: int = 1) -> None:
+        """Return when so many threads more have come to the gate."""
+        for _ in range(count):
+            assert self._arrivals.acquire(timeout=_PATIENCE), "nobody came to the gate"
+
+    def open(self) -> None:
+        """Let all pass, from now on."""
+        self._opened.set()
+
+
+class FakeConnection:
+    """The driver's own connection: what it is asked for is put on record by its driver."""
+
+    def __init__(self, driver: FakeDriver, number: int) -> None:
+        self.driver = driver
+        self.number = number
+        self.closed = False
+        self.socket, self.server_side = socket.socketpair()
+
+    def __repr__(self) -> str:
+        return f"<FakeConnection {self.number}>"
+
+    def cursor(self) -> FakeCursor:
+        if self.closed:
+            raise InterfaceError("the connection is closed")
+        self.driver.note("cursor", self)
+        return FakeCursor(self)
+
+    def commit(self) -> None:
+        self.driver.note("commit", self)
+
+    def rollback(self) -> None:
+        self.driver.note("rollback", self)
+
+    def close(self) -> None:
+        self.driver.note("close", self)
+        if not self.closed:
+            self.closed = True
+            self.socket.close()
+            self.server_side.close()
+            self.driver.gone()
+
+    def die(self) -> None:
+        """The server ends the connection."""
+        self.server_side.close()
+
+    def __del__(self) -> None:
+        self.socket.close()
+        self.server_side.close()
+
+
+class FakeCursor:
+    """A cursor that puts its statements on record."""
+
+    description = None
+    rowcount = 0
+    arraysize = 1
+
+    def __init__(self, raw: FakeConnection) -> None:
+        self.raw = raw
+
+    def execute(self, sql: str, parameters: object = None) -> None:
+        self.raw.driver.note(sql, self.raw)
+
+    def fetchone(self) -> tuple[int]:
+        return (self.raw.number,)
+
+    def close(self) -> None:
+        self.raw.driver.note("close cursor", self.raw)
+
+
+class FakeDriver(Driver):
+    """Connects to nothing, counts, and fails or stops where a test says so.
+
+    What it is asked for is a word ("connect", "ping", "close", ...) or the text of a statement.
+    `watch` makes it see whether the lock of a pool is held by who calls it.
+    """
+
+    module = "fakedb"
+
+    def __init__(self, threadsafety: int = 1, connect_timeout: float = 5.0) -> None:
+        module = _module(threadsafety)
+        self._numbers = 0
+        self._guard = threading.Lock()  # guards what follows
+        self.record: list[tuple[str, int]] = []
+        self.open_now = 0
+        self.most_open = 0
+        self._gates: dict[str, Gate] = {}
+        self._failures: dict[str, deque[BaseException]] = {}
+        self._always: dict[str, Callable[[], BaseException]] = {}
+        self.is_deaf = False
+        self.resets = False
+        self.raws: dict[int, FakeConnection] = {}
+        self.violations: list[str] = []
+        self._lock: WatchedLock | None = None
+        module.connect = self._connect  # type: ignore[attr-defined]
+        super().__init__(module, module, {}, connect_timeout)
+
+    # What a test says
+
+    def hold(self, what: str) -> Gate:
+        """A gate that all who ask for this come to, until it is opened."""
+        with self._guard:
+            gate = self._gates[what] = Gate()
+        return gate
+
+    def fail(self, what: str, *errors: BaseException) -> None:
+        """The next ones who ask for this get these errors, one each."""
+        with self._guard:
+            self._failures.setdefault(what, deque()).extend(errors)
+
+    def fail_always(self, what: str, make: Callable[[], BaseException]) -> None:
+        """All who ask for this get an error, until `mend`."""
+        with self._guard:
+            self._always[what] = make
+
+    def mend(self, what: str) -> None:
+        """No errors any more for those who ask for this."""
+        with self._guard:
+            self._always.pop(what, None)
+            self._failures.pop(what, None)
+
+    def count(self, what: str) -> int:
+        """How often this was asked for."""
+        with self._guard:
+            return sum(event == what for event, _ in self.record)
+
+    def take_most_open(self) -> tuple[int, int]:
+        """The most that were open since the last call of this, and how many are now."""
+        with self._guard:
+            most, self.most_open = self.most_open, self.open_now
+            return most, self.open_now
+
+    # What happens
+
+    def note(self, what: str, raw: FakeConnection | None) -> None:
+        self.look_at_lock(what)
+        with self._guard:
+            self.record.append((what, raw.number if raw else 0))
+            gate = self._gates.get(what)
+            failures = self._failures.get(what)
+            error = failures.popleft() if failures else None
+            make = self._always.get(what)
+        if gate is not None:
+            gate.stop_here()
+        if error is None and make is not None:
+            error = make()
+        if error is not None:
+            raise error
+
+    def look_at_lock(self, what: str) -> None:
+        if self._lock is not None and self._lock.is_mine():
+            self.violations.append(what)
+
+    def gone(self) -> None:
+        with self._guard:
+            self.open_now -= 1
+
+    def _connect(self) -> FakeConnection:
+        with self._guard:
+            self._numbers += 1
+            number = self._numbers
+            self.open_now += 1  # also while it is being opened
+            self.most_open = max(self.most_open, self.open_now)
+        try:
+            self.note("connect", None)
+        except BaseException:
+            self.gone()
+            raise
+        raw = self.raws[number] = FakeConnection(self, number)
+        return raw
+
+    # The adapter's side
+
+    def fileno(self, raw: Any) -> int | None:
+        self.look_at_lock("fileno")
+        return None if raw.closed else int(raw.socket.fileno())
+
+    def ping(self, raw: Any) -> None:
+        self.note("ping", raw)
+        if self.is_deaf and not raw.socket.recv(1):
+            raise OperationalError("nobody answered, and the socket was shut")
+
+    def reset_session(self, raw: Any) -> bool:
+        self.note("reset", raw)
+        return self.resets
+
+    def abort(self, raw: Any) -> None:
+        self.look_at_lock("abort")
+        super().abort(raw)
+
+    def abandon(self, raw: Any) -> None:
+        self.look_at_lock("abandon")
+        super().abandon(raw)
+
+    def disown(self, raw: Any) -> None:
+        self.look_at_lock("disown")
+        super().disown(raw)
+
+    def watch(self, pool: Pool) -> None:
+        """Report in `violations` what is asked for by who holds the lock of this pool."""
+        lock: Any = WatchedLock()
+        self._lock = lock
+        pool._lock = lock
+        pool._share_freed = threading.Condition(lock)
+        pool._returned = threading.Condition(lock)
+
+
+class WatchedLock:
+    """A lock that knows which thread holds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        taken = self._lock.acquire(blocking, timeout)
+        if taken:
+            self._owner = threading.get_ident()
+        return taken
+
+    def release(self) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def is_mine(self) -> bool:
+        """Whether the caller's thread holds it."""
+        return self._owner == threading.get_ident()
+
+    def locked(self) -> bool:
+        return self._lock.locked()

@@ -1,0 +1,100 @@
+"""Pools made for one test, and the threads that call them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import Driver, make_driver
+from flask_pooled_db.pool import Pool
+from flask_pooled_db.stats import PoolStats
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+_POLL_INTERVAL = 0.005
+
+
+@contextmanager
+def open_pool(
+    driver: Driver | None = None, *, bind: str = "default", **keys: Any
+) -> Iterator[Pool]:
+    """A pool of these configuration keys (in lower case), closed at the end.
+
+    It opens nothing by itself unless `mincached` says so.
+    """
+    keys = {"mincached": 0, **({"creator": driver} if driver else {}), **keys}
+    config = PoolConfig.from_mapping({name.upper(): value for name, value in keys.items()})
+    pool = Pool(config, driver or make_driver(config), bind=bind)
+    try:
+        yield pool
+    finally:
+        pool.close(timeout=2.0)
+
+
+class Caller(threading.Thread, Generic[T]):
+    """A thread whose outcome can be asked for."""
+
+    def __init__(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Any) -> None:
+        super().__init__(daemon=True, name="tests caller")
+        self._function = function
+        self._call = args, kwargs
+        self._outcome: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._outcome = self._function(*self._call[0], **self._call[1])
+        except BaseException as error:
+            self.error = error
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        self.join(PATIENCE)
+        assert not self.is_alive(), "the call did not end"
+
+    def result(self) -> Any:
+        """What the function returned, or raised."""
+        self.wait()
+        if self.error is not None:
+            raise self.error
+        return self._outcome
+
+
+def call(function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:
+    """Call a function in a thread of its own."""
+    caller = Caller(function, args, kwargs)
+    caller.start()
+    return caller
+
+
+def wait_until(condition: Callable[[], object], what: str = "") -> None:
+    """Return when the condition holds; for what no event tells of."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come to be: {what or condition}"
+        time.sleep(_POLL_INTERVAL)
+
+
+def queue_up(pool: Pool, function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:
+    """Call a function in a thread; return when it waits for a connection of the pool."""
+    before = pool.stats().waiting
+    caller = call(function, *args, **kwargs)
+    wait_until(lambda: pool.stats().waiting > before, "a caller more that waits")
+    return caller
+
+
+def check_counts(pool: Pool) -> PoolStats:
+    """Assert that the counts of a pool agree with each other; return them."""
+    with pool._lock:
+        stats = pool._stats()
+        closing = stats.open - stats.in_use - stats.idle - pool._opening
+        assert closing >= 0, f"more connections than places taken: {stats}"
+        assert not set(pool._idle) & pool._in_use, "a connection is idle and in use"
+        assert len(set(pool._idle)) == len(pool._idle), "a connection is idle twice"
+        assert not (pool._idle and pool._waiters), "a caller waits beside an idle connection"
+    return stats

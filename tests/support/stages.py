@@ -1,0 +1,151 @@
+"""Where scenarios are played: a pool, ours or the naive one, and the database behind it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flask import Flask
+
+from tests.support.apps import pooled_app
+from tests.support.naive import NaiveDB
+from tests.support.proxy import Proxy
+from tests.support.server import MariaDBServer
+from tests.support.workloads import balances, connection_id, create_accounts
+
+ACCOUNTS = 4
+AMOUNT = 100
+UNTOUCHED = dict.fromkeys(range(1, ACCOUNTS + 1), AMOUNT)
+
+_THREAD_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pool (`db`, which has `connection_context()`) in front of four accounts of 100 each."""
+
+    kind: str  # "ours" or "naive"
+    driver: str
+    app: Flask
+    db: Any
+
+    many_rows: ClassVar[str]
+    """A statement whose result is too large to be sent at once."""
+
+    def committed(self) -> dict[int, int]:
+        """The accounts' balances, as everybody else sees them."""
+        raise NotImplementedError
+
+    def in_thread(self, function: Callable[[], object]) -> threading.Thread:
+        """Start a function in a thread, inside an app context of its own."""
+
+        def run() -> None:
+            with self.app.app_context():
+                function()
+
+        thread = threading.Thread(target=run, name="tests actor", daemon=True)
+        thread.start()
+        return thread
+
+    def streaming_cursor(self, connection: Any) -> Any:
+        """A cursor that gets its rows from the database as they are fetched."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ServerStage(Stage):
+    """One on a MariaDB server, with a proxy for the pool to go through."""
+
+    server: MariaDBServer
+    database: str
+    proxy: Proxy
+
+    many_rows = "SELECT seq FROM seq_1_to_200000"
+
+    def committed(self) -> dict[int, int]:
+        return balances(self.server, self.database)
+
+    def kill(self, connection: Any) -> None:
+        """Have the server end a connection, and wait until it did."""
+        self.server.kill_connection(connection_id(connection))
+
+    def streaming_cursor(self, connection: Any) -> Any:
+        if self.driver == "pymysql":
+            from pymysql.cursors import SSCursor
+
+            return connection.cursor(SSCursor)
+        return connection.cursor(buffered=False)
+
+
+@dataclass(frozen=True)
+class FileStage(Stage):
+    """One on an SQLite file."""
+
+    path: Path
+
+    many_rows = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000)"
+        " SELECT i FROM n"
+    )
+
+    def committed(self) -> dict[int, int]:
+        connection = sqlite3.connect(self.path)
+        try:
+            return dict(connection.execute("SELECT id, balance FROM accounts ORDER BY id"))
+        finally:
+            connection.close()
+
+    def streaming_cursor(self, connection: Any) -> Any:
+        return connection.cursor()
+
+
+@contextmanager
+def on_server(
+    kind: str, server: MariaDBServer, driver: str, *, is_direct: bool = False, **settings: Any
+) -> Iterator[ServerStage]:
+    """A stage on a server; `settings` are configuration keys of our pool. `is_direct`: the pool
+    goes to the server, and the proxy sees nothing.
+    """
+    database = server.create_database()
+    create_accounts(server, database, ACCOUNTS, AMOUNT)
+    with Proxy(server.host, server.port) as proxy:
+        port = server.port if is_direct else proxy.port
+        if kind == "ours":
+            url = server.url(driver, database, port=port)
+            with pooled_app(url, **settings) as (app, db):
+                yield ServerStage(kind, driver, app, db, server, database, proxy)
+        else:
+            app = Flask("naive")
+            with (
+                NaiveDB.on_mariadb(server, driver, database, port=port) as naive,
+                app.app_context(),
+            ):
+                yield ServerStage(kind, driver, app, naive, server, database, proxy)
+
+
+@contextmanager
+def on_file(kind: str, path: Path, **settings: Any) -> Iterator[FileStage]:
+    """A stage on an SQLite file, which is made."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")
+    connection.executemany("INSERT INTO accounts VALUES (?, ?)", UNTOUCHED.items())
+    connection.commit()
+    connection.close()
+    if kind == "ours":
+        with pooled_app(f"sqlite:///{path}", **settings) as (app, db):
+            yield FileStage(kind, "sqlite", app, db, path)
+    else:
+        app = Flask("naive")
+        with NaiveDB.on_sqlite(path) as naive, app.app_context():
+            yield FileStage(kind, "sqlite", app, naive, path)
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for a thread to end; one that never does is a failure."""
+    thread.join(_THREAD_TIMEOUT)
+    assert not thread.is_alive(), f"{thread.name} did not end"

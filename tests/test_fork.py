@@ -1,0 +1,374 @@
+"""P6: a fork inherits nothing.
+
+Each test runs a program of its own that forks, and looks at what reached the server.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxy import Proxy
+from tests.support.server import SCHEMES, MariaDBServer
+from tests.support.tls import Certificates, make_certificates
+
+PRELUDE = """
+import gc, logging, os, sys, threading, time
+from flask_pooled_db.errors import PooledDBError, UsageError
+from tests.support.pools import check_counts, open_pool, wait_until
+logging.basicConfig(format="%(message)s")
+url = sys.argv[1]
+
+def fork(child):
+    pid = os.fork()
+    if pid:
+        status = os.waitpid(pid, 0)[1]
+        assert status == 0, f"the child ended with {status}"
+        return
+    child()
+    sys.exit(0)  # as a program ends: with its exit handlers, its modules torn down
+
+def ask(conn, sql):
+    cursor = conn.cursor()
+    cursor.execute(sql)
+    row = cursor.fetchone()
+    cursor.close()
+    return row[0]
+"""
+
+
+def run(program: str, url: str) -> tuple[str, str]:
+    """What a program says on its standard output and error; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + program, url],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+# What a child may do before it exits
+
+CHILDREN = {
+    "exits": "def child(): pass",
+    "collects garbage": """
+def child():
+    global pool, pools, leases, cursors
+    del pool, pools, leases, cursors
+    for _ in range(3):
+        gc.collect()
+""",
+    "closes what it inherited": """
+def child():
+    for lease in leases:
+        lease.close()
+    pool.close()
+""",
+    "uses what it inherited": """
+def child():
+    for use in (
+        lambda: leases[0].cursor(),
+        lambda: leases[0].commit(),
+        lambda: leases[0].ping(),
+        lambda: cursors[0].execute("SELECT 'child'"),
+        lambda: cursors[0].fetchone(),
+    ):
+        try:
+            use()
+        except UsageError as error:
+            assert "fork" in str(error), error
+        else:
+            sys.exit("the child used its parent's connection")
+    cursors[0].close()
+    leases[0].close()
+""",
+    "gives back by hand what it inherited": """
+def child():
+    for con in in_use:
+        pool.cache(con)
+        pool.give_back(con, None)
+        pool.give_back(con, "of no use")
+    assert check_counts(pool).open == 0
+""",
+    "uses its own": """
+def child():
+    for lease in leases:
+        lease.close()
+    own = [pool.lease(timeout=20) for _ in range(3)]
+    for lease in own:
+        assert ask(lease, "SELECT 1") == 1
+        lease.close()
+    stats = check_counts(pool)
+    assert (stats.open, stats.idle) == (3, 3), stats
+    del own
+    pool.close()
+""",
+    "exits in the middle of a scope": """
+def child():
+    end = SystemExit(0)
+    cursors[0].__exit__(SystemExit, end, None)
+    leases[0].__exit__(SystemExit, end, None)
+    raise end
+""",
+}
+
+FORKING = """
+pools = open_pool(url=url, maxconnections=3, ping_after=0)
+pool = pools.__enter__()
+leases = [pool.connection() for _ in range(3)]
+cursors = [lease.cursor() for lease in leases]
+in_use = list(pool._in_use)
+for cursor in cursors:
+    cursor.execute("SELECT 'before the fork'")
+    cursor.fetchall()
+leases.pop().close()  # one is idle at the fork, two are lent, in a transaction
+fork(child)
+for cursor in cursors[:2]:
+    cursor.execute("SELECT 'after the fork'")
+    assert cursor.fetchone()[0] == 'after the fork'
+for lease in leases:
+    lease.commit()
+    lease.close()
+for _ in range(2):
+    with pool.connection() as lease:
+        assert ask(lease, "SELECT 'again'") == 'again'
+assert pool.stats().connects == 3, "a connection of the parent was lost"
+pools.__exit__(None, None, None)
+"""
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_p6_a_child_sends_nothing_on_a_connection_of_its_parent(
+    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str, child: str
+) -> None:
+    """Whatever the child does, and however it ends; and the parent goes on as if it were not."""
+    run(CHILDREN[child] + FORKING, mariadb.url(mariadb_driver, port=proxy.port))
+    for connection in (1, 2, 3):
+        commands = [c for c in proxy.commands if c.connection == connection]
+        texts = [c.payload for c in commands]
+        before = max(i for i, text in enumerate(texts) if b"before the fork" in text)
+        later = [i for i, text in enumerate(texts) if b"after the fork" in text]
+        if later:
+            assert later[0] == before + 1, commands
+    assert not [c for c in proxy.commands if b"'child'" in c.payload]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """For a server that offers TLS."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates: Certificates) -> Iterator[MariaDBServer]:
+    """A server that offers TLS."""
+    with MariaDBServer(certificates.server_options) as server:
+        yield server
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("driver", SCHEMES)
+def test_p6_a_child_sends_nothing_on_a_tls_connection_of_its_parent(
+    tls_server: MariaDBServer, certificates: Certificates, driver: str, child: str
+) -> None:
+    """A goodbye packed in TLS, or a byte out of turn, would end the parent's session."""
+    url = tls_server.url(driver, ssl_ca=str(certificates.ca), ssl_verify_cert="true")
+    run(CHILDREN[child] + FORKING, url)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_p6_a_child_touches_no_sqlite_connection_of_its_parent(tmp_path: Path, child: str) -> None:
+    """SQLite's connections do not survive a fork at all: the child makes its own."""
+    run(CHILDREN[child] + FORKING, f"sqlite:///{tmp_path}/db")
+
+
+def test_p6_a_transaction_on_sqlite_outlives_the_children(tmp_path: Path) -> None:
+    """The parent's write lock stays its own, and its work is committed as a whole."""
+    program = """
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        conn.cursor().execute("CREATE TABLE t (a)")
+        conn.cursor().execute("INSERT INTO t VALUES (1)")
+        conn.commit()
+        conn.cursor().execute("INSERT INTO t VALUES (2)")
+        def child():
+            with pool.connection() as own:
+                assert ask(own, "SELECT count(*) FROM t") == 1
+        fork(child)
+        conn.cursor().execute("INSERT INTO t VALUES (3)")
+        conn.commit()
+    def child():
+        with pool.connection() as own:
+            assert ask(own, "SELECT count(*) FROM t") == 3
+            own.cursor().execute("INSERT INTO t VALUES (4)")
+            own.commit()
+        pool.close()
+    fork(child)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT count(*) FROM t") == 4
+        assert ask(conn, "PRAGMA integrity_check") == "ok"
+"""
+    run(program, f"sqlite:///{tmp_path}/db")
+
+
+def test_p6_a_database_in_memory_is_each_process_s_own() -> None:
+    """The child starts with an empty one; the parent's keeps what it holds."""
+    program = """
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        conn.cursor().execute("CREATE TABLE t (a)")
+        conn.commit()
+    def child():
+        with pool.connection() as own:
+            assert ask(own, "SELECT count(*) FROM sqlite_master") == 0
+    fork(child)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT count(*) FROM t") == 0
+"""
+    run(program, "sqlite:///:memory:")
+
+
+def test_p6_a_fork_while_other_threads_hold_the_locks(
+    mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """The child has locks of its own, and a housekeeping thread of its own."""
+    program = """
+from flask_pooled_db.housekeeping import housekeeper
+with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
+    pool.connection().close()
+    held, release = threading.Barrier(3), threading.Event()
+    def hold(lock):
+        with lock:
+            held.wait()
+            release.wait()
+    threads = [
+        threading.Thread(target=hold, args=(lock,), daemon=True)
+        for lock in (pool._lock, housekeeper._changed)
+    ]
+    for thread in threads:
+        thread.start()
+    held.wait()
+    def child():
+        with pool.lease(timeout=20) as conn:
+            assert ask(conn, "SELECT 1") == 1
+        wait_until(lambda: pool.stats().open == 0)  # its housekeeping works
+        pool.close()
+    fork(child)
+    release.set()
+    for thread in threads:
+        thread.join()
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT 1") == 1
+"""
+    run(program, mariadb.url(mariadb_driver))
+
+
+def test_p6_a_fork_in_the_middle_of_connects_and_statements(
+    mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """Whatever other threads are at when the fork comes, child and parent both go on."""
+    program = """
+with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
+    stop, errors = threading.Event(), []
+    def work():
+        try:
+            while not stop.is_set():
+                with pool.lease(timeout=20) as conn:
+                    assert ask(conn, "SELECT 7") == 7
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    def child():
+        for _ in range(10):
+            with pool.lease(timeout=20) as conn:
+                assert ask(conn, "SELECT 8") == 8
+        assert check_counts(pool).open <= 4
+    for _ in range(10):
+        fork(child)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+"""
+    run(program, mariadb.url(mariadb_driver))
+
+
+def test_p6_a_child_of_a_child_inherits_nothing_either(
+    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+) -> None:
+    """Each generation leaves its connections to itself."""
+    program = """
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        first = ask(conn, "SELECT CONNECTION_ID()")
+    def grandchild():
+        with pool.connection() as conn:
+            assert ask(conn, "SELECT CONNECTION_ID()") not in (first, second)
+        pool.close()
+    def child():
+        global second
+        with pool.connection() as conn:
+            second = ask(conn, "SELECT CONNECTION_ID()")
+            assert second != first
+        fork(grandchild)
+        with pool.connection() as conn:
+            assert ask(conn, "SELECT CONNECTION_ID()") == second
+        pool.close()
+    fork(child)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT CONNECTION_ID()") == first
+"""
+    run(program, mariadb.url(mariadb_driver, port=proxy.port))
+    assert proxy.connections == 3
+
+
+def test_p6_one_warning_tells_of_connections_opened_before_the_fork(tmp_path: Path) -> None:
+    """One, however often the process forks."""
+    program = """
+with open_pool(url=url) as pool:
+    lease = pool.connection()
+    for _ in range(3):
+        fork(lambda: pool.connection().close())
+    lease.close()
+"""
+    _, errors = run(program, f"sqlite:///{tmp_path}/db")
+    assert errors.count("Forking with 1 open database connections") == 1
+    assert errors.count("\n") == 1
+
+
+def test_p6_a_fork_before_the_first_connection_is_nothing_to_warn_of(tmp_path: Path) -> None:
+    """As with gunicorn's --preload and an app that connects in its workers alone."""
+    program = """
+with open_pool(url=url) as pool:
+    fork(lambda: pool.connection().close())
+    pool.connection().close()
+"""
+    assert run(program, f"sqlite:///{tmp_path}/db") == ("", "")
+
+
+def test_p6_a_closed_pool_stays_closed_in_the_child(tmp_path: Path) -> None:
+    """And a lease that its parent still held is not the child's to use."""
+    program = """
+from flask_pooled_db.errors import PoolClosed
+with open_pool(url=url) as pool:
+    lease = pool.connection()
+    pool.close()
+    def child():
+        try:
+            pool.connection()
+        except PoolClosed:
+            return
+        sys.exit("the child has an open pool")
+    fork(child)
+    lease.close()
+"""
+    run(program, f"sqlite:///{tmp_path}/db")

@@ -1,0 +1,149 @@
+"""PostgreSQL through psycopg: the transaction promises, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from flask import Flask
+
+from flask_pooled_db import (
+    PooledDB,
+    TransactionAborted,
+    UsageError,
+    db_connection_context,
+    get_db_connection,
+)
+from tests.support.apps import pooled_app
+from tests.support.postgres import postgres
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The URL of a database on a server of this module's own."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def app(url: str) -> Iterator[tuple[Flask, PooledDB]]:
+    """An app with an empty table `t`."""
+    with pooled_app(url) as pair:
+        with db_connection_context() as conn:
+            conn.cursor().execute("DROP TABLE IF EXISTS t")
+            conn.cursor().execute("CREATE TABLE t (id INT PRIMARY KEY)")
+        yield pair
+
+
+def insert(conn: object, number: int) -> None:
+    """Insert one row."""
+    with conn.cursor() as cur:  # type: ignore[attr-defined]
+        cur.execute("INSERT INTO t VALUES (%s)", (number,))
+
+
+def rows() -> list[int]:
+    """What was committed."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute("SELECT id FROM t ORDER BY id")
+        return [row[0] for row in cur.fetchall()]
+
+
+def test_t1_a_scope_commits_or_rolls_back(app: tuple[Flask, PooledDB]) -> None:
+    """Left normally it commits, left by an exception it does not."""
+    with db_connection_context() as conn:
+        insert(conn, 1)
+
+    def fail() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 2)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert rows() == [1]
+    assert app[1].stats().in_use == 0
+
+
+def test_a_nested_scope_is_undone_alone(app: tuple[Flask, PooledDB]) -> None:
+    """An error in a nested scope leaves the outer transaction usable."""
+    with db_connection_context() as conn:
+        insert(conn, 1)
+        with pytest.raises(conn.IntegrityError), db_connection_context() as inner:
+            insert(inner, 1)
+        insert(conn, 2)
+    assert rows() == [1, 2]
+
+
+def test_t4_a_swallowed_error_is_not_committed_over(app: tuple[Flask, PooledDB]) -> None:
+    """PostgreSQL would turn the COMMIT into a ROLLBACK without a word: the scope raises."""
+
+    def swallow() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            with pytest.raises(conn.IntegrityError):
+                insert(conn, 1)
+
+    with pytest.raises(TransactionAborted):
+        swallow()
+    assert rows() == []
+
+
+def test_t4_a_lost_connection_aborts_and_is_replaced(app: tuple[Flask, PooledDB]) -> None:
+    """The next scope has another connection."""
+
+    def end_itself() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            conn.cursor().execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(psycopg.OperationalError):
+        end_itself()
+    assert rows() == []
+
+
+def test_p4_an_idle_connection_that_was_ended_is_replaced(app: tuple[Flask, PooledDB]) -> None:
+    """Its end is seen on the socket, before the caller has it."""
+    victim = app[1].pool().lease()
+    with victim.cursor() as cur:
+        cur.execute("SELECT pg_backend_pid()")
+        (pid,) = cur.fetchone()
+    other = get_db_connection()
+    victim.close()
+    other.cursor().execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    assert rows() == []
+    other.close()
+    assert app[1].stats().discarded == 1
+
+
+def test_what_is_not_known_of_the_driver_is_refused(app: tuple[Flask, PooledDB]) -> None:
+    """An option that could not be kept is an error, not a promise."""
+    with pytest.raises(UsageError, match="readonly"):
+        with db_connection_context(readonly=True) as conn:
+            conn.cursor().execute("SELECT 1")
+    with pytest.raises(UsageError, match="isolation_level"):
+        with db_connection_context(isolation_level="SERIALIZABLE"):
+            pass
+    assert app[1].stats().discarded == 0
+
+
+def test_run_transaction_starts_over_after_a_serialization_failure(
+    app: tuple[Flask, PooledDB],
+) -> None:
+    """Its error number is known."""
+    db, tries = app[1], []
+
+    def work(conn: object) -> None:
+        tries.append(1)
+        with conn.cursor() as cur:  # type: ignore[attr-defined]
+            cur.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            cur.execute("SELECT COUNT(*) FROM t")
+            if len(tries) == 1:
+                with db_connection_context(independent=True) as other:
+                    other.cursor().execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+                    other.cursor().execute("SELECT COUNT(*) FROM t")
+                    insert(other, 1)
+            cur.execute("INSERT INTO t VALUES (%s)", (1 + len(tries),))
+
+    db.run_transaction(work)
+    assert rows() == [1, 3]
