@@ -17,7 +17,7 @@ CONNECTOR_PACKAGES := gcc=gcc /usr/include/stdio.h=libc6-dev mariadb_config=libm
 SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client-core \
 	/usr/lib/galera/libgalera_smm.so=galera-4 \
 	pg_ctlcluster=postgresql
-FAULTS_PACKAGES := haproxy=haproxy rsync=rsync
+FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
 # An ordinary user's PATH leaves out where Debian keeps servers.
@@ -58,7 +58,7 @@ test: system-faults $(VENV)/.dev $(VENV)/.connector
 		marks="not browser"
 	fi
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest -m "$$marks"
+	$(RUN) coverage run -m pytest $(PYTEST_OPTIONS) -m "$$marks"
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 
