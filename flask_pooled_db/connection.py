@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import math
 import select
-import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbutils.steady_db import SteadyDBConnection
 
@@ -56,13 +56,16 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
             ping=config.ping,
             isfatal=_never_fatal,
         )
-        self.poller = _poller(driver.fileno(self.raw))
-        _connections.add(self)
-
-    @property
-    def raw(self) -> Any:
+        self.raw = self._con
         """The driver's own connection."""
-        return self._con
+        # Whether DBUtils' `ping` asks for a check at these points.
+        self.pings_on_checkout = bool(self._ping & PING_FETCHED)
+        self.pings_on_cursor = bool(self._ping & PING_CURSOR)
+        self.pings_on_query = bool(self._ping & PING_QUERY)
+        self.hung_up = _look_at(driver.fileno(self.raw))
+        """Whether the server's side has ended, or said something nobody asked for (not 0); a look
+        at the socket, without a round trip. 0 where there is no socket to look at."""
+        _connections.add(self)
 
     def _create(self) -> Any:
         """Connect to the first server that will do."""
@@ -101,21 +104,6 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
     def bounded(self, seconds: float, raw: Any = None) -> Any:
         """A block in which the connection is cut if the server lets it wait that long."""
         return housekeeper.bounded(seconds, functools.partial(self.driver.abort, raw or self._con))
-
-    def hung_up(self) -> bool:
-        """Whether the server's side has ended, or said something nobody asked for: a look at the
-        socket, without a round trip. False where there is no socket to look at.
-        """
-        if self.poller is None:
-            return False
-        try:
-            return bool(self.poller.poll(0))
-        except RuntimeError:
-            return False  # another thread that shares it looks at this moment
-
-    def pings_when(self, flag: int) -> bool:
-        """Whether DBUtils' `ping` asks for a check at this point."""
-        return bool(self._ping & flag)
 
     @property
     def has_own_check(self) -> bool:
@@ -222,13 +210,25 @@ def _never_fatal(error: BaseException) -> bool:
     return False
 
 
-def _poller(fileno: int | None) -> Any:
-    """A poll object that tells whether the descriptor has anything to say."""
+class _PollFD(ctypes.Structure):
+    _fields_: ClassVar = [  # struct pollfd of poll(2)
+        ("fd", ctypes.c_int),
+        ("events", ctypes.c_short),
+        ("revents", ctypes.c_short),
+    ]
+
+
+def _nothing_to_see() -> int:
+    return 0
+
+
+def _look_at(fileno: int | None) -> Callable[[], int]:
+    """A function that tells whether the descriptor has anything to say, without waiting for it.
+
+    It keeps the GIL, as `select.poll` does not: that would wake up another thread and line up
+    behind it, for an answer that the kernel has at hand. Nor does gevent know of it.
+    """
     if fileno is None or not hasattr(select, "poll"):
-        return None
-    monkey = sys.modules.get("gevent.monkey")
-    # gevent's poll() switches greenlets; this one is not to wait for anything.
-    poll = monkey.get_original("select", "poll") if monkey else select.poll
-    poller = poll()
-    poller.register(fileno, select.POLLIN | select.POLLPRI)
-    return poller
+        return _nothing_to_see
+    asked = _PollFD(fileno, select.POLLIN | select.POLLPRI)
+    return functools.partial(ctypes.pythonapi.poll, ctypes.byref(asked), 1, 0)

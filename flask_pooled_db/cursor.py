@@ -17,10 +17,7 @@ class CursorOwner(Protocol):
     def driver(self) -> Driver: ...
 
     @property
-    def is_released(self) -> bool: ...
-
-    @property
-    def is_aborted(self) -> bool: ...
+    def is_over(self) -> bool: ...
 
     def usable(self) -> Any: ...
 
@@ -108,7 +105,7 @@ class LeaseCursor:
         """Close the cursor. Where its connection was released, or its transaction lost, there is
         nothing to close: in a `finally`, an error here would hide the one that says why.
         """
-        if not (self._lease.is_released or self._lease.is_aborted):
+        if not self._lease.is_over:
             self._lease.call(self.driver_cursor.close)
             _set(self, "is_unread", False)
             _set(self, "is_closed", True)

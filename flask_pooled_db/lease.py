@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
-from flask_pooled_db.connection import PING_CURSOR, PING_QUERY, PooledConnection
+from flask_pooled_db.connection import PooledConnection
 from flask_pooled_db.cursor import LeaseCursor
 from flask_pooled_db.drivers import Failure, Session
 from flask_pooled_db.errors import (
@@ -85,6 +85,7 @@ class Lease:
         "_failure",
         "_gone",
         "_held",
+        "_is_ready",
         "_isolation",
         "_pending",
         "_pool",
@@ -115,6 +116,7 @@ class Lease:
         self._gone: str | None = None  # why it was, or is to be, taken back from its owner
         self._busy = False  # a call is on the wire
         self._dirty = False  # a statement was sent since the last COMMIT or ROLLBACK
+        self._is_ready = False  # nothing has to come before its next statement
         self._isolation: str | None = None  # the statement that begins each transaction
         self._pending: list[Savepoint] = _NONE_PENDING
         self._cursors: list[weakref.ref[LeaseCursor]] | None = None  # cheaper than a WeakSet
@@ -130,7 +132,7 @@ class Lease:
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
         """A new cursor; the arguments are the driver's."""
         con = self.usable()
-        if con.pings_when(PING_CURSOR):
+        if con.pings_on_cursor:
             self._check_by_ping(con)
         return self._wrap(self.call(self.driver.cursor, con.raw, *args, **kwargs))
 
@@ -157,7 +159,8 @@ class Lease:
         self._error = None
         con = self.usable()
         if self._dirty:
-            self._finish_reading(con)
+            if self._has_unread(con):
+                self._finish_reading()
             self.call(con.roll_back)
             self._clean()
 
@@ -244,7 +247,10 @@ class Lease:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the driver; note what an error of it means for the transaction."""
-        con = self.usable()
+        con = self._con
+        # usable(), without a call: all that is done with a lease comes by here.
+        if con is None or self._error is not None or self._busy or con.is_disowned:
+            raise self._refusal(con)
         self.is_untouched = False
         self._busy = True
         try:
@@ -260,18 +266,20 @@ class Lease:
     def statement(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`call` for what runs SQL: what was put off until the first statement comes first."""
         con = self.usable()
-        if con.pings_when(PING_QUERY):
+        if not self._is_ready or con.pings_on_query:
+            self._prepare(con)
+        con._usage += 1
+        return self.call(function, *args, **kwargs)
+
+    def _prepare(self, con: PooledConnection) -> None:
+        if con.pings_on_query:
             self._check_by_ping(con)
-        if (
-            con.session is not self._session
-            or self._pending
-            or (self._isolation is not None and not self._dirty)
-        ):
+        begins = self._isolation is not None and not self._dirty
+        if con.session is not self._session or self._pending or begins:
             self.call(self._catch_up, con)
         if not self._session.readonly:  # there, each statement is a transaction of its own
             self._dirty = True
-        con._usage += 1
-        return self.call(function, *args, **kwargs)
+        self._is_ready = True
 
     def _catch_up(self, con: PooledConnection) -> None:
         if con.session != self._session:
@@ -363,7 +371,7 @@ class Lease:
             )
 
     def _clean(self) -> None:
-        self._dirty = False
+        self._dirty = self._is_ready = False
         self._failure = None
         if self._con is not None:
             self._con._transaction = False
@@ -373,12 +381,9 @@ class Lease:
     # For scopes
 
     @property
-    def is_released(self) -> bool:
-        return self._con is None or self._con.is_disowned
-
-    @property
-    def is_aborted(self) -> bool:
-        return self._error is not None
+    def is_over(self) -> bool:
+        """Whether it was released, or its transaction is gone."""
+        return self._error is not None or self._con is None or self._con.is_disowned
 
     @property
     def session(self) -> Session:
@@ -387,6 +392,7 @@ class Lease:
     def set_session(self, session: Session) -> None:
         """The session state that the next statement is to find."""
         self._session = session
+        self._is_ready = False
 
     def may_start_over(self, error: Exception) -> bool:
         """Whether the whole transaction is gone for a reason that another try may not meet."""
@@ -426,7 +432,8 @@ class Lease:
         if certain and self.driver.in_transaction(con.raw) is False:
             self._clean()
             return
-        self._finish_reading(con)
+        if self._has_unread(con):
+            self._finish_reading()
         if con.hung_up():
             self._discard_later("the server had closed it")
             self._failure = Failure.LOST
@@ -453,12 +460,11 @@ class Lease:
             logger.error("COMMIT was interrupted: whether it took place is not known")  # noqa: TRY400
             raise
 
-    def _finish_reading(self, con: PooledConnection) -> None:
+    def _finish_reading(self) -> None:
         """Read what a streaming cursor has left, so that COMMIT can be sent."""
-        if self._has_unread(con):
-            self._discard_later("it was released with unread rows")
-            for cursor in self._open_cursors():
-                self.call(cursor.driver_cursor.close)
+        self._discard_later("it was released with unread rows")
+        for cursor in self._open_cursors():
+            self.call(cursor.driver_cursor.close)
 
     def _has_unread(self, con: PooledConnection) -> bool:
         if con.streams and any(cursor.is_unread for cursor in con.streams):
@@ -470,12 +476,16 @@ class Lease:
         self.usable().streams.append(cursor)
 
     def _open_cursors(self) -> list[LeaseCursor]:
-        known = [cursor() for cursor in self._cursors or ()]
-        return [cursor for cursor in known if cursor is not None and not cursor.is_closed]
+        return [
+            cursor
+            for known in self._cursors or ()
+            if (cursor := known()) is not None and not cursor.is_closed
+        ]
 
     def set_savepoint(self, savepoint: Savepoint) -> None:
         """Have a savepoint before the next statement, if there is one."""
         self._pending = [*self._pending, savepoint]
+        self._is_ready = False
 
     def end_savepoint(self, savepoint: Savepoint, *, roll_back: bool) -> None:
         """Release a savepoint, or undo what came after it."""
@@ -519,7 +529,9 @@ class Lease:
 
     def _tidy(self, con: PooledConnection, roll_back: bool) -> str | None:
         """Make the connection fit for the next lease; the reason where it can't be reused."""
-        if self._discard is None and self._has_unread(con):
+        # COMMIT came after the last row.
+        may_have_unread = roll_back or self._session.readonly
+        if self._discard is None and may_have_unread and self._has_unread(con):
             self._discard = "it was released with unread rows"
         if self._discard is not None:
             self.driver.abort(con.raw)  # no cursor is to read on, no server to wait for

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from dbutils.pooled_db import PooledDB
 
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
-from flask_pooled_db.connection import PING_FETCHED, PooledConnection, disown_connections
+from flask_pooled_db.connection import PooledConnection, disown_connections
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
@@ -202,7 +202,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         if con is not None:
             con.lent_at = now
             # The quick part of _is_fit, for the many checkouts that need no more.
-            if now < con.good_until and (con.poller is None or not con.poller.poll(0)):
+            if now < con.good_until and not con.hung_up():
                 return con
         return self._acquire_slowly(con, now, timeout, session)
 
@@ -318,8 +318,7 @@ class Pool(PooledDB):  # type: ignore[misc]
     def _is_fit(self, con: PooledConnection, now: float, deadline: float | None = None) -> bool:
         """Whether a connection that is going out is alive."""
         con.lent_at = now
-        poller = con.poller
-        if poller is not None and poller.poll(0):  # a look at the socket, without a round trip
+        if con.hung_up():
             return False
         if now < con.good_until:
             return True
@@ -347,7 +346,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         with self._lock:
             self._doubted_at = monotonic()
             for con in self._idle:
-                if con.pings_when(PING_FETCHED):
+                if con.pings_on_checkout:
                     con.good_until = 0.0
 
     def close_idle(self, *, abandon: bool = False) -> None:
@@ -374,7 +373,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             except KeyError:
                 return  # given back before, or opened before a fork
             con.idle_since = now
-            if con.proven_at >= self._doubted_at or not con.pings_when(PING_FETCHED):
+            if con.proven_at >= self._doubted_at or not con.pings_on_checkout:
                 con.good_until = now + con.good_for
             else:
                 con.good_until = 0.0
@@ -563,7 +562,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         if config.max_lifetime:
             share = 1.0 - LIFETIME_JITTER * random.random()
             con.expires_at = con.opened_at + config.max_lifetime * share
-        if not con.pings_when(PING_FETCHED):
+        if not con.pings_on_checkout:
             con.good_for = math.inf
         elif not con.has_own_check:
             con.good_for = config.ping_after

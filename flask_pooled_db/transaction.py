@@ -137,7 +137,7 @@ class Scope:
         """Whether, after this error has left it, the same work can be done in a new scope."""
         if self._outer_session is None and lease.has_committed:
             return False  # a part of the work is there to stay
-        if self._outer_session is not None and (lease.is_aborted or lease.is_released):
+        if self._outer_session is not None and lease.is_over:
             return False  # more than this scope is gone
         return lease.may_start_over(error)
 
@@ -184,7 +184,7 @@ class Scope:
             return
         if exc is None:
             lease.end_savepoint(self._savepoint, roll_back=False)
-        elif not (lease.is_aborted or lease.is_released):
+        elif not lease.is_over:
             try:
                 lease.end_savepoint(self._savepoint, roll_back=True)
             except Exception as error:  # noqa: BLE001  the caller is to see its own error

@@ -159,7 +159,7 @@ EFFECTS: dict[str, tuple[Any, Callable[[Pool], Any], Any]] = {
     "BLOCKING": (False, lambda pool: pool._blocking, False),
     "MAXUSAGE": (7, lambda pool: pool.steady_connection()._maxusage, 7),
     "SETSESSION": (["SELECT 1"], lambda pool: pool.steady_connection()._setsession_sql, None),
-    "PING": (7, lambda pool: pool.steady_connection().pings_when(4), True),
+    "PING": (7, lambda pool: pool.steady_connection().pings_on_query, True),
     "CONNECT_TIMEOUT": (2, lambda pool: pool.driver.connect_timeout, 2.0),
     "STATEMENT_TIMEOUT": (3, lambda pool: pool.usual_session.statement_timeout, 3.0),
     "CONNECT_ARGS": ({"timeout": 0.125}, lambda pool: pool.driver._arguments["timeout"], 0.125),

@@ -117,9 +117,10 @@ class MySQLDriver(Driver):
         return int(raw.server_status)
 
     def is_intact(self, raw: Any, session: Session) -> bool:
-        if session.readonly and self.server_status(raw) & STATUS_IN_TRANS:
+        status = raw.server_status
+        if session.readonly and status & STATUS_IN_TRANS:
             return False  # somebody began a transaction by SQL
-        return bool(self.server_status(raw) & STATUS_AUTOCOMMIT) == session.readonly
+        return bool(status & STATUS_AUTOCOMMIT) == session.readonly
 
     def begin(self, raw: Any) -> None:
         """Nothing to do: with autocommit off the server begins with the first statement, and a
