@@ -21,5 +21,5 @@ class Effort(NamedTuple):
     """Connections held at once where memory is measured."""
 
 
-FULL = Effort(rounds=7, calls=20_000, seconds=0.7, connects=20, threads=(1, 4, 16, 64), held=50)
+FULL = Effort(rounds=11, calls=20_000, seconds=0.7, connects=20, threads=(1, 4, 16, 64), held=50)
 QUICK = Effort(rounds=3, calls=10_000, seconds=0.3, connects=5, threads=(1, 16), held=20)

@@ -17,9 +17,10 @@ from flask.globals import app_ctx
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_pooled_db.config import DEFAULT_BIND, read_binds
+from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
-from flask_pooled_db.lease import Held, Lease
+from flask_pooled_db.lease import Held
 from flask_pooled_db.ownership import current_owner, is_running
 from flask_pooled_db.pool import Pool
 from flask_pooled_db.stats import PoolStats
@@ -186,7 +187,7 @@ def db_connection_context(
 
 def get_db_connection(
     bind: str | None = None, *, timeout: float | None = None, shareable: bool = False
-) -> Lease:
+) -> LeaseConnection:
     """A pooled connection for code that opens and closes connections itself.
 
     `close()` gives it back, and what was not committed is rolled back. One that was not closed by

@@ -1,4 +1,4 @@
-"""What a caller is lent: a connection and its cursors, as PEP 249 has them.
+"""The lease: a connection that is lent to a caller, and what is open on it.
 
 A lease is a transaction: it never continues on another connection, nothing it sent is sent again,
 and once the server has lost or rolled back its transaction it refuses all further work.
@@ -6,15 +6,12 @@ and once the server has lost or rolled back its transaction it refuses all furth
 
 from __future__ import annotations
 
-import functools
 import logging
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from flask_pooled_db.connection import PooledConnection
-from flask_pooled_db.cursor import LeaseCursor
 from flask_pooled_db.drivers import Failure, Session
 from flask_pooled_db.errors import (
     CommitOutcomeUnknown,
@@ -43,32 +40,21 @@ class LeasingPool(Protocol):
     def doubt(self) -> None: ...
 
 
-class Forbidden:
-    """An attribute of drivers' connections that would work against the lease or the pool."""
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> NoReturn:
-        raise UsageError(f"{self._name} {self._why}")
-
-    def __set__(self, instance: object, value: object) -> NoReturn:
-        raise UsageError(f"{self._name} can't be set: it {self._why}")
-
-
 _NONE_PENDING: list[Savepoint] = []
 _CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
 
 
-class Lease:
-    """A connection lent to a caller, as PEP 249 has it.
+class OpenCursor(Protocol):
+    """What a lease needs of a cursor that was made from it."""
 
-    `commit()`, `rollback()`, `cursor()` and `close()` are the standard's; the driver's exception
-    classes are attributes (`conn.IntegrityError`); what else the driver's connection has is passed
-    on. Once released, it and its cursors refuse to work. It is for one thread at a time.
+    driver_cursor: Any
+    is_closed: bool
+    is_unread: bool
+
+
+class Lease:
+    """A connection lent to a caller, from its checkout to its release. It is for one thread at a
+    time, and knows nothing of how the caller sees it.
 
     Raises `UsageError` for use after release or by two threads at once, and `TransactionAborted`
     for use after its transaction was lost.
@@ -78,7 +64,6 @@ class Lease:
         "__weakref__",
         "_busy",
         "_con",
-        "_cursors",
         "_dirty",
         "_discard",
         "_error",
@@ -90,6 +75,8 @@ class Lease:
         "_pending",
         "_pool",
         "_session",
+        "_statements",
+        "cursors",
         "depth",
         "driver",
         "has_committed",
@@ -119,7 +106,8 @@ class Lease:
         self._is_ready = False  # nothing has to come before its next statement
         self._isolation: str | None = None  # the statement that begins each transaction
         self._pending: list[Savepoint] = _NONE_PENDING
-        self._cursors: list[weakref.ref[LeaseCursor]] | None = None  # cheaper than a WeakSet
+        self._statements = 0  # for DBUtils' `maxusage`
+        self.cursors: list[weakref.ref[OpenCursor]] = []  # those that may be open, or garbage
         self.owner = owner
         self.is_untouched = con.shares == 0  # nothing was done with it: its end is quick
         self.has_committed = False  # by commit(), before its end
@@ -127,14 +115,16 @@ class Lease:
         self._held = held
         held[self] = None
 
-    # PEP 249
+    # What its caller may ask for
 
-    def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
-        """A new cursor; the arguments are the driver's."""
+    def new_cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """A new cursor of the driver's."""
         con = self.usable()
         if con.pings_on_cursor:
             self._check_by_ping(con)
-        return self._wrap(self.call(self.driver.cursor, con.raw, *args, **kwargs))
+        if (len(self.cursors) + 1) % _CURSORS_PER_SWEEP == 0:
+            self.cursors = [known for known in self.cursors if known() is not None]
+        return self.call(self.driver.cursor, con.raw, *args, **kwargs)
 
     def commit(self) -> None:
         """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
@@ -162,16 +152,7 @@ class Lease:
             if self._has_unread(con):
                 self._finish_reading()
             self.call(con.roll_back)
-            self._clean()
-
-    def close(self) -> None:
-        """Give the connection back; uncommitted work is rolled back. Closing twice is harmless."""
-        if self.depth:
-            raise UsageError(
-                "close() inside db_connection_context(): the scope gives its connection back "
-                "itself; remove the call"
-            )
-        self.release()
+            self._clean(con)
 
     def begin(self) -> None:
         """Nothing but a mark: a transaction begins with its first statement.
@@ -183,65 +164,15 @@ class Lease:
             raise UsageError("begin() in an open transaction: commit() or rollback() it first")
         con._transaction = True
 
-    def __enter__(self) -> Lease:
-        self.usable()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self.depth:
-            self.release()
-
-    def ping(self, reconnect: bool = False) -> None:
-        """Raise when the server doesn't answer. Whatever `reconnect` says, there is none: it would
-        lose the transaction without a word.
-        """
-        self.call(self.driver.ping, self.usable().raw)
-
-    autocommit = Forbidden("is the scope's: use readonly=True for reads that need no transaction")
-    isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
-    connect = Forbidden("belongs to the pool")
-    reconnect = Forbidden("belongs to the pool")
-    auto_reconnect = Forbidden("belongs to the pool")
+    def session_changed(self, how: str) -> None:
+        """Its caller changed the session in a way that nobody can put back."""
+        self._discard_later(f"its session was changed by {how}")
 
     def __repr__(self) -> str:
         state = "in use" if self._con is not None else "released"
         if self._con is not None and self._error is not None:
             state = "aborted"
         return f"<Lease of a {self.driver.name} connection, {state}>"
-
-    # The driver's own
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in _EXCEPTIONS:  # also after release: an `except` clause may come later
-            return getattr(self.driver.dbapi, name)
-        attribute = getattr(self.usable().raw, name)
-        return functools.partial(self._driver_call, name) if callable(attribute) else attribute
-
-    def _driver_call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        raw = self.usable().raw
-        if name.startswith(_CHANGES_SESSION):
-            self._discard_later(f"its session was changed by {name}()")
-        if name.startswith("execute") and args[1:2] not in ((), (None,)):
-            args = (self.driver.translate(args[0]), *args[1:])
-        result = self.statement(getattr(raw, name), *args, **kwargs)
-        is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
-        return self._wrap(result) if is_cursor else result
-
-    def _wrap(self, driver_cursor: Any) -> LeaseCursor:
-        cursor = LeaseCursor(self, driver_cursor)
-        if self._cursors is None:
-            self._cursors = []
-        elif len(self._cursors) % _CURSORS_PER_SWEEP == 0:
-            self._cursors = [known for known in self._cursors if known() is not None]
-        self._cursors.append(weakref.ref(cursor))
-        return cursor
 
     # Every call of the driver goes through one of these two
 
@@ -265,13 +196,13 @@ class Lease:
 
     def statement(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`call` for what runs SQL: what was put off until the first statement comes first."""
-        con = self.usable()
-        if not self._is_ready or con.pings_on_query:
-            self._prepare(con)
-        con._usage += 1
+        if not self._is_ready:
+            self._prepare()
+        self._statements += 1
         return self.call(function, *args, **kwargs)
 
-    def _prepare(self, con: PooledConnection) -> None:
+    def _prepare(self) -> None:
+        con = self.usable()
         if con.pings_on_query:
             self._check_by_ping(con)
         begins = self._isolation is not None and not self._dirty
@@ -279,7 +210,7 @@ class Lease:
             self.call(self._catch_up, con)
         if not self._session.readonly:  # there, each statement is a transaction of its own
             self._dirty = True
-        self._is_ready = True
+        self._is_ready = not con.pings_on_query
 
     def _catch_up(self, con: PooledConnection) -> None:
         if con.session != self._session:
@@ -370,13 +301,12 @@ class Lease:
                 "transaction too; let the blocks end, or use independent=True"
             )
 
-    def _clean(self) -> None:
+    def _clean(self, con: PooledConnection) -> None:
         self._dirty = self._is_ready = False
         self._failure = None
-        if self._con is not None:
-            self._con._transaction = False
-            if self._con.shares:
-                self._pool.share_changed()
+        con._transaction = False
+        if con.shares:
+            self._pool.share_changed()
 
     # For scopes
 
@@ -412,25 +342,18 @@ class Lease:
 
     def commit_work(self) -> None:
         """COMMIT, where there may be anything to commit; raise where that can't be done."""
-        if self._con is None:
+        con = self._con
+        if con is None:
             what = self._gone or "was released"
             raise TransactionAborted(
                 f"this connection {what} before the end of its scope: what it had not "
                 "committed by then was rolled back"
             )
-        con = self.usable()
-        if not self._dirty:
+        if not self._dirty and self._error is None:
             return
-        if self.driver.refuses_commit(con.raw):
-            self._error = TransactionAborted(
-                "a statement of this transaction failed and was not rolled back to a savepoint: "
-                "the server would turn COMMIT into ROLLBACK"
-            )
-            raise self._error
-        # An isolation level that no transaction came of would wait for the next lease's.
-        certain = self._failure is None and self._isolation is None
-        if certain and self.driver.in_transaction(con.raw) is False:
-            self._clean()
+        self.usable()
+        if self.driver.tells_transactions and not self._has_transaction(con):
+            self._clean(con)
             return
         if self._has_unread(con):
             self._finish_reading()
@@ -441,24 +364,35 @@ class Lease:
                 "the server closed the connection before COMMIT was sent: nothing was committed"
             )
             raise self._error
-        self._send_commit(con)
-        self._clean()
-
-    def _send_commit(self, con: PooledConnection) -> None:
         try:
             self.call(con.raw.commit)
-        except Exception as error:
-            if self._failure is not Failure.LOST:
-                self._error = error  # the server refused: nothing was committed
-            elif not self.driver.never_sent(error):
-                self._error = _outcome_unknown()
-                raise self._error from error
-            raise
         except BaseException as error:
+            self._commit_failed(error)
+            raise
+        self._clean(con)
+
+    def _has_transaction(self, con: PooledConnection) -> bool:
+        """Whether there may be something to commit; raises where the server would not."""
+        if self.driver.refuses_commit(con.raw):
+            self._error = TransactionAborted(
+                "a statement of this transaction failed and was not rolled back to a savepoint: "
+                "the server would turn COMMIT into ROLLBACK"
+            )
+            raise self._error
+        # An isolation level that no transaction came of would wait for the next lease's.
+        certain = self._failure is None and self._isolation is None
+        return not (certain and self.driver.in_transaction(con.raw) is False)
+
+    def _commit_failed(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
             self._error = _outcome_unknown()
             self._error.__cause__ = error
-            logger.error("COMMIT was interrupted: whether it took place is not known")  # noqa: TRY400
-            raise
+            logger.error("COMMIT was interrupted: whether it took place is not known")
+        elif self._failure is not Failure.LOST:
+            self._error = error  # the server refused: nothing was committed
+        elif not self.driver.never_sent(error):
+            self._error = _outcome_unknown()
+            raise self._error from error
 
     def _finish_reading(self) -> None:
         """Read what a streaming cursor has left, so that COMMIT can be sent."""
@@ -471,14 +405,14 @@ class Lease:
             return True
         return self.driver.has_unread_rows(con.raw)
 
-    def note_stream(self, cursor: LeaseCursor) -> None:
+    def note_stream(self, cursor: OpenCursor) -> None:
         """Keep an eye on a cursor that reads its rows from the server as they are fetched."""
         self.usable().streams.append(cursor)
 
-    def _open_cursors(self) -> list[LeaseCursor]:
+    def _open_cursors(self) -> list[OpenCursor]:
         return [
             cursor
-            for known in self._cursors or ()
+            for known in self.cursors
             if (cursor := known()) is not None and not cursor.is_closed
         ]
 
@@ -498,17 +432,6 @@ class Lease:
 
     # The end
 
-    def commit_and_release(self) -> None:
-        """Commit what there is, and release it.
-
-        Raises where there is something to commit and that can't be done.
-        """
-        try:
-            if self._dirty or self._error is not None or self._con is None:
-                self.commit_work()
-        finally:
-            self.release()
-
     def release(self) -> None:
         """Give the connection back, exactly once, whatever happens; roll back what is open."""
         if self._held.pop(self, self) is self:
@@ -517,6 +440,7 @@ class Lease:
         assert con is not None  # noqa: S101  for the type checker: it was held
         discard: str | None = "it was interrupted while being given back"
         self._con = None
+        con._usage += self._statements
         if con.is_disowned:
             return
         is_shared = con.shares > 0
@@ -536,7 +460,8 @@ class Lease:
         if self._discard is not None:
             self.driver.abort(con.raw)  # no cursor is to read on, no server to wait for
         try:
-            self._close_cursors()
+            if self.cursors:
+                self._close_cursors()
             con.streams.clear()
             if self._discard is None and roll_back:
                 con.roll_back()
@@ -587,24 +512,6 @@ class Held(dict[Lease, None]):
         # Only when it is garbage with all its leases, of which nobody gave these back.
         for lease in self:
             lease.lost()
-
-
-_EXCEPTIONS = frozenset(
-    {
-        "Warning",
-        "Error",
-        "InterfaceError",
-        "DatabaseError",
-        "DataError",
-        "OperationalError",
-        "IntegrityError",
-        "InternalError",
-        "ProgrammingError",
-        "NotSupportedError",
-    }
-)
-
-_CHANGES_SESSION = ("set_", "select_db", "change_user", "create_", "enable_", "load_", "reset")
 
 
 def _outcome_unknown() -> CommitOutcomeUnknown:

@@ -25,6 +25,7 @@ from dbutils.pooled_db import PooledDB
 
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
 from flask_pooled_db.connection import PooledConnection, disown_connections
+from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
@@ -160,7 +161,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         timeout: float | None = None,
         shareable: bool = False,
         session: Session | None = None,
-    ) -> Lease:
+    ) -> LeaseConnection:
         """A lease of a connection; `held` holds it until it is released.
 
         Raises `PoolTimeout` after `timeout` seconds (None: as configured), `ConnectFailed`, or
@@ -169,9 +170,10 @@ class Pool(PooledDB):  # type: ignore[misc]
         session = session or self.usual_session
         is_shared = bool(shareable and self._maxshared)
         con = self._acquire_shared(timeout) if is_shared else self.acquire(timeout, session)
-        return Lease(self, con, owner or current_owner(), Held() if held is None else held, session)
+        held = Held() if held is None else held
+        return LeaseConnection(Lease(self, con, owner or current_owner(), held, session))
 
-    def connection(self, shareable: bool = True) -> Lease:
+    def connection(self, shareable: bool = True) -> LeaseConnection:
         """A lease that `close()` gives back, as in DBUtils."""
         return self.lease(shareable=shareable)
 

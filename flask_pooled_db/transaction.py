@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
+from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import Held, Lease, Savepoint
@@ -34,6 +35,7 @@ class Scope:
     """
 
     __slots__ = (
+        "_connection",
         "_held",
         "_independent",
         "_isolation_level",
@@ -70,20 +72,20 @@ class Scope:
         self._with_savepoint = savepoint
         self._independent = independent
         self._lease: Lease | None = None
+        self._connection: LeaseConnection | None = None
         self._outer: Scope | None = None
         self._savepoint: Savepoint | None = None
         self._outer_session: Session | None = None  # set where it joined another one
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> LeaseConnection:
         if self._lease is not None or self._outer is not None:
             raise UsageError("a db_connection_context() can be entered once: make a new one")
         owner = current_owner()
         pool = self._pool
         self._outer = _innermost.get()
-        lease = None if self._outer is None or self._independent else self._find_outer(owner)
-        if lease is not None:
-            self._join(lease)
-            lease.depth += 1
+        joined = None if self._outer is None or self._independent else self._find_outer(owner)
+        if joined is not None:
+            connection = self._join(joined)
         else:
             session = pool.usual_session
             if self._readonly or self._statement_timeout is not None:
@@ -95,17 +97,19 @@ class Scope:
             lease = Lease(pool, con, owner, self._held, session, 1)
             if self._isolation_level is not None:
                 self._begin_with(lease, self._isolation_level)
-        self._lease = lease
+            self._lease = lease
+            connection = LeaseConnection(lease)
+        self._connection = connection
         _innermost.set(self)
-        return lease
+        return connection
 
-    def _find_outer(self, owner: Any) -> Lease | None:
-        """The lease of the nearest scope around this one that is the caller's own."""
+    def _find_outer(self, owner: Any) -> Scope | None:
+        """The nearest scope around this one whose lease is the caller's own."""
         scope = self._outer
         while scope is not None:
             lease = scope._lease
             if lease is not None and scope._pool is self._pool and lease.owner == owner:
-                return lease
+                return scope
             scope = scope._outer
         return None
 
@@ -131,7 +135,10 @@ class Scope:
         if exc is not None or lease.is_untouched:
             lease.release()
         else:
-            lease.commit_and_release()
+            try:
+                lease.commit_work()
+            finally:
+                lease.release()
 
     def may_start_over(self, lease: Lease, error: Exception) -> bool:
         """Whether, after this error has left it, the same work can be done in a new scope."""
@@ -161,7 +168,9 @@ class Scope:
 
     # A scope inside another
 
-    def _join(self, lease: Lease) -> None:
+    def _join(self, outer: Scope) -> LeaseConnection:
+        lease, connection = outer._lease, outer._connection
+        assert lease is not None and connection is not None  # noqa: PT018, S101  it is open
         if self._isolation_level is not None:
             raise UsageError(
                 "isolation_level in a nested db_connection_context(): the transaction has begun; "
@@ -174,6 +183,9 @@ class Scope:
         if self._with_savepoint and not lease.session.readonly:
             self._savepoint = Savepoint(f"pooled_db_{lease.depth}")
             lease.set_savepoint(self._savepoint)
+        lease.depth += 1
+        self._lease = lease
+        return connection
 
     def _end_nested(self, lease: Lease, session: Session, exc: BaseException | None) -> None:
         lease.depth -= 1
@@ -230,7 +242,7 @@ def _check_options(
 
 
 def run_in_transaction(
-    make_scope: Callable[[], Scope], function: Callable[[Lease], T], attempts: int
+    make_scope: Callable[[], Scope], function: Callable[[LeaseConnection], T], attempts: int
 ) -> T:
     """Call `function(conn)` in a scope; start over where the transaction is gone as a whole and
     another try may succeed. Raises what the last try raised.
@@ -241,8 +253,9 @@ def run_in_transaction(
         scope = make_scope()
         lease = None
         try:
-            with scope as lease:
-                return function(lease)
+            with scope as connection:
+                lease = scope._lease
+                return function(connection)
         except Exception as error:
             if attempt == attempts or lease is None or not scope.may_start_over(lease, error):
                 raise

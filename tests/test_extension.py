@@ -992,7 +992,7 @@ def test_what_a_cursor_is_made_from_is_not_set(any_app: PooledDB) -> None:
     """`cursor.connection` is read alone."""
     with db_connection_context() as conn, conn.cursor() as cur:
         with pytest.raises(AttributeError):
-            cur.connection = None  # type: ignore[misc]
+            cur.connection = conn  # type: ignore[misc]
         assert cur.connection is conn
 
 

@@ -7,7 +7,7 @@ import enum
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -141,6 +141,9 @@ class Driver:
 
     # Transactions and sessions
 
+    tells_transactions: ClassVar[bool] = False
+    """Whether the two that follow say anything."""
+
     def in_transaction(self, raw: Any) -> bool | None:
         """Whether the server has a transaction open; None where the driver can't truly tell."""
         return None
@@ -161,9 +164,9 @@ class Driver:
         """A cursor of the driver's."""
         return raw.cursor(*args, **kwargs)
 
-    def translate(self, sql: Any) -> Any:
-        """A statement that has parameters, in the placeholders that the driver understands."""
-        return sql
+    translate: Callable[[Any], Any] | None = None
+    """Makes, of a statement that has parameters, one with the placeholders that the driver
+    understands."""
 
     def begin(self, raw: Any) -> None:
         """See to it that a transaction is open, so that a savepoint can be set."""
@@ -193,9 +196,9 @@ class Driver:
         """Whether the server still has rows to send for a statement that has been run."""
         return False
 
-    def is_streaming(self, cursor: Any) -> bool:
-        """Whether this cursor reads its rows from the server only as they are fetched."""
-        return False
+    is_streaming: Callable[[Any], bool] | None = None
+    """Whether a cursor reads its rows from the server only as they are fetched, where that can't be
+    seen of its connection."""
 
     # The end
 

@@ -24,6 +24,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     """
 
     module = "mariadb"
+    tells_transactions = True
     tls_arguments = frozenset(
         {
             "ssl",

@@ -22,6 +22,7 @@ class PsycopgDriver(Driver):
     """
 
     module = "psycopg"
+    tells_transactions = True
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
 
     def set_up(self, raw: Any) -> None:

@@ -117,9 +117,6 @@ class PyMySQLDriver(MySQLDriver):
         result = raw._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
-    def is_streaming(self, cursor: Any) -> bool:
-        return False  # has_unread_rows knows better
-
     def close(self, raw: Any) -> None:
         if raw.open:
             raw.close()

@@ -38,6 +38,7 @@ class SQLiteDriver(Driver):
     """
 
     module = "sqlite3"
+    tells_transactions = True
     default_threadsafety = 1
     refused_arguments: ClassVar = {
         "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",

@@ -1,0 +1,298 @@
+"""What a caller sees of a lease: a connection and its cursors, as PEP 249 has them.
+
+What is not the standard's is passed on to the driver's own. An attribute of a class that does so is
+slow to read, so all that has to be quick is the lease's.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NoReturn
+
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease import Lease
+
+_EXCEPTIONS = frozenset(
+    {
+        "Warning",
+        "Error",
+        "InterfaceError",
+        "DatabaseError",
+        "DataError",
+        "OperationalError",
+        "IntegrityError",
+        "InternalError",
+        "ProgrammingError",
+        "NotSupportedError",
+    }
+)
+
+_CHANGES_SESSION = ("set_", "select_db", "change_user", "create_", "enable_", "load_", "reset")
+
+
+class Forbidden:
+    """An attribute of drivers' connections that would work against the lease or the pool."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise UsageError(f"{self._name} {self._why}")
+
+    def __set__(self, instance: object, value: object) -> NoReturn:
+        raise UsageError(f"{self._name} can't be set: it {self._why}")
+
+
+class LeaseConnection:
+    """A connection lent to a caller, as PEP 249 has it.
+
+    `commit()`, `rollback()`, `cursor()` and `close()` are the standard's; the driver's exception
+    classes are attributes (`conn.IntegrityError`); what else the driver's connection has is passed
+    on. Once released, it and its cursors refuse to work. It is for one thread at a time.
+
+    Raises `UsageError` for use after release or by two threads at once, and `TransactionAborted`
+    for use after its transaction was lost.
+    """
+
+    __slots__ = ("__weakref__", "_lease")
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
+        """A new cursor; the arguments are the driver's."""
+        lease = self._lease
+        return LeaseCursor(self, lease, lease.new_cursor(*args, **kwargs))
+
+    def commit(self) -> None:
+        """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
+
+        Raises `CommitOutcomeUnknown` when the answer to COMMIT was lost.
+        """
+        self._lease.commit()
+
+    def rollback(self) -> None:
+        """Roll back. In a nested scope it raises `UsageError`.
+
+        After the server rolled the transaction back (a deadlock), this acknowledges the loss: the
+        connection can be used again. A lost connection stays lost.
+        """
+        self._lease.rollback()
+
+    def close(self) -> None:
+        """Give the connection back; uncommitted work is rolled back. Closing twice is harmless."""
+        if self._lease.depth:
+            raise UsageError(
+                "close() inside db_connection_context(): the scope gives its connection back "
+                "itself; remove the call"
+            )
+        self._lease.release()
+
+    def begin(self) -> None:
+        """Nothing but a mark: a transaction begins with its first statement.
+
+        A shared connection is shared with nobody else from here to the end of the transaction.
+        """
+        self._lease.begin()
+
+    def __enter__(self) -> LeaseConnection:
+        self._lease.usable()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._lease.depth:
+            self._lease.release()
+
+    def ping(self, reconnect: bool = False) -> None:
+        """Raise when the server doesn't answer. Whatever `reconnect` says, there is none: it would
+        lose the transaction without a word.
+        """
+        lease = self._lease
+        lease.call(lease.driver.ping, lease.usable().raw)
+
+    autocommit = Forbidden("is the scope's: use readonly=True for reads that need no transaction")
+    isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
+    connect = Forbidden("belongs to the pool")
+    reconnect = Forbidden("belongs to the pool")
+    auto_reconnect = Forbidden("belongs to the pool")
+
+    def __repr__(self) -> str:
+        return repr(self._lease)
+
+    # The driver's own
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in _EXCEPTIONS:  # also after release: an `except` clause may come later
+            return getattr(self._lease.driver.dbapi, name)
+        attribute = getattr(self._lease.usable().raw, name)
+        return functools.partial(self._driver_call, name) if callable(attribute) else attribute
+
+    def _driver_call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        lease = self._lease
+        raw = lease.usable().raw
+        if name.startswith(_CHANGES_SESSION):
+            lease.session_changed(f"{name}()")
+        translate = lease.driver.translate
+        if translate and name.startswith("execute") and args[1:2] not in ((), (None,)):
+            args = (translate(args[0]), *args[1:])
+        result = lease.statement(getattr(raw, name), *args, **kwargs)
+        is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
+        return LeaseCursor(self, lease, result) if is_cursor else result
+
+
+_set = object.__setattr__  # the way past the cursor's own, which costs a function call
+
+
+class LeaseCursor:
+    """A driver's cursor that works as long as its lease does."""
+
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_lease",
+        "driver_cursor",
+        "is_closed",
+        "is_unread",
+    )
+
+    def __init__(self, connection: LeaseConnection, lease: Lease, driver_cursor: Any) -> None:
+        _set(self, "_connection", connection)
+        _set(self, "_lease", lease)
+        _set(self, "driver_cursor", driver_cursor)
+        _set(self, "is_unread", False)
+        _set(self, "is_closed", False)
+        lease.cursors.append(weakref.ref(self))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what is the driver's cursor's own: it ends with it."""
+        if hasattr(LeaseCursor, name):
+            object.__setattr__(self, name, value)
+        else:
+            self._lease.usable()
+            setattr(self.driver_cursor, name, value)
+
+    @property
+    def connection(self) -> LeaseConnection:
+        """The connection this cursor was made from."""
+        connection: LeaseConnection = self._connection
+        return connection
+
+    def execute(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement; the arguments are the driver's."""
+        return self._execute(self.driver_cursor.execute, operation, args, kwargs)
+
+    def executemany(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement once for each set of parameters."""
+        return self._execute(self.driver_cursor.executemany, operation, args, kwargs)
+
+    def callproc(self, *args: Any, **kwargs: Any) -> Any:
+        """Call a stored procedure."""
+        return self._lease.statement(self.driver_cursor.callproc, *args, **kwargs)
+
+    def _execute(
+        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        lease = self._lease
+        driver = lease.driver
+        if args == (None,):
+            args = ()  # "no parameters" for every driver
+        if driver.translate and (args or kwargs):
+            operation = driver.translate(operation)
+        result = lease.statement(function, operation, *args, **kwargs)
+        if driver.is_streaming and driver.is_streaming(self.driver_cursor):
+            self.is_unread = True
+            lease.note_stream(self)
+        return self if result is self.driver_cursor else result
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        row = self._lease.call(self.driver_cursor.fetchone)
+        if row is None:
+            self.is_unread = False
+        return row
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """The next rows."""
+        rows = self._lease.call(self.driver_cursor.fetchmany, *args, **kwargs)
+        if not rows:
+            self.is_unread = False
+        return rows
+
+    def fetchall(self) -> Any:
+        """All rows that are left."""
+        rows = self._lease.call(self.driver_cursor.fetchall)
+        self.is_unread = False
+        return rows
+
+    def close(self) -> None:
+        """Close the cursor. Where its connection was released, or its transaction lost, there is
+        nothing to close: in a `finally`, an error here would hide the one that says why.
+        """
+        lease = self._lease
+        if lease.is_over:
+            return
+        lease.call(self.driver_cursor.close)
+        _set(self, "is_unread", False)
+        _set(self, "is_closed", True)
+        cursors = lease.cursors
+        if cursors and cursors[-1]() is self:  # the others are left for the lease to forget
+            cursors.pop()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchone, None)
+
+    def __next__(self) -> Any:
+        row = self.fetchone()
+        if row is None:
+            raise StopIteration
+        return row
+
+    def __enter__(self) -> LeaseCursor:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def arraysize(self) -> int:
+        """How many rows `fetchmany` gets."""
+        return int(self.driver_cursor.arraysize)
+
+    @arraysize.setter
+    def arraysize(self, size: int) -> None:
+        self.driver_cursor.arraysize = size
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._lease.usable()
+        attribute = getattr(self.driver_cursor, name)
+        if callable(attribute):
+            runs_sql = name.startswith("execute")
+            call = self._lease.statement if runs_sql else self._lease.call
+            return functools.partial(self._driver_call, call, attribute)
+        return attribute
+
+    def _driver_call(
+        self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        result = call(method, *args, **kwargs)
+        return self if result is self.driver_cursor else result
