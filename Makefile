@@ -58,13 +58,13 @@ test: system-faults $(VENV)/.dev $(VENV)/.connector
 		marks="not browser"
 	fi
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest $(PYTEST_OPTIONS) -m "$$marks"
+	$(RUN) coverage run -m pytest -m "$$marks"
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
-	$(RUN) pytest -m "not slow and not browser"
+	$(RUN) pytest -m "not slow and not browser" --numprocesses 4 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check

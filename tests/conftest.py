@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 from tests.support.proxy import Proxy
 from tests.support.server import SCHEMES, MariaDBServer
+from tests.support.stages import FileStage, ServerStage, Stage, on_file, on_server
 
 _SESSION = os.getpid()
 _failed = pytest.StashKey[bool]()
@@ -93,3 +95,28 @@ def mariadb_driver(request: pytest.FixtureRequest) -> str:
     """Each driver for MariaDB in turn, by its name in URLs."""
     driver: str = request.param
     return driver
+
+
+@pytest.fixture
+def stage(mariadb: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
+    """Our pool on MariaDB, through a proxy."""
+    with on_server("ours", mariadb, mariadb_driver) as stage:
+        yield stage
+
+
+@pytest.fixture
+def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
+    """Our pool on an SQLite file."""
+    with on_file("ours", tmp_path / "file.sqlite") as stage:
+        yield stage
+
+
+@pytest.fixture(params=[*SCHEMES, "sqlite"])
+def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Our pool on each database in turn."""
+    if request.param == "sqlite":
+        with on_file("ours", tmp_path / "file.sqlite") as stage:
+            yield stage
+    else:
+        with on_server("ours", request.getfixturevalue("mariadb"), request.param) as stage:
+            yield stage

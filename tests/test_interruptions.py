@@ -21,29 +21,24 @@ from werkzeug.serving import make_server
 
 from flask_pooled_db import UsageError
 from tests.support import scenarios
-from tests.support.scenarios import MOVED, Scenario, add, eventually, must_raise, run
+from tests.support.scenarios import MOVED, Scenario, add, must_raise, run
 from tests.support.server import MariaDBServer
 from tests.support.sockets import LOOPBACK, free_port
-from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, join, on_file, on_server
+from tests.support.stages import (
+    UNTOUCHED,
+    FileStage,
+    ServerStage,
+    Stage,
+    eventually,
+    join,
+    on_file,
+    on_server,
+)
 from tests.support.workloads import connection_id
 
 PROJECT = Path(__file__).resolve().parent.parent
 EVERY_DRIVER = ["pymysql", "mariadbconnector", "sqlite"]
 DEADLINE = 30.0
-
-
-@pytest.fixture
-def stage(mariadb: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
-    """Our pool on MariaDB, through a proxy."""
-    with on_server("ours", mariadb, mariadb_driver) as stage:
-        yield stage
-
-
-@pytest.fixture
-def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
-    """Our pool on an SQLite file."""
-    with on_file("ours", tmp_path / "file.sqlite") as stage:
-        yield stage
 
 
 @pytest.fixture(params=EVERY_DRIVER)
@@ -262,6 +257,7 @@ def gevent_stage(mariadb: MariaDBServer) -> Iterator[ServerStage]:
         yield stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["timeout_inside_a_statement", "killed_inside_a_statement", "swallowed_timeout"]
 )

@@ -18,6 +18,8 @@ from tests.support.scenarios import SCENARIOS, Scenario
 from tests.support.server import MariaDBServer
 from tests.support.stages import on_file, on_server
 
+pytestmark = pytest.mark.slow
+
 _ALWAYS = frozenset(
     {
         "left_normally",

@@ -36,34 +36,6 @@ from tests.support.stages import (
 )
 from tests.support.workloads import connection_id
 
-EVERY_DRIVER = ["pymysql", "mariadbconnector", "sqlite"]
-
-
-@pytest.fixture
-def stage(mariadb: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
-    """Our pool on MariaDB, through a proxy."""
-    with on_server("ours", mariadb, mariadb_driver) as stage:
-        yield stage
-
-
-@pytest.fixture
-def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
-    """Our pool on an SQLite file."""
-    with on_file("ours", tmp_path / "file.sqlite") as stage:
-        yield stage
-
-
-@pytest.fixture(params=EVERY_DRIVER)
-def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Our pool on each database in turn."""
-    if request.param == "sqlite":
-        with on_file("ours", tmp_path / "file.sqlite") as stage:
-            yield stage
-    else:
-        with on_server("ours", request.getfixturevalue("mariadb"), request.param) as stage:
-            yield stage
-
-
 # -- nesting --------------------------------------------------------------------------------------
 
 

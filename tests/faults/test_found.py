@@ -51,7 +51,7 @@ def test_t3_a_cursor_that_is_garbage_leaves_its_connection_alone(
     with pooled_app(mariadb.url(mariadb_driver, database)):
         for is_closed in (True, False):
             with db_connection_context() as conn:
-                for number in range(20):
+                for number in range(8):
                     cursor = conn.cursor()
                     cursor.execute("SELECT %s", (number,))
                     assert cursor.fetchone() == (number,)

@@ -22,7 +22,7 @@ import pymysql
 from flask import Response, stream_with_context
 
 from flask_pooled_db import CommitOutcomeUnknown
-from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, join
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, eventually, join
 from tests.support.workloads import connection_id
 
 ON_MARIADB = ("pymysql", "mariadbconnector")
@@ -99,14 +99,6 @@ def must_raise(*kinds: type[BaseException]) -> Iterator[list[BaseException]]:
         caught.append(error)
     else:
         raise AssertionError(f"no error where there should be {kinds}")
-
-
-def eventually(condition: Callable[[], object], what: str, interval: float = 0.01) -> None:
-    """Wait until something that others do has come to pass."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
-        time.sleep(interval)
 
 
 def assert_untouched(stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ ACCOUNTS = 4
 AMOUNT = 100
 UNTOUCHED = dict.fromkeys(range(1, ACCOUNTS + 1), AMOUNT)
 
-_THREAD_TIMEOUT = 30.0
+_DEADLINE = 30.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,12 @@ class ServerStage(Stage):
         return balances(self.server, self.database)
 
     def kill(self, connection: Any) -> None:
-        """Have the server end a connection, and wait until it did."""
+        """Have the server end a connection, and wait until it did, and until one of ours can see
+        it: the proxy takes its time.
+        """
         self.server.kill_connection(connection_id(connection))
+        if self.kind == "ours":
+            eventually(connection._lease._con.hung_up, "the end of a connection")
 
     def streaming_cursor(self, connection: Any) -> Any:
         if self.driver == "pymysql":
@@ -145,7 +150,15 @@ def on_file(kind: str, path: Path, **settings: Any) -> Iterator[FileStage]:
             yield FileStage(kind, "sqlite", app, naive, path)
 
 
+def eventually(condition: Callable[[], object], what: str, interval: float = 0.01) -> None:
+    """Wait until something that others do has come to pass."""
+    deadline = time.monotonic() + _DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {_DEADLINE} s: {what}"
+        time.sleep(interval)
+
+
 def join(thread: threading.Thread) -> None:
     """Wait for a thread to end; one that never does is a failure."""
-    thread.join(_THREAD_TIMEOUT)
+    thread.join(_DEADLINE)
     assert not thread.is_alive(), f"{thread.name} did not end"
