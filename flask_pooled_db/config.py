@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -208,6 +209,9 @@ def _compare_sizes(
             )
 
 
+_AUTOCOMMIT = re.compile(r"\bautocommit\b", re.IGNORECASE)
+
+
 class _Bad(ValueError):
     """What is wrong with a value, as the rest of a sentence that begins with its key.
 
@@ -253,6 +257,10 @@ def _statements(value: Any) -> tuple[str, ...]:
         raise _Bad(f"must be a list of SQL statements, not {_shown(value)}")
     if not all(isinstance(statement, str) and statement.strip() for statement in value):
         raise _Bad("must hold SQL statements alone, each a non-empty string")
+    if any(_AUTOCOMMIT.search(statement) for statement in value):
+        raise _Bad(
+            "must leave autocommit alone: scopes commit; use readonly=True for reads without one"
+        )
     return tuple(value)
 
 

@@ -8,14 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-BACKOFF_FIRST, BACKOFF_MAX = 0.05, 0.8
-"""Seconds between failed connects: doubled each time, and shortened by up to half at random. At
-their longest they still leave time to be at work again 1 s after the server is back."""
+BACKOFF_FIRST, BACKOFF_MAX = 0.05, 5.0
+"""Seconds between failed connects, shortened by up to half at random."""
+
+BACKOFF_GROWTH = 1.2
+"""What each is multiplied by for the next. So a pause is about a quarter of the time that the
+server has been away: the pool is at work again within 1 s after an outage of 3 s, and a server that
+is away for longer is asked every few seconds."""
 
 
 def backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
-    longest = min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** min(failures - 1, 20))
+    longest = min(BACKOFF_MAX, BACKOFF_FIRST * BACKOFF_GROWTH ** min(failures - 1, 100))
     return longest * (1.0 - random.random() / 2)
 
 

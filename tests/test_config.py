@@ -205,7 +205,10 @@ WRONG: dict[str, list[Any]] = {
     "URL": [None, 5, b"sqlite://", "", "shop.db", []],
     "CREATOR": ["pymysql", 5, [], {}],
     "CONNECT_ARGS": ["a=1", [], 5, {1: 2}],
-    "SETSESSION": ["SET x=1", b"x", 5, {}, [""], [" "], [1], [None]],
+    "SETSESSION": [
+        *("SET x=1", b"x", 5, {}, [""], [" "], [1], [None]),
+        *(["SET autocommit=1"], ["SET x=1", "SET SESSION AutoCommit = ON"], ["set @@autocommit=0"]),
+    ],
     "PING": [8, -1, True, 1.0, "", [], (), (1, 2, 3), (8, "SELECT 1"), (1, 2), (1, "")],
     "REPLICA": ["", 5, []],
     "BINDS": [5, "x", ["x"], {1: URL}, {"": URL}, {"a": 5}, {"a": None}, {"a": {1: 2}}],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
-from flask_pooled_db.servers import Servers
+from flask_pooled_db.servers import Servers, backoff
 from tests.support.apps import pooled_app
 from tests.support.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
 from tests.support.sockets import free_port
@@ -190,3 +190,17 @@ def test_a_random_order_spreads_over_all() -> None:
     """Every server is the first one now and then."""
     servers = Servers([{"host": name} for name in "abc"], at_random=True)
     assert {servers.candidates()[0].arguments["host"] for _ in range(200)} == set("abc")
+
+
+def test_p10_pauses_grow_from_50_ms_to_5_s() -> None:
+    """Each is a fifth longer than the one before, and shortened by up to half at random."""
+    first = [backoff(1) for _ in range(200)]
+    assert 0.025 <= min(first) < max(first) <= 0.05
+    assert max(backoff(2) for _ in range(200)) <= 0.06
+    assert 2.5 <= min(backoff(1_000) for _ in range(200)) <= 5.0
+    outage = 0.0
+    for failures in range(1, 100):
+        longest = min(5.0, 0.05 * 1.2 ** (failures - 1))
+        # The bar for outages of up to 3 s: nobody waits longer than 1 s for the next try.
+        assert outage > 3.0 or longest <= 1.0
+        outage += longest * 0.75

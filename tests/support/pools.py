@@ -98,3 +98,15 @@ def check_counts(pool: Pool) -> PoolStats:
         assert len(set(pool._idle)) == len(pool._idle), "a connection is idle twice"
         assert not (pool._idle and pool._waiters), "a caller waits beside an idle connection"
     return stats
+
+
+def most_tries(seconds: float) -> int:
+    """How many connects may fail in so many seconds: three at once, and then one after each pause,
+    of 50 ms, shortened by half at most, and each a fifth longer than the one before.
+    """
+    tries, pause = 3, 0.025 * 1.2**2
+    while seconds > 0:
+        tries += 1
+        seconds -= pause
+        pause *= 1.2
+    return tries
