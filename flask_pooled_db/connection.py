@@ -40,7 +40,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.idle_since = self.lent_at = self.opened_at
         self.leak_reported = 0.0  # the lent_at of the lease that was last reported
         self.shares = 0  # leases that share it
-        self.streams: list[Any] = []  # cursors of its lease that may have unread rows
+        self.streams: list[Any] = []  # cursors of its leases that have unread rows
         self.generation = 0  # of the pool, when it was opened
         self.expires_at = math.inf
         self.proven_at = 0.0  # when the server last answered a connect or a ping
@@ -63,8 +63,8 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.pings_on_cursor = bool(self._ping & PING_CURSOR)
         self.pings_on_query = bool(self._ping & PING_QUERY)
         self.hung_up = _look_at(driver.fileno(self.raw))
-        """Whether the server's side has ended, or said something nobody asked for (not 0); a look
-        at the socket, without a round trip. 0 where there is no socket to look at."""
+        """Whether the server's side has ended, or said something nobody asked for (not 0): a look
+        at the socket, without a round trip. None where there is no socket to look at."""
         _connections.add(self)
 
     def _create(self) -> Any:
@@ -123,7 +123,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
                         self._con.rollback()  # a check by SQL opens a transaction
             except Exception:  # noqa: BLE001  whatever it is, a ping that fails means dead
                 return False
-        return alive and not self.hung_up()  # it may have been cut as the answer came
+        return alive and not (self.hung_up and self.hung_up())  # cut as the answer came
 
     def is_worn_out(self) -> bool:
         """Whether it served as many statements as `maxusage` allows."""
@@ -218,17 +218,13 @@ class _PollFD(ctypes.Structure):
     ]
 
 
-def _nothing_to_see() -> int:
-    return 0
-
-
-def _look_at(fileno: int | None) -> Callable[[], int]:
+def _look_at(fileno: int | None) -> Callable[[], int] | None:
     """A function that tells whether the descriptor has anything to say, without waiting for it.
 
     It keeps the GIL, as `select.poll` does not: that would wake up another thread and line up
     behind it, for an answer that the kernel has at hand. Nor does gevent know of it.
     """
     if fileno is None or not hasattr(select, "poll"):
-        return _nothing_to_see
+        return None
     asked = _PollFD(fileno, select.POLLIN | select.POLLPRI)
     return functools.partial(ctypes.pythonapi.poll, ctypes.byref(asked), 1, 0)

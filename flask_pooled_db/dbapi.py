@@ -1,7 +1,6 @@
 """What a caller sees of a lease: a connection and its cursors, as PEP 249 has them.
 
-What is not the standard's is passed on to the driver's own. An attribute of a class that does so is
-slow to read, so all that has to be quick is the lease's.
+What is not the standard's is passed on to the driver's own.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ _EXCEPTIONS = frozenset(
     }
 )
 
+_CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
+
 _CHANGES_SESSION = ("set_", "select_db", "change_user", "create_", "enable_", "load_", "reset")
 
 
@@ -49,7 +50,7 @@ class Forbidden:
         raise UsageError(f"{self._name} can't be set: it {self._why}")
 
 
-class LeaseConnection:
+class LeaseConnection(Lease):
     """A connection lent to a caller, as PEP 249 has it.
 
     `commit()`, `rollback()`, `cursor()` and `close()` are the standard's; the driver's exception
@@ -60,49 +61,29 @@ class LeaseConnection:
     for use after its transaction was lost.
     """
 
-    __slots__ = ("__weakref__", "_lease")
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    __slots__ = ()
 
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
         """A new cursor; the arguments are the driver's."""
-        lease = self._lease
-        return LeaseCursor(self, lease, lease.new_cursor(*args, **kwargs))
-
-    def commit(self) -> None:
-        """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
-
-        Raises `CommitOutcomeUnknown` when the answer to COMMIT was lost.
-        """
-        self._lease.commit()
-
-    def rollback(self) -> None:
-        """Roll back. In a nested scope it raises `UsageError`.
-
-        After the server rolled the transaction back (a deadlock), this acknowledges the loss: the
-        connection can be used again. A lost connection stays lost.
-        """
-        self._lease.rollback()
+        con = self.usable()
+        if con.pings_on_cursor:
+            self.check_by_ping(con)
+        cursor = self.call(con.raw.cursor, *args, **kwargs)
+        if self.driver.prepare_cursor:
+            self.driver.prepare_cursor(cursor)
+        return LeaseCursor(self, cursor)
 
     def close(self) -> None:
         """Give the connection back; uncommitted work is rolled back. Closing twice is harmless."""
-        if self._lease.depth:
+        if self.depth:
             raise UsageError(
                 "close() inside db_connection_context(): the scope gives its connection back "
                 "itself; remove the call"
             )
-        self._lease.release()
-
-    def begin(self) -> None:
-        """Nothing but a mark: a transaction begins with its first statement.
-
-        A shared connection is shared with nobody else from here to the end of the transaction.
-        """
-        self._lease.begin()
+        self.release()
 
     def __enter__(self) -> LeaseConnection:
-        self._lease.usable()
+        self.usable()
         return self
 
     def __exit__(
@@ -111,15 +92,14 @@ class LeaseConnection:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._lease.depth:
-            self._lease.release()
+        if not self.depth:
+            self.release()
 
     def ping(self, reconnect: bool = False) -> None:
         """Raise when the server doesn't answer. Whatever `reconnect` says, there is none: it would
         lose the transaction without a word.
         """
-        lease = self._lease
-        lease.call(lease.driver.ping, lease.usable().raw)
+        self.call(self.driver.ping, self.usable().raw)
 
     autocommit = Forbidden("is the scope's: use readonly=True for reads that need no transaction")
     isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
@@ -127,30 +107,34 @@ class LeaseConnection:
     reconnect = Forbidden("belongs to the pool")
     auto_reconnect = Forbidden("belongs to the pool")
 
-    def __repr__(self) -> str:
-        return repr(self._lease)
-
     # The driver's own
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         if name in _EXCEPTIONS:  # also after release: an `except` clause may come later
-            return getattr(self._lease.driver.dbapi, name)
-        attribute = getattr(self._lease.usable().raw, name)
+            return self._exception(name)
+        attribute = getattr(self.usable().raw, name)
         return functools.partial(self._driver_call, name) if callable(attribute) else attribute
 
+    def _exception(self, name: str) -> Any:
+        if self.driver.dbapi is None:
+            raise AttributeError(
+                f"{name} can't be told: the function that connects does not say whose connections "
+                "they are; give it an attribute `dbapi` with the driver's module"
+            )
+        return getattr(self.driver.dbapi, name)
+
     def _driver_call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        lease = self._lease
-        raw = lease.usable().raw
+        raw = self.usable().raw
         if name.startswith(_CHANGES_SESSION):
-            lease.session_changed(f"{name}()")
-        translate = lease.driver.translate
+            self.session_changed(f"{name}()")
+        translate = self.driver.translate
         if translate and name.startswith("execute") and args[1:2] not in ((), (None,)):
             args = (translate(args[0]), *args[1:])
-        result = lease.statement(getattr(raw, name), *args, **kwargs)
+        result = self.statement(getattr(raw, name), *args, **kwargs)
         is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
-        return LeaseCursor(self, lease, result) if is_cursor else result
+        return LeaseCursor(self, result) if is_cursor else result
 
 
 _set = object.__setattr__  # the way past the cursor's own, which costs a function call
@@ -159,22 +143,17 @@ _set = object.__setattr__  # the way past the cursor's own, which costs a functi
 class LeaseCursor:
     """A driver's cursor that works as long as its lease does."""
 
-    __slots__ = (
-        "__weakref__",
-        "_connection",
-        "_lease",
-        "driver_cursor",
-        "is_closed",
-        "is_unread",
-    )
+    __slots__ = ("__weakref__", "_lease", "driver_cursor")
 
-    def __init__(self, connection: LeaseConnection, lease: Lease, driver_cursor: Any) -> None:
-        _set(self, "_connection", connection)
+    def __init__(self, lease: LeaseConnection, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
         _set(self, "driver_cursor", driver_cursor)
-        _set(self, "is_unread", False)
-        _set(self, "is_closed", False)
-        lease.cursors.append(weakref.ref(self))
+        known = lease.cursors
+        if known is None:
+            known = lease.cursors = {}
+        known[id(self)] = weakref.ref(self)
+        if len(known) % _CURSORS_PER_SWEEP == 0:
+            lease.cursors = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what is the driver's cursor's own: it ends with it."""
@@ -187,54 +166,41 @@ class LeaseCursor:
     @property
     def connection(self) -> LeaseConnection:
         """The connection this cursor was made from."""
-        connection: LeaseConnection = self._connection
-        return connection
+        lease: LeaseConnection = self._lease
+        return lease
 
     def execute(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a statement; the arguments are the driver's."""
-        return self._execute(self.driver_cursor.execute, operation, args, kwargs)
+        function = self.driver_cursor.execute
+        return self._lease.execute_on(self, function, operation, args, kwargs)
 
     def executemany(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a statement once for each set of parameters."""
-        return self._execute(self.driver_cursor.executemany, operation, args, kwargs)
+        function = self.driver_cursor.executemany
+        return self._lease.execute_on(self, function, operation, args, kwargs)
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure."""
         return self._lease.statement(self.driver_cursor.callproc, *args, **kwargs)
 
-    def _execute(
-        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
-    ) -> Any:
-        lease = self._lease
-        driver = lease.driver
-        if args == (None,):
-            args = ()  # "no parameters" for every driver
-        if driver.translate and (args or kwargs):
-            operation = driver.translate(operation)
-        result = lease.statement(function, operation, *args, **kwargs)
-        if driver.is_streaming and driver.is_streaming(self.driver_cursor):
-            self.is_unread = True
-            lease.note_stream(self)
-        return self if result is self.driver_cursor else result
-
     def fetchone(self) -> Any:
         """The next row, or None."""
         row = self._lease.call(self.driver_cursor.fetchone)
         if row is None:
-            self.is_unread = False
+            self._lease.has_read(self)
         return row
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         """The next rows."""
         rows = self._lease.call(self.driver_cursor.fetchmany, *args, **kwargs)
         if not rows:
-            self.is_unread = False
+            self._lease.has_read(self)
         return rows
 
     def fetchall(self) -> Any:
         """All rows that are left."""
         rows = self._lease.call(self.driver_cursor.fetchall)
-        self.is_unread = False
+        self._lease.has_read(self)
         return rows
 
     def close(self) -> None:
@@ -245,11 +211,9 @@ class LeaseCursor:
         if lease.is_over:
             return
         lease.call(self.driver_cursor.close)
-        _set(self, "is_unread", False)
-        _set(self, "is_closed", True)
-        cursors = lease.cursors
-        if cursors and cursors[-1]() is self:  # the others are left for the lease to forget
-            cursors.pop()
+        lease.has_read(self)
+        if lease.cursors:
+            lease.cursors.pop(id(self), None)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchone, None)

@@ -14,7 +14,7 @@ POOL_NAMES = {
     "_maxshared": "how many may be shared; its constructor makes it 0 where the driver can't share",
     "_maxusage": "whether usage is limited at all; its constructor sets it",
 }
-"""Of `dbutils.pooled_db.PooledDB`, the base class of `Pool`."""
+"""Of `dbutils.pooled_db.PooledDB`, the base class of `Engine`."""
 
 CONNECTION_NAMES = {
     "_close": "overridden: closing is the driver adapter's, which may have to keep silent",

@@ -26,7 +26,9 @@ logger = logging.getLogger("flask_pooled_db")
 class LeasingPool(Protocol):
     """What a lease needs of the pool it came from."""
 
-    def give_back(self, con: PooledConnection, discard: str | None) -> None: ...
+    def give_back(
+        self, con: PooledConnection, discard: str | None, untouched: bool = False
+    ) -> None: ...
 
     def lost_lease(self, con: PooledConnection) -> None: ...
 
@@ -40,16 +42,10 @@ class LeasingPool(Protocol):
     def doubt(self) -> None: ...
 
 
-_NONE_PENDING: list[Savepoint] = []
-_CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
-
-
 class OpenCursor(Protocol):
     """What a lease needs of a cursor that was made from it."""
 
     driver_cursor: Any
-    is_closed: bool
-    is_unread: bool
 
 
 class Lease:
@@ -84,6 +80,19 @@ class Lease:
         "owner",
     )
 
+    _con: PooledConnection | None  # None once it is released
+    _error: BaseException | None  # why the transaction is gone
+    _failure: Failure | None  # the last one since COMMIT or ROLLBACK
+    _discard: str | None  # why the connection can't be reused
+    _gone: str | None  # why it was, or is to be, taken back from its owner
+    _isolation: str | None  # the statement that begins each transaction
+    _busy: bool  # a call is on the wire
+    _dirty: bool  # a statement was sent since the last COMMIT or ROLLBACK
+    _is_ready: bool  # nothing has to come before its next statement
+    _pending: list[Savepoint] | None  # to be set before its next statement
+    has_committed: bool  # by commit(), before its end
+    cursors: dict[int, weakref.ref[OpenCursor]] | None  # by id; open ones, and garbage
+
     def __init__(
         self,
         pool: LeasingPool,
@@ -94,37 +103,20 @@ class Lease:
         depth: int = 0,
     ) -> None:
         self._pool = pool
-        self._con: PooledConnection | None = con
+        self._con = con
         self.driver = con.driver
         self._session = session
-        self._error: BaseException | None = None  # why the transaction is gone
-        self._failure: Failure | None = None  # the last one since COMMIT or ROLLBACK
-        self._discard: str | None = None  # why the connection can't be reused
-        self._gone: str | None = None  # why it was, or is to be, taken back from its owner
-        self._busy = False  # a call is on the wire
-        self._dirty = False  # a statement was sent since the last COMMIT or ROLLBACK
-        self._is_ready = False  # nothing has to come before its next statement
-        self._isolation: str | None = None  # the statement that begins each transaction
-        self._pending: list[Savepoint] = _NONE_PENDING
+        self._error = self._failure = self._discard = self._gone = self._isolation = None
+        self._pending = self.cursors = None
+        self._busy = self._dirty = self._is_ready = self.has_committed = False
         self._statements = 0  # for DBUtils' `maxusage`
-        self.cursors: list[weakref.ref[OpenCursor]] = []  # those that may be open, or garbage
         self.owner = owner
         self.is_untouched = con.shares == 0  # nothing was done with it: its end is quick
-        self.has_committed = False  # by commit(), before its end
         self.depth = depth  # in how many scopes it is; 1 is the outermost
         self._held = held
         held[self] = None
 
     # What its caller may ask for
-
-    def new_cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """A new cursor of the driver's."""
-        con = self.usable()
-        if con.pings_on_cursor:
-            self._check_by_ping(con)
-        if (len(self.cursors) + 1) % _CURSORS_PER_SWEEP == 0:
-            self.cursors = [known for known in self.cursors if known() is not None]
-        return self.call(self.driver.cursor, con.raw, *args, **kwargs)
 
     def commit(self) -> None:
         """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
@@ -201,10 +193,35 @@ class Lease:
         self._statements += 1
         return self.call(function, *args, **kwargs)
 
+    def execute_on(
+        self,
+        cursor: OpenCursor,
+        function: Callable[..., Any],
+        operation: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """`statement`, by a method of a cursor; the cursor, where the driver answers with its own.
+
+        Nearly all statements come by here.
+        """
+        driver = self.driver
+        if args == (None,):
+            args = ()  # "no parameters" for every driver
+        if driver.translate and (args or kwargs):
+            operation = driver.translate(operation)
+        if not self._is_ready:
+            self._prepare()
+        self._statements += 1
+        result = self.call(function, operation, *args, **kwargs)
+        if driver.is_streaming and driver.is_streaming(cursor.driver_cursor):
+            self.usable().streams.append(cursor)
+        return cursor if result is cursor.driver_cursor else result
+
     def _prepare(self) -> None:
         con = self.usable()
         if con.pings_on_query:
-            self._check_by_ping(con)
+            self.check_by_ping(con)
         begins = self._isolation is not None and not self._dirty
         if con.session is not self._session or self._pending or begins:
             self.call(self._catch_up, con)
@@ -219,12 +236,12 @@ class Lease:
         if self._isolation is not None and not self._dirty:
             self._dirty = True
             self.driver.execute(con.raw, self._isolation)
-        for savepoint in self._pending:
+        for savepoint in self._pending or ():
             self._dirty = True
             self.driver.begin(con.raw)
             self.driver.execute(con.raw, f"SAVEPOINT {savepoint.name}")
             savepoint.is_set = True
-        self._pending = _NONE_PENDING
+        self._pending = None
 
     def usable(self) -> PooledConnection:
         """The connection, where it may be used; else the error that says why it may not."""
@@ -280,7 +297,8 @@ class Lease:
         if failure is not Failure.STATEMENT:
             self._error = error
 
-    def _check_by_ping(self, con: PooledConnection) -> None:
+    def check_by_ping(self, con: PooledConnection) -> None:
+        """Raise where the server does not answer."""
         # DBUtils too leaves a transaction alone. It would swap a dead connection; a lease keeps
         # its own to the end.
         if not self._dirty and not con.is_alive(con._connect_timeout):
@@ -357,7 +375,7 @@ class Lease:
             return
         if self._has_unread(con):
             self._finish_reading()
-        if con.hung_up():
+        if con.hung_up and con.hung_up():
             self._discard_later("the server had closed it")
             self._failure = Failure.LOST
             self._error = TransactionAborted(
@@ -401,30 +419,27 @@ class Lease:
             self.call(cursor.driver_cursor.close)
 
     def _has_unread(self, con: PooledConnection) -> bool:
-        if con.streams and any(cursor.is_unread for cursor in con.streams):
-            return True
-        return self.driver.has_unread_rows(con.raw)
+        return bool(con.streams) or self.driver.has_unread_rows(con.raw)
 
-    def note_stream(self, cursor: OpenCursor) -> None:
-        """Keep an eye on a cursor that reads its rows from the server as they are fetched."""
-        self.usable().streams.append(cursor)
+    def has_read(self, cursor: OpenCursor) -> None:
+        """Take note that a cursor has no more rows to read."""
+        if self._con is not None and self._con.streams:
+            self._con.streams = [other for other in self._con.streams if other is not cursor]
 
     def _open_cursors(self) -> list[OpenCursor]:
-        return [
-            cursor
-            for known in self.cursors
-            if (cursor := known()) is not None and not cursor.is_closed
-        ]
+        known = (self.cursors or {}).values()
+        return [cursor for reference in known if (cursor := reference()) is not None]
 
     def set_savepoint(self, savepoint: Savepoint) -> None:
         """Have a savepoint before the next statement, if there is one."""
-        self._pending = [*self._pending, savepoint]
+        self._pending = [*(self._pending or ()), savepoint]
         self._is_ready = False
 
     def end_savepoint(self, savepoint: Savepoint, *, roll_back: bool) -> None:
         """Release a savepoint, or undo what came after it."""
         if not savepoint.is_set:
-            self._pending = [other for other in self._pending if other is not savepoint]
+            pending = self._pending or ()
+            self._pending = [other for other in pending if other is not savepoint]
             return
         con = self.usable()
         verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
@@ -438,21 +453,24 @@ class Lease:
             return
         con = self._con
         assert con is not None  # noqa: S101  for the type checker: it was held
-        discard: str | None = "it was interrupted while being given back"
         self._con = None
-        con._usage += self._statements
         if con.is_disowned:
+            return
+        if self.is_untouched:
+            self._pool.give_back(con, None, True)
             return
         is_shared = con.shares > 0
         if is_shared and not self._pool.release_share(con, is_fit=self._discard is None):
             return
+        discard: str | None = "it was interrupted while being given back"
         try:
-            discard = None if self.is_untouched else self._tidy(con, self._dirty or is_shared)
+            discard = self._tidy(con, self._dirty or is_shared)
         finally:
             self._pool.give_back(con, discard)
 
     def _tidy(self, con: PooledConnection, roll_back: bool) -> str | None:
         """Make the connection fit for the next lease; the reason where it can't be reused."""
+        con._usage += self._statements
         # COMMIT came after the last row.
         may_have_unread = roll_back or self._session.readonly
         if self._discard is None and may_have_unread and self._has_unread(con):

@@ -35,7 +35,6 @@ class Scope:
     """
 
     __slots__ = (
-        "_connection",
         "_held",
         "_independent",
         "_isolation_level",
@@ -49,6 +48,11 @@ class Scope:
         "_timeout",
         "_with_savepoint",
     )
+
+    _lease: LeaseConnection | None
+    _outer: Scope | None
+    _savepoint: Savepoint | None
+    _outer_session: Session | None  # set where it joined another one
 
     def __init__(
         self,
@@ -71,11 +75,7 @@ class Scope:
         self._isolation_level = isolation_level
         self._with_savepoint = savepoint
         self._independent = independent
-        self._lease: Lease | None = None
-        self._connection: LeaseConnection | None = None
-        self._outer: Scope | None = None
-        self._savepoint: Savepoint | None = None
-        self._outer_session: Session | None = None  # set where it joined another one
+        self._lease = self._outer = self._savepoint = self._outer_session = None
 
     def __enter__(self) -> LeaseConnection:
         if self._lease is not None or self._outer is not None:
@@ -83,9 +83,10 @@ class Scope:
         owner = current_owner()
         pool = self._pool
         self._outer = _innermost.get()
-        joined = None if self._outer is None or self._independent else self._find_outer(owner)
-        if joined is not None:
-            connection = self._join(joined)
+        lease = None if self._outer is None or self._independent else self._find_outer(owner)
+        if lease is not None:
+            self._join(lease)
+            lease.depth += 1
         else:
             session = pool.usual_session
             if self._readonly or self._statement_timeout is not None:
@@ -94,22 +95,20 @@ class Scope:
                 pool, con = pool.acquire_to_read(self._timeout, session)
             else:
                 con = pool.acquire(self._timeout, session)
-            lease = Lease(pool, con, owner, self._held, session, 1)
+            lease = LeaseConnection(pool, con, owner, self._held, session, 1)
             if self._isolation_level is not None:
                 self._begin_with(lease, self._isolation_level)
-            self._lease = lease
-            connection = LeaseConnection(lease)
-        self._connection = connection
+        self._lease = lease
         _innermost.set(self)
-        return connection
+        return lease
 
-    def _find_outer(self, owner: Any) -> Scope | None:
-        """The nearest scope around this one whose lease is the caller's own."""
+    def _find_outer(self, owner: Any) -> LeaseConnection | None:
+        """The lease of the nearest scope around this one that is the caller's own."""
         scope = self._outer
         while scope is not None:
             lease = scope._lease
             if lease is not None and scope._pool is self._pool and lease.owner == owner:
-                return scope
+                return lease
             scope = scope._outer
         return None
 
@@ -168,9 +167,7 @@ class Scope:
 
     # A scope inside another
 
-    def _join(self, outer: Scope) -> LeaseConnection:
-        lease, connection = outer._lease, outer._connection
-        assert lease is not None and connection is not None  # noqa: PT018, S101  it is open
+    def _join(self, lease: Lease) -> None:
         if self._isolation_level is not None:
             raise UsageError(
                 "isolation_level in a nested db_connection_context(): the transaction has begun; "
@@ -183,9 +180,6 @@ class Scope:
         if self._with_savepoint and not lease.session.readonly:
             self._savepoint = Savepoint(f"pooled_db_{lease.depth}")
             lease.set_savepoint(self._savepoint)
-        lease.depth += 1
-        self._lease = lease
-        return connection
 
     def _end_nested(self, lease: Lease, session: Session, exc: BaseException | None) -> None:
         lease.depth -= 1
@@ -253,9 +247,8 @@ def run_in_transaction(
         scope = make_scope()
         lease = None
         try:
-            with scope as connection:
-                lease = scope._lease
-                return function(connection)
+            with scope as lease:
+                return function(lease)
         except Exception as error:
             if attempt == attempts or lease is None or not scope.may_start_over(lease, error):
                 raise

@@ -304,6 +304,22 @@ def test_every_form_of_a_creator_connects(
         assert db.pool().driver.name == module.__name__
 
 
+def test_a_creator_that_hides_its_driver_is_told_what_it_lacks(raw_file: Path) -> None:
+    """`conn.IntegrityError` can't be had of a function alone, and the message says how it can."""
+
+    def connect(database: str) -> sqlite3.Connection:
+        return sqlite3.connect(database, check_same_thread=False)
+
+    with pooled_app(creator=connect, connect_args={"database": str(raw_file)}):
+        with db_connection_context() as conn:
+            with pytest.raises(AttributeError, match="attribute `dbapi`"):
+                _ = conn.IntegrityError
+    connect.dbapi = sqlite3  # type: ignore[attr-defined]
+    with pooled_app(creator=connect, connect_args={"database": str(raw_file)}):
+        with db_connection_context() as conn:
+            assert conn.IntegrityError is sqlite3.IntegrityError
+
+
 def test_t1_a_creator_of_one_s_own_does_not_switch_transactions_off(
     mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flask_pooled_db.housekeeping import THREAD_NAME, Housekeeper, housekeeper
-from flask_pooled_db.pool import Pool, close_pools
+from flask_pooled_db.pool import Pool
+from flask_pooled_db.process import close_pools
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool, wait_until
 

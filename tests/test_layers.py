@@ -28,6 +28,8 @@ LAYERS = {
     "connection": 3,
     "lease": 3,
     "dbapi": 3,
+    "process": 4,
+    "engine": 4,
     "pool": 4,
     "transaction": 5,
     "extension": 7,
@@ -38,7 +40,7 @@ LAYERS = {
 PLACES = {
     "flask": {"extension"},
     "werkzeug": {"extension"},
-    "dbutils": {"connection", "pool"},
+    "dbutils": {"connection", "engine"},
     "sqlite3": {"drivers.sqlite"},
     "pymysql": set(),
     "mariadb": set(),

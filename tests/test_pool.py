@@ -14,8 +14,9 @@ import pytest
 
 from flask_pooled_db.connection import PooledConnection
 from flask_pooled_db.drivers import Session
+from flask_pooled_db.engine import MAX_OPENING
 from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
-from flask_pooled_db.pool import MAX_OPENING, Pool
+from flask_pooled_db.pool import Pool
 from tests.support.fake_driver import FakeDriver, OperationalError, WrongPassword
 from tests.support.pools import call, check_counts, most_tries, open_pool, queue_up, wait_until
 

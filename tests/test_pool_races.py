@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from flask_pooled_db.engine import Waiter
 from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
-from flask_pooled_db.pool import Pool, Waiter
+from flask_pooled_db.pool import Pool
 from tests.support.fake_driver import FakeDriver, Gate, OperationalError, WrongPassword
 from tests.support.pools import call, check_counts, open_pool, queue_up, wait_until
 

@@ -303,6 +303,20 @@ def test_p9_nothing_of_a_session_reaches_the_next_lease(reset_pool: Pool, what: 
         assert connection_id(conn) == number  # reset, and not replaced
 
 
+def test_p9_a_lease_that_did_nothing_has_nothing_to_reset(
+    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+) -> None:
+    """It costs no round trip with RESET "session" either."""
+    url = mariadb.url(mariadb_driver, "information_schema", port=proxy.port)
+    with open_pool(url=url, reset="session") as pool:
+        first = use(pool)
+        proxy.reset_counts()
+        pool.connection().close()
+        assert proxy.round_trips == 0
+        assert use(pool) == first
+        assert proxy.round_trips > 0
+
+
 def test_p9_autocommit_is_off_again(reset_pool: Pool) -> None:
     """Whether the connection is reset or, as the change can be seen, replaced."""
     with reset_pool.connection() as conn:

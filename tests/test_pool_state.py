@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flask_pooled_db import connection as connection_module
+from flask_pooled_db import engine as engine_module
 from flask_pooled_db import pool as pool_module
 from flask_pooled_db import servers
+from flask_pooled_db.engine import Waiter
 from flask_pooled_db.errors import PoolTimeout
-from flask_pooled_db.pool import Waiter
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import Caller, call, check_counts, open_pool, wait_until
 
@@ -83,6 +84,7 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.offset = 0.0
         self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(engine_module, "monotonic", self.clock)
         self.patch.setattr(pool_module, "monotonic", self.clock)
         self.patch.setattr(connection_module, "time", SimpleNamespace(monotonic=self.clock))
         self.patch.setattr(servers, "BACKOFF_FIRST", 0.001)

@@ -135,8 +135,7 @@ def test_a3_in_what_things_show_of_themselves(
             ear.hear(pool, pool.config, pool.driver, pool.stats(), scope)
             with scope as conn, conn.cursor() as cur:
                 cur.execute("SELECT 1")
-                lease = conn._lease
-                ear.hear(conn, cur, lease, lease._con, lease.driver, lease.session)
+                ear.hear(conn, cur, conn._con, conn.driver, conn.session)
                 ear.hear(cur.driver_cursor)
             ear.hear(conn, cur, list(pool._idle))
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
+from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.servers import Servers, backoff
 from tests.support.apps import pooled_app
+from tests.support.haproxy import HAProxy, allow_checks
 from tests.support.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
 from tests.support.sockets import free_port
+from tests.support.stages import eventually
 
 
 @pytest.fixture
@@ -33,7 +37,13 @@ def url_of(driver: str, *ports: int) -> str:
 
 def port_in_use() -> int:
     """The port of the server that a new scope is served by."""
-    with db_connection_context() as conn, conn.cursor() as cur:
+    with db_connection_context() as conn:
+        return port_of(conn)
+
+
+def port_of(conn: LeaseConnection) -> int:
+    """The port of the server that a connection goes to."""
+    with conn.cursor() as cur:
         cur.execute("SELECT @@port")
         return int(cur.fetchone()[0])
 
@@ -190,6 +200,30 @@ def test_a_random_order_spreads_over_all() -> None:
     """Every server is the first one now and then."""
     servers = Servers([{"host": name} for name in "abc"], at_random=True)
     assert {servers.candidates()[0].arguments["host"] for _ in range(200)} == set("abc")
+
+
+@pytest.mark.slow
+def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """What went through it to a server that died is replaced by connections to the other one."""
+    for server in pair:
+        allow_checks(server)
+    with HAProxy(pair) as proxy, pooled_app(url_of(mariadb_driver, proxy.port)) as (_app, db):
+        with ExitStack() as stack:
+            ports = [
+                port_of(stack.enter_context(db_connection_context(independent=True)))
+                for _ in range(6)
+            ]
+        assert set(ports) == {server.port for server in pair}
+        first, second = pair
+        first.kill()
+        idle = db.pool()._idle
+        eventually(
+            lambda: sum(con.hung_up() for con in idle if con.hung_up) == ports.count(first.port),
+            "the end",
+        )
+        assert [port_in_use() for _ in range(20)] == [second.port] * 20
 
 
 def test_p10_pauses_grow_from_50_ms_to_5_s() -> None:

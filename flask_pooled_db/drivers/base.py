@@ -160,9 +160,15 @@ class Driver:
         finally:
             cursor.close()
 
-    def cursor(self, raw: Any, *args: Any, **kwargs: Any) -> Any:
-        """A cursor of the driver's."""
-        return raw.cursor(*args, **kwargs)
+    def cursor(self, raw: Any) -> Any:
+        """A cursor for a statement of the pool's own."""
+        cursor = raw.cursor()
+        if self.prepare_cursor:
+            self.prepare_cursor(cursor)
+        return cursor
+
+    prepare_cursor: Callable[[Any], object] | None = None
+    """What has to be done with each new cursor of the driver's."""
 
     translate: Callable[[Any], Any] | None = None
     """Makes, of a statement that has parameters, one with the placeholders that the driver

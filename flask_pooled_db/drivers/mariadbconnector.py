@@ -66,15 +66,13 @@ class MariaDBConnectorDriver(MySQLDriver):
             raise self.failures[0]("TLS was asked for and the connection came up without it")
         return raw
 
-    def cursor(self, raw: Any, *args: Any, **kwargs: Any) -> Any:
-        cursor = super().cursor(raw, *args, **kwargs)
+    def prepare_cursor(self, cursor: Any) -> None:
         # The cyclic garbage collector finalizes a cursor that an exception's traceback kept, and
         # its deallocation does so again; the second time its connection is freed, in use or not,
         # and the process crashes (seen with 1.1.14). A cursor holds nothing that leads back to it,
         # so the collector need not know of it: freed by its count of references, it is finalized
         # once.
         ctypes.pythonapi.PyObject_GC_UnTrack(ctypes.py_object(cursor))
-        return cursor
 
     def error_number(self, error: BaseException) -> int:
         return int(getattr(error, "errno", 0) or 0)

@@ -24,6 +24,11 @@ statements this machine can run."""
 JOIN_TIMEOUT = 15.0
 
 
+def worker_name(number: int) -> str:
+    """The name of one of the load's threads."""
+    return f"faults worker {number}"
+
+
 class OutcomeUnknown(Exception):
     """A caller was told nothing: its connection to whoever did the work is gone."""
 
@@ -87,7 +92,7 @@ class Load:
         self._may_go_on = threading.Event()
         self._may_go_on.set()
         self._threads = [
-            threading.Thread(target=self._run, name=f"faults worker {number}", daemon=True)
+            threading.Thread(target=self._run, name=worker_name(number), daemon=True)
             for number in range(THREADS)
         ]
 

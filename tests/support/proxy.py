@@ -202,6 +202,11 @@ class Proxy:
     async def _shut(self) -> None:
         self._server.close()
         await self._end_links()
+        # Clients that were just being accepted: nobody would ever answer or close them.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=_THREAD_TIMEOUT / 2)
+        await self._end_links()
         await self._server.wait_closed()
 
     async def _cut(self) -> None:
