@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -16,6 +18,7 @@ from tests.support.server import SCHEMES, MariaDBServer
 from tests.support.stages import FileStage, ServerStage, Stage, on_file, on_server
 
 _SESSION = os.getpid()
+_TIME_TO_END = 60.0
 _failed = pytest.StashKey[bool]()
 
 
@@ -33,8 +36,9 @@ def pytest_configure() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Give SIGTERM back."""
+    """Give SIGTERM back, and see to it that the process ends, whatever a driver left in it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.dump_traceback_later(_TIME_TO_END, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 @pytest.hookimpl(wrapper=True)

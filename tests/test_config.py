@@ -694,7 +694,7 @@ def test_connect_args_complete_a_url() -> None:
         ({"URL": "mariadb://h/d?reconnect=1"}, "'reconnect' can't be set"),
         ({"URL": "mariadb://h/d?pool_name=p"}, "'pool_name' can't be set"),
         ({"URL": "sqlite:///f", "TARGET": "primary"}, "TARGET can't be 'primary'"),
-        ({"URL": "postgresql+psycopg://a,b/d"}, "several hosts can't be had"),
+        ({"URL": "postgresql+psycopg://a,b/d", "TARGET": "primary"}, "TARGET can't be 'primary'"),
         ({"CREATOR": pymysql, "CONNECT_ARGS": {"autocommit": True}}, "'autocommit' can't be set"),
     ],
 )

@@ -17,6 +17,7 @@ from flask_pooled_db import (
 )
 from tests.support.apps import pooled_app
 from tests.support.postgres import postgres
+from tests.support.sockets import free_port
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,16 @@ def rows() -> list[int]:
     with db_connection_context() as conn, conn.cursor() as cur:
         cur.execute("SELECT id FROM t ORDER BY id")
         return [row[0] for row in cur.fetchall()]
+
+
+def test_p4_a_host_that_is_down_is_passed_over(url: str) -> None:
+    """Several hosts in a URL are tried in their order, here too."""
+    user, host = url.rsplit("@", 1)
+    with pooled_app(f"{user}@127.0.0.1:{free_port()},{host}") as (_app, db):
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("SELECT 1")
+            assert cur.fetchone() == (1,)
+        assert db.stats().connect_errors == 0
 
 
 def test_t1_a_scope_commits_or_rolls_back(app: tuple[Flask, PooledDB]) -> None:

@@ -72,11 +72,10 @@ def _find_servers(driver: Driver, config: PoolConfig) -> None:
     hosts = config.url.hosts if config.url is not None else ()
     if config.target == "primary":
         if not isinstance(driver, MySQLDriver):
-            raise ConfigError([f"TARGET can't be 'primary' with {driver.name}: remove it"])
+            remedy = "remove it, or use what the driver itself has for it"
+            raise ConfigError([f"TARGET can't be 'primary' with {driver.name}: {remedy}"])
         driver.wants_primary = True
     if len(hosts) > 1:
-        if not isinstance(driver, MySQLDriver):
-            raise ConfigError([f"several hosts can't be had with {driver.name}: name one"])
         named = [
             {name: value for name, value in (("host", host), ("port", port)) if value is not None}
             for host, port in hosts
