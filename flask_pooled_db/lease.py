@@ -210,10 +210,7 @@ class Lease:
             args = ()  # "no parameters" for every driver
         if driver.translate and (args or kwargs):
             operation = driver.translate(operation)
-        if not self._is_ready:
-            self._prepare()
-        self._statements += 1
-        result = self.call(function, operation, *args, **kwargs)
+        result = self.statement(function, operation, *args, **kwargs)
         if driver.is_streaming and driver.is_streaming(cursor.driver_cursor):
             self.usable().streams.append(cursor)
         return cursor if result is cursor.driver_cursor else result
