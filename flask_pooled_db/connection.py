@@ -31,7 +31,37 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
     out. It is replaced by the pool between two leases, and never within one.
     """
 
+    # Not in the instance's dictionary, so that what a checkout and a return read of it lies side
+    # by side in memory.
+    __slots__ = (
+        "_closed",
+        "_connect_timeout",
+        "_transaction",
+        "_usage",
+        "driver",
+        "expires_at",
+        "generation",
+        "good_for",
+        "good_until",
+        "hung_up",
+        "idle_since",
+        "is_disowned",
+        "leak_reported",
+        "lease_class",
+        "lent_at",
+        "opened_at",
+        "pings_on_checkout",
+        "pings_on_cursor",
+        "pings_on_query",
+        "proven_at",
+        "raw",
+        "session",
+        "shares",
+        "streams",
+    )
+
     _closed: bool
+    lease_class: Any  # of a LeaseConnection; set by the pool
 
     def __init__(self, driver: Driver, config: PoolConfig) -> None:
         self.driver = driver

@@ -6,10 +6,9 @@ What is not the standard's is passed on to the driver's own.
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import Lease
@@ -28,8 +27,6 @@ _EXCEPTIONS = frozenset(
         "NotSupportedError",
     }
 )
-
-_CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
 
 _CHANGES_SESSION = ("set_", "select_db", "change_user", "create_", "enable_", "load_", "reset")
 
@@ -50,6 +47,25 @@ class Forbidden:
         raise UsageError(f"{self._name} can't be set: it {self._why}")
 
 
+class DriverAttribute:
+    """An attribute of the driver's connection that is passed on to the caller of its lease."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, lease: LeaseConnection | None, owner: type) -> Any:
+        return self if lease is None else lease.driver_attribute(self._name)
+
+
+class DriverException(DriverAttribute):
+    """An exception class of the driver's. It can be had after release: an `except` clause may come
+    later.
+    """
+
+    def __get__(self, lease: LeaseConnection | None, owner: type) -> Any:
+        return self if lease is None else lease.driver_exception(self._name)
+
+
 class LeaseConnection(Lease):
     """A connection lent to a caller, as PEP 249 has it.
 
@@ -65,7 +81,7 @@ class LeaseConnection(Lease):
 
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
         """A new cursor; the arguments are the driver's."""
-        con = self.usable()
+        con = self._con or self.usable()
         if con.pings_on_cursor:
             self.check_by_ping(con)
         cursor = self.call(con.raw.cursor, *args, **kwargs)
@@ -109,15 +125,18 @@ class LeaseConnection(Lease):
 
     # The driver's own
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in _EXCEPTIONS:  # also after release: an `except` clause may come later
-            return self._exception(name)
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What the driver's connection has: `connection_class` makes attributes of it."""
+
+    def driver_attribute(self, name: str) -> Any:
+        """What the driver's connection has by this name."""
         attribute = getattr(self.usable().raw, name)
         return functools.partial(self._driver_call, name) if callable(attribute) else attribute
 
-    def _exception(self, name: str) -> Any:
+    def driver_exception(self, name: str) -> Any:
+        """The driver's exception class of this name."""
         if self.driver.dbapi is None:
             raise AttributeError(
                 f"{name} can't be told: the function that connects does not say whose connections "
@@ -137,6 +156,35 @@ class LeaseConnection(Lease):
         return LeaseCursor(self, result) if is_cursor else result
 
 
+class ForwardingConnection(LeaseConnection):
+    """For a driver's connection that does not tell what attributes it has."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.driver_attribute(name)
+
+
+def connection_class(raw: Any) -> type[LeaseConnection]:
+    """The class of the leases of connections like this one, with what the driver's has.
+
+    Each attribute is one of the class. With a `__getattr__` for all of them, CPython would look
+    for every attribute of a lease the long way, its own too: a lease took a fifth more time.
+    """
+    kind: Any = type(raw)
+    if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
+        base: type[LeaseConnection] = ForwardingConnection
+        told: list[str] = []
+    else:
+        base = LeaseConnection
+        told = [name for name in dir(raw) if not name.startswith("_")]
+    forwarded = {name: DriverAttribute(name) for name in told if name not in dir(base)}
+    exceptions = {name: DriverException(name) for name in _EXCEPTIONS}
+    return type("LeaseConnection", (base,), {"__slots__": (), **forwarded, **exceptions})
+
+
 _set = object.__setattr__  # the way past the cursor's own, which costs a function call
 
 
@@ -148,12 +196,8 @@ class LeaseCursor:
     def __init__(self, lease: LeaseConnection, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
         _set(self, "driver_cursor", driver_cursor)
-        known = lease.cursors
-        if known is None:
-            known = lease.cursors = {}
-        known[id(self)] = weakref.ref(self)
-        if len(known) % _CURSORS_PER_SWEEP == 0:
-            lease.cursors = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
+        if lease.driver.has_to_close_cursors:
+            lease.note_cursor(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what is the driver's cursor's own: it ends with it."""
@@ -207,13 +251,7 @@ class LeaseCursor:
         """Close the cursor. Where its connection was released, or its transaction lost, there is
         nothing to close: in a `finally`, an error here would hide the one that says why.
         """
-        lease = self._lease
-        if lease.is_over:
-            return
-        lease.call(self.driver_cursor.close)
-        lease.has_read(self)
-        if lease.cursors:
-            lease.cursors.pop(id(self), None)
+        self._lease.close_cursor(self)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchone, None)
@@ -233,7 +271,7 @@ class LeaseCursor:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self._lease.close_cursor(self)
 
     @property
     def arraysize(self) -> int:

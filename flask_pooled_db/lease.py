@@ -23,6 +23,9 @@ from flask_pooled_db.errors import (
 logger = logging.getLogger("flask_pooled_db")
 
 
+_CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
+
+
 class LeasingPool(Protocol):
     """What a lease needs of the pool it came from."""
 
@@ -108,7 +111,8 @@ class Lease:
         self._session = session
         self._error = self._failure = self._discard = self._gone = self._isolation = None
         self._pending = self.cursors = None
-        self._busy = self._dirty = self._is_ready = self.has_committed = False
+        self._busy = self._dirty = self.has_committed = False
+        self._is_ready = con.session is session and not con.pings_on_query
         self._statements = 0  # for DBUtils' `maxusage`
         self.owner = owner
         self.is_untouched = con.shares == 0  # nothing was done with it: its end is quick
@@ -141,8 +145,8 @@ class Lease:
         self._error = None
         con = self.usable()
         if self._dirty:
-            if self._has_unread(con):
-                self._finish_reading()
+            if con.streams or self.driver.has_unread_rows(con.raw):
+                self._finish_reading(con)
             self.call(con.roll_back)
             self._clean(con)
 
@@ -190,6 +194,8 @@ class Lease:
         """`call` for what runs SQL: what was put off until the first statement comes first."""
         if not self._is_ready:
             self._prepare()
+        if not self._session.readonly:  # there, each statement is a transaction of its own
+            self._dirty = True
         self._statements += 1
         return self.call(function, *args, **kwargs)
 
@@ -215,6 +221,25 @@ class Lease:
             self.usable().streams.append(cursor)
         return cursor if result is cursor.driver_cursor else result
 
+    def note_cursor(self, cursor: OpenCursor) -> None:
+        """Have a cursor closed at the end of the lease, if it is open by then."""
+        known = self.cursors
+        if known is None:
+            known = self.cursors = {}
+        known[id(cursor)] = weakref.ref(cursor)
+        if len(known) % _CURSORS_PER_SWEEP == 0:
+            self.cursors = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
+
+    def close_cursor(self, cursor: OpenCursor) -> None:
+        """Close a driver's cursor, where the lease is not over, and forget it."""
+        if self._error is not None or self._con is None or self._con.is_disowned:
+            return
+        self.call(cursor.driver_cursor.close)
+        if self._con is not None and self._con.streams:
+            self.has_read(cursor)
+        if self.cursors:
+            self.cursors.pop(id(cursor), None)
+
     def _prepare(self) -> None:
         con = self.usable()
         if con.pings_on_query:
@@ -222,8 +247,6 @@ class Lease:
         begins = self._isolation is not None and not self._dirty
         if con.session is not self._session or self._pending or begins:
             self.call(self._catch_up, con)
-        if not self._session.readonly:  # there, each statement is a transaction of its own
-            self._dirty = True
         self._is_ready = not con.pings_on_query
 
     def _catch_up(self, con: PooledConnection) -> None:
@@ -317,8 +340,10 @@ class Lease:
             )
 
     def _clean(self, con: PooledConnection) -> None:
-        self._dirty = self._is_ready = False
+        self._dirty = False
         self._failure = None
+        if self._isolation is not None:  # to be set for the next transaction too
+            self._is_ready = False
         con._transaction = False
         if con.shares:
             self._pool.share_changed()
@@ -349,6 +374,7 @@ class Lease:
     def begin_with(self, level: str) -> None:
         """Give each transaction of this lease this isolation level."""
         self._isolation = self.driver.isolation_statement(level)
+        self._is_ready = False
 
     def doom(self, error: BaseException) -> None:
         """Refuse all further work: `error` has left a part of the transaction."""
@@ -366,12 +392,14 @@ class Lease:
             )
         if not self._dirty and self._error is None:
             return
-        self.usable()
-        if self.driver.tells_transactions and not self._has_transaction(con):
+        if self._error is not None or self._busy or con.is_disowned:  # usable(), without a call
+            raise self._refusal(con)
+        driver = self.driver
+        if driver.tells_transactions and not self._has_transaction(con):
             self._clean(con)
             return
-        if self._has_unread(con):
-            self._finish_reading()
+        if con.streams or driver.has_unread_rows(con.raw):
+            self._finish_reading(con)
         if con.hung_up and con.hung_up():
             self._discard_later("the server had closed it")
             self._failure = Failure.LOST
@@ -409,14 +437,12 @@ class Lease:
             self._error = _outcome_unknown()
             raise self._error from error
 
-    def _finish_reading(self) -> None:
+    def _finish_reading(self, con: PooledConnection) -> None:
         """Read what a streaming cursor has left, so that COMMIT can be sent."""
         self._discard_later("it was released with unread rows")
         for cursor in self._open_cursors():
             self.call(cursor.driver_cursor.close)
-
-    def _has_unread(self, con: PooledConnection) -> bool:
-        return bool(con.streams) or self.driver.has_unread_rows(con.raw)
+        self.call(self.driver.finish_reading, con.raw)
 
     def has_read(self, cursor: OpenCursor) -> None:
         """Take note that a cursor has no more rows to read."""
@@ -461,22 +487,29 @@ class Lease:
             return
         discard: str | None = "it was interrupted while being given back"
         try:
-            discard = self._tidy(con, self._dirty or is_shared)
+            con._usage += self._statements
+            # After COMMIT there is most often nothing to do.
+            roll_back = self._dirty or is_shared
+            if roll_back or self._discard is not None or self.cursors or self._session.readonly:
+                self._tidy(con, roll_back)
+            if self._discard is None and not self.driver.is_intact(con.raw, con.session):
+                self._discard = "its autocommit mode was changed"
+            discard = self._discard
         finally:
             self._pool.give_back(con, discard)
 
-    def _tidy(self, con: PooledConnection, roll_back: bool) -> str | None:
-        """Make the connection fit for the next lease; the reason where it can't be reused."""
-        con._usage += self._statements
-        # COMMIT came after the last row.
-        may_have_unread = roll_back or self._session.readonly
-        if self._discard is None and may_have_unread and self._has_unread(con):
+    def _tidy(self, con: PooledConnection, roll_back: bool) -> None:
+        """Leave nothing open on the connection for the next lease, or see to its discard."""
+        if (
+            self._discard is None
+            and (roll_back or self._session.readonly)  # COMMIT comes after the last row
+            and (con.streams or self.driver.has_unread_rows(con.raw))
+        ):
             self._discard = "it was released with unread rows"
         if self._discard is not None:
             self.driver.abort(con.raw)  # no cursor is to read on, no server to wait for
         try:
-            if self.cursors:
-                self._close_cursors()
+            self._close_cursors()
             con.streams.clear()
             if self._discard is None and roll_back:
                 con.roll_back()
@@ -486,10 +519,7 @@ class Lease:
                 "back by itself",
                 type(error).__name__,
             )
-            return "its rollback failed"
-        if self._discard is None and not self.driver.is_intact(con.raw, con.session):
-            return "its autocommit mode was changed"
-        return self._discard
+            self._discard = "its rollback failed"
 
     def _close_cursors(self) -> None:
         for cursor in self._open_cursors():

@@ -12,7 +12,7 @@ from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
 from flask_pooled_db.connection import PooledConnection
-from flask_pooled_db.dbapi import LeaseConnection
+from flask_pooled_db.dbapi import LeaseConnection, connection_class
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.engine import Engine
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
@@ -37,6 +37,7 @@ class Pool(Engine):
     def __init__(self, config: PoolConfig, driver: Driver, *, bind: str = DEFAULT_BIND) -> None:
         super().__init__(config, driver, bind=bind)
         self.replica: Pool | None = None
+        self._lease_classes: dict[type, type[LeaseConnection]] = {}  # by the driver's class
         self._start_leasing()
         pools.add(self)
         if config.maxshared and not self._maxshared:
@@ -56,6 +57,13 @@ class Pool(Engine):
 
     # Leases
 
+    def _prepare(self, con: PooledConnection) -> None:
+        super()._prepare(con)
+        known = self._lease_classes.get(type(con.raw))
+        con.lease_class = known or self._lease_classes.setdefault(
+            type(con.raw), connection_class(con.raw)
+        )
+
     def lease(
         self,
         owner: Any = None,
@@ -74,7 +82,7 @@ class Pool(Engine):
         is_shared = bool(shareable and self._maxshared)
         con = self._acquire_shared(timeout) if is_shared else self.acquire(timeout, session)
         held = Held() if held is None else held
-        return LeaseConnection(self, con, owner or current_owner(), held, session)
+        return con.lease_class(self, con, owner or current_owner(), held, session)
 
     def connection(self, shareable: bool = True) -> LeaseConnection:
         """A lease that `close()` gives back, as in DBUtils."""

@@ -83,6 +83,7 @@ class Scope:
         owner = current_owner()
         pool = self._pool
         self._outer = _innermost.get()
+        lease: LeaseConnection | None
         lease = None if self._outer is None or self._independent else self._find_outer(owner)
         if lease is not None:
             self._join(lease)
@@ -95,7 +96,7 @@ class Scope:
                 pool, con = pool.acquire_to_read(self._timeout, session)
             else:
                 con = pool.acquire(self._timeout, session)
-            lease = LeaseConnection(pool, con, owner, self._held, session, 1)
+            lease = con.lease_class(pool, con, owner, self._held, session, 1)
             if self._isolation_level is not None:
                 self._begin_with(lease, self._isolation_level)
         self._lease = lease

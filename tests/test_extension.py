@@ -974,6 +974,48 @@ def test_no_attribute_of_the_connection_can_be_set(any_app: PooledDB, name: str)
             setattr(conn, name, 5)
 
 
+def test_the_drivers_own_attributes_can_be_listed(any_app: PooledDB) -> None:
+    """`dir()` tells of what the driver's connection has beside the standard's; what it has not is
+    missed in the way of every object.
+    """
+    with db_connection_context() as conn:
+        assert {"cursor", "commit", "IntegrityError", "rollback"} <= set(dir(conn))
+        raw = any_app.pool().driver.connect()
+        assert {name for name in dir(raw) if not name.startswith("_")} <= set(dir(conn))
+        raw.close()
+        assert not hasattr(conn, "anything")
+
+
+class Wrapped:
+    """A driver's connection in an object that passes everything on, as tracing tools make them."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+def test_a_wrapped_connection_passes_its_attributes_on(tmp_path: Path) -> None:
+    """Also where they can't be listed."""
+
+    def connect() -> Wrapped:
+        return Wrapped(sqlite3.connect(tmp_path / "db", check_same_thread=False))
+
+    app = Flask("wrapped")
+    app.config["POOLED_DB_CREATOR"] = connect
+    db = PooledDB(app)
+    with app.app_context():
+        with db_connection_context() as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+            assert conn.total_changes == 0
+            assert not hasattr(conn, "anything")
+            assert not hasattr(conn, "_raw")
+        with pytest.raises(UsageError, match="was released"):
+            conn.execute("SELECT 1")
+    db.close()
+
+
 def test_what_is_set_on_a_cursor_has_its_effect(site: tuple[Flask, PooledDB]) -> None:
     """A driver's own setting of a cursor is its own, and ends with it."""
     with site[0].app_context():

@@ -202,6 +202,12 @@ class Driver:
         """Whether the server still has rows to send for a statement that has been run."""
         return False
 
+    def finish_reading(self, raw: Any) -> None:
+        """Read the rows that are left, when all cursors have been closed."""
+
+    has_to_close_cursors: ClassVar[bool] = True
+    """Whether a cursor that is left open may do harm to the connection's next user."""
+
     is_streaming: Callable[[Any], bool] | None = None
     """Whether a cursor reads its rows from the server only as they are fetched, where that can't be
     seen of its connection."""

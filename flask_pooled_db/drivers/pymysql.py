@@ -117,6 +117,14 @@ class PyMySQLDriver(MySQLDriver):
         result = raw._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
+    has_to_close_cursors = False  # all rows are the connection's, and a cursor has none of its own
+
+    def finish_reading(self, raw: Any) -> None:
+        if raw._result.unbuffered_active:
+            raw._result._finish_unbuffered_query()
+        while raw._result.has_next:
+            raw.next_result()
+
     def close(self, raw: Any) -> None:
         if raw.open:
             raw.close()
