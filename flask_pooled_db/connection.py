@@ -94,7 +94,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.pings_on_query = bool(self._ping & PING_QUERY)
         self.hung_up = _look_at(driver.fileno(self.raw))
         """Whether the server's side has ended, or said something nobody asked for (not 0): a look
-        at the socket, without a round trip. None where there is no socket to look at."""
+        at the socket, without a round trip; 0 where there is no socket to look at."""
         _connections.add(self)
 
     def _create(self) -> Any:
@@ -153,7 +153,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
                         self._con.rollback()  # a check by SQL opens a transaction
             except Exception:  # noqa: BLE001  whatever it is, a ping that fails means dead
                 return False
-        return alive and not (self.hung_up and self.hung_up())  # cut as the answer came
+        return alive and not self.hung_up()  # cut as the answer came
 
     def is_worn_out(self) -> bool:
         """Whether it served as many statements as `maxusage` allows."""
@@ -248,13 +248,13 @@ class _PollFD(ctypes.Structure):
     ]
 
 
-def _look_at(fileno: int | None) -> Callable[[], int] | None:
+def _look_at(fileno: int | None) -> Callable[[], int]:
     """A function that tells whether the descriptor has anything to say, without waiting for it.
 
     It keeps the GIL, as `select.poll` does not: that would wake up another thread and line up
     behind it, for an answer that the kernel has at hand. Nor does gevent know of it.
     """
     if fileno is None or not hasattr(select, "poll"):
-        return None
+        return int  # called, it is 0
     asked = _PollFD(fileno, select.POLLIN | select.POLLPRI)
     return functools.partial(ctypes.pythonapi.poll, ctypes.byref(asked), 1, 0)

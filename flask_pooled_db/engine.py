@@ -148,7 +148,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         if con is not None:
             con.lent_at = now
             # The quick part of _is_fit, for the many checkouts that need no more.
-            if now < con.good_until and (con.hung_up is None or not con.hung_up()):
+            if now < con.good_until and not con.hung_up():
                 return con
         return self._acquire_slowly(con, now, timeout, session)
 
@@ -247,7 +247,7 @@ class Engine(PooledDB):  # type: ignore[misc]
     def _is_fit(self, con: PooledConnection, now: float, deadline: float | None = None) -> bool:
         """Whether a connection that is going out is alive."""
         con.lent_at = now
-        if con.hung_up and con.hung_up():
+        if con.hung_up():
             return False
         if now < con.good_until:
             return True

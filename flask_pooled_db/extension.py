@@ -172,7 +172,7 @@ def db_connection_context(
     otherwise the driver's errors as they are.
     """
     # The quick way, for all but the first of an app context; else as in _current().
-    state, held = app_ctx._get_current_object().g.__dict__.get(_CURRENT) or _current()  # type: ignore[attr-defined]
+    state, held = g._get_current_object().__dict__.get(_CURRENT) or _current()
     return Scope(
         state.pools.get(bind or DEFAULT_BIND) or state.pool(bind),
         held,

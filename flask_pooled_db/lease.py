@@ -216,7 +216,13 @@ class Lease:
             args = ()  # "no parameters" for every driver
         if driver.translate and (args or kwargs):
             operation = driver.translate(operation)
-        result = self.statement(function, operation, *args, **kwargs)
+        # statement(), without a call
+        if not self._is_ready:
+            self._prepare()
+        if not self._session.readonly:
+            self._dirty = True
+        self._statements += 1
+        result = self.call(function, operation, *args, **kwargs)
         if driver.is_streaming and driver.is_streaming(cursor.driver_cursor):
             self.usable().streams.append(cursor)
         return cursor if result is cursor.driver_cursor else result
@@ -400,7 +406,7 @@ class Lease:
             return
         if con.streams or driver.has_unread_rows(con.raw):
             self._finish_reading(con)
-        if con.hung_up and con.hung_up():
+        if con.hung_up():
             self._discard_later("the server had closed it")
             self._failure = Failure.LOST
             self._error = TransactionAborted(

@@ -82,7 +82,9 @@ class Pool(Engine):
         is_shared = bool(shareable and self._maxshared)
         con = self._acquire_shared(timeout) if is_shared else self.acquire(timeout, session)
         held = Held() if held is None else held
-        return con.lease_class(self, con, owner or current_owner(), held, session)
+        owner = owner or current_owner()
+        lease: LeaseConnection = con.lease_class(self, con, owner, held, session)
+        return lease
 
     def connection(self, shareable: bool = True) -> LeaseConnection:
         """A lease that `close()` gives back, as in DBUtils."""
@@ -118,7 +120,7 @@ class Pool(Engine):
                 con = self._wait_for_share(started, deadline)
             if con is None:
                 return self._new_share(deadline)
-            if not (con.hung_up and con.hung_up()):
+            if not con.hung_up():
                 return con
             if self.release_share(con, is_fit=False):
                 self._discard(con)
