@@ -53,11 +53,17 @@ class Row:
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
-    """Measure A B C, A B C, and so on."""
+    """Measure A B C, C B A, and so on.
+
+    Every second round goes backwards, so that no contender always comes after the same other one:
+    a server is still busy with what it was told last when the next one's turn begins.
+    """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders.items())
     for _ in range(rounds):
-        for name, measure in contenders.items():
+        for name, measure in order:
             samples[name].append(measure())
+        order.reverse()
     return samples
 
 
