@@ -20,11 +20,11 @@ HEAD = """\
 Made by `make bench` (`python -m benchmarks`; `--quick` takes about a minute and writes no file;
 names select: `python -m benchmarks bare connect`).
 
-The contenders of a case are measured in turn, A B C C B A, in the same process and run: every second
-round goes backwards, so that none always bears what the same other one left behind. The values are
-medians of the rounds. *Ratio* is ours divided by the peer's of the same round: its median, and
-in parentheses the lowest and the highest. Times say what this machine is; ratios say what the
-pools are.
+The contenders of a case are measured in turn, A B C C B A, in the same process and run: every
+second round goes backwards, so that none always bears what the same other one left behind. The
+values are medians of the rounds. *Ratio* is ours divided by the peer's of the same round: its
+median, and in parentheses the lowest and the highest. Times say what this machine is; ratios say
+what the pools are.
 """
 
 TABLE_HEAD = (
