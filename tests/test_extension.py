@@ -949,6 +949,25 @@ def test_pep249_callproc(mariadb: MariaDBServer, database: str, mariadb_driver: 
         assert ids() == [2]
 
 
+def test_t6_results_nobody_asked_for_are_read_before_commit(
+    mariadb: MariaDBServer, database: str
+) -> None:
+    """With PyMySQL, which leaves them to be read: a procedure with several results, of which none
+    was fetched. Its work is committed, and the connection is not used again.
+    """
+    mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY, name VARCHAR(20))")
+    mariadb.execute(
+        f"CREATE PROCEDURE `{database}`.put(IN a INT) BEGIN"
+        f" SELECT 1; INSERT INTO `{database}`.t VALUES (a, 'p'); SELECT 2; END"
+    )
+    with pooled_app(mariadb.url("pymysql", database)) as (_, db):
+        with db_connection_context() as conn:
+            cur = conn.cursor()
+            cur.execute("CALL put(1)")
+        assert ids() == [1]
+        assert db.stats().discarded == 1
+
+
 FORBIDDEN = ["autocommit", "isolation_level", "connect", "reconnect", "auto_reconnect"]
 
 
