@@ -180,7 +180,7 @@ def connection_class(raw: Any) -> type[LeaseConnection]:
     else:
         base = LeaseConnection
         told = [name for name in dir(raw) if not name.startswith("_")]
-    forwarded = {name: DriverAttribute(name) for name in told if name not in dir(base)}
+    forwarded = {name: DriverAttribute(name) for name in set(told).difference(dir(base))}
     exceptions = {name: DriverException(name) for name in _EXCEPTIONS}
     return type("LeaseConnection", (base,), {"__slots__": (), **forwarded, **exceptions})
 

@@ -59,10 +59,10 @@ class Pool(Engine):
 
     def _prepare(self, con: PooledConnection) -> None:
         super()._prepare(con)
-        known = self._lease_classes.get(type(con.raw))
-        con.lease_class = known or self._lease_classes.setdefault(
-            type(con.raw), connection_class(con.raw)
-        )
+        kind = type(con.raw)
+        if kind not in self._lease_classes:
+            self._lease_classes[kind] = connection_class(con.raw)
+        con.lease_class = self._lease_classes[kind]
 
     def lease(
         self,
