@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main, make_report
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn, percentile
+from benchmarks.network import slow_network
 from benchmarks.report import render, table
+from tests.support.sockets import LOOPBACK
 
 TINY = Effort(rounds=1, calls=50, seconds=0.05, connects=1, threads=(1, 2), held=3)
 
@@ -104,6 +110,38 @@ def test_a_report_lists_its_bars_and_its_notes() -> None:
     assert "- **missed**: name, case, beside p: ratio at most 0.4; measured 0.50\n" in report
     assert "- **name**: What it does. A note.\n" in report
     assert "- 2 CPUs\n" in report
+
+
+def _echo(listener: socket.socket) -> None:
+    with listener, listener.accept()[0] as connection:
+        while data := connection.recv(1000):
+            connection.sendall(data)
+
+
+def test_the_slow_network_is_slow_and_loses_nothing() -> None:
+    """A round trip takes as long as it is told to, what is sent arrives in order, and so does the
+    end of a connection.
+    """
+    listener = socket.create_server((LOOPBACK, 0))
+    port = listener.getsockname()[1]
+    server = threading.Thread(target=_echo, args=(listener,))
+    server.start()
+    text = b"".join(b"%d " % number for number in range(1000))
+    with slow_network(LOOPBACK, port, 0.04) as network:
+        with socket.create_connection((LOOPBACK, network.port), timeout=10) as client:
+            started = time.monotonic()
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            assert time.monotonic() - started >= 0.04
+
+            for place in range(0, len(text), 10):
+                client.sendall(text[place : place + 10])
+            client.shutdown(socket.SHUT_WR)
+            answers = list(iter(lambda: client.recv(1000), b""))
+        server.join(10)
+
+    assert b"".join(answers) == text
+    assert not server.is_alive()
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
