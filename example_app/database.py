@@ -8,7 +8,7 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from flask_pooled_db import PooledDB, db_connection_context
+from flask_pooled_db import PooledDB, PooledDBError, db_connection_context
 
 T = TypeVar("T")
 
@@ -87,12 +87,23 @@ def transaction(work: Callable[..., T], *args: Any) -> T:
 @with_appcontext
 def init_db() -> None:
     """Make the tables and a few sample orders; what is there already stays as it is."""
+    try:
+        _make_tables()
+        _make_orders()
+    except PooledDBError as error:  # no connection to be had: it says why
+        raise click.ClickException(str(error)) from error
+    click.echo("The database is ready.")
+
+
+def _make_tables() -> None:
     with db_connection_context() as conn, conn.cursor() as cur:
         for statement in SCHEMA:
             cur.execute(statement)
+
+
+def _make_orders() -> None:
     with db_connection_context() as conn, conn.cursor() as cur:
         for code, target in SAMPLE_ORDERS:
             cur.execute("SELECT 1 FROM orders WHERE code = %s", (code,))
             if cur.fetchone() is None:
                 cur.execute("INSERT INTO orders (code, target) VALUES (%s, %s)", (code, target))
-    click.echo("The database is ready.")

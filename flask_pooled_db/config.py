@@ -156,10 +156,13 @@ def _build(
     if "url" not in values and "creator" not in values:
         problems.append(f"{prefix}URL is not set: give it a database URL, or set {prefix}CREATOR")
     sizes = _sizes(values, defaults, prefix, problems)
-    if values.get("blocking") is False and values.get("max_waiting"):
-        problems.append(
-            f"{prefix}MAX_WAITING has no meaning with {prefix}BLOCKING off: remove one of them"
-        )
+    # Nobody waits who may not, and nobody has to where there is no limit.
+    for name, value in (("blocking", False), ("maxconnections", 0)):
+        if values.get("max_waiting") and values.get(name) == value:
+            problems.append(
+                f"{prefix}MAX_WAITING has no meaning with {prefix}{name.upper()} {value}: remove "
+                "one of them"
+            )
     has_database = values.get("url") is not None or values.get("creator") is not None
     if len(problems) > before or not has_database:
         return None

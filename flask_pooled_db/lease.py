@@ -216,13 +216,7 @@ class Lease:
             args = ()  # "no parameters" for every driver
         if driver.translate and (args or kwargs):
             operation = driver.translate(operation)
-        # statement(), without a call
-        if not self._is_ready:
-            self._prepare()
-        if not self._session.readonly:
-            self._dirty = True
-        self._statements += 1
-        result = self.call(function, operation, *args, **kwargs)
+        result = self.statement(function, operation, *args, **kwargs)
         if driver.is_streaming and driver.is_streaming(cursor.driver_cursor):
             self.usable().streams.append(cursor)
         return cursor if result is cursor.driver_cursor else result
@@ -238,11 +232,10 @@ class Lease:
 
     def close_cursor(self, cursor: OpenCursor) -> None:
         """Close a driver's cursor, where the lease is not over, and forget it."""
-        if self._error is not None or self._con is None or self._con.is_disowned:
+        if self.is_over:
             return
         self.call(cursor.driver_cursor.close)
-        if self._con is not None and self._con.streams:
-            self.has_read(cursor)
+        self.has_read(cursor)
         if self.cursors:
             self.cursors.pop(id(cursor), None)
 
@@ -398,8 +391,7 @@ class Lease:
             )
         if not self._dirty and self._error is None:
             return
-        if self._error is not None or self._busy or con.is_disowned:  # usable(), without a call
-            raise self._refusal(con)
+        self.usable()
         driver = self.driver
         if driver.tells_transactions and not self._has_transaction(con):
             self._clean(con)

@@ -49,6 +49,7 @@ class Scope:
         "_with_savepoint",
     )
 
+    _held: Held | None  # None once it was entered
     _lease: LeaseConnection | None
     _outer: Scope | None
     _savepoint: Savepoint | None
@@ -78,7 +79,8 @@ class Scope:
         self._lease = self._outer = self._savepoint = self._outer_session = None
 
     def __enter__(self) -> LeaseConnection:
-        if self._lease is not None or self._outer is not None:
+        held, self._held = self._held, None
+        if held is None:
             raise UsageError("a db_connection_context() can be entered once: make a new one")
         owner = current_owner()
         pool = self._pool
@@ -96,7 +98,7 @@ class Scope:
                 pool, con = pool.acquire_to_read(self._timeout, session)
             else:
                 con = pool.acquire(self._timeout, session)
-            lease = con.lease_class(pool, con, owner, self._held, session, 1)
+            lease = con.lease_class(pool, con, owner, held, session, 1)
             if self._isolation_level is not None:
                 self._begin_with(lease, self._isolation_level)
         self._lease = lease

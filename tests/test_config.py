@@ -322,6 +322,10 @@ def test_sizes_that_contradict_each_other_are_refused(
         ({"URL": URL, "CREATOR": sqlite3}, ("URL", "CREATOR", "keep one")),
         ({"MINCACHED": 1}, ("URL is not set", "CREATOR")),
         ({"URL": URL, "BLOCKING": False, "MAX_WAITING": 5}, ("MAX_WAITING", "BLOCKING", "remove")),
+        (
+            {"URL": URL, "MAXCONNECTIONS": 0, "MAX_WAITING": 5},
+            ("MAX_WAITING", "MAXCONNECTIONS 0", "remove"),
+        ),
     ],
 )
 def test_keys_that_exclude_each_other_are_refused(

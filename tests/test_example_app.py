@@ -23,6 +23,7 @@ from example_app.database import SAMPLE_ORDERS, db
 from example_app.parsing import QUALITIES
 from tests.support.proxy import Proxy
 from tests.support.server import MariaDBServer
+from tests.support.sockets import free_port
 
 NOT_TEXT: list[object] = ["", "  ", None, 7, True, [], {"a": 1}]
 PACKAGE = Path(example_app.__file__).parent
@@ -88,6 +89,22 @@ def test_init_db_runs_twice(app: Flask, file: Path) -> None:
     assert (second.exit_code, second.exception) == (0, None)
     assert (rows(file, "SELECT * FROM orders"), rows(file, "SELECT * FROM scans")) == before
     assert len(before[0]) == len(SAMPLE_ORDERS)
+
+
+def test_init_db_without_a_database_says_so() -> None:
+    """Nobody listens: one line says so, with the driver's error and without the password."""
+    away = create_app(
+        {
+            "POOLED_DB_URL": f"mariadb+pymysql://scan:geheim@127.0.0.1:{free_port()}/scans",
+            "POOLED_DB_ACQUIRE_TIMEOUT": 0.2,
+        }
+    )
+    result = away.test_cli_runner().invoke(args=["init-db"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: no connection in 0.")
+    assert "OperationalError 2003" in result.output
+    assert "geheim" not in result.output
+    close(away)
 
 
 def test_page(client: FlaskClient) -> None:

@@ -103,6 +103,8 @@ def test_t1_a_block_is_entered_once(any_stage: Stage) -> None:
             scope.__enter__()
     with pytest.raises(UsageError, match="left already"):
         scope.__exit__(None, None, None)
+    with pytest.raises(UsageError, match="entered once"):
+        scope.__enter__()
 
 
 # -- T2: the caller's exception -------------------------------------------------------------------

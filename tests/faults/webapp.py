@@ -40,7 +40,7 @@ def create_app() -> Flask:
         system.transact(work)
         return "done"
 
-    @app.get("/state")
+    @app.get("/")
     def state() -> dict[str, int]:
         return {"pid": os.getpid(), "in_use": system.in_use()}
 

@@ -6,14 +6,13 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,9 @@ from tests.faults.harness import (
 from tests.faults.load import ACCOUNTS, Load, OutcomeUnknown, Tally
 from tests.faults.systems import SYSTEMS, System, Work
 from tests.faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
+from tests.support.gunicorn import GunicornServer
+from tests.support.pools import wait_until
 from tests.support.server import MariaDBServer
-from tests.support.sockets import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,9 +43,6 @@ THREADED = ("--worker-class=gthread", "--threads=4")
 _TIMEOUT = 2
 _THINKING = 0.04  # a request costs more than a transfer
 _REQUEST_TIMEOUT = 5.0
-_START_TIMEOUT = 30.0
-_POLL_INTERVAL = 0.05
-_PROJECT = Path(__file__).resolve().parent.parent.parent
 # Never used for a transfer of the load.
 _HANGING = Transfer(1_000_000_000, ACCOUNTS + 1, ACCOUNTS + 2, 1)
 
@@ -63,31 +60,22 @@ class Served(System):
 
     title = "gunicorn"
 
-    def __init__(self, kind: str, task: dict[str, Any], options: Sequence[str]) -> None:
+    def __init__(
+        self, kind: str, task: dict[str, Any], options: Sequence[str], directory: Path
+    ) -> None:
         self.app = Flask("faults")  # the real one is in the workers
         self.is_one_of_ours = SYSTEMS[kind].is_ours
         self.maxconnections = WORKERS * SYSTEMS[kind].maxconnections
-        self._port = free_port()
-        self._options = options
-        self._environment = {**os.environ, TASK: json.dumps(task)}
-        self._process: subprocess.Popen[bytes] | None = None
+        mine = (f"--workers={WORKERS}", "--graceful-timeout=3", "tests.faults.webapp:create_app()")
+        self._gunicorn = GunicornServer(directory, [*options, *mine], {TASK: json.dumps(task)})
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--graceful-timeout=3"]
-        options = [f"--bind={LOOPBACK}:{self._port}", f"--workers={WORKERS}", *self._options]
-        self._process = subprocess.Popen(
-            [*command, *options, "tests.faults.webapp:create_app()"],
-            cwd=_PROJECT,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + _START_TIMEOUT
-        while len(self.states()) < WORKERS:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.close()
-                raise RuntimeError("gunicorn does not serve")
-            time.sleep(_POLL_INTERVAL)
+        self._gunicorn.__enter__()
+        try:
+            wait_until(lambda: len(self.states()) == WORKERS)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -101,14 +89,12 @@ class Served(System):
     @property
     def arbiter(self) -> int:
         """The arbiter's process id."""
-        assert self._process is not None
-        return self._process.pid
+        return self._gunicorn.pid
 
     @property
     def workers(self) -> list[int]:
         """The process ids of its workers, the oldest first."""
-        children = Path(f"/proc/{self.arbiter}/task/{self.arbiter}/children").read_text()
-        return [int(child) for child in children.split()]
+        return self._gunicorn.workers()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the arbiter."""
@@ -119,7 +105,7 @@ class Served(System):
         found: dict[int, int] = {}
         for _ in range(10 * WORKERS):
             try:
-                state = json.loads(self._request("GET", "/state")[1])
+                state = json.loads(self._request("GET", "/")[1])
                 found[state["pid"]] = state["in_use"]
             except (OSError, http.client.HTTPException, ValueError):
                 break
@@ -148,7 +134,7 @@ class Served(System):
         raise (Told if answer.headers[DOCUMENTED] == "1" else RuntimeError)(called)
 
     def _request(self, method: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=_REQUEST_TIMEOUT)
+        connection = self._gunicorn.connect(_REQUEST_TIMEOUT)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -163,15 +149,8 @@ class Served(System):
         return sum(self.states().values())
 
     def close(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_START_TIMEOUT)
-        finally:
-            process.kill()
-            process.wait()
+        if self._gunicorn.is_running:
+            self._gunicorn.stop()
 
 
 def _serve(
@@ -189,7 +168,8 @@ def _serve(
         ledger = stack.enter_context(open_ledger())
         files = open_files()
         options = [*options, "--preload"] if preload else options
-        served = stack.enter_context(Served(kind, task, options))
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="pooled-db-faults-")))
+        served = stack.enter_context(Served(kind, task, options, directory))
         arbiters_files = _open_files_of(served.arbiter)
         tally = Tally(ledger, served.is_one_of_ours, own=(Told, OutcomeUnknown))
         load = Load(tally, served.perform, thinking=_THINKING)

@@ -63,6 +63,11 @@ class GunicornServer:
         return self._log.read_text()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The process id of the arbiter."""
         assert self._process is not None
@@ -95,9 +100,9 @@ class GunicornServer:
         finally:
             self._kill()
 
-    def connect(self) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = TIMEOUT) -> http.client.HTTPConnection:
         """A connection to it, which opens with its first request."""
-        return http.client.HTTPConnection(LOOPBACK, self.port, timeout=TIMEOUT)
+        return http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout)
 
     def _serves(self) -> bool:
         connection = self.connect()
