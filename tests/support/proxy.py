@@ -46,10 +46,11 @@ class _Fault:
 class Proxy:
     """A proxy on a free port of 127.0.0.1, in a thread of its own; a context manager.
 
-    `delay` is in seconds and in each direction, and may be changed at any time. All methods may be
-    called by any thread, and have taken effect when they return. A command is on record before
-    its answer reaches the client. Over TLS nothing can be read: there, commands are not recorded
-    and faults bound to a command do not strike.
+    `delay` is in seconds and in each direction, and may be changed at any time; asyncio's clock
+    makes whole milliseconds of it, or one more. All methods may be called by any thread, and have
+    taken effect when they return. A command is on record before its answer reaches the client. Over
+    TLS nothing can be read: there, commands are not recorded and faults bound to a command do not
+    strike.
     """
 
     def __init__(self, host: str, port: int, delay: float = 0.0) -> None:
