@@ -20,6 +20,9 @@ SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
+# The tests that mind no company, four at a time; the others measure, or break what others use.
+QUICK := -m "not slow and not browser" --numprocesses 4 --dist worksteal
+
 # An ordinary user's PATH leaves out where Debian keeps servers.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -51,20 +54,21 @@ run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
 # Ubuntu has no Chromium among its packages: there, the browser's tests are left out; never in CI.
 test: system-faults $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
-	marks=
+	slow="slow or browser"
 	if ! make --no-print-directory PYTHON=$(PYTHON) system-browser; then
 		[ -z "$${CI:-}" ] || exit 1
 		echo "Without Chromium the browser's tests are left out." >&2
-		marks="not browser"
+		slow="slow and not browser"
 	fi
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest -m "$$marks"
+	$(RUN) coverage run -m pytest $(QUICK)
+	$(RUN) coverage run -m pytest -m "$$slow"
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
-	$(RUN) pytest -m "not slow and not browser" --numprocesses 4 --dist worksteal
+	$(RUN) pytest $(QUICK)
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check

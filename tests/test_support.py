@@ -200,6 +200,7 @@ class TestServer:
             find_program(program)
 
 
+@pytest.mark.slow
 class TestInterruptedSession:
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
     def test_server_ends_with_the_session(self, tmp_path: Path, signum: signal.Signals) -> None:

@@ -42,6 +42,7 @@ class Loop:
         self.itself = self
 
 
+@pytest.mark.slow
 def test_t3_a_cursor_that_is_garbage_leaves_its_connection_alone(
     mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:

@@ -34,25 +34,24 @@ def database_sockets() -> set[int]:
 
     The latter are those that their peer has reset: they have no address left to know them by.
     """
-    held = _own_tcp_sockets()
-    # Columns of /proc/net/tcp: 2 is rem_address ("0100007F:1F90", hexadecimal), 9 is the inode.
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    far_ports = {int(row[9]): int(row[2].rpartition(":")[2], 16) for row in rows}
-    return {inode for inode in held if far_ports.get(inode) in {*DATABASE_PORTS, None}}
-
-
-def _own_tcp_sockets() -> set[int]:
     inodes = set()
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             target = str(descriptor.readlink())
-            if target.startswith("socket:[") and _is_tcp(int(descriptor.name)):
+            if target.startswith("socket:[") and _is_to_a_database(int(descriptor.name)):
                 inodes.add(int(target[len("socket:[") : -1]))
         except OSError:  # closed meanwhile; the listing's own descriptor always is
             continue
     return inodes
 
 
-def _is_tcp(descriptor: int) -> bool:
+def _is_to_a_database(descriptor: int) -> bool:
     with socket.socket(fileno=os.dup(descriptor)) as same:
-        return same.family == socket.AF_INET and same.type == socket.SOCK_STREAM
+        if same.family != socket.AF_INET or same.type != socket.SOCK_STREAM:
+            return False
+        if same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # it listens
+            return False
+        try:
+            return same.getpeername()[1] in DATABASE_PORTS
+        except OSError:
+            return True
