@@ -40,20 +40,20 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         "_usage",
         "driver",
         "expires_at",
-        "generation",
         "good_for",
         "good_until",
         "hung_up",
         "idle_since",
         "is_disowned",
+        "is_doubted",
         "leak_reported",
         "lease_class",
         "lent_at",
+        "minds_statements",
         "opened_at",
         "pings_on_checkout",
         "pings_on_cursor",
         "pings_on_query",
-        "proven_at",
         "raw",
         "session",
         "shares",
@@ -71,9 +71,8 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.leak_reported = 0.0  # the lent_at of the lease that was last reported
         self.shares = 0  # leases that share it
         self.streams: list[Any] = []  # cursors of its leases that have unread rows
-        self.generation = 0  # of the pool, when it was opened
         self.expires_at = math.inf
-        self.proven_at = 0.0  # when the server last answered a connect or a ping
+        self.is_doubted = False  # another one was found dead since the server last answered
         self.good_for = 0.0  # seconds after its use that it needs no ping
         self.good_until = 0.0
         self.is_disowned = False  # it is another process's
@@ -92,6 +91,8 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.pings_on_checkout = bool(self._ping & PING_FETCHED)
         self.pings_on_cursor = bool(self._ping & PING_CURSOR)
         self.pings_on_query = bool(self._ping & PING_QUERY)
+        # Whether something is to be seen to at each statement, and not at the first alone.
+        self.minds_statements = self.pings_on_query or bool(self._maxusage)
         self.hung_up = _look_at(driver.fileno(self.raw))
         """Whether the server's side has ended, or said something nobody asked for (not 0): a look
         at the socket, without a round trip; 0 where there is no socket to look at."""
@@ -155,9 +156,12 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
                 return False
         return alive and not self.hung_up()  # cut as the answer came
 
-    def is_worn_out(self) -> bool:
-        """Whether it served as many statements as `maxusage` allows."""
-        return bool(self._maxusage) and self._usage >= self._maxusage
+    def count_statement(self) -> None:
+        """With as many statements as `maxusage` allows, the connection has served its time."""
+        if self._maxusage:
+            self._usage += 1
+            if self._usage >= self._maxusage:
+                self.expires_at = 0.0
 
     def roll_back(self) -> None:
         """Send ROLLBACK; the connection is cut if the server takes too long over it."""

@@ -81,10 +81,11 @@ class LeaseConnection(Lease):
 
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
         """A new cursor; the arguments are the driver's."""
-        con = self._con or self.usable()
+        con = self.usable()
         if con.pings_on_cursor:
             self.check_by_ping(con)
-        cursor = self.call(con.raw.cursor, *args, **kwargs)
+        self.is_untouched = False
+        cursor = con.raw.cursor(*args, **kwargs)  # of which the server learns nothing
         if self.driver.prepare_cursor:
             self.driver.prepare_cursor(cursor)
         return LeaseCursor(self, cursor)
@@ -151,7 +152,7 @@ class LeaseConnection(Lease):
         translate = self.driver.translate
         if translate and name.startswith("execute") and args[1:2] not in ((), (None,)):
             args = (translate(args[0]), *args[1:])
-        result = self.statement(getattr(raw, name), *args, **kwargs)
+        result = self.statement(functools.partial(getattr(raw, name), **kwargs), *args)
         is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
         return LeaseCursor(self, result) if is_cursor else result
 
@@ -225,7 +226,9 @@ class LeaseCursor:
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure."""
-        return self._lease.statement(self.driver_cursor.callproc, *args, **kwargs)
+        return self._lease.statement(
+            functools.partial(self.driver_cursor.callproc, **kwargs), *args
+        )
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -236,7 +239,7 @@ class LeaseCursor:
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         """The next rows."""
-        rows = self._lease.call(self.driver_cursor.fetchmany, *args, **kwargs)
+        rows = self._lease.call(functools.partial(self.driver_cursor.fetchmany, **kwargs), *args)
         if not rows:
             self._lease.has_read(self)
         return rows
@@ -296,5 +299,5 @@ class LeaseCursor:
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        result = call(method, *args, **kwargs)
+        result = call(functools.partial(method, **kwargs), *args)
         return self if result is self.driver_cursor else result

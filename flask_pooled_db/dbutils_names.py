@@ -12,7 +12,6 @@ POOL_NAMES = {
     "_maxcached": "how many idle connections are kept; its constructor fits it to the others",
     "_maxconnections": "how many may be open; its constructor fits it to the others",
     "_maxshared": "how many may be shared; its constructor makes it 0 where the driver can't share",
-    "_maxusage": "whether usage is limited at all; its constructor sets it",
 }
 """Of `dbutils.pooled_db.PooledDB`, the base class of `Engine`."""
 

@@ -114,13 +114,12 @@ class Engine(PooledDB):  # type: ignore[misc]
         self._open = 0  # places taken: in use, idle, being opened, being closed
         self._opening = 0
         self._closed = False
-        self._generation = 0  # connections of an older one are not used again
+        self._generation = 0  # what was being opened in an older one is not used
         self._counters = Counters()
         self._checkouts = 0
         self._connect_failures = 0  # in a row
         self._next_connect = 0.0
         self._last_connect_error: BaseException | None = None
-        self._doubted_at = 0.0  # what was not proven alive since then is pinged before its use
         self._is_hopeless = False  # that error is going to last
         self._is_tended = False  # the background sees to `mincached`
         self._closing = threading.Event()
@@ -254,6 +253,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         seconds = self.config.connect_timeout
         if deadline is not None:
             seconds = min(seconds, max(deadline - now, _PING_GRACE))
+        con.is_doubted = False
         try:
             alive = con.is_alive(seconds)
         except BaseException:  # a timeout of the caller's own, in the middle of the ping
@@ -262,7 +262,6 @@ class Engine(PooledDB):  # type: ignore[misc]
         if not alive and monotonic() - now >= min(self.config.connect_timeout, _SILENCE):
             # Whoever goes next is not to wait for each of them as well.
             self.close_idle(abandon=True)
-        con.proven_at = now
         con.lent_at = monotonic()
         return alive
 
@@ -273,9 +272,9 @@ class Engine(PooledDB):  # type: ignore[misc]
     def doubt(self) -> None:
         """A connection was found dead or of no more use: the others may be too."""
         with self._lock:
-            self._doubted_at = monotonic()
-            for con in self._idle:
+            for con in (*self._idle, *self._in_use):
                 if con.pings_on_checkout:
+                    con.is_doubted = True
                     con.good_until = 0.0
 
     def close_idle(self, *, abandon: bool = False) -> None:
@@ -306,15 +305,10 @@ class Engine(PooledDB):  # type: ignore[misc]
             except KeyError:
                 return  # given back before, or opened before a fork
             con.idle_since = now
-            if con.proven_at >= self._doubted_at or not con.pings_on_checkout:
-                con.good_until = now + con.good_for
-            else:
-                con.good_until = 0.0
+            con.good_until = 0.0 if con.is_doubted else now + con.good_for
             keep = (
                 discard is None
-                and con.generation == self._generation
                 and now < con.expires_at
-                and not (self._maxusage and con.is_worn_out())
                 and self._open <= self._open_limit
                 and (len(self._idle) < self._idle_limit or self._waiters)
             )
@@ -369,6 +363,13 @@ class Engine(PooledDB):  # type: ignore[misc]
         for con in out:
             self._idle.remove(con)
         return out
+
+    def _retire_all(self) -> list[PooledConnection]:
+        """[locked] Have nothing that is open or being opened used again; what is to be closed."""
+        self._generation += 1
+        for con in self._in_use:
+            con.expires_at = 0.0
+        return self._take_out(self._idle)
 
     def _close_all(self, cons: Iterable[PooledConnection], *, abandon: bool = False) -> None:
         left = list(cons)
@@ -447,8 +448,7 @@ class Engine(PooledDB):  # type: ignore[misc]
             con = self.steady_connection()
         except BaseException as error:  # noqa: BLE001  it goes to those who wait
             return self._connect_failed(error, lasts=not self.driver.is_transient(error))
-        con.generation = generation
-        return self._connected(con)
+        return self._connected(con, generation)
 
     def _await_turn(self) -> bool:
         """Wait until a connect may be tried; False where nobody wants it any more."""
@@ -466,7 +466,7 @@ class Engine(PooledDB):  # type: ignore[misc]
                 return True
             self._closing.wait(seconds)
 
-    def _connected(self, con: PooledConnection) -> bool:
+    def _connected(self, con: PooledConnection, generation: int) -> bool:
         self._prepare(con)
         with self._lock:
             self._opening -= 1
@@ -474,7 +474,7 @@ class Engine(PooledDB):  # type: ignore[misc]
             recovered, self._connect_failures = self._connect_failures, 0
             self._last_connect_error = None
             self._is_hopeless = False
-            keep = con.generation == self._generation and self._has_room()
+            keep = generation == self._generation and self._has_room()
             if keep:
                 self._idle.append(con)
             openers = self._assign()
@@ -503,8 +503,7 @@ class Engine(PooledDB):  # type: ignore[misc]
             con.good_for = math.inf
         elif not con.has_own_check:
             con.good_for = config.ping_after
-        con.proven_at = monotonic()
-        con.good_until = con.proven_at + max(con.good_for, _FRESH)
+        con.good_until = monotonic() + max(con.good_for, _FRESH)
 
     def _connect_failed(self, error: BaseException, *, lasts: bool) -> bool:
         with self._lock:

@@ -6,6 +6,7 @@ and once the server has lost or rolled back its transaction it refuses all furth
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from collections.abc import Callable
@@ -74,7 +75,6 @@ class Lease:
         "_pending",
         "_pool",
         "_session",
-        "_statements",
         "cursors",
         "depth",
         "driver",
@@ -112,8 +112,7 @@ class Lease:
         self._error = self._failure = self._discard = self._gone = self._isolation = None
         self._pending = self.cursors = None
         self._busy = self._dirty = self.has_committed = False
-        self._is_ready = con.session is session and not con.pings_on_query
-        self._statements = 0  # for DBUtils' `maxusage`
+        self._is_ready = con.session is session and not con.minds_statements
         self.owner = owner
         self.is_untouched = con.shares == 0  # nothing was done with it: its end is quick
         self.depth = depth  # in how many scopes it is; 1 is the outermost
@@ -172,7 +171,7 @@ class Lease:
 
     # Every call of the driver goes through one of these two
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the driver; note what an error of it means for the transaction."""
         con = self._con
         # usable(), without a call: all that is done with a lease comes by here.
@@ -181,7 +180,7 @@ class Lease:
         self.is_untouched = False
         self._busy = True
         try:
-            return function(*args, **kwargs)
+            return function(*args)
         except BaseException as error:
             self._failed(con, error)
             raise
@@ -190,14 +189,13 @@ class Lease:
             if self._gone is not None:
                 self.release()
 
-    def statement(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def statement(self, function: Callable[..., Any], *args: Any) -> Any:
         """`call` for what runs SQL: what was put off until the first statement comes first."""
         if not self._is_ready:
             self._prepare()
         if not self._session.readonly:  # there, each statement is a transaction of its own
             self._dirty = True
-        self._statements += 1
-        return self.call(function, *args, **kwargs)
+        return self.call(function, *args)
 
     def execute_on(
         self,
@@ -216,7 +214,14 @@ class Lease:
             args = ()  # "no parameters" for every driver
         if driver.translate and (args or kwargs):
             operation = driver.translate(operation)
-        result = self.statement(function, operation, *args, **kwargs)
+        if kwargs:
+            function = functools.partial(function, **kwargs)
+        # statement(), without a call
+        if not self._is_ready:
+            self._prepare()
+        if not self._session.readonly:
+            self._dirty = True
+        result = self.call(function, operation, *args)
         if driver.is_streaming and driver.is_streaming(cursor.driver_cursor):
             self.usable().streams.append(cursor)
         return cursor if result is cursor.driver_cursor else result
@@ -232,12 +237,17 @@ class Lease:
 
     def close_cursor(self, cursor: OpenCursor) -> None:
         """Close a driver's cursor, where the lease is not over, and forget it."""
-        if self.is_over:
+        con = self._con
+        if con is None or self._error is not None or con.is_disowned:  # is_over, without a call
             return
-        self.call(cursor.driver_cursor.close)
-        self.has_read(cursor)
-        if self.cursors:
-            self.cursors.pop(id(cursor), None)
+        driver = self.driver
+        if self._busy or driver.has_to_close_cursors or driver.has_unread_rows(con.raw):
+            self.call(cursor.driver_cursor.close)
+            self.has_read(cursor)
+            if self.cursors:
+                self.cursors.pop(id(cursor), None)
+        else:  # nothing is left to be said to the server
+            cursor.driver_cursor.close()
 
     def _prepare(self) -> None:
         con = self.usable()
@@ -246,7 +256,8 @@ class Lease:
         begins = self._isolation is not None and not self._dirty
         if con.session is not self._session or self._pending or begins:
             self.call(self._catch_up, con)
-        self._is_ready = not con.pings_on_query
+        con.count_statement()
+        self._is_ready = not con.minds_statements
 
     def _catch_up(self, con: PooledConnection) -> None:
         if con.session != self._session:
@@ -391,7 +402,8 @@ class Lease:
             )
         if not self._dirty and self._error is None:
             return
-        self.usable()
+        if self._error is not None or self._busy or con.is_disowned:  # usable(), without a call
+            raise self._refusal(con)
         driver = self.driver
         if driver.tells_transactions and not self._has_transaction(con):
             self._clean(con)
@@ -485,7 +497,6 @@ class Lease:
             return
         discard: str | None = "it was interrupted while being given back"
         try:
-            con._usage += self._statements
             # After COMMIT there is most often nothing to do.
             roll_back = self._dirty or is_shared
             if roll_back or self._discard is not None or self.cursors or self._session.readonly:

@@ -317,8 +317,7 @@ class Pool(Engine):
     def drain(self) -> None:
         """Replace every connection: the idle ones now, those in use when they come back."""
         with self._lock:
-            self._generation += 1
-            idle = self._take_out(self._idle)
+            idle = self._retire_all()
         self._close_all(idle)
 
     def resize(self, mincached: int, maxcached: int, maxconnections: int) -> None:
@@ -350,11 +349,10 @@ class Pool(Engine):
         """
         with self._lock:
             self._closed = True
-            self._generation += 1  # nothing that is out comes in again
             for waiter in self._waiters:
                 waiter.settle(None, self._closed_error())
             self._waiters.clear()
-            idle = self._take_out(self._idle)
+            idle = self._retire_all()
             self._share_freed.notify_all()
         self._closing.set()
         self._close_all(idle)

@@ -51,9 +51,9 @@ class Scope:
 
     _held: Held | None  # None once it was entered
     _lease: LeaseConnection | None
-    _outer: Scope | None
-    _savepoint: Savepoint | None
-    _outer_session: Session | None  # set where it joined another one
+    _outer: Scope | None  # set once it was entered
+    _outer_session: Session | None  # None where it did not join another one
+    _savepoint: Savepoint | None  # set where it did
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Scope:
         self._isolation_level = isolation_level
         self._with_savepoint = savepoint
         self._independent = independent
-        self._lease = self._outer = self._savepoint = self._outer_session = None
+        self._lease = self._outer_session = None
 
     def __enter__(self) -> LeaseConnection:
         held, self._held = self._held, None
@@ -177,6 +177,7 @@ class Scope:
                 "set it on the outermost block, or use independent=True"
             )
         self._outer_session = lease.session
+        self._savepoint = None
         if self._statement_timeout is not None:
             lease.set_session(lease.session._replace(statement_timeout=self._statement_timeout))
         # In a readonly scope each statement is on its own, and there is nothing to roll back.

@@ -107,6 +107,18 @@ def test_t1_a_block_is_entered_once(any_stage: Stage) -> None:
         scope.__enter__()
 
 
+def test_t1_a_cursor_that_can_not_be_made_costs_nothing(any_stage: Stage) -> None:
+    """Of a cursor the server learns nothing: wrong arguments are the caller's to correct, and the
+    transaction goes on.
+    """
+    with any_stage.db.connection_context() as connection:
+        add(connection, 1, -10)
+        with pytest.raises(TypeError):
+            connection.cursor(no_such_option=True)
+        add(connection, 2, 10)
+    assert any_stage.committed() == MOVED
+
+
 # -- T2: the caller's exception -------------------------------------------------------------------
 
 
