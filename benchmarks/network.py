@@ -78,8 +78,7 @@ class Relay:
         self._poll.register(end, select.EPOLLIN)
         self._poll.register(self._listener, select.EPOLLIN)
         while True:
-            self._rest()
-            came, now = self._poll.poll(0), monotonic()
+            came, now = self._wait(), monotonic()
             for descriptor, _ in came:
                 if descriptor == end:
                     return
@@ -89,13 +88,16 @@ class Relay:
                     self._take(*self._sides[descriptor], now + self._delay)
             self._pass_on(now)
 
-    def _rest(self) -> None:
-        """Wait for something to come or to be due."""
+    def _wait(self) -> list[tuple[int, int]]:
+        """Wait for something to come or to be due; what has come."""
         seconds = self._under_way[0][0] - monotonic() if self._under_way else None
         if seconds is None or seconds > 0:
             # An epoll is itself something to wait for: its own timeout is in whole milliseconds,
             # that of select(2) in microseconds.
-            select.select([self._poll], [], [], seconds)
+            readable, _, _ = select.select([self._poll], [], [], seconds)
+            if not readable:
+                return []
+        return self._poll.poll(0)
 
     def _admit(self) -> None:
         client, _ = self._listener.accept()
