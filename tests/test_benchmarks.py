@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,7 +14,7 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, main, make_report
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn, percentile
-from benchmarks.network import slow_network
+from benchmarks.network import running_on, slow_network, two_cpus
 from benchmarks.report import render, table
 from tests.support.sockets import LOOPBACK
 
@@ -142,6 +145,20 @@ def test_the_slow_network_is_slow_and_loses_nothing() -> None:
 
     assert b"".join(answers) == text
     assert not server.is_alive()
+
+
+def test_client_and_relay_do_not_share_a_cpu_where_there_are_two() -> None:
+    """What is started on a CPU stays there, and who started it is as free as before afterwards."""
+    before = os.sched_getaffinity(0)
+    mine, other = two_cpus()
+
+    with running_on(other):
+        command = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+        answer = subprocess.run(command, capture_output=True, check=True, text=True)
+
+    assert {int(cpu) for cpu in answer.stdout.split()} == other
+    assert os.sched_getaffinity(0) == before
+    assert mine != other or len(before) == 1
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
