@@ -169,7 +169,7 @@ class Lease:
             state = "aborted"
         return f"<Lease of a {self.driver.name} connection, {state}>"
 
-    # Every call of the driver goes through one of these two
+    # Every call of the driver that may wait for the server goes through one of these two
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the driver; note what an error of it means for the transaction."""

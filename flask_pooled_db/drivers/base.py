@@ -206,7 +206,8 @@ class Driver:
         """Read the rows that are left, when all cursors have been closed."""
 
     has_to_close_cursors: ClassVar[bool] = True
-    """Whether a cursor that is left open may do harm to the connection's next user."""
+    """Whether a cursor that is left open may do harm to the connection's next user. Where it does
+    not, closing one waits for the server only if the connection has unread rows."""
 
     is_streaming: Callable[[Any], bool] | None = None
     """Whether a cursor reads its rows from the server only as they are fetched, where that can't be
