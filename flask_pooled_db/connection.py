@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
 import math
-import select
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dbutils.steady_db import SteadyDBConnection
 
@@ -36,20 +34,25 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
     __slots__ = (
         "_closed",
         "_connect_timeout",
+        "_fresh",
+        "_resets",
         "_transaction",
         "_usage",
         "driver",
         "expires_at",
         "good_for",
         "good_until",
-        "hung_up",
+        "identity",
         "idle_since",
         "is_disowned",
         "is_doubted",
+        "is_limited",
         "leak_reported",
         "lease_class",
         "lent_at",
+        "look",
         "minds_statements",
+        "needs_interrupting",
         "opened_at",
         "pings_on_checkout",
         "pings_on_cursor",
@@ -58,6 +61,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         "session",
         "shares",
         "streams",
+        "where",
     )
 
     _closed: bool
@@ -65,7 +69,6 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
 
     def __init__(self, driver: Driver, config: PoolConfig) -> None:
         self.driver = driver
-        self.session = Session()
         self.opened_at = time.monotonic()
         self.idle_since = self.lent_at = self.opened_at
         self.leak_reported = 0.0  # the lent_at of the lease that was last reported
@@ -77,6 +80,10 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.good_until = 0.0
         self.is_disowned = False  # it is another process's
         self._connect_timeout = config.connect_timeout
+        self._resets = config.reset == "session"
+        self._fresh: Any = None  # what the driver has to know to reset the session
+        self.where: Mapping[str, Any] = {}  # the arguments that name its server
+        self.identity: Any = None  # the server's, where statements are interrupted
         super().__init__(
             driver,
             maxusage=config.maxusage,
@@ -91,12 +98,19 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         self.pings_on_checkout = bool(self._ping & PING_FETCHED)
         self.pings_on_cursor = bool(self._ping & PING_CURSOR)
         self.pings_on_query = bool(self._ping & PING_QUERY)
-        # Whether something is to be seen to at each statement, and not at the first alone.
-        self.minds_statements = self.pings_on_query or bool(self._maxusage)
-        self.hung_up = _look_at(driver.fileno(self.raw))
-        """Whether the server's side has ended, or said something nobody asked for (not 0): a look
-        at the socket, without a round trip; 0 where there is no socket to look at."""
+        self.needs_interrupting = driver.needs_interrupting(self.raw)
+        self.enter_session(Session())
+        self.look = driver.look(self.raw)
+        """Look at the socket without a round trip. Returns a positive number if the connection has
+        ended, a negative one if only a ping can tell, else 0."""
         _connections.add(self)
+
+    def enter_session(self, session: Session) -> None:
+        """Take note of the state that the session is in now."""
+        self.session = session
+        self.is_limited = self.needs_interrupting and session.statement_timeout > 0
+        # Whether something is to be seen to at each statement, and not at the first alone.
+        self.minds_statements = self.pings_on_query or self._maxusage > 0 or self.is_limited
 
     def _create(self) -> Any:
         """Connect to the first server that will do."""
@@ -116,11 +130,14 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
 
     def _connect_to(self, where: Mapping[str, Any]) -> Any:
         self.opened_at = time.monotonic()
+        self.where = where
         raw = self.driver.connect(where)
         left = self._connect_timeout - (time.monotonic() - self.opened_at)
         try:
             with self.bounded(max(left, 0.0), raw):
                 self.driver.set_up(raw)
+                if self._resets:
+                    self._fresh = self.driver.fresh_session(raw)
                 self._set_up(raw)
         except BaseException:
             self.driver.abandon(raw)
@@ -154,7 +171,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
                         self._con.rollback()  # a check by SQL opens a transaction
             except Exception:  # noqa: BLE001  whatever it is, a ping that fails means dead
                 return False
-        return alive and not self.hung_up()  # cut as the answer came
+        return alive and self.look() <= 0  # else it was cut as the answer came
 
     def count_statement(self) -> None:
         """With as many statements as `maxusage` allows, the connection has served its time."""
@@ -174,9 +191,9 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         False where the driver has no way to do so.
         """
         with self.bounded(self._connect_timeout):
-            if not self.driver.reset_session(self._con):
+            if not self.driver.reset_session(self._con, self._fresh):
                 return False
-            self.session = Session()
+            self.enter_session(Session())
             self._set_up(self._con)
         return True
 
@@ -242,23 +259,3 @@ def disown_connections() -> None:
 
 def _never_fatal(error: BaseException) -> bool:
     return False
-
-
-class _PollFD(ctypes.Structure):
-    _fields_: ClassVar = [  # struct pollfd of poll(2)
-        ("fd", ctypes.c_int),
-        ("events", ctypes.c_short),
-        ("revents", ctypes.c_short),
-    ]
-
-
-def _look_at(fileno: int | None) -> Callable[[], int]:
-    """A function that tells whether the descriptor has anything to say, without waiting for it.
-
-    It keeps the GIL, as `select.poll` does not: that would wake up another thread and line up
-    behind it, for an answer that the kernel has at hand. Nor does gevent know of it.
-    """
-    if fileno is None or not hasattr(select, "poll"):
-        return int  # called, it is 0
-    asked = _PollFD(fileno, select.POLLIN | select.POLLPRI)
-    return functools.partial(ctypes.pythonapi.poll, ctypes.byref(asked), 1, 0)

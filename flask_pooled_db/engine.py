@@ -7,7 +7,7 @@ what is to be opened or closed then is done outside of it. A connection keeps it
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import math
 import random
@@ -24,8 +24,10 @@ from flask_pooled_db.connection import PooledConnection
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
+from flask_pooled_db.interrupter import Interrupter
 from flask_pooled_db.servers import backoff
 from flask_pooled_db.stats import Counters, PoolStats
+from flask_pooled_db.threads import workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -47,6 +49,10 @@ in them, and without a ping a caller with no time would never get a connection t
 _SILENCE = 1.0
 """Seconds without an answer to a ping that condemn the other idle connections too. A caller with
 less time than that gives up without a verdict on them."""
+
+_HANG_GRACE = 1.0
+"""Seconds after its time limit that a connect has to come back in. One that does not hangs in its
+driver, out of our reach: its place is freed, and another one is tried."""
 
 
 class Waiter:
@@ -73,6 +79,17 @@ class Waiter:
         self._settled.acquire(timeout=max(seconds, 0.0))
 
 
+class Attempt:
+    """A connect under way; the pool's lock guards it."""
+
+    __slots__ = ("generation", "is_late", "thread")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation  # what is drained meanwhile is not to be used
+        self.thread = threading.current_thread()
+        self.is_late = False  # it hangs, and holds no place any more
+
+
 class Engine(PooledDB):  # type: ignore[misc]
     """Connections and who gets them: what of DBUtils' `PooledDB` knows nothing of leases."""
 
@@ -97,6 +114,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         self.usual_session = Session(False, config.statement_timeout)
         self._reading_session = Session(True, config.statement_timeout)
         self.is_replica = False
+        self.interrupter = Interrupter(driver, config.connect_timeout)
         self._set_limits()
         self._start_engine()
 
@@ -113,6 +131,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         self._waiters: deque[Waiter] = deque()
         self._open = 0  # places taken: in use, idle, being opened, being closed
         self._opening = 0
+        self._late = 0  # connects that hang: they hold no place, and count among those at once
         self._closed = False
         self._generation = 0  # what was being opened in an older one is not used
         self._counters = Counters()
@@ -147,7 +166,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         if con is not None:
             con.lent_at = now
             # The quick part of _is_fit, for the many checkouts that need no more.
-            if now < con.good_until and not con.hung_up():
+            if now < con.good_until and not con.look():
                 return con
         return self._acquire_slowly(con, now, timeout, session)
 
@@ -246,9 +265,10 @@ class Engine(PooledDB):  # type: ignore[misc]
     def _is_fit(self, con: PooledConnection, now: float, deadline: float | None = None) -> bool:
         """Whether a connection that is going out is alive."""
         con.lent_at = now
-        if con.hung_up():
+        seen = con.look()
+        if seen > 0:
             return False
-        if now < con.good_until:
+        if not seen and now < con.good_until:
             return True
         seconds = self.config.connect_timeout
         if deadline is not None:
@@ -398,8 +418,8 @@ class Engine(PooledDB):  # type: ignore[misc]
             missing = max(missing, 1)
         wanted = max(len(self._waiters), missing) - self._opening
         free = self._maxconnections - self._open if self._maxconnections else wanted
-        at_once = (1 if self._connect_failures else MAX_OPENING) - self._opening
-        openers = max(0, min(wanted, free, at_once))
+        most = min(1 if self._connect_failures else MAX_OPENING, MAX_OPENING - self._late)
+        openers = max(0, min(wanted, free, most - self._opening))
         self._open += openers
         self._opening += openers
         return openers
@@ -408,7 +428,8 @@ class Engine(PooledDB):  # type: ignore[misc]
 
     def steady_connection(self) -> PooledConnection:
         """A new connection outside the pool, as in DBUtils."""
-        return PooledConnection(self.driver, self.config)
+        with workers.connecting():
+            return PooledConnection(self.driver, self.config)
 
     def _start_openers(self, count: int) -> None:
         # Not by the caller: starting a thread waits for it, and a caller may be interrupted there.
@@ -424,13 +445,10 @@ class Engine(PooledDB):  # type: ignore[misc]
             raise
 
     def _start_opener(self) -> None:
-        opener = threading.Thread(
-            target=self._open_connections, name="flask-pooled-db opener", daemon=True
-        )
         try:
-            opener.start()
+            workers.start("opener", self._open_connections)
         except RuntimeError as error:  # no more threads to be had
-            if self._connect_failed(error, lasts=False):
+            if self._connect_failed(error, Attempt(self._generation)):
                 housekeeper.call_at(self._next_connect, self._start_opener)
 
     def _open_connections(self) -> None:
@@ -438,24 +456,36 @@ class Engine(PooledDB):  # type: ignore[misc]
         go_on = True
         while go_on and self._await_turn():
             # Up to where others can see the connection, so that a fork finds it there or nowhere.
-            with self.driver.fork_guard or contextlib.nullcontext():
+            with workers.connecting():
                 go_on = self._open_one()
 
     def _open_one(self) -> bool:
         """Try to connect; whether this opener is to go on."""
-        generation = self._generation  # what is drained meanwhile is not to be used
+        attempt = Attempt(self._generation)
+        seconds = self.config.connect_timeout * len(self.driver.servers) + _HANG_GRACE
+        give_up = functools.partial(self._give_up_on, attempt)
         try:
-            con = self.steady_connection()
+            with housekeeper.bounded(seconds, give_up):
+                con = PooledConnection(self.driver, self.config)
         except BaseException as error:  # noqa: BLE001  it goes to those who wait
-            return self._connect_failed(error, lasts=not self.driver.is_transient(error))
-        return self._connected(con, generation)
+            lasts = not self.driver.is_transient(error)
+            return self._connect_failed(error, attempt, lasts=lasts)
+        return self._connected(con, attempt)
+
+    def _give_up_on(self, attempt: Attempt) -> None:
+        """Free the place of a connect that hangs, and try another one."""
+        workers.give_up_on(attempt.thread)
+        error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
+        if self._connect_failed(error, attempt, hangs=True):
+            self._start_openers(1)
 
     def _await_turn(self) -> bool:
         """Wait until a connect may be tried; False where nobody wants it any more."""
         while True:
             with self._lock:
                 seconds = self._next_connect - monotonic()
-                wanted = not self._closed and (seconds <= 0 or bool(self._waiters))
+                needless = seconds > 0 or workers.is_forking
+                wanted = not self._closed and (not needless or bool(self._waiters))
                 if self._maxconnections and self._open > self._maxconnections:
                     wanted = False  # the pool was made smaller meanwhile
                 if not wanted:
@@ -464,17 +494,26 @@ class Engine(PooledDB):  # type: ignore[misc]
                     return False
             if seconds <= 0:
                 return True
-            self._closing.wait(seconds)
+            with workers.resting():
+                self._closing.wait(seconds)
 
-    def _connected(self, con: PooledConnection, generation: int) -> bool:
+    def _finish(self, attempt: Attempt) -> None:
+        """[locked] Take note that a connect has come back."""
+        if attempt.is_late:
+            self._late -= 1
+            self._open += 1  # for as long as it takes to see whether it is of use
+        else:
+            self._opening -= 1
+
+    def _connected(self, con: PooledConnection, attempt: Attempt) -> bool:
         self._prepare(con)
         with self._lock:
-            self._opening -= 1
+            self._finish(attempt)
             self._counters.connects += 1
             recovered, self._connect_failures = self._connect_failures, 0
             self._last_connect_error = None
             self._is_hopeless = False
-            keep = generation == self._generation and self._has_room()
+            keep = attempt.generation == self._generation and self._has_room()
             if keep:
                 self._idle.append(con)
             openers = self._assign()
@@ -505,9 +544,16 @@ class Engine(PooledDB):  # type: ignore[misc]
             con.good_for = config.ping_after
         con.good_until = monotonic() + max(con.good_for, _FRESH)
 
-    def _connect_failed(self, error: BaseException, *, lasts: bool) -> bool:
+    def _connect_failed(
+        self, error: BaseException, attempt: Attempt, *, lasts: bool = False, hangs: bool = False
+    ) -> bool:
         with self._lock:
-            self._opening -= 1
+            if hangs:
+                attempt.is_late = True
+                self._late += 1
+                self._opening -= 1
+            else:
+                self._finish(attempt)
             self._counters.connect_errors += 1
             self._last_connect_error = error
             first = self._connect_failures == 0

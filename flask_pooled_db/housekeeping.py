@@ -5,14 +5,16 @@ A job must be short and must not wait: the next one may be the deadline of someb
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from flask_pooled_db.threads import is_gone, wait_until
 
 THREAD_NAME = "flask-pooled-db housekeeping"
 
@@ -56,6 +58,7 @@ class Housekeeper:
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
         self._running: set[Job] = set()
+        self._pauses = 0
         self._ran = threading.Condition(self._changed_lock)
 
     after_fork = _reset
@@ -66,20 +69,24 @@ class Housekeeper:
         job = Job(when, function)
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._numbers), job))
-            thread = None
-            if self._thread is None:
-                self._thread = thread = threading.Thread(
-                    target=self._run, name=THREAD_NAME, daemon=True
-                )
-            elif when < self._wakes_at:
+            thread = self._new_thread() if self._thread is None else None
+            if when < self._wakes_at:
                 self._changed.notify()
-        # Without the lock: a start waits for the thread. Where gevent patched the process after
-        # the lock was made (a worker forked with --preload), whoever waits must not hold it.
-        if thread is not None:
-            self._start(thread)
+        self._start(thread)
         return job
 
-    def _start(self, thread: threading.Thread) -> None:
+    def _new_thread(self) -> threading.Thread | None:
+        """Make the thread, to be started without the lock. None during a pause."""
+        if self._pauses:
+            return None
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        return self._thread
+
+    def _start(self, thread: threading.Thread | None) -> None:
+        # Without the lock: a start waits for the thread. Where gevent patched the process after
+        # the lock was made (a worker forked with --preload), whoever waits must not hold it.
+        if thread is None:
+            return
         try:
             thread.start()
         except RuntimeError:  # no more threads to be had: the next job asks again
@@ -120,6 +127,29 @@ class Housekeeper:
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join()
 
+    def pause(self, seconds: float) -> bool:
+        """End the thread and keep its jobs, until `resume`. Waits so many seconds at most; returns
+        whether there is a pause.
+        """
+        if not self._changed_lock.acquire(timeout=seconds):
+            return False
+        try:
+            self._pauses += 1
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
+        finally:
+            self._changed_lock.release()
+        if thread is not None and thread is not threading.current_thread():
+            wait_until(functools.partial(is_gone, thread), seconds)
+        return True
+
+    def resume(self) -> None:
+        """Go on with the jobs after a pause."""
+        with self._changed:
+            self._pauses -= 1
+            thread = self._new_thread() if self._heap and self._thread is None else None
+        self._start(thread)
+
     def _run(self) -> None:
         try:
             while (job := self._next()) is not None:
@@ -154,6 +184,3 @@ class Housekeeper:
 
 
 housekeeper = Housekeeper()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=housekeeper.after_fork)

@@ -20,11 +20,15 @@ from flask_pooled_db.errors import (
     TransactionAborted,
     UsageError,
 )
+from flask_pooled_db.interrupter import Interrupter
 
 logger = logging.getLogger("flask_pooled_db")
 
 
 _CURSORS_PER_SWEEP = 256  # how often those that are garbage are forgotten
+
+
+_COMES_LATE = "a statement of it was interrupted, and the interruption may come late"
 
 
 class LeasingPool(Protocol):
@@ -44,6 +48,9 @@ class LeasingPool(Protocol):
     def note_leak(self) -> None: ...
 
     def doubt(self) -> None: ...
+
+    @property
+    def interrupter(self) -> Interrupter: ...
 
 
 class OpenCursor(Protocol):
@@ -192,7 +199,7 @@ class Lease:
     def statement(self, function: Callable[..., Any], *args: Any) -> Any:
         """`call` for what runs SQL: what was put off until the first statement comes first."""
         if not self._is_ready:
-            self._prepare()
+            function = self._prepare(function)
         if not self._session.readonly:  # there, each statement is a transaction of its own
             self._dirty = True
         return self.call(function, *args)
@@ -218,7 +225,7 @@ class Lease:
             function = functools.partial(function, **kwargs)
         # statement(), without a call
         if not self._is_ready:
-            self._prepare()
+            function = self._prepare(function)
         if not self._session.readonly:
             self._dirty = True
         result = self.call(function, operation, *args)
@@ -249,7 +256,8 @@ class Lease:
         else:  # nothing is left to be said to the server
             cursor.driver_cursor.close()
 
-    def _prepare(self) -> None:
+    def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Do what comes before a statement. Returns what to call for it."""
         con = self.usable()
         if con.pings_on_query:
             self.check_by_ping(con)
@@ -258,11 +266,36 @@ class Lease:
             self.call(self._catch_up, con)
         con.count_statement()
         self._is_ready = not con.minds_statements
+        return functools.partial(self._limited, con, function) if con.is_limited else function
+
+    def _limited(self, con: PooledConnection, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver in the time that a statement may take; what takes longer fails."""
+        driver = self.driver
+        limit = self._pool.interrupter.limit(con, self._session.statement_timeout)
+        try:
+            with limit:
+                result = function(*args)
+        except driver.Error as error:
+            if driver.is_interruption(error):
+                told = driver.time_is_up(limit.seconds, error)
+                if told is not error:
+                    raise told from error
+            elif limit.was_interrupted:
+                self._discard_later(_COMES_LATE)
+            raise
+        if not limit.was_exceeded:
+            return result
+        if limit.was_interrupted:
+            self._discard_later(_COMES_LATE)
+        raise driver.time_is_up(limit.seconds)
 
     def _catch_up(self, con: PooledConnection) -> None:
         if con.session != self._session:
             self.driver.apply_session(con.raw, con.session, self._session)
-        con.session = self._session
+        if con.session is not self._session:
+            con.enter_session(self._session)
+        if con.is_limited and con.identity is None:
+            con.identity = self.driver.identity(con.raw)
         if self._isolation is not None and not self._dirty:
             self._dirty = True
             self.driver.execute(con.raw, self._isolation)
@@ -410,7 +443,7 @@ class Lease:
             return
         if con.streams or driver.has_unread_rows(con.raw):
             self._finish_reading(con)
-        if con.hung_up():
+        if con.look() > 0:
             self._discard_later("the server had closed it")
             self._failure = Failure.LOST
             self._error = TransactionAborted(

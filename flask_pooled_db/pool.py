@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import warnings
@@ -19,8 +20,9 @@ from flask_pooled_db.errors import ConnectFailed, PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
 from flask_pooled_db.lease import Held
 from flask_pooled_db.ownership import current_owner
-from flask_pooled_db.process import pools
+from flask_pooled_db.process import Estate, estates, pools
 from flask_pooled_db.stats import PoolStats
+from flask_pooled_db.threads import workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -43,7 +45,7 @@ class Pool(Engine):
         if config.maxshared and not self._maxshared:
             warnings.warn(
                 f"POOLED_DB_MAXSHARED has no effect: the connections of {driver.name} can't be "
-                f"shared between threads (its threadsafety is {driver.threadsafety})",
+                f"shared between threads ({driver.why_not_shared})",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -120,7 +122,7 @@ class Pool(Engine):
                 con = self._wait_for_share(started, deadline)
             if con is None:
                 return self._new_share(deadline)
-            if not con.hung_up():
+            if con.look() <= 0:
                 return con
             if self.release_share(con, is_fit=False):
                 self._discard(con)
@@ -224,9 +226,9 @@ class Pool(Engine):
         with self._lock:
             first, self._is_tended = not self._is_tended, True
         if first:
-            self._schedule_sweep()
+            self._schedule_sweep(Estate(self, self.driver, self._idle, self._in_use))
 
-    def _schedule_sweep(self) -> None:
+    def _schedule_sweep(self, estate: Estate) -> None:
         config = self.config
         times = (config.idle_timeout, config.max_lifetime, config.leak_threshold)
         shortest = min((seconds / 4 for seconds in times if seconds), default=1.0)
@@ -235,12 +237,16 @@ class Pool(Engine):
 
         def sweep() -> None:
             pool = reference()
+            if pool is None:
+                workers.start("closer", estate.settle)
             # A closed one as well, until all has come back: a lease may be lost after the end.
-            if pool is not None and (pool._open or not pool._closed):
+            elif pool._open or not pool._closed:
                 try:
                     pool.sweep()
                 finally:
-                    pool._schedule_sweep()
+                    pool._schedule_sweep(estate)
+            else:
+                estates.discard(estate)
 
         housekeeper.call_later(interval, sweep)
 
@@ -263,12 +269,7 @@ class Pool(Engine):
                 self.config.leak_threshold,
             )
         if expired or self._orphans:
-            threading.Thread(
-                target=self._close_expired,
-                args=(expired,),
-                name="flask-pooled-db closer",
-                daemon=True,
-            ).start()
+            workers.start("closer", functools.partial(self._close_expired, expired))
         self._start_openers(openers)
 
     def _close_expired(self, cons: list[PooledConnection]) -> None:
@@ -370,6 +371,7 @@ class Pool(Engine):
         self._start_leasing()
         self._closed = closed
         self.driver.after_fork()
+        self.interrupter.after_fork()
 
     def __del__(self) -> None:
         """Nothing: `close()` closes; the drivers' own objects free their sockets."""

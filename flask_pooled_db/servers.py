@@ -43,6 +43,9 @@ class Servers:
         self._at_random = at_random
         self._lock = threading.Lock()  # guards what is known of each server
 
+    def __len__(self) -> int:
+        return len(self._servers)
+
     def candidates(self) -> list[Server]:
         """Those to try, the best first. Never none."""
         servers = list(self._servers)

@@ -22,7 +22,7 @@ from flask_pooled_db import TransactionAborted, UsageError, db_connection_contex
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, Failure, make_driver, mariadbconnector
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
-from flask_pooled_db.drivers.pymysql import connection_class
+from flask_pooled_db.drivers.pymysql import TLSContexts, connection_class
 from tests.support.apps import pooled_app
 from tests.support.pools import call, wait_until
 from tests.support.server import APP_USER, SCHEMES, MariaDBServer
@@ -537,7 +537,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def test_p11_tls_means_what_it_means_in_pymysql(name: str, certificates: Certificates) -> None:
     """A context that is shared is the one PyMySQL would have built, however TLS was asked for."""
     arguments = TLS_ARGUMENTS[name](certificates)
-    ours = connection_class(pymysql)
+    ours = connection_class(pymysql, TLSContexts())
     made = [ours(defer_connect=True, **arguments) for _ in range(2)]
     expected = tls_of(pymysql.Connection(defer_connect=True, **arguments))
     assert [tls_of(connection) for connection in made] == [expected, expected]
@@ -547,12 +547,12 @@ def test_p11_tls_means_what_it_means_in_pymysql(name: str, certificates: Certifi
 def test_p11_a_context_of_the_application_s_own_is_taken_as_it_is() -> None:
     """An `ssl.SSLContext` is used, not copied."""
     own = ssl.create_default_context()
-    assert connection_class(pymysql)(defer_connect=True, ssl=own).ctx is own
+    assert connection_class(pymysql, TLSContexts())(defer_connect=True, ssl=own).ctx is own
 
 
 def test_p11_other_arguments_have_another_context(certificates: Certificates) -> None:
     """Contexts are shared between connections with the same TLS arguments alone."""
-    ours = connection_class(pymysql)
+    ours = connection_class(pymysql, TLSContexts())
     checked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=True)
     unchecked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=False)
     assert checked.ctx is not unchecked.ctx

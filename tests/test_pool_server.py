@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
 from flask_pooled_db.drivers import Session
@@ -301,6 +302,88 @@ def test_p9_nothing_of_a_session_reaches_the_next_lease(reset_pool: Pool, what: 
     with reset_pool.connection() as conn:
         assert value(conn, look) == fresh
         assert connection_id(conn) == number  # reset, and not replaced
+
+
+# Those that tell of the moment, or of the connection itself.
+MOMENTARY = {"timestamp", "rand_seed1", "rand_seed2", "pseudo_thread_id"}
+
+SERVERS = {
+    "as it comes": [],
+    "of another character set": ["--character-set-server=latin1", "--collation-server=latin1_bin"],
+    "that decides the character set": [
+        "--skip-character-set-client-handshake",
+        "--character-set-server=utf8mb4",
+        "--collation-server=utf8mb4_unicode_ci",
+    ],
+    "of another mode": ["--sql-mode=ANSI_QUOTES", "--autocommit=0", "--wait-timeout=777"],
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def any_server(request: pytest.FixtureRequest) -> Iterator[MariaDBServer]:
+    """A server whose own settings differ from what drivers ask for."""
+    with MariaDBServer(SERVERS[request.param]) as server:
+        yield server
+
+
+def session_variables(conn: Any) -> dict[str, str]:
+    with conn.cursor() as cursor:
+        cursor.execute("SHOW SESSION VARIABLES")
+        return {name: value for name, value in cursor.fetchall() if name not in MOMENTARY}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"charset": "latin1"},
+        {"collation": "utf8mb4_bin"},
+        {"init_command": "SET SESSION wait_timeout = 77"},
+        {"sql_mode": "ANSI"},
+    ],
+    ids=["plain", "charset", "collation", "init_command", "sql_mode"],
+)
+def test_p9_a_session_that_was_reset_is_as_a_fresh_one(
+    any_server: MariaDBServer, mariadb_driver: str, arguments: dict[str, Any]
+) -> None:
+    """Every variable of it, whatever the server and the driver make of what they were told."""
+    if mariadb_driver == "mariadbconnector":
+        # It knows no other character set, and takes no collation nor mode to connect with.
+        arguments = {k: v for k, v in arguments.items() if k == "init_command"}
+    url = any_server.url(mariadb_driver, any_server.create_database(), **arguments)
+    with open_pool(url=url, reset="session", maxconnections=1) as pool:
+        with pool.connection() as conn:
+            number, fresh = connection_id(conn), session_variables(conn)
+            run(conn, "SET NAMES utf8mb4 COLLATE utf8mb4_german2_ci")
+            run(conn, "SET sql_mode = 'NO_ZERO_DATE', time_zone = '+03:00', autocommit = 0")
+            run(conn, "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            run(conn, "SET max_statement_time = 7, innodb_lock_wait_timeout = 7")
+            run(conn, "USE information_schema")
+            changed = {
+                name for name, value in session_variables(conn).items() if fresh[name] != value
+            }
+            assert len(changed) > 5
+        with pool.connection() as conn:
+            assert connection_id(conn) == number
+            assert session_variables(conn) == fresh
+
+
+def test_p9_what_a_creator_of_one_s_own_did_is_not_lost(
+    mariadb: MariaDBServer, database: str
+) -> None:
+    """Nobody else can do it again: its connections are replaced."""
+
+    def connect() -> Any:
+        raw = pymysql.connect(**mariadb.connect_args(database), ssl_disabled=True)
+        raw.query("SET time_zone = '+03:00'")
+        return raw
+
+    connect.dbapi = pymysql  # type: ignore[attr-defined]
+    with open_pool(creator=connect, reset="session") as pool:
+        for _ in range(2):
+            with pool.connection() as conn:
+                assert value(conn, "SELECT @@time_zone") == "+03:00"
+        assert pool.stats().discarded > 0
 
 
 def test_p9_a_lease_that_did_nothing_has_nothing_to_reset(

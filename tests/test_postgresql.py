@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import psycopg
@@ -16,6 +17,7 @@ from flask_pooled_db import (
     get_db_connection,
 )
 from tests.support.apps import pooled_app
+from tests.support.pools import wait_until
 from tests.support.postgres import postgres
 from tests.support.sockets import free_port
 
@@ -158,3 +160,50 @@ def test_run_transaction_starts_over_after_a_serialization_failure(
 
     db.run_transaction(work)
     assert rows() == [1, 3]
+
+
+def test_statement_timeout_cancels_a_statement(app: tuple[Flask, PooledDB]) -> None:
+    """Of any kind; the transaction is rolled back, and the connection serves the next lease."""
+
+    def overrun(sql: str) -> None:
+        with db_connection_context(statement_timeout=0.1) as conn:
+            insert(conn, 1)
+            conn.cursor().execute(sql)
+
+    for sql in ("SELECT pg_sleep(20)", "INSERT INTO t SELECT 2 FROM pg_sleep(20)"):
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            overrun(sql)
+        assert rows() == []
+    assert app[1].stats().discarded == 0
+
+
+def test_t4_a_cancelled_statement_that_was_swallowed_commits_nothing(
+    app: tuple[Flask, PooledDB],
+) -> None:
+    """PostgreSQL would turn the COMMIT into a ROLLBACK without a word."""
+
+    def swallow() -> None:
+        with db_connection_context(statement_timeout=0.1) as conn:
+            insert(conn, 1)
+            with contextlib.suppress(psycopg.Error):
+                conn.cursor().execute("SELECT pg_sleep(20)")
+
+    with pytest.raises(TransactionAborted):
+        swallow()
+    assert rows() == []
+
+
+def test_p4_what_a_server_may_say_at_any_time_costs_no_connection(
+    app: tuple[Flask, PooledDB], url: str
+) -> None:
+    """A notification that nobody reads is no end of the connection."""
+    with db_connection_context() as conn:
+        conn.cursor().execute("SELECT 1")
+    (idle,) = app[1].pool()._idle
+    idle.raw.execute("LISTEN news")
+    idle.raw.commit()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
+        other.execute("NOTIFY news")
+    wait_until(lambda: idle.look() != 0)
+    assert rows() == []
+    assert app[1].stats().discarded == 0

@@ -220,7 +220,7 @@ def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
         first.kill()
         idle = db.pool()._idle
         eventually(
-            lambda: sum(con.hung_up() for con in idle) == ports.count(first.port),
+            lambda: sum(con.look() > 0 for con in idle) == ports.count(first.port),
             "the end",
         )
         assert [port_in_use() for _ in range(20)] == [second.port] * 20

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from flask_pooled_db import UsageError, get_db_connection
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import PoolClosed, PoolTimeout
+from flask_pooled_db.pool import Pool
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import call, check_counts, open_pool, wait_until
@@ -190,50 +194,69 @@ def test_close_wakes_who_waits_for_a_share(fake: FakeDriver) -> None:
         first.close()
 
 
-@pytest.fixture
-def threadsafe_sqlite() -> int:
-    """The thread safety of this Python's SQLite: sharing needs more than 1."""
-    import sqlite3
-
-    return sqlite3.threadsafety
-
-
-def test_sqlite_connections_are_shared_between_threads(
-    tmp_path: Path, threadsafe_sqlite: int
-) -> None:
-    """Where SQLite is built to serve threads, several work on one connection at once."""
-    if threadsafe_sqlite < 2:
-        pytest.skip("this SQLite is not built for threads")
-    with open_pool(url=f"sqlite:///{tmp_path}/db", maxshared=1, maxconnections=4) as pool:
-        with pool.connection() as conn:
-            conn.cursor().execute("CREATE TABLE t (a)")
-            conn.commit()
-        together = threading.Barrier(4)
-
-        def read() -> int:
-            with pool.connection() as conn:
-                together.wait(20)
-                cursor = conn.cursor()
-                for _ in range(50):
-                    cursor.execute("SELECT count(*) FROM t")
-                    assert cursor.fetchone() == (0,)
-                together.wait(20)
-                return pool.stats().in_use
-
-        callers = [call(read) for _ in range(4)]
-        assert {caller.result() for caller in callers} == {1}
-
-
-def test_get_db_connection_may_ask_for_a_share(tmp_path: Path, threadsafe_sqlite: int) -> None:
+def test_get_db_connection_may_ask_for_a_share(fake: FakeDriver) -> None:
     """`shareable=True` is the way to it in an application."""
-    if threadsafe_sqlite < 2:
-        pytest.skip("this SQLite is not built for threads")
-    with pooled_app(f"sqlite:///{tmp_path}/db", maxshared=1, maxconnections=4) as (_app, db):
+    with pooled_app(creator=fake, maxshared=1, maxconnections=4) as (_app, db):
         leases = [get_db_connection(shareable=True) for _ in range(2)]
         assert db.stats().in_use == 1
         dedicated = get_db_connection()
         assert db.stats().in_use == 2
         close_all([*leases, dedicated])
+
+
+def own_sqlite() -> sqlite3.Connection:
+    """A creator of an application's own."""
+    return sqlite3.connect(":memory:", check_same_thread=False)
+
+
+own_sqlite.dbapi = sqlite3  # type: ignore[attr-defined]
+
+
+@contextmanager
+def unshared_pool(**keys: Any) -> Iterator[Pool]:
+    """A pool that is told to share its connections, and warns that it won't."""
+    with ExitStack() as stack:
+        with pytest.warns(RuntimeWarning, match="MAXSHARED has no effect.*get wrong rows"):
+            pool = stack.enter_context(open_pool(**keys, maxshared=1, maxconnections=4))
+        yield pool
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "sqlite://"},
+        {"url": "sqlite:///{tmp_path}/db"},
+        {"creator": sqlite3},
+        {"creator": sqlite3.connect},
+        {"creator": own_sqlite},
+    ],
+    ids=["memory", "file", "module", "connect", "function"],
+)
+def test_sqlite_connections_are_never_shared(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """However they are made, whatever sqlite3 says of its thread safety. The warning says why."""
+    keys = {k: v.format(tmp_path=tmp_path) if k == "url" else v for k, v in settings.items()}
+    with unshared_pool(**keys) as pool:
+        leases = [pool.connection() for _ in range(3)]
+        assert pool.stats().in_use == 3
+        close_all(leases)
+
+
+def test_threads_that_count_rows_on_sqlite_get_them_right(tmp_path: Path) -> None:
+    """The same SELECT in two threads returns None now and then where they share a connection."""
+    with unshared_pool(url=f"sqlite:///{tmp_path}/db") as pool:
+        together = threading.Barrier(4)
+
+        def read() -> set[Any]:
+            with pool.connection() as conn:
+                together.wait(20)
+                cursor = conn.cursor()
+                return {
+                    cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                    for _ in range(2000)
+                }
+
+        callers = [call(read) for _ in range(4)]
+        assert [caller.result() for caller in callers] == [{(0,)}] * 4
 
 
 @pytest.mark.parametrize("url", ["mysql+pymysql://h/d", "mariadb+mariadbconnector://h/d"])

@@ -6,11 +6,11 @@ import ctypes
 import enum
 import os
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
+from flask_pooled_db.drivers.sockets import Look, look_at
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.servers import Servers
 
@@ -47,7 +47,6 @@ class Driver:
     tls_arguments: ClassVar[frozenset[str]] = frozenset()
     refused_arguments: ClassVar[Mapping[str, str]] = {}
     """Connect arguments that break a promise, and what to do instead."""
-    default_threadsafety: ClassVar[int] = 1
 
     def __init__(
         self, creator: Any, dbapi: ModuleType | None, arguments: dict[str, Any], timeout: float
@@ -62,11 +61,18 @@ class Driver:
         self._arguments = arguments
         self.servers = Servers([{}])
         self.wants_primary = False
-        self.fork_guard: threading.Lock | None = None
-        """Set where a child harms its parent's connections by what it opens itself: held while a
-        connection is opened, and by who forks, with all idle ones closed."""
+        self.suffers_from_forks = False
+        """Whether a child harms its parent's connections by what it opens itself: idle ones are
+        closed before a fork."""
         named = getattr(creator, "threadsafety", getattr(dbapi, "threadsafety", None))
-        self.threadsafety = self.default_threadsafety if named is None else int(named)
+        self.threadsafety = 1 if named is None else int(named)
+        self.why_not_shared = f"its threadsafety is {self.threadsafety}"
+        if hasattr(dbapi, "sqlite_version"):
+            self.threadsafety = 1
+            self.why_not_shared = (
+                "threads that share one and run the same SQL get wrong rows, seen from Python 3.12 "
+                "on: https://github.com/python/cpython/issues/118172"
+            )
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
         self.failures = tuple(getattr(dbapi, name) for name in broken if hasattr(dbapi, name)) or (
@@ -116,6 +122,10 @@ class Driver:
     def fileno(self, raw: Any) -> int | None:
         """The descriptor of the connection's socket; None where there is none to be had."""
         return None
+
+    def look(self, raw: Any) -> Look:
+        """Return a function that looks at the connection's socket: see `sockets`."""
+        return look_at(self.fileno(raw))
 
     def ping(self, raw: Any) -> None:
         """One round trip; raises when the connection is of no use."""
@@ -181,19 +191,55 @@ class Driver:
         """Bring the session from one state to another, in one round trip at most."""
         if new.readonly != old.readonly:
             raise UsageError(f"readonly=True can't be had: {self.name} has no known way to it")
-        if new.statement_timeout != old.statement_timeout:
+        if new.statement_timeout and not self.needs_interrupting(raw):
             raise UsageError(f"statement_timeout can't be had: {self.name} has no known way to it")
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         """False where it can be seen, without asking, that the session is not in this state."""
         return True
 
+    # Time limits that the server does not keep
+
+    def needs_interrupting(self, raw: Any) -> bool:
+        """Whether a statement's time limit is kept by `interrupt`, and by nobody else."""
+        return callable(getattr(raw, "cancel", None))
+
+    interruption_grace: ClassVar[float] = 0.0
+    """Seconds after a time limit in which the server may end the statement by itself."""
+
+    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
+        """End the statement that runs on a connection, from another thread; return when that is
+        done. `helper` returns another connection to the same server.
+        """
+        raw.cancel()
+
+    def identity(self, raw: Any) -> Any:
+        """Return what tells the connection's server from all others, where `interrupt` needs it."""
+        return None
+
+    def is_interruption(self, error: BaseException) -> bool:
+        """Whether a statement that was interrupted ended by it, so that nothing is yet to come."""
+        return False
+
+    def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
+        """Return what to raise for a statement that took longer than it may; `error` is what it
+        ended in, if not without one.
+        """
+        text = f"the statement took longer than its limit of {seconds:g} s"
+        return error or self.failures[0](text)
+
     def isolation_statement(self, level: str) -> str | None:
         """The statement that gives the next transaction alone this level; None: it has it."""
         raise UsageError(f"isolation_level can't be had: {self.name} has no known way to it")
 
-    def reset_session(self, raw: Any) -> bool:
-        """Undo all that the session holds; False where only closing the connection does that."""
+    def fresh_session(self, raw: Any) -> Any:
+        """Return what `reset_session` has to know of a session that is new."""
+        return None
+
+    def reset_session(self, raw: Any, fresh: Any) -> bool:
+        """Undo all that the session holds, so that it is as new. Returns False where only closing
+        the connection does that.
+        """
         return False
 
     # Rows not read

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.drivers.base import Failure
 from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 
 _POOLING = "can't be set: the pool is this extension"
 _FORMAT_STYLE = re.compile(r"%(?:s|\(\w+\)s)")
@@ -84,6 +85,14 @@ class MariaDBConnectorDriver(MySQLDriver):
         # 2006 when the command could not be written, 2013 when its answer could not be read.
         return self.error_number(error) == 2006
 
+    def connection_id(self, raw: Any) -> int:
+        return int(raw.connection_id)
+
+    def new_error(self, number: int, text: str) -> Exception:
+        error = super().new_error(number, text)
+        error.errno = number  # type: ignore[attr-defined]
+        return error
+
     def server_version(self, raw: Any) -> str:
         return str(raw.server_info)
 
@@ -91,6 +100,10 @@ class MariaDBConnectorDriver(MySQLDriver):
         # Not raw.socket: that is a socket object which closes the descriptor when it goes.
         fileno = -1 if raw._closed else int(raw._get_socket())
         return fileno if fileno >= 0 else None
+
+    def look(self, raw: Any) -> Look:
+        # The C library reads the records of TLS, when it reads anything.
+        return look_at_talkative(self.fileno(raw)) if raw.tls_cipher else super().look(raw)
 
     def ping_server(self, raw: Any) -> None:
         raw.ping()
@@ -106,9 +119,6 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     def send_reset(self, raw: Any) -> None:
         raw.reset()
-
-    def character_set(self, raw: Any) -> tuple[str, str | None]:
-        return raw.character_set, raw.collation
 
     def is_streaming(self, cursor: Any) -> bool:
         return not cursor.buffered and bool(cursor.field_count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers.base import Driver, Failure, Session
@@ -63,6 +64,11 @@ STATUS_IN_TRANS = 0x0001
 STATUS_AUTOCOMMIT = 0x0002
 
 
+_CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
+
+_INTERRUPTED = 1317  # by KILL QUERY
+_TIME_IS_UP = 3024  # MySQL alone: max_execution_time
+
 # A node that leaves its cluster in the middle of a COMMIT says this, and the others may have the
 # transaction all the same.
 _ERROR_DURING_COMMIT = 1180
@@ -92,7 +98,7 @@ class MySQLDriver(Driver):
             return Failure.LOST
         if number in UNFIT or (self.wants_primary and self._is_read_only_error(error)):
             return Failure.UNFIT
-        if number in ROLLED_BACK:
+        if number in ROLLED_BACK or number == _TIME_IS_UP:
             return Failure.ROLLED_BACK
         if number in ASK_SERVER:
             return Failure.STATEMENT if self._still_in_transaction(raw) else Failure.ROLLED_BACK
@@ -115,6 +121,37 @@ class MySQLDriver(Driver):
     def server_status(self, raw: Any) -> int:
         """The flags the server sent last."""
         return int(raw.server_status)
+
+    # MySQL's max_execution_time ends a SELECT and nothing else:
+    # https://dev.mysql.com/doc/refman/9.7/en/server-system-variables.html#sysvar_max_execution_time
+
+    def needs_interrupting(self, raw: Any) -> bool:
+        return "MariaDB" not in self.server_version(raw)
+
+    interruption_grace = 0.05
+
+    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
+        self.execute(helper(), f"KILL QUERY {self.connection_id(raw)}")
+
+    def connection_id(self, raw: Any) -> int:
+        """The server's number of the connection."""
+        raise NotImplementedError
+
+    def identity(self, raw: Any) -> Any:
+        # Behind a proxy, the number of a connection may be another one's on the next server.
+        return self._value(raw, "SELECT @@server_uuid", 0)
+
+    def is_interruption(self, error: BaseException) -> bool:
+        return self.error_number(error) in (_INTERRUPTED, _TIME_IS_UP)
+
+    def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
+        text = f"Query execution was interrupted: it took longer than its limit of {seconds:g} s"
+        return self.new_error(_TIME_IS_UP, text)
+
+    def new_error(self, number: int, text: str) -> Exception:
+        """An OperationalError as the driver makes it of an error of the server's."""
+        error: Exception = self.failures[0](number, text)
+        return error
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         status = raw.server_status
@@ -174,7 +211,15 @@ class MySQLDriver(Driver):
         """One round trip to the server."""
         raise NotImplementedError
 
-    def reset_session(self, raw: Any) -> bool:
+    def fresh_session(self, raw: Any) -> Any:
+        # What the client asked for as it connected is not always what the server made of it: see
+        # character_set_collations and skip-character-set-client-handshake.
+        variables = ", ".join(f"@@{name}" for name in _CHARACTER_SETS)
+        return dict(zip(_CHARACTER_SETS, self._row(raw, f"SELECT {variables}"), strict=True))
+
+    def reset_session(self, raw: Any, fresh: Any) -> bool:
+        if not self._is_own_creator:
+            return False  # what the application's function did after connecting is not known
         # It clears variables, temporary tables and locks and rolls back. It keeps the current
         # database, and sets autocommit and the character set to what the server starts with:
         # https://mariadb.com/kb/en/com_reset_connection/
@@ -184,9 +229,8 @@ class MySQLDriver(Driver):
             raw.select_db(database)
         elif self._value(raw, "SELECT DATABASE()", 0) is not None:
             return False  # no database was current, and there is no way back to that
-        charset, collation = self.character_set(raw)
-        collate = f" COLLATE {collation}" if collation else ""
-        self.execute(raw, f"SET NAMES {charset}{collate}, autocommit=0")
+        settings = [f"{name}={value or 'NULL'}" for name, value in fresh.items()]
+        self.execute(raw, f"SET {', '.join(settings)}, autocommit=0")
         if self._arguments.get("sql_mode") is not None:
             cursor = self.cursor(raw)
             cursor.execute("SET sql_mode=%s", (self._arguments["sql_mode"],))
@@ -199,19 +243,18 @@ class MySQLDriver(Driver):
         """Send COM_RESET_CONNECTION."""
         raise NotImplementedError
 
-    def character_set(self, raw: Any) -> tuple[str, str | None]:
-        """The character set and the collation the connection was made with."""
-        raise NotImplementedError
-
     def _value(self, raw: Any, sql: str, column: int) -> Any:
         """One value of the first row of a query of the driver's own; None where there is no row."""
+        row = self._row(raw, sql)
+        return None if row is None else row[column]
+
+    def _row(self, raw: Any, sql: str) -> Any:
         cursor = self.plain_cursor(raw)
         try:
             cursor.execute(sql)
-            row = cursor.fetchone()
+            return cursor.fetchone()
         finally:
             cursor.close()
-        return None if row is None else row[column]
 
     def plain_cursor(self, raw: Any) -> Any:
         """A cursor whose rows are tuples, whatever cursors the application asked for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers.base import Driver, Failure
+from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
 _IDLE, _IN_ERROR = 0, 3
@@ -12,6 +13,9 @@ _IDLE, _IN_ERROR = 0, 3
 # Serialization failure, deadlock, lock not available:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _RETRYABLE = frozenset({"40001", "40P01", "55P03"})
+
+
+_QUERY_CANCELED = "57014"
 
 
 class PsycopgDriver(Driver):
@@ -31,6 +35,11 @@ class PsycopgDriver(Driver):
     def fileno(self, raw: Any) -> int | None:
         return None if raw.closed else int(raw.fileno())
 
+    def look(self, raw: Any) -> Look:
+        # A server may send notices, notifications and changed settings at any time:
+        # https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
+        return look_at_talkative(self.fileno(raw))
+
     def ping(self, raw: Any) -> None:
         raw.execute("")
         raw.rollback()
@@ -42,6 +51,9 @@ class PsycopgDriver(Driver):
 
     def is_retryable(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in _RETRYABLE
+
+    def is_interruption(self, error: BaseException) -> bool:
+        return getattr(error, "sqlstate", None) == _QUERY_CANCELED
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status != _IDLE)

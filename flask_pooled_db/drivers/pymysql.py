@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  not by the first connect: a fork would leave its lock locked
-import os
+import functools
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import Failure
 from flask_pooled_db.drivers.mysql import MySQLDriver
-
-_building = threading.Lock()
-"""Held while a TLS context is built, and by who forks: OpenSSL's own locks would stay locked for
-ever in a child that was forked in the middle of it."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_building.acquire,
-        after_in_parent=_building.release,
-        after_in_child=_building.release,
-    )
+from flask_pooled_db.drivers.sockets import Look, look_at_tls
 
 _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 
@@ -50,8 +40,9 @@ class PyMySQLDriver(MySQLDriver):
         if arguments.get("ssl") is True:  # from a URL: TLS without a check of the certificate
             arguments = {**arguments, "ssl": {"check_hostname": False, "verify_mode": False}}
         super().__init__(creator, dbapi, arguments, timeout)
+        self._contexts = TLSContexts()
         if self._is_own_creator:
-            self._create = connection_class(dbapi)
+            self._create = connection_class(dbapi, self._contexts)
             self._arguments = {"connect_timeout": timeout, **arguments}
 
     @classmethod
@@ -91,11 +82,17 @@ class PyMySQLDriver(MySQLDriver):
         # command could not be written. When its answer could not be read, that is a 2013.
         return isinstance(error, self.failures) and self.error_number(error) in (0, 2006)
 
+    def connection_id(self, raw: Any) -> int:
+        return int(raw.thread_id())
+
     def server_version(self, raw: Any) -> str:
         return str(raw.server_version)
 
     def fileno(self, raw: Any) -> int | None:
         return None if raw._sock is None else raw._sock.fileno()
+
+    def look(self, raw: Any) -> Look:
+        return look_at_tls(raw._sock) if isinstance(raw._sock, ssl.SSLSocket) else super().look(raw)
 
     def ping_server(self, raw: Any) -> None:
         raw.ping(reconnect=False)
@@ -109,9 +106,6 @@ class PyMySQLDriver(MySQLDriver):
     def send_reset(self, raw: Any) -> None:
         raw._execute_command(_COM_RESET_CONNECTION, b"")
         raw._read_ok_packet()
-
-    def character_set(self, raw: Any) -> tuple[str, str | None]:
-        return raw.charset, raw.collation
 
     def has_unread_rows(self, raw: Any) -> bool:
         result = raw._result
@@ -137,8 +131,31 @@ class PyMySQLDriver(MySQLDriver):
             raw._result = None
         raw._force_close()
 
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._contexts.after_fork()
 
-def connection_class(dbapi: ModuleType) -> Any:
+
+class TLSContexts:
+    """The TLS contexts of one pool, by the arguments each was built from."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: an inherited context may hold a lock that nobody will release."""
+        self._lock = threading.Lock()  # one thread builds, the others wait for its context
+        self._built: dict[Any, ssl.SSLContext] = {}
+
+    def get(self, key: Any, build: Callable[[], Any]) -> Any:
+        """The context of these arguments, built at their first use."""
+        with self._lock:
+            if key not in self._built:
+                self._built[key] = build()
+            return self._built[key]
+
+
+def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
     """A connection class for one pool, which mends two things in the way PyMySQL connects.
 
     It reads the system's CA file into a new TLS context for each connection, also to a server
@@ -147,7 +164,6 @@ def connection_class(dbapi: ModuleType) -> Any:
     hangs in the handshake hangs the caller: here the handshake has what is left of it.
     """
     base: Any = dbapi.connections.Connection
-    contexts: dict[Any, ssl.SSLContext] = {}
 
     class Connection(base):  # type: ignore[misc]
         _connect_deadline: float
@@ -175,9 +191,6 @@ def connection_class(dbapi: ModuleType) -> Any:
             if not isinstance(sslp, dict):
                 return super()._create_ssl_ctx(sslp)
             key = tuple(sorted((name, repr(value)) for name, value in sslp.items()))
-            with _building:
-                if key not in contexts:
-                    contexts[key] = super()._create_ssl_ctx(sslp)
-            return contexts[key]
+            return contexts.get(key, functools.partial(super()._create_ssl_ctx, sslp))
 
     return Connection

@@ -39,7 +39,6 @@ class SQLiteDriver(Driver):
 
     module = "sqlite3"
     tells_transactions = True
-    default_threadsafety = 1
     refused_arguments: ClassVar = {
         "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
         "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "
@@ -57,7 +56,7 @@ class SQLiteDriver(Driver):
         if not self._memory:
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
             # the table and not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
-            self.fork_guard = threading.Lock()
+            self.suffers_from_forks = True
         self._anchor: sqlite3.Connection | None = None
 
     @classmethod
@@ -137,6 +136,9 @@ class SQLiteDriver(Driver):
             raw.execute(f"PRAGMA query_only={new.readonly:d}")
         raw.set_statement_timeout(new.statement_timeout)
 
+    def needs_interrupting(self, raw: Any) -> bool:
+        return False  # see Connection.set_statement_timeout
+
     def isolation_statement(self, level: str) -> None:
         """Every level is had: SQLite's transactions are serializable."""
 
@@ -149,8 +151,6 @@ class SQLiteDriver(Driver):
     def after_fork(self) -> None:
         super().after_fork()
         self._anchor_lock = threading.Lock()
-        if self.fork_guard is not None:
-            self.fork_guard = threading.Lock()
         if self._anchor is not None:
             keep_forever(self._anchor)
             self._anchor = None

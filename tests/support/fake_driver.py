@@ -237,7 +237,7 @@ class FakeDriver(Driver):
         if self.is_deaf and not raw.socket.recv(1):
             raise OperationalError("nobody answered, and the socket was shut")
 
-    def reset_session(self, raw: Any) -> bool:
+    def reset_session(self, raw: Any, fresh: Any) -> bool:
         self.note("reset", raw)
         return self.resets
 

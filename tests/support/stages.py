@@ -77,7 +77,7 @@ class ServerStage(Stage):
         """
         self.server.kill_connection(connection_id(connection))
         if self.kind == "ours":
-            eventually(connection._con.hung_up, "the end of a connection")
+            eventually(lambda: connection._con.look() > 0, "the end of a connection")
 
     def streaming_cursor(self, connection: Any) -> Any:
         if self.driver == "pymysql":

@@ -1,0 +1,184 @@
+"""The package's own threads, and how they make way for a fork."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from flask_pooled_db.threads import Workers, is_gone
+from tests.support.fake_driver import FakeDriver, Gate
+from tests.support.pools import call, open_pool, wait_until
+from tests.support.server import MariaDBServer
+
+
+@pytest.fixture
+def workers() -> Workers:
+    """Workers of the test's own."""
+    return Workers()
+
+
+def test_p6_a_fork_waits_for_a_connect(workers: Workers) -> None:
+    """Nobody is inside of a driver's connect when the process forks."""
+    gate, order = Gate(), []
+
+    def connect() -> None:
+        with workers.connecting():
+            gate.stop_here()
+            order.append("connected")
+
+    workers.start("opener", connect)
+    gate.wait_for_arrivals()
+
+    def fork() -> bool:
+        clear = workers.make_way(20)
+        order.append("forks")
+        return clear
+
+    forking = call(fork)
+    wait_until(lambda: workers.is_forking)
+    gate.open()
+    assert forking.result() is True
+    assert order == ["connected", "forks"]
+
+
+def test_p6_a_connect_waits_for_a_fork(workers: Workers) -> None:
+    """And goes on after it; a thread that waits so holds back no fork."""
+    order: list[str] = []
+    assert workers.make_way(20)
+
+    def connect() -> None:
+        with workers.connecting():
+            order.append("connects")
+
+    caller = call(connect)
+    workers.start("opener", connect)
+    wait_until(lambda: len(workers._resting) == 2)
+    assert workers.make_way(20)  # another thread forks as well
+    workers.go_on()
+    order.append("first fork")
+    workers.go_on()
+    caller.wait()
+    wait_until(lambda: len(order) == 3)
+    assert order == ["first fork", "connects", "connects"]
+
+
+def test_p6_a_fork_waits_only_so_long(workers: Workers) -> None:
+    """A connect that hangs puts it off, and does not keep it from happening."""
+    gate = Gate()
+
+    def connect() -> None:
+        with workers.connecting():
+            gate.stop_here()
+
+    workers.start("opener", connect)
+    gate.wait_for_arrivals()
+    assert not workers.make_way(0.05)
+    (thread,) = workers._working
+    workers.give_up_on(thread)
+    assert workers.make_way(0.05)
+    gate.open()
+    thread.join(20)
+
+
+def test_p6_a_fork_by_a_connect_does_not_wait_for_itself(workers: Workers) -> None:
+    """A creator may start a process of its own."""
+    with workers.connecting():
+        assert workers.make_way(20)
+
+
+def test_a_thread_is_gone_when_the_system_has_forgotten_it() -> None:
+    """Its Python code has ended before; what C libraries do at a thread's end comes after that."""
+    gate = Gate()
+    thread = threading.Thread(target=gate.stop_here, daemon=True)
+    thread.start()
+    gate.wait_for_arrivals()
+    assert not is_gone(thread)
+    gate.open()
+    wait_until(lambda: is_gone(thread))
+    assert thread.native_id
+    assert not Path(f"/proc/self/task/{thread.native_id}").exists()
+
+
+def test_p6_openers_that_nobody_waits_for_end_before_a_fork() -> None:
+    """Those that fill the pool up make way; the pool is filled up after the fork."""
+    from flask_pooled_db.threads import workers as own
+
+    fake = FakeDriver()
+    gate = fake.hold("connect")
+    with open_pool(fake, mincached=3, maxconnections=3, idle_timeout=0.2) as pool:
+        caller = call(pool.lease)
+        gate.wait_for_arrivals()
+        fork = call(own.make_way, 20)
+        wait_until(lambda: own.is_forking)
+        gate.open()
+        try:
+            assert fork.result() is True
+            names = [t.name for t in threading.enumerate() if t not in own._resting]
+            assert "flask-pooled-db opener" not in names
+        finally:
+            own.go_on()
+        caller.result().close()
+        wait_until(lambda: pool.stats().idle == 3)
+
+
+PROGRAM = """
+import os, pathlib, sys, threading, warnings
+warnings.simplefilter("error")
+at_fork = []
+# Hooks run in the reverse of their order: this is the last before the fork.
+os.register_at_fork(before=lambda: at_fork.append(
+    (len(list(pathlib.Path("/proc/self/task").iterdir())), [t.name for t in threading.enumerate()])
+))
+from flask import Flask
+from flask_pooled_db import PooledDB, db_connection_context
+
+app = Flask("preloaded")
+app.config["POOLED_DB_URL"] = sys.argv[1]
+db = PooledDB(app)
+
+def count():
+    with app.app_context(), db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute("SELECT 1")
+        return cur.fetchone()[0]
+
+for _ in range(int(sys.argv[2])):
+    assert count() == 1  # as an app does that reads something from its database at the start
+    pid = os.fork()
+    if not pid:
+        assert count() == 1
+        db.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+assert count() == 1  # the parent's pool is at work again
+print(at_fork)
+db.close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "pymysql", "mariadbconnector"])
+def test_p6_no_thread_of_ours_is_alive_at_a_fork(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """From Python 3.12 on a fork in a process with threads is a warning, here an error. An arbiter
+    that preloads an app, which connects at once, has none of ours.
+    """
+    if kind == "sqlite":
+        url = f"sqlite:///{tmp_path}/db"
+    else:
+        server: MariaDBServer = request.getfixturevalue("mariadb")
+        url = server.url(kind)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, url, "10"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([(1, ["MainThread"])] * 10)
