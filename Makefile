@@ -120,8 +120,8 @@ system-browser: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PA
 system-python system-connector system-server system-faults system-browser:
 	@python=$(VENV)/bin/python
 	[ -e $(VENV)/.made ] || python=$(PYTHON)
-	if ! $$python -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-		echo "'$$python' is no Python 3.10 or newer: name one, as in 'make PYTHON=python3.12'." >&2
+	if ! $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+		echo "'$$python' is no Python 3.11 or newer: name one, as in 'make PYTHON=python3.12'." >&2
 		exit 1
 	fi
 	stdlib=$$($$python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')

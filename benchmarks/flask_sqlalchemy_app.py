@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask, abort, request
@@ -77,7 +77,7 @@ def record_scan(conn: Any, scan: NewScan) -> tuple[Order, Scan] | None:
         cur.execute(ONE_ORDER, (scan.order,))
         order = Order(*cur.fetchone())
         number = order.approved + order.rejected
-        saved_at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        saved_at = datetime.now(UTC).isoformat(timespec="microseconds")
         saved = Scan(order.code, number, scan.box, scan.quality, scan.operator, saved_at)
         cur.execute(INSERT_SCAN, saved)
     return order, saved

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 
 from benchmarks.measure import Row
@@ -83,7 +83,7 @@ def machine_facts() -> list[str]:
     """What the numbers depend on, and nothing that names the machine."""
     with MariaDBServer() as server:
         version = server.query("SELECT VERSION()")[0][0]
-    today = datetime.now(timezone.utc).date().isoformat()
+    today = datetime.now(UTC).date().isoformat()
     load = f"load average {os.getloadavg()[0]:.1f} at the start"
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return [

@@ -1,6 +1,6 @@
 """Scans: a row for each, counted on its order in the same transaction."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from flask import Blueprint, request
@@ -91,7 +91,7 @@ def record_scan(conn: Any, scan: NewScan) -> tuple[Order, Scan]:
         cur.execute(ONE_ORDER, (scan.order,))
         order = Order(*cur.fetchone())
         number = order.approved + order.rejected
-        saved_at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        saved_at = datetime.now(UTC).isoformat(timespec="microseconds")
         saved = Scan(order.code, number, scan.box, scan.quality, scan.operator, saved_at)
         try:
             cur.execute(INSERT_SCAN, saved)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import Lease
@@ -99,7 +99,7 @@ class LeaseConnection(Lease):
             )
         self.release()
 
-    def __enter__(self) -> LeaseConnection:
+    def __enter__(self) -> Self:
         self.usable()
         return self
 
@@ -265,7 +265,7 @@ class LeaseCursor:
             raise StopIteration
         return row
 
-    def __enter__(self) -> LeaseCursor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

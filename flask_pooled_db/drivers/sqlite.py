@@ -185,7 +185,7 @@ class Connection(sqlite3.Connection):
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(factory or Cursor)
 
-    # From Python 3.11 on, sqlite3's own of these three go past `cursor`.
+    # sqlite3's own versions of these three do not call `cursor`.
 
     def execute(self, sql: str, *args: Any) -> Any:
         return self.cursor().execute(sql, *args)

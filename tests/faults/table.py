@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 
 from tests.faults.catalog import FAULTS
@@ -167,7 +167,7 @@ def machine_facts() -> list[str]:
     """What the numbers depend on, and nothing that names the machine."""
     with MariaDBServer() as server:
         version = server.query("SELECT VERSION()")[0][0]
-    today = datetime.now(timezone.utc).date().isoformat()
+    today = datetime.now(UTC).date().isoformat()
     load = f"load average {os.getloadavg()[0]:.1f} at the start"
     return [
         f"{today}, {os.cpu_count()} CPUs ({platform.machine()}), {load}",

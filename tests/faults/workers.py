@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from flask import Flask
 
@@ -34,9 +34,6 @@ from tests.faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
 from tests.support.gunicorn import GunicornServer
 from tests.support.pools import wait_until
 from tests.support.server import MariaDBServer
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 WORKERS = 2
 THREADED = ("--worker-class=gthread", "--threads=4")

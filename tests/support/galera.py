@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 import pymysql
 
 from tests.support.server import MariaDBServer, ServerError, _user_option, find_program
 from tests.support.sockets import LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
 

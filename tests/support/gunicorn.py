@@ -12,12 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from tests.support.sockets import LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT = 30.0

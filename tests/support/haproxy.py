@@ -10,13 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from tests.support.server import MariaDBServer, find_program
 from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _CONFIGURATION = """\
 defaults

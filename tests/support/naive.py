@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import mariadb
 import pymysql
 from dbutils.pooled_db import PooledDB
 
 from tests.support.server import MariaDBServer
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 DRIVERS: dict[str, ModuleType] = {"pymysql": pymysql, "mariadbconnector": mariadb}
 

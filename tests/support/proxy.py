@@ -11,13 +11,10 @@ from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from tests.support.protocol import Command, CommandSplitter
 from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 T = TypeVar("T")
 

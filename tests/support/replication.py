@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from tests.support.server import MariaDBServer, ServerError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _CATCH_UP_TIMEOUT = 20
 

@@ -16,16 +16,13 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import pymysql
 import pymysql.cursors
 
 from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 APP_USER = "app"
 # The word survives quoting, escaping and repr(): look for it where no password may appear.
