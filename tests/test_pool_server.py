@@ -59,20 +59,19 @@ def pings(proxy: Proxy) -> int:
 
 
 def test_p3_the_server_never_sees_more_than_maxconnections(
-    mariadb: MariaDBServer, mariadb_driver: str
+    mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
     """Twelve threads on four connections are four connections on the server."""
-    before = len(mariadb.connections(APP_USER))
     stop = threading.Event()
 
     def work() -> None:
         while not stop.is_set():
             use(pool)
 
-    with open_pool(url=mariadb.url(mariadb_driver), maxconnections=4) as pool:
+    with open_pool(url=mariadb.url(mariadb_driver, database), maxconnections=4) as pool:
         callers = [call(work) for _ in range(12)]
         wait_until(lambda: pool.stats().open == 4)
-        seen = [len(mariadb.connections(APP_USER)) - before for _ in range(50)]
+        seen = [len(mariadb.connections(database=database)) for _ in range(50)]
         stop.set()
         for caller in callers:
             caller.result()

@@ -211,14 +211,21 @@ class MariaDBServer:
         self.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
         return name
 
-    def connections(self, user: str | None = None) -> list[int]:
-        """Process ids of the clients connected now, the side connection left out."""
+    def connections(self, user: str | None = None, database: str | None = None) -> list[int]:
+        """Return the ids of the clients connected now, the side connection left out.
+
+        Each argument narrows them down: to a user's, to those whose current database it is.
+        """
         rows = self.query(
-            "SELECT id, user FROM information_schema.processlist"
+            "SELECT id, user, db FROM information_schema.processlist"
             " WHERE id <> CONNECTION_ID() AND user NOT IN ('system user', 'event_scheduler')"
             " ORDER BY id"
         )
-        return [id_ for id_, name in rows if user is None or name == user]
+        return [
+            id_
+            for id_, name, current in rows
+            if user in (None, name) and database in (None, current)
+        ]
 
     def kill_connection(self, id_: int) -> None:
         """End a client's connection and wait until it is gone; one gone before is no error."""
