@@ -12,6 +12,7 @@ from flask import Flask
 
 from flask_pooled_db import db_connection_context
 from flask_pooled_db.config import _CHECKS, PoolConfig
+from tests.support.pools import PATIENCE
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -25,7 +26,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), names)
     yield names
-    names["db"].close()
+    # The pool warms up in the background: a connect that came after the test would make the
+    # database in whatever is the current directory by then.
+    names["db"].close(timeout=PATIENCE)
 
 
 def test_the_complete_app_takes_an_order(shop: dict[str, Any]) -> None:
