@@ -23,6 +23,11 @@ BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 # The tests that mind no company, four at a time; the others measure, or break what others use.
 QUICK := -m "not slow and not browser" --numprocesses 4 --dist worksteal
 
+# What differs here from the last commit; nothing outside a git checkout. Without git's lock, so that
+# the checkout can be worked in meanwhile.
+TREE := { git --no-optional-locks status --porcelain --untracked-files=all -- . 2>/dev/null || true; }
+TREE_BEFORE := $(VENV)/.tree
+
 # An ordinary user's PATH leaves out where Debian keeps servers.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -54,6 +59,7 @@ run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
 # Ubuntu has no Chromium among its packages: there, the browser's tests are left out; never in CI.
 test: system-faults $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
+	$(TREE) >$(TREE_BEFORE)
 	slow="slow or browser"
 	if ! make --no-print-directory PYTHON=$(PYTHON) system-browser; then
 		[ -z "$${CI:-}" ] || exit 1
@@ -65,10 +71,13 @@ test: system-faults $(VENV)/.dev $(VENV)/.connector
 	$(RUN) coverage run -m pytest -m "$$slow"
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
+	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
 
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
+	$(TREE) >$(TREE_BEFORE)
 	$(RUN) pytest $(QUICK)
+	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check
