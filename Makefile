@@ -86,11 +86,11 @@ lint: $(VENV)/.dev
 
 bench: system-server $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
-	$(RUN) benchmarks
+	exec $(RUN) benchmarks
 
 faults: system-faults $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
-	$(RUN) tests.faults
+	exec $(RUN) tests.faults
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis .*_cache

@@ -12,6 +12,7 @@ from benchmarks import bare, connect, fairness, memory, roundtrips, throughput, 
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.measure import Row
 from benchmarks.report import machine_facts, render
+from tests.support.signals import unwind_on_signals
 
 BENCHMARKS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
@@ -58,4 +59,5 @@ def _progress(name: str) -> None:
 
 
 if __name__ == "__main__":
+    unwind_on_signals()
     main()

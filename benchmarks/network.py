@@ -70,7 +70,12 @@ def slow_network(host: str, port: int, round_trip: float) -> Iterator[Network]:
     """A relay in front of a server that makes each round trip take so many seconds longer."""
     command = [sys.executable, "-m", "benchmarks.network", host, str(port), str(round_trip / 2)]
     with subprocess.Popen(
-        command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C at the terminal ends the benchmarks, and these the relay
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -21,6 +21,7 @@ from tests.faults.catalog import FAULTS
 from tests.faults.harness import LONG, SHORT, Effort, Outcome
 from tests.faults.systems import SYSTEMS
 from tests.faults.table import machine_facts, render
+from tests.support.signals import unwind_on_signals
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 REPORT = PROJECT / "docs" / "reliability.md"
@@ -40,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}")
     names = options.names or list(FAULTS)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped
     _adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="pooled-db-faults-") as directory:
         _use_directory(directory)
@@ -77,9 +77,12 @@ def _run_apart(name: str, kind: str, effort: Effort) -> Outcome | str:
         arguments = (name, kind, effort, directory, sending)
         process = forking.Process(target=_run_here, args=arguments)
         process.start()
-        sending.close()
         try:
+            sending.close()
             return _receive(receiving, process)
+        except BaseException:
+            process.terminate()  # nobody waits for its outcome any more
+            raise
         finally:
             receiving.close()
             process.join(_END_TIMEOUT)
@@ -130,4 +133,5 @@ def _run_here(name: str, kind: str, effort: Effort, directory: str, sending: Con
 
 
 if __name__ == "__main__":
+    unwind_on_signals()  # the forked processes of the runs, too
     main()
