@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pools import wait_until
+from tests.support.signals import AS_AT_A_TERMINAL
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROGRAMS = {
@@ -62,7 +63,7 @@ def test_a_program_that_is_ended_leaves_no_server(
 ) -> None:
     """Ended by a signal amid its work, it ends its servers first; its exit status tells which."""
     with subprocess.Popen(
-        [sys.executable, "-m", *PROGRAMS[program]],
+        [*AS_AT_A_TERMINAL, sys.executable, "-m", *PROGRAMS[program]],
         cwd=PROJECT,
         env={**os.environ, _MARK: mark},
         stdout=subprocess.DEVNULL,

@@ -34,6 +34,7 @@ from tests.support.server import (
     ServerError,
     find_program,
 )
+from tests.support.signals import AS_AT_A_TERMINAL
 from tests.support.tls import Certificates, make_certificates
 from tests.support.workloads import add, balances, connection_id, create_accounts, total, transfer
 
@@ -211,14 +212,13 @@ class TestInterruptedSession:
             "    print(private_mariadb.pid, private_mariadb._directory, flush=True)\n"
             "    time.sleep(60)\n"
         )
-        command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "tests.conftest"]
+        pytest_here = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "tests.conftest"]
+        options = ["-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)]
         session = subprocess.Popen(
-            [*command, "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)],
+            [*AS_AT_A_TERMINAL, *pytest_here, *options],
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[1],
             text=True,
-            # A shell's background jobs ignore it, and their children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         with session:
             assert session.stdout is not None

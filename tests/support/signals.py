@@ -5,6 +5,10 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+# What a command line begins with to have Ctrl-C work as at a terminal: a shell's background jobs
+# ignore it, and what they start inherits that.
+AS_AT_A_TERMINAL = ("env", "--default-signal=INT")
+
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
