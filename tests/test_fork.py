@@ -16,8 +16,8 @@ from tests.support.proxy import Proxy
 from tests.support.server import SCHEMES, MariaDBServer
 from tests.support.tls import Certificates, make_certificates
 
-PRELUDE = """
-import gc, logging, os, sys, threading, time
+PRELUDE = '''
+import gc, logging, os, sys, threading, time, warnings
 from flask_pooled_db.errors import PooledDBError, UsageError
 from tests.support.pools import check_counts, open_pool, wait_until
 logging.basicConfig(format="%(message)s")
@@ -32,13 +32,19 @@ def fork(child):
     child()
     sys.exit(0)  # as a program ends: with its exit handlers, its modules torn down
 
+def fork_amid_threads(child):
+    """Fork where the test has threads of its own on purpose: since 3.12 Python warns of that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)
+        fork(child)
+
 def ask(conn, sql):
     cursor = conn.cursor()
     cursor.execute(sql)
     row = cursor.fetchone()
     cursor.close()
     return row[0]
-"""
+'''
 
 
 def run(program: str, url: str) -> tuple[str, str]:
@@ -260,7 +266,7 @@ with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
             assert ask(conn, "SELECT 1") == 1
         wait_until(lambda: pool.stats().open == 0)  # its housekeeping works
         pool.close()
-    fork(child)
+    fork_amid_threads(child)
     release.set()
     for thread in threads:
         thread.join()
@@ -293,7 +299,7 @@ with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
                 assert ask(conn, "SELECT 8") == 8
         assert check_counts(pool).open <= 4
     for _ in range(10):
-        fork(child)
+        fork_amid_threads(child)
     stop.set()
     for thread in threads:
         thread.join()
