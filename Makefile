@@ -37,14 +37,15 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick lint bench faults clean \
-	system-python system-connector system-server system-faults system-browser
+.PHONY: help run test test-quick test-mysql lint bench faults clean \
+	mysql-url system-python system-connector system-server system-faults system-browser
 
 help:
 	@cat <<'END'
 	make run         serve example_app on 127.0.0.1:8000 (on SQLite, or on POOLED_DB_URL)
 	make test        the whole suite, with branch coverage
 	make test-quick  the suite without its slow and its browser tests
+	make test-mysql  what uses the suite's shared server, on the MySQL that POOLED_DB_TEST_MYSQL names
 	make lint        ruff and mypy
 	make bench       the benchmarks
 	make faults      what is lost when servers are broken under load, beside other pools
@@ -78,6 +79,10 @@ test-quick: system-server $(VENV)/.dev $(VENV)/.connector
 	$(TREE) >$(TREE_BEFORE)
 	$(RUN) pytest $(QUICK)
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
+
+test-mysql: mysql-url $(VENV)/.dev $(VENV)/.connector
+	unset POOLED_DB_URL
+	$(RUN) pytest --mysql
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check
@@ -117,6 +122,15 @@ $(VENV)/.connector: $(PINS) | system-connector
 	@echo "Building the MariaDB connector."
 	$(INSTALL) --editable '.[mariadb]'
 	touch $@
+
+# It is asked for before anything is installed. The URL holds a password: nothing prints it.
+mysql-url:
+	@case "$${POOLED_DB_TEST_MYSQL:-}" in
+		mysql://*@*) ;;
+		*)
+			echo "Name a MySQL server: POOLED_DB_TEST_MYSQL=mysql://user:password@127.0.0.1:3306/" >&2
+			exit 1 ;;
+	esac
 
 system-python: PACKAGES := $(PYTHON_PACKAGES)
 system-connector: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES)

@@ -13,9 +13,10 @@ from types import FrameType
 import pytest
 
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
+from tests.support.mysql import URL_VARIABLE, MySQLServer, versions
 from tests.support.proxy import Proxy
-from tests.support.server import SCHEMES, MariaDBServer
-from tests.support.stages import FileStage, ServerStage, Stage, on_file, on_server
+from tests.support.server import SCHEMES, MariaDBServer, ServerError
+from tests.support.stages import ON_SHARED_SERVER, FileStage, ServerStage, Stage, on_file, on_server
 
 _SESSION = os.getpid()
 _TIME_TO_END = 60.0
@@ -30,9 +31,47 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), signum)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take `--mysql`."""
+    parser.addoption(
+        "--mysql",
+        action="store_true",
+        help=f"run what uses the shared server on the MySQL that {URL_VARIABLE} names",
+    )
+
+
 def pytest_configure() -> None:
     """Make SIGTERM end the session as Ctrl-C does, so that fixtures stop their servers."""
     signal.signal(signal.SIGTERM, _interrupt)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """With `--mysql`, say what is tested."""
+    if not config.getoption("mysql"):
+        return []
+    try:
+        return [versions()]
+    except ServerError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what is not for the server that is tested."""
+    is_wanted = _is_for_mysql if config.getoption("mysql") else _is_for_mariadb
+    deselected = [item for item in items if not is_wanted(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = filter(is_wanted, items)
+
+
+def _is_for_mariadb(item: pytest.Item) -> bool:
+    return item.get_closest_marker("mysql_only") is None
+
+
+def _is_for_mysql(item: pytest.Item) -> bool:
+    uses_it = "mariadb" in getattr(item, "fixturenames", ())
+    marks = {mark.name for mark in item.iter_markers()}
+    return (uses_it or "shared_server" in marks) and "mariadb_only" not in marks
 
 
 def pytest_unconfigure() -> None:
@@ -58,6 +97,8 @@ def leak_detector(request: pytest.FixtureRequest) -> Iterator[None]:
 
     One that failed anyway is let off: its traceback keeps what it used alive.
     """
+    if request.config.getoption("mysql"):  # its side connection goes to a port that is watched
+        request.getfixturevalue("mariadb")
     before = Footprint.now()
     yield
     if request.node.stash.get(_failed, False):
@@ -68,9 +109,12 @@ def leak_detector(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDBServer]:
-    """The MariaDB shared by all tests. Never stop, pause or reconfigure this one."""
-    with MariaDBServer() as server:
+def mariadb(pytestconfig: pytest.Config) -> Iterator[MariaDBServer]:
+    """The MariaDB shared by all tests. Never stop, pause or reconfigure this one.
+
+    With `--mysql` it is a MySQL.
+    """
+    with MySQLServer() if pytestconfig.getoption("mysql") else MariaDBServer() as server:
         yield server
 
 
@@ -115,7 +159,7 @@ def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
         yield stage
 
 
-@pytest.fixture(params=[*SCHEMES, "sqlite"])
+@pytest.fixture(params=[*ON_SHARED_SERVER, "sqlite"])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn."""
     if request.param == "sqlite":

@@ -387,6 +387,7 @@ def test_locked_database(url: str, client: FlaskClient, file: Path) -> None:
     close(app)
 
 
+@pytest.mark.mariadb_only
 @pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
 def test_lost_answer_to_commit(mariadb: MariaDBServer, proxy: Proxy, driver: str) -> None:
     """503 asks for the scan again, and the second try finds it saved, and counted once."""
@@ -405,6 +406,7 @@ def test_lost_answer_to_commit(mariadb: MariaDBServer, proxy: Proxy, driver: str
     close(app)
 
 
+@pytest.mark.mariadb_only
 @pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
 def test_connection_lost_in_a_transaction(
     mariadb: MariaDBServer, proxy: Proxy, driver: str

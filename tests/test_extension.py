@@ -38,6 +38,7 @@ from flask_pooled_db import (
 from tests.support.apps import pooled_app
 from tests.support.pools import PATIENCE, call, wait_until
 from tests.support.server import MariaDBServer
+from tests.support.stages import ON_SHARED_SERVER
 
 MODULES = {"pymysql": pymysql, "mariadbconnector": mariadb_connector}
 CREATE = "CREATE TABLE t (id INTEGER PRIMARY KEY, name VARCHAR(20))"
@@ -837,7 +838,7 @@ def test_a2_a_database_that_is_away_answers_503(mariadb_driver: str) -> None:
 # What a lease is: PEP 249, and no more than a transaction
 
 
-@pytest.fixture(params=["sqlite", "pymysql", "mariadbconnector"])
+@pytest.fixture(params=["sqlite", *ON_SHARED_SERVER])
 def any_app(request: pytest.FixtureRequest, url: str) -> Iterator[PooledDB]:
     """The extension on each driver in turn, inside the context of its app, with the table `t`."""
     if request.param != "sqlite":

@@ -147,7 +147,7 @@ def test_p4_a_statement_as_ping_is_on_the_wire(
         proxy.reset_counts()
         with pool.connection() as conn:
             proxy.wait_for_command(b"SELECT 'alive'")
-            assert value(conn, "SELECT @@in_transaction") == 0
+            run(conn, "SET TRANSACTION READ ONLY")  # refused where a transaction is open
         assert pings(proxy) == 0
 
 
@@ -291,9 +291,11 @@ SESSION_STATE: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("what", SESSION_STATE)
-def test_p9_nothing_of_a_session_reaches_the_next_lease(reset_pool: Pool, what: str) -> None:
+def test_p9_nothing_of_a_session_reaches_the_next_lease(
+    reset_pool: Pool, mariadb: MariaDBServer, what: str
+) -> None:
     """With RESET "session", each lease finds the session as the first one found it."""
-    change, look = SESSION_STATE[what]
+    change, look = map(mariadb.sql, SESSION_STATE[what])
     with reset_pool.connection() as conn:
         number, fresh = connection_id(conn), value(conn, look)
         run(conn, change)
@@ -479,17 +481,23 @@ def test_p9_a_readonly_lease_leaves_the_next_one_free_to_write(
 ) -> None:
     """The pool knows in what mode the reset left the connection."""
     mariadb.execute(f"CREATE TABLE `{database}`.t (a INT)")
-    with reset_pool.lease(session=Session(True, 5.0)) as conn:
+    with reset_pool.lease(session=Session(readonly=True)) as conn:
         value(conn, "SELECT 1")
     with reset_pool.connection() as conn:
-        assert value(conn, "SELECT @@max_statement_time") == 0
         run(conn, "INSERT INTO t VALUES (1)")
         conn.commit()
     for _ in range(2):
-        with reset_pool.lease(session=Session(True, 5.0)) as conn:
-            assert value(conn, "SELECT @@max_statement_time") == 5
-            assert value(conn, "SELECT @@tx_read_only") == 1
+        with reset_pool.lease(session=Session(readonly=True)) as conn:
+            assert value(conn, mariadb.sql("SELECT @@tx_read_only")) == 1
     assert mariadb.query(f"SELECT count(*) FROM `{database}`.t") == [(1,)]
+
+
+@pytest.mark.mariadb_only
+def test_p9_a_statement_timeout_ends_with_its_lease(reset_pool: Pool) -> None:
+    """The pool knows what limit the reset left the connection with: none."""
+    for limit in (5.0, 0.0, 5.0, 5.0):
+        with reset_pool.lease(session=Session(statement_timeout=limit)) as conn:
+            assert value(conn, "SELECT @@max_statement_time") == limit
 
 
 def test_p9_a_database_that_was_never_chosen_can_not_be_left(

@@ -255,6 +255,7 @@ def test_t4_a_killed_statement_costs_itself_alone(stage: ServerStage) -> None:
     assert stage.committed() == MOVED
 
 
+@pytest.mark.mariadb_only
 def test_t4_a_changed_snapshot_that_rolled_back_ends_in_an_error(stage: ServerStage) -> None:
     """1020, with innodb_snapshot_isolation: whatever the server made of the transaction, the
     scope does not commit a part of it.
@@ -586,6 +587,7 @@ def test_round_trips_of_a_commit_that_is_not_needed(mariadb: MariaDBServer) -> N
         assert stage.committed() == MOVED
 
 
+@pytest.mark.mariadb_only
 def test_rows_returned_by_a_write_are_committed(stage: ServerStage) -> None:
     """`INSERT … RETURNING` returns rows and is committed all the same."""
     with stage.db.connection_context() as connection:

@@ -59,6 +59,9 @@ class MariaDBServer:
     no TLS, so `--require-secure-transport` is not for these servers.
     """
 
+    many_rows = "SELECT seq FROM seq_1_to_200000"
+    """A statement with 200,000 rows, from 1 on."""
+
     def __init__(self, options: Sequence[str] = ()) -> None:
         self.host = LOOPBACK
         self.port = free_port()
@@ -193,6 +196,10 @@ class MariaDBServer:
         return arguments
 
     # -- the tests' own hand in the server -------------------------------------------------------
+
+    def sql(self, text: str) -> str:
+        """A statement written for MariaDB, in the words of this server."""
+        return text
 
     def query(self, sql: str, *params: object) -> list[tuple[Any, ...]]:
         """The rows of a statement run on the side connection, committed at once."""
@@ -332,16 +339,16 @@ class MariaDBServer:
                 self._drop_side_connection()
         if self._side is None:
             self._side = pymysql.connect(
-                host=self.host,
-                port=self._side_port,
-                user="root",
+                **self._side_arguments(),
                 autocommit=True,
-                ssl_disabled=True,
                 connect_timeout=_SIDE_TIMEOUT,
                 read_timeout=_SIDE_TIMEOUT,
                 write_timeout=_SIDE_TIMEOUT,
             )
         return self._side
+
+    def _side_arguments(self) -> dict[str, Any]:
+        return {"host": self.host, "port": self._side_port, "user": "root", "ssl_disabled": True}
 
     def _drop_side_connection(self) -> None:
         side, self._side = self._side, None

@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import pytest
 from flask import Flask
 
 from tests.support.apps import pooled_app
 from tests.support.naive import NaiveDB
 from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
+from tests.support.server import SCHEMES, MariaDBServer
 from tests.support.workloads import balances, connection_id, create_accounts
 
 ACCOUNTS = 4
 AMOUNT = 100
 UNTOUCHED = dict.fromkeys(range(1, ACCOUNTS + 1), AMOUNT)
+
+ON_SHARED_SERVER = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
+"""The drivers, as parameters of what asks for the fixture `mariadb` by itself."""
 
 _DEADLINE = 30.0
 
@@ -35,8 +39,10 @@ class Stage:
     app: Flask
     db: Any
 
-    many_rows: ClassVar[str]
-    """A statement whose result is too large to be sent at once."""
+    @property
+    def many_rows(self) -> str:
+        """A statement whose result is too large to be sent at once."""
+        raise NotImplementedError
 
     def committed(self) -> dict[int, int]:
         """The accounts' balances, as everybody else sees them."""
@@ -66,7 +72,9 @@ class ServerStage(Stage):
     database: str
     proxy: Proxy
 
-    many_rows = "SELECT seq FROM seq_1_to_200000"
+    @property
+    def many_rows(self) -> str:
+        return self.server.many_rows
 
     def committed(self) -> dict[int, int]:
         return balances(self.server, self.database)
@@ -93,10 +101,12 @@ class FileStage(Stage):
 
     path: Path
 
-    many_rows = (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000)"
-        " SELECT i FROM n"
-    )
+    @property
+    def many_rows(self) -> str:
+        return (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000)"
+            " SELECT i FROM n"
+        )
 
     def committed(self) -> dict[int, int]:
         connection = sqlite3.connect(self.path)
