@@ -166,6 +166,7 @@ SCENARIOS: list[tuple[Break, set[int], Failure, bool]] = [
     (duplicate, {1062}, Failure.STATEMENT, True),
     (syntax, {1064}, Failure.STATEMENT, True),
     (no_table, {1146}, Failure.STATEMENT, True),
+    (locked, {1205}, Failure.STATEMENT, True),
     (killed_query, {1317}, Failure.STATEMENT, True),
     (write_when_read_only, {1792}, Failure.STATEMENT, True),
     (deadlock, {1213}, Failure.ROLLED_BACK, False),
@@ -179,11 +180,6 @@ SCENARIOS: list[tuple[Break, set[int], Failure, bool]] = [
     ("break_it", "numbers", "failure", "is_kept"),
     [
         *(pytest.param(*scenario, id=scenario[0].__name__) for scenario in SCENARIOS),
-        pytest.param(
-            *(locked, {1205}, Failure.STATEMENT, True),
-            id="locked",
-            marks=pytest.mark.mariadb_only,
-        ),
         pytest.param(
             *(statement_time, {1969}, Failure.STATEMENT, True),
             id="statement_time",

@@ -110,10 +110,13 @@ class MySQLDriver(Driver):
         return self.error_number(error) in READ_ONLY and "read-only" in text
 
     def _still_in_transaction(self, raw: Any) -> bool:
+        # MySQL tells no session of its transaction: there the setting says what a 1205 has ended.
+        mariadb = "MariaDB" in self.server_version(raw)
+        answer = "@@in_transaction" if mariadb else "NOT @@innodb_rollback_on_timeout"
         try:
-            return bool(self._value(raw, "SELECT @@in_transaction", 0))
+            return bool(self._value(raw, f"SELECT {answer}", 0))
         except self.Error:
-            return False  # MySQL has no such variable: the worse of the two is assumed
+            return False  # the worse of the two is assumed
 
     def is_retryable(self, error: BaseException) -> bool:
         return isinstance(error, self.Error) and self.error_number(error) in RETRYABLE
