@@ -14,9 +14,10 @@ T = TypeVar("T")
 
 db = PooledDB()
 
-# One text for SQLite and MariaDB. A scan's number counts within its order, so no column needs
-# AUTO_INCREMENT, which the two spell differently. Codes are compared as they are stored: the
-# app lets only upper-case ASCII in (see parsing.py), for which every collation agrees.
+# One text for SQLite, MariaDB and MySQL. A scan's number counts within its order, so no column
+# needs AUTO_INCREMENT, which they spell differently. Codes are compared as they are stored: the
+# app lets only upper-case ASCII in (see parsing.py), for which every collation agrees. The UNIQUE
+# with saved_at stands for an index, which MySQL can't create "if not exists".
 SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS orders (
@@ -36,10 +37,10 @@ SCHEMA = (
         saved_at VARCHAR(32) NOT NULL,
         PRIMARY KEY (order_code, number),
         UNIQUE (order_code, box),
+        UNIQUE (saved_at, order_code, number),
         FOREIGN KEY (order_code) REFERENCES orders (code)
     )
     """,
-    "CREATE INDEX IF NOT EXISTS scans_by_time ON scans (saved_at)",
 )
 
 SAMPLE_ORDERS = (("A-1001", 48), ("A-1002", 120), ("B-2001", 500))

@@ -24,15 +24,14 @@ from example_app.parsing import QUALITIES
 from tests.support.proxy import Proxy
 from tests.support.server import MariaDBServer
 from tests.support.sockets import free_port
+from tests.support.stages import ON_SHARED_SERVER
 
 NOT_TEXT: list[object] = ["", "  ", None, 7, True, [], {"a": 1}]
 PACKAGE = Path(example_app.__file__).parent
 SCAN = {"order": "A-1001", "box": "BOX-1", "quality": "ok", "operator": "Ann"}
 
 
-EVERY_DATABASE = pytest.mark.parametrize(
-    "url", ["sqlite", "pymysql", "mariadbconnector"], indirect=True
-)
+EVERY_DATABASE = pytest.mark.parametrize("url", ["sqlite", *ON_SHARED_SERVER], indirect=True)
 
 
 @pytest.fixture
@@ -387,7 +386,6 @@ def test_locked_database(url: str, client: FlaskClient, file: Path) -> None:
     close(app)
 
 
-@pytest.mark.mariadb_only
 @pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
 def test_lost_answer_to_commit(mariadb: MariaDBServer, proxy: Proxy, driver: str) -> None:
     """503 asks for the scan again, and the second try finds it saved, and counted once."""
@@ -406,7 +404,6 @@ def test_lost_answer_to_commit(mariadb: MariaDBServer, proxy: Proxy, driver: str
     close(app)
 
 
-@pytest.mark.mariadb_only
 @pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
 def test_connection_lost_in_a_transaction(
     mariadb: MariaDBServer, proxy: Proxy, driver: str
