@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db.errors import ConnectFailed, PoolTimeout
+from flask_pooled_db.errors import ConnectFailed, PoolTimeout, TransactionAborted
+from tests.support import scenarios
 from tests.support.pools import open_pool
+from tests.support.scenarios import add, must_raise
 from tests.support.server import MariaDBServer
+from tests.support.stages import UNTOUCHED, ServerStage
 from tests.support.tls import make_certificates
 from tests.support.workloads import connection_id
 from tests.test_fork import CHILDREN, FORKING, run
@@ -69,3 +72,75 @@ def test_p6_a_child_sends_nothing_on_a_tls_connection_of_its_parent(
 ) -> None:
     """A goodbye packed in TLS, or a byte out of turn, would end the parent's session."""
     run(CHILDREN[child] + FORKING, mariadb.url(mariadb_driver, ssl="true"))
+
+
+# MySQL's own limit, max_execution_time, is for SELECT alone, and SELECT SLEEP() answers 1 at its
+# end, as if nothing were wrong. So the pool ends a statement by KILL QUERY.
+
+STATEMENT_TOOK_TOO_LONG = 3024
+
+SLOW = {
+    "SELECT": "SELECT id FROM accounts WHERE SLEEP(20) = 0",
+    "UPDATE": "UPDATE accounts SET balance = balance + SLEEP(20) WHERE id = 3",
+    "SELECT SLEEP": "SELECT SLEEP(3)",
+}
+
+
+def number(error: Any) -> int:
+    """The server's number of a driver's error."""
+    return int(getattr(error, "errno", None) or error.args[0])
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_statement_timeout_ends_the_statement_and_its_transaction(
+    stage: ServerStage, what: str
+) -> None:
+    """A statement that takes longer is the driver's error 3024; nothing can follow it, and nothing
+    of its transaction is committed.
+    """
+    with must_raise(TransactionAborted):
+        with stage.db.connection_context(statement_timeout=0.3) as connection:
+            add(connection, 1, -10)
+            with pytest.raises(connection.OperationalError) as caught:
+                scenarios.run(connection, SLOW[what])
+            assert number(caught.value) == STATEMENT_TOOK_TOO_LONG
+            with pytest.raises(TransactionAborted):
+                add(connection, 2, 10)
+    assert stage.committed() == UNTOUCHED
+    scenarios.assert_fit(stage)
+
+
+def test_statement_timeout_holds_in_a_readonly_block(stage: ServerStage) -> None:
+    """Where there is no transaction to end, the error is the same."""
+    with must_raise(Exception) as caught:
+        with stage.db.connection_context(readonly=True, statement_timeout=0.3) as connection:
+            scenarios.run(connection, SLOW["SELECT SLEEP"])
+    assert isinstance(caught[0], connection.OperationalError)
+    assert number(caught[0]) == STATEMENT_TOOK_TOO_LONG
+    scenarios.assert_fit(stage)
+
+
+def test_statement_timeout_ends_with_its_statement(stage: ServerStage) -> None:
+    """A statement that was fast enough leaves no limit to the next lease of its connection."""
+    with stage.db.connection_context(statement_timeout=0.3) as connection:
+        before = connection_id(connection)
+    with stage.db.connection_context() as connection:
+        assert connection_id(connection) == before
+        assert scenarios.run(connection, "SELECT SLEEP(1)") == [(0,)]
+
+
+def test_statement_timeout_does_not_hit_the_next_lease(stage: ServerStage) -> None:
+    """The KILL QUERY for a statement that was too slow does not come twice, nor too late."""
+    with must_raise(TransactionAborted):
+        with stage.db.connection_context(statement_timeout=0.3) as connection:
+            with pytest.raises(connection.OperationalError):
+                scenarios.run(connection, SLOW["UPDATE"])
+    with stage.db.connection_context() as connection:
+        assert scenarios.run(connection, "SELECT SLEEP(1)") == [(0,)]
+
+
+def test_statement_timeout_is_for_each_statement(stage: ServerStage) -> None:
+    """Statements that are fast enough one by one may take longer together."""
+    with stage.db.connection_context(statement_timeout=3) as connection:
+        for _ in range(3):
+            assert scenarios.run(connection, "SELECT SLEEP(1.1)") == [(0,)]
