@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.housekeeping import housekeeper
@@ -45,7 +45,7 @@ class Limit:
         self._is_over = False
         self._elapsed = 0.0
 
-    def __enter__(self) -> Limit:
+    def __enter__(self) -> Self:
         self._started = monotonic()
         due = self.seconds + self._interrupter.driver.interruption_grace
         self._job = housekeeper.call_later(due, functools.partial(self._interrupter.order, self))
