@@ -489,8 +489,9 @@ class TestMySQL:
 
     @pytest.fixture
     def environment(self) -> dict[str, str]:
-        """This process's, without the name of a server."""
-        return {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
+        """This process's, without the name of a server, and as outside of make."""
+        unwanted = (URL_VARIABLE, "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+        return {name: value for name, value in os.environ.items() if name not in unwanted}
 
     @pytest.mark.parametrize(
         ("url", "port", "password"),
