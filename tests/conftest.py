@@ -17,9 +17,12 @@ from tests.support.mysql import URL_VARIABLE, MySQLServer, versions
 from tests.support.proxy import Proxy
 from tests.support.server import SCHEMES, MariaDBServer, ServerError
 from tests.support.stages import ON_SHARED_SERVER, FileStage, ServerStage, Stage, on_file, on_server
+from tests.support.tls import Certificates, make_certificates
 
 _SESSION = os.getpid()
 _TIME_TO_END = 60.0
+# The shared servers by what goes over the wire.
+_WIRES = {"plain": "mariadb", "tls": "tls_mariadb"}
 _failed = pytest.StashKey[bool]()
 
 
@@ -110,7 +113,7 @@ def leak_detector(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mariadb(pytestconfig: pytest.Config) -> Iterator[MariaDBServer]:
-    """The MariaDB shared by all tests. Never stop, pause or reconfigure this one.
+    """The MariaDB shared by all tests, in plaintext. Never stop, pause or reconfigure this one.
 
     With `--mysql` it is a MySQL.
     """
@@ -118,10 +121,39 @@ def mariadb(pytestconfig: pytest.Config) -> Iterator[MariaDBServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """The certificates of every server and proxy of the session that has TLS."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def tls_mariadb(certificates: Certificates) -> Iterator[MariaDBServer]:
+    """The MariaDB shared by all tests, with TLS, which its URLs ask for."""
+    with MariaDBServer(certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture(params=[pytest.param("plain", marks=pytest.mark.shared_server), "tls"])
+def server(request: pytest.FixtureRequest) -> MariaDBServer:
+    """The shared MariaDB in plaintext, then the one with TLS: for promises on the wire."""
+    server: MariaDBServer = request.getfixturevalue(_WIRES[request.param])
+    return server
+
+
 @pytest.fixture
 def private_mariadb() -> Iterator[MariaDBServer]:
     """A MariaDB of the test's own, to be stopped, killed and paused at will."""
     with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture(params=list(_WIRES))
+def private_server(request: pytest.FixtureRequest) -> Iterator[MariaDBServer]:
+    """One like `private_mariadb` in plaintext, and one with TLS."""
+    tls = request.param == "tls"
+    certificates = request.getfixturevalue("certificates") if tls else None
+    with MariaDBServer(certificates=certificates) as server:
         yield server
 
 
@@ -132,9 +164,9 @@ def database(mariadb: MariaDBServer) -> str:
 
 
 @pytest.fixture
-def proxy(mariadb: MariaDBServer) -> Iterator[Proxy]:
-    """A faulty network in front of the shared server."""
-    with Proxy(mariadb.host, mariadb.port) as proxy:
+def proxy(server: MariaDBServer) -> Iterator[Proxy]:
+    """A faulty network in front of `server` that can read what passes."""
+    with Proxy(server.host, server.port, certificates=server.certificates) as proxy:
         yield proxy
 
 
@@ -146,9 +178,9 @@ def mariadb_driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def stage(mariadb: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
-    """Our pool on MariaDB, through a proxy."""
-    with on_server("ours", mariadb, mariadb_driver) as stage:
+def stage(server: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
+    """Our pool on MariaDB, through a proxy, in plaintext and over TLS."""
+    with on_server("ours", server, mariadb_driver) as stage:
         yield stage
 
 
@@ -161,7 +193,7 @@ def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
 
 @pytest.fixture(params=[*ON_SHARED_SERVER, "sqlite"])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Our pool on each database in turn."""
+    """Our pool on each database in turn, in plaintext: for what no wire has a part in."""
     if request.param == "sqlite":
         with on_file("ours", tmp_path / "file.sqlite") as stage:
             yield stage

@@ -26,7 +26,7 @@ from flask_pooled_db.drivers.pymysql import TLSContexts, connection_class
 from tests.support.apps import pooled_app
 from tests.support.pools import call, wait_until
 from tests.support.server import APP_USER, SCHEMES, MariaDBServer
-from tests.support.tls import Certificates, make_certificates
+from tests.support.tls import Certificates
 
 MODULES = {"pymysql": pymysql, "mariadbconnector": mariadb_connector}
 SLOW = "SELECT id FROM t WHERE SLEEP(60) = 0"
@@ -533,11 +533,6 @@ def tls_of(connection: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("tls"))
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", TLS_ARGUMENTS)
 def test_p11_tls_means_what_it_means_in_pymysql(name: str, certificates: Certificates) -> None:
@@ -568,20 +563,16 @@ def test_p11_other_arguments_have_another_context(certificates: Certificates) ->
     )
 
 
-@pytest.fixture(scope="module")
-def tls_server(certificates: Certificates) -> Iterator[MariaDBServer]:
-    """A server that offers TLS."""
-    with MariaDBServer(certificates.server_options) as server:
-        yield server
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["preferred", "disabled", "a check", "the identity"])
 def test_p11_every_connection_of_a_pool_is_as_encrypted_as_asked(
-    name: str, tls_server: MariaDBServer, certificates: Certificates
+    name: str, tls_mariadb: MariaDBServer, certificates: Certificates
 ) -> None:
     """With a server that has TLS, the second connection is like the first."""
-    arguments = {**tls_server.connect_args(), **TLS_ARGUMENTS[name](certificates)}
+    arguments = {
+        **tls_mariadb.connect_args(ask_for_tls=False),
+        **TLS_ARGUMENTS[name](certificates),
+    }
     driver = make_driver(PoolConfig.from_mapping({"CREATOR": pymysql, "CONNECT_ARGS": arguments}))
     ciphers = []
     for _ in range(2):

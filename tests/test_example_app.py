@@ -387,10 +387,10 @@ def test_locked_database(url: str, client: FlaskClient, file: Path) -> None:
 
 
 @pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
-def test_lost_answer_to_commit(mariadb: MariaDBServer, proxy: Proxy, driver: str) -> None:
+def test_lost_answer_to_commit(server: MariaDBServer, proxy: Proxy, driver: str) -> None:
     """503 asks for the scan again, and the second try finds it saved, and counted once."""
     app = create_app(
-        {"POOLED_DB_URL": mariadb.url(driver, mariadb.create_database(), port=proxy.port)}
+        {"POOLED_DB_URL": server.url(driver, server.create_database(), port=proxy.port)}
     )
     assert app.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
     client = app.test_client()
@@ -405,12 +405,10 @@ def test_lost_answer_to_commit(mariadb: MariaDBServer, proxy: Proxy, driver: str
 
 
 @pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
-def test_connection_lost_in_a_transaction(
-    mariadb: MariaDBServer, proxy: Proxy, driver: str
-) -> None:
+def test_connection_lost_in_a_transaction(server: MariaDBServer, proxy: Proxy, driver: str) -> None:
     """A scan whose connection is lost between UPDATE and INSERT is started over: 201, once."""
     app = create_app(
-        {"POOLED_DB_URL": mariadb.url(driver, mariadb.create_database(), port=proxy.port)}
+        {"POOLED_DB_URL": server.url(driver, server.create_database(), port=proxy.port)}
     )
     assert app.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
     client = app.test_client()

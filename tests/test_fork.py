@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.proxy import Proxy
-from tests.support.server import SCHEMES, MariaDBServer
-from tests.support.tls import Certificates, make_certificates
+from tests.support.server import MariaDBServer
 
 PRELUDE = '''
 import gc, logging, os, sys, threading, time, warnings
@@ -152,10 +150,13 @@ pools.__exit__(None, None, None)
 
 @pytest.mark.parametrize("child", CHILDREN)
 def test_p6_a_child_sends_nothing_on_a_connection_of_its_parent(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str, child: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str, child: str
 ) -> None:
-    """Whatever the child does, and however it ends; and the parent goes on as if it were not."""
-    run(CHILDREN[child] + FORKING, mariadb.url(mariadb_driver, port=proxy.port))
+    """Whatever the child does, and however it ends; and the parent goes on as if it were not.
+
+    Over TLS a goodbye, or a byte out of turn, would end the parent's session too.
+    """
+    run(CHILDREN[child] + FORKING, server.url(mariadb_driver, port=proxy.port))
     for connection in (1, 2, 3):
         commands = [c for c in proxy.commands if c.connection == connection]
         texts = [c.payload for c in commands]
@@ -164,29 +165,6 @@ def test_p6_a_child_sends_nothing_on_a_connection_of_its_parent(
         if later:
             assert later[0] == before + 1, commands
     assert not [c for c in proxy.commands if b"'child'" in c.payload]
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """For a server that offers TLS."""
-    return make_certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def tls_server(certificates: Certificates) -> Iterator[MariaDBServer]:
-    """A server that offers TLS."""
-    with MariaDBServer(certificates.server_options) as server:
-        yield server
-
-
-@pytest.mark.parametrize("child", CHILDREN)
-@pytest.mark.parametrize("driver", SCHEMES)
-def test_p6_a_child_sends_nothing_on_a_tls_connection_of_its_parent(
-    tls_server: MariaDBServer, certificates: Certificates, driver: str, child: str
-) -> None:
-    """A goodbye packed in TLS, or a byte out of turn, would end the parent's session."""
-    url = tls_server.url(driver, ssl_ca=str(certificates.ca), ssl_verify_cert="true")
-    run(CHILDREN[child] + FORKING, url)
 
 
 @pytest.mark.parametrize("child", CHILDREN)
@@ -309,7 +287,7 @@ with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
 
 
 def test_p6_a_child_of_a_child_inherits_nothing_either(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """Each generation leaves its connections to itself."""
     program = """
@@ -333,7 +311,7 @@ with open_pool(url=url) as pool:
     with pool.connection() as conn:
         assert ask(conn, "SELECT CONNECTION_ID()") == first
 """
-    run(program, mariadb.url(mariadb_driver, port=proxy.port))
+    run(program, server.url(mariadb_driver, port=proxy.port))
     assert proxy.connections == 3
 
 

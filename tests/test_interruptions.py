@@ -25,7 +25,6 @@ from tests.support.scenarios import MOVED, Scenario, add, must_raise, run
 from tests.support.server import MariaDBServer
 from tests.support.sockets import LOOPBACK, free_port
 from tests.support.stages import (
-    ON_SHARED_SERVER,
     UNTOUCHED,
     FileStage,
     ServerStage,
@@ -38,18 +37,28 @@ from tests.support.stages import (
 from tests.support.workloads import connection_id
 
 PROJECT = Path(__file__).resolve().parent.parent
+ON_EVERY_WIRE = [
+    pytest.param(("mariadb", "pymysql"), id="plain-pymysql", marks=pytest.mark.shared_server),
+    pytest.param(
+        ("mariadb", "mariadbconnector"), id="plain-mariadbconnector", marks=pytest.mark.shared_server
+    ),
+    pytest.param(("tls_mariadb", "pymysql"), id="tls-pymysql"),
+    pytest.param(("tls_mariadb", "mariadbconnector"), id="tls-mariadbconnector"),
+    pytest.param((None, "sqlite"), id="sqlite"),
+]
 DEADLINE = 30.0
 
 
-@pytest.fixture(params=[*ON_SHARED_SERVER, "sqlite"])
+@pytest.fixture(params=ON_EVERY_WIRE)
 def direct_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn, without a proxy: rows can be read one by one."""
-    if request.param == "sqlite":
+    server, driver = request.param
+    if server is None:
         with on_file("ours", tmp_path / "file.sqlite") as stage:
             yield stage
     else:
-        server = request.getfixturevalue("mariadb")
-        with on_server("ours", server, request.param, is_direct=True) as stage:
+        shared = request.getfixturevalue(server)
+        with on_server("ours", shared, driver, is_direct=True) as stage:
             yield stage
 
 
@@ -251,9 +260,9 @@ def under_gevent(stage: ServerStage, name: str, maxconnections: int = 10) -> dic
 
 
 @pytest.fixture
-def gevent_stage(mariadb: MariaDBServer) -> Iterator[ServerStage]:
+def gevent_stage(server: MariaDBServer) -> Iterator[ServerStage]:
     """A stage whose database the processes under gevent use."""
-    with on_server("ours", mariadb, "pymysql") as stage:
+    with on_server("ours", server, "pymysql") as stage:
         yield stage
 
 
@@ -307,19 +316,19 @@ def test_t6_rows_that_nobody_read_do_no_harm(
 
 
 def test_t6_a_connection_with_unread_rows_is_discarded(
-    mariadb: MariaDBServer, mariadb_driver: str
+    server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """Released with unread rows, a connection is closed, not read to the end."""
-    with on_server("ours", mariadb, mariadb_driver, is_direct=True) as stage:
+    with on_server("ours", server, mariadb_driver, is_direct=True) as stage:
         scenarios.half_read_is_not_read_on(stage)
         assert stage.db.stats().discarded == 1
 
 
 def test_t6_a_stream_read_to_its_end_costs_nothing(
-    mariadb: MariaDBServer, mariadb_driver: str
+    server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """A streaming cursor that was read to the end leaves a connection that is used again."""
-    with on_server("ours", mariadb, mariadb_driver, is_direct=True) as stage:
+    with on_server("ours", server, mariadb_driver, is_direct=True) as stage:
         for close in (True, False):
             with stage.db.connection_context() as connection:
                 cursor = stage.streaming_cursor(connection)

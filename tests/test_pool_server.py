@@ -17,7 +17,7 @@ from tests.support.apps import pooled_app
 from tests.support.pools import call, most_tries, open_pool, wait_until
 from tests.support.proxy import Proxy
 from tests.support.server import APP_PASSWORD_WORD, APP_USER, MariaDBServer
-from tests.support.tls import Certificates, make_certificates
+from tests.support.tls import Certificates
 from tests.support.workloads import connection_id
 
 COM_PING = 0x0E
@@ -82,42 +82,43 @@ def test_p3_the_server_never_sees_more_than_maxconnections(
 
 
 def test_p4_an_idle_connection_that_was_killed_is_replaced(
-    mariadb: MariaDBServer, mariadb_driver: str
+    server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """Its next caller gets a live one, and no error."""
-    with open_pool(url=mariadb.url(mariadb_driver)) as pool:
+    with open_pool(url=server.url(mariadb_driver)) as pool:
         killed = use(pool)
-        mariadb.kill_connection(killed)
+        assert use(pool) == killed
+        server.kill_connection(killed)
         assert use(pool) != killed
 
 
 def test_p4_one_that_idled_beyond_wait_timeout_is_replaced(
-    mariadb: MariaDBServer, mariadb_driver: str
+    server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """The server ends what idles for long."""
-    with open_pool(url=mariadb.url(mariadb_driver), setsession=["SET wait_timeout=1"]) as pool:
+    with open_pool(url=server.url(mariadb_driver), setsession=["SET wait_timeout=1"]) as pool:
         first = use(pool)
-        wait_until(lambda: first not in mariadb.connections())
+        wait_until(lambda: first not in server.connections())
         assert use(pool) != first
 
 
 @pytest.mark.slow
 def test_p4_after_a_restart_of_the_server_every_caller_succeeds(
-    private_mariadb: MariaDBServer, mariadb_driver: str
+    private_server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """Twenty stale connections cost their callers no error."""
-    url = private_mariadb.url(mariadb_driver)
+    url = private_server.url(mariadb_driver)
     with open_pool(url=url, maxconnections=20, maxcached=20) as pool:
         fill(pool, 20)
-        private_mariadb.restart()
+        private_server.restart()
         assert len(fill(pool, 20)) == 20
 
 
 def test_p4_a_ping_is_on_the_wire_only_after_ping_after(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """A checkout costs no round trip, or one."""
-    with open_pool(url=mariadb.url(mariadb_driver, port=proxy.port), ping_after=60) as pool:
+    with open_pool(url=server.url(mariadb_driver, port=proxy.port), ping_after=60) as pool:
         for _ in range(3):
             use(pool)
         assert pings(proxy) == 0
@@ -127,10 +128,10 @@ def test_p4_a_ping_is_on_the_wire_only_after_ping_after(
 
 
 def test_p4_with_ping_7_the_server_is_asked_each_time(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """At the checkout, for the cursor, and for the statement, as in DBUtils."""
-    url = mariadb.url(mariadb_driver, port=proxy.port)
+    url = server.url(mariadb_driver, port=proxy.port)
     with open_pool(url=url, ping=7, ping_after=0) as pool:
         use(pool)
         proxy.reset_counts()
@@ -139,10 +140,10 @@ def test_p4_with_ping_7_the_server_is_asked_each_time(
 
 
 def test_p4_a_statement_as_ping_is_on_the_wire(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """It is asked in place of a ping, and leaves no transaction open."""
-    with open_pool(url=mariadb.url(mariadb_driver, port=proxy.port), ping="SELECT 'alive'") as pool:
+    with open_pool(url=server.url(mariadb_driver, port=proxy.port), ping="SELECT 'alive'") as pool:
         use(pool)
         proxy.reset_counts()
         with pool.connection() as conn:
@@ -153,11 +154,11 @@ def test_p4_a_statement_as_ping_is_on_the_wire(
 
 @pytest.mark.slow
 def test_p4_connections_that_went_silent_cost_one_timeout_not_twenty(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """After the first ping without an answer the others are not waited for."""
     with open_pool(
-        url=mariadb.url(mariadb_driver, port=proxy.port),
+        url=server.url(mariadb_driver, port=proxy.port),
         maxconnections=20,
         maxcached=20,
         ping_after=0,
@@ -181,13 +182,13 @@ def test_p4_connections_that_went_silent_cost_one_timeout_not_twenty(
 
 @pytest.mark.slow
 def test_p5_a_hung_server_on_one_bind_leaves_the_others_alone(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """While one bind's callers wait for a server that says nothing, the other bind serves."""
     with pooled_app(
-        mariadb.url(mariadb_driver),
+        server.url(mariadb_driver),
         connect_timeout=30,
-        binds={"reports": mariadb.url(mariadb_driver, port=proxy.port)},
+        binds={"reports": server.url(mariadb_driver, port=proxy.port)},
     ) as (_app, db):
         proxy.deaf()
         pool = db.pool("reports")
@@ -202,7 +203,7 @@ def test_p5_a_hung_server_on_one_bind_leaves_the_others_alone(
 
 
 def test_p5_a_hung_statement_delays_no_other_lease(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    mariadb: MariaDBServer, mariadb_driver: str
 ) -> None:
     """Who waits for a lock holds up nobody: neither a checkout nor a return nor a connect."""
     with open_pool(url=mariadb.url(mariadb_driver), maxconnections=4) as pool:
@@ -220,10 +221,10 @@ def test_p5_a_hung_statement_delays_no_other_lease(
 
 
 def test_p7_nothing_connects_at_init_app(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """Connections are opened by the first caller, also those of MINCACHED."""
-    with pooled_app(mariadb.url(mariadb_driver, port=proxy.port), mincached=2) as (_app, db):
+    with pooled_app(server.url(mariadb_driver, port=proxy.port), mincached=2) as (_app, db):
         assert db.stats().open == 0
         assert proxy.connections == 0
         with db.connection_context() as conn:
@@ -248,12 +249,10 @@ def test_p8_the_pool_shrinks_on_the_server_too(mariadb: MariaDBServer, mariadb_d
 
 
 @pytest.fixture
-def reset_pool(
-    mariadb: MariaDBServer, mariadb_driver: str, database: str, proxy: Proxy
-) -> Iterator[Pool]:
+def reset_pool(mariadb: MariaDBServer, mariadb_driver: str, database: str) -> Iterator[Pool]:
     """A pool of one connection whose session is reset after each lease."""
     with open_pool(
-        url=mariadb.url(mariadb_driver, database, port=proxy.port),
+        url=mariadb.url(mariadb_driver, database),
         reset="session",
         maxconnections=1,
         setsession=["SET @mine = 'set up'", "SET time_zone = '+03:00'"],
@@ -388,10 +387,10 @@ def test_p9_what_a_creator_of_one_s_own_did_is_not_lost(
 
 
 def test_p9_a_lease_that_did_nothing_has_nothing_to_reset(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """It costs no round trip with RESET "session" either."""
-    url = mariadb.url(mariadb_driver, "information_schema", port=proxy.port)
+    url = server.url(mariadb_driver, "information_schema", port=proxy.port)
     with open_pool(url=url, reset="session") as pool:
         first = use(pool)
         proxy.reset_counts()
@@ -512,10 +511,10 @@ def test_p9_a_database_that_was_never_chosen_can_not_be_left(
 
 
 def test_p9_by_default_only_the_transaction_is_reset(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """RESET "rollback" sends no reset."""
-    with open_pool(url=mariadb.url(mariadb_driver, port=proxy.port)) as pool:
+    with open_pool(url=server.url(mariadb_driver, port=proxy.port)) as pool:
         use(pool)
         use(pool)
         assert not [c for c in proxy.commands if c.code == COM_RESET_CONNECTION]
@@ -538,11 +537,11 @@ def test_p9_a_driver_without_a_reset_has_its_connections_replaced(tmp_path: Path
 
 
 def test_p10_a_server_that_is_down_is_not_stormed(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """Sixteen callers for 1.5 s share their tries, and the first success serves them."""
     proxy.refuse()
-    with open_pool(url=mariadb.url(mariadb_driver, port=proxy.port), maxconnections=16) as pool:
+    with open_pool(url=server.url(mariadb_driver, port=proxy.port), maxconnections=16) as pool:
         callers = [call(pool.lease, timeout=1.5) for _ in range(16)]
         for caller in callers:
             with pytest.raises(PoolTimeout) as caught:
@@ -597,26 +596,26 @@ def test_p10_too_many_connections_is_tried_again(mariadb_driver: str) -> None:
 
 @pytest.mark.slow
 def test_p10_connect_timeout_bounds_the_handshake_with_a_frozen_server(
-    private_mariadb: MariaDBServer, mariadb_driver: str
+    private_server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """The kernel takes the connection of a stopped server, and nobody ever answers."""
-    with open_pool(url=private_mariadb.url(mariadb_driver), connect_timeout=1) as pool:
-        private_mariadb.pause()
+    with open_pool(url=private_server.url(mariadb_driver), connect_timeout=1) as pool:
+        private_server.pause()
         caller = call(pool.lease, timeout=60)
         wait_until(lambda: pool.stats().connect_errors)
-        private_mariadb.resume()
+        private_server.resume()
         caller.result().close()
 
 
 @pytest.mark.slow
 def test_p10_connect_timeout_bounds_a_handshake_that_stops_half_way(
-    mariadb: MariaDBServer, mariadb_driver: str
+    server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """Each answer may come in time, and the whole must not take longer than CONNECT_TIMEOUT."""
     # A round trip takes 0.8 s: less than the timeout, and a connect takes several.
-    with Proxy(mariadb.host, mariadb.port, delay=0.4) as slow:
+    with Proxy(server.host, server.port, 0.4, certificates=server.certificates) as slow:
         with open_pool(
-            url=mariadb.url(mariadb_driver, port=slow.port),
+            url=server.url(mariadb_driver, port=slow.port),
             connect_timeout=1,
             setsession=["SET @a = 1", "SET @b = 2"],
         ) as pool:
@@ -628,11 +627,11 @@ def test_p10_connect_timeout_bounds_a_handshake_that_stops_half_way(
 
 @pytest.mark.slow
 def test_p10_connect_timeout_bounds_a_deaf_network(
-    mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """Who waits gets a PoolTimeout by its own deadline, with the connect's error as the cause."""
     proxy.deaf()
-    with open_pool(url=mariadb.url(mariadb_driver, port=proxy.port), connect_timeout=0.5) as pool:
+    with open_pool(url=server.url(mariadb_driver, port=proxy.port), connect_timeout=0.5) as pool:
         with pytest.raises(PoolTimeout) as caught:
             pool.lease(timeout=4)
         assert caught.value.__cause__ is not None
@@ -641,19 +640,19 @@ def test_p10_connect_timeout_bounds_a_deaf_network(
 
 @pytest.mark.slow
 def test_p10_connect_timeout_bounds_the_set_up_of_the_session(
-    mariadb: MariaDBServer, mariadb_driver: str
+    server: MariaDBServer, mariadb_driver: str
 ) -> None:
     """A SETSESSION statement that hangs is cut off."""
     with open_pool(
-        url=mariadb.url(mariadb_driver), connect_timeout=0.5, setsession=["DO SLEEP(60)"]
+        url=server.url(mariadb_driver), connect_timeout=0.5, setsession=["DO SLEEP(60)"]
     ) as pool:
         with pytest.raises((PoolTimeout, ConnectFailed)):
             pool.lease(timeout=3)
         assert pool.stats().connect_errors >= 1
-    for id_, _ in mariadb.query(
+    for id_, _ in server.query(
         "SELECT id, info FROM information_schema.processlist WHERE info = 'DO SLEEP(60)'"
     ):
-        mariadb.kill_connection(id_)
+        server.kill_connection(id_)
 
 
 # P11
@@ -669,74 +668,43 @@ ASK_FOR_TLS = {
 }
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """A CA, what it certified, and another CA."""
-    return make_certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def tls_server(certificates: Certificates) -> Iterator[MariaDBServer]:
-    """A server that offers TLS."""
-    with MariaDBServer(certificates.server_options) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def plain_server() -> Iterator[MariaDBServer]:
-    """A server that offers no TLS, whatever is its default."""
-    with MariaDBServer(["--skip-ssl"]) as server:
-        yield server
-
-
 @pytest.mark.parametrize("variant", range(3))
 def test_p11_plaintext_is_refused_where_tls_was_asked_for(
-    plain_server: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
+    mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
 ) -> None:
     """No lease is had on a server without TLS, and no connection stays open."""
     asked = ASK_FOR_TLS[mariadb_driver][variant]
     options: dict[str, Any] = {
         name: text.format(ca=certificates.ca) for name, text in asked.items()
     }
-    with open_pool(url=plain_server.url(mariadb_driver, **options)) as pool:
+    with open_pool(url=mariadb.url(mariadb_driver, **options)) as pool:
         with pytest.raises((PoolTimeout, ConnectFailed)) as caught:
             pool.lease(timeout=0.5)
         assert caught.value.__cause__ is not None
-        wait_until(lambda: not plain_server.connections(APP_USER))
+        wait_until(lambda: not mariadb.connections(APP_USER))
 
 
 @pytest.mark.parametrize("variant", range(3))
 def test_p11_a_server_with_tls_is_talked_to_in_tls(
-    tls_server: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
+    tls_mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
 ) -> None:
     """The server itself says so."""
     asked = ASK_FOR_TLS[mariadb_driver][variant]
     options: dict[str, Any] = {
         name: text.format(ca=certificates.ca) for name, text in asked.items()
     }
-    with open_pool(url=tls_server.url(mariadb_driver, **options)) as pool:
+    with open_pool(url=tls_mariadb.url(mariadb_driver, **options)) as pool:
         with pool.connection() as conn, conn.cursor() as cursor:
             cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
             assert cursor.fetchone()[1]
 
 
 def test_p11_a_certificate_of_an_unknown_ca_is_refused(
-    tls_server: MariaDBServer, certificates: Certificates, mariadb_driver: str
+    tls_mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str
 ) -> None:
     """With verification asked for, a server that anybody could be is not talked to."""
-    url = tls_server.url(mariadb_driver, ssl_ca=str(certificates.wrong_ca), ssl_verify_cert="true")
+    url = tls_mariadb.url(mariadb_driver, ssl_ca=str(certificates.wrong_ca), ssl_verify_cert="true")
     with open_pool(url=url) as pool:
         with pytest.raises((PoolTimeout, ConnectFailed)) as caught:
             pool.lease(timeout=0.5)
         assert caught.value.__cause__ is not None
-
-
-def test_p4_a_dead_tls_connection_is_replaced(
-    tls_server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """What lies unread in a TLS connection is a look at its socket away too."""
-    with open_pool(url=tls_server.url(mariadb_driver, ssl="true")) as pool:
-        first = use(pool)
-        assert use(pool) == first
-        tls_server.kill_connection(first)
-        assert use(pool) != first

@@ -220,11 +220,11 @@ def test_a3_when_a_driver_s_error_shows_its_arguments(ear: Ear) -> None:
 
 
 def test_a3_when_the_handshake_hangs(
-    ear: Ear, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    ear: Ear, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
     """A server that doesn't answer."""
     proxy.deaf()
-    url = mariadb.url(mariadb_driver, port=proxy.port)
+    url = server.url(mariadb_driver, port=proxy.port)
     with shop(url, connect_timeout=0.5), pytest.raises(PoolTimeout) as caught:
         use()
     ear.hear_error(caught.value)
@@ -255,17 +255,18 @@ def test_a3_when_the_connection_is_killed(
 
 
 def test_a3_when_the_answer_to_commit_is_lost(
-    ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str, proxy: Proxy
+    ear: Ear, server: MariaDBServer, mariadb_driver: str, proxy: Proxy
 ) -> None:
     """In the doubt about a COMMIT."""
-    mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY)")
+    database = server.create_database()
+    server.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY)")
 
     def write() -> None:
         with db_connection_context() as conn:
             conn.cursor().execute("INSERT INTO t VALUES (1)")
             proxy.hold_replies_to(b"COMMIT")
 
-    with shop(mariadb.url(mariadb_driver, database, port=proxy.port)):
+    with shop(server.url(mariadb_driver, database, port=proxy.port)):
         with pytest.raises(CommitOutcomeUnknown) as caught:
             write()
     ear.hear_error(caught.value)

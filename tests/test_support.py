@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -37,7 +38,7 @@ from tests.support.server import (
 )
 from tests.support.signals import AS_AT_A_TERMINAL
 from tests.support.sockets import free_port
-from tests.support.tls import Certificates, make_certificates
+from tests.support.tls import Certificates
 from tests.support.workloads import add, balances, connection_id, create_accounts, total, transfer
 
 pytestmark = pytest.mark.mariadb_only
@@ -64,6 +65,20 @@ def fetch_one(connection: Any, sql: str) -> Any:
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchone()[0]
+
+
+def fetch_all(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def is_encrypted(connection: Any) -> bool:
+    """Whether a driver's connection is, as the driver sees it."""
+    if hasattr(connection, "_sock"):
+        return isinstance(connection._sock, ssl.SSLSocket)
+    return bool(connection.tls_cipher)
 
 
 class InThread:
@@ -236,10 +251,10 @@ class TestInterruptedSession:
 
 class TestProxy:
     def test_counts_one_round_trip_for_a_statement(
-        self, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """The handshake is none, a statement is one, and its text is on record."""
-        with connected(mariadb_driver, mariadb.connect_args(port=proxy.port)) as connection:
+        with connected(mariadb_driver, server.connect_args(port=proxy.port)) as connection:
             assert proxy.connections == 1
             proxy.reset_counts()
             assert fetch_one(connection, "SELECT 1") == 1
@@ -247,12 +262,11 @@ class TestProxy:
             assert [command[1:] for command in proxy.commands] == [(COM_QUERY, b"SELECT 1")]
             assert proxy.connections == 0
 
-    def test_counts_what_has_no_answer_as_none(
-        self, mariadb: MariaDBServer, database: str, proxy: Proxy
-    ) -> None:
+    def test_counts_what_has_no_answer_as_none(self, server: MariaDBServer, proxy: Proxy) -> None:
         """A statement prepared and executed in one go is one round trip, its closing none."""
-        create_accounts(mariadb, database, n=1, amount=1)
-        arguments = mariadb.connect_args(database, port=proxy.port)
+        database = server.create_database()
+        create_accounts(server, database, n=1, amount=1)
+        arguments = server.connect_args(database, port=proxy.port)
         with connected("mariadbconnector", arguments) as connection:
             proxy.reset_counts()
             with connection.cursor(binary=True) as cursor:
@@ -264,18 +278,18 @@ class TestProxy:
             assert len(proxy.commands) > proxy.round_trips == 3
 
     def test_long_statement_is_recorded_by_its_start(
-        self, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """A statement of many segments arrives whole, and its first 200 bytes are on record."""
         sql = f"SELECT LENGTH('{'x' * 1_000_000}')"
-        with connected(mariadb_driver, mariadb.connect_args(port=proxy.port)) as connection:
+        with connected(mariadb_driver, server.connect_args(port=proxy.port)) as connection:
             proxy.reset_counts()
             assert fetch_one(connection, sql) == 1_000_000
             assert [command.payload for command in proxy.commands] == [sql[:200].encode()]
 
-    def test_delays_each_direction(self, mariadb: MariaDBServer, proxy: Proxy) -> None:
+    def test_delays_each_direction(self, server: MariaDBServer, proxy: Proxy) -> None:
         """A round trip takes twice the delay, and the answer's size does not add to it."""
-        with connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection:
+        with connected("pymysql", server.connect_args(port=proxy.port)) as connection:
             proxy.delay = 0.05
             began = time.monotonic()
             assert len(fetch_one(connection, "SELECT REPEAT('x', 2000000)")) == 2_000_000
@@ -283,10 +297,10 @@ class TestProxy:
             proxy.delay = 0.0
 
     def test_cut_resets_open_connections_only(
-        self, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """What was open is lost, on the server as well; what comes next is let through."""
-        arguments = mariadb.connect_args(port=proxy.port)
+        arguments = server.connect_args(port=proxy.port)
         with connected(mariadb_driver, arguments) as connection:
             proxy.cut()
             with pytest.raises(LOST):
@@ -295,38 +309,38 @@ class TestProxy:
             assert fetch_one(connection, "SELECT 1") == 1
 
     def test_deaf_keeps_connections_and_forwards_nothing(
-        self, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """A statement and a connect hang while the proxy is deaf, and succeed when it hears."""
-        arguments = mariadb.connect_args(port=proxy.port)
+        arguments = server.connect_args(port=proxy.port)
         with connected(mariadb_driver, arguments) as connection:
-            known = set(mariadb.connections())
+            known = set(server.connections())
             proxy.deaf()
             answer = InThread(lambda: fetch_one(connection, "SELECT 7"))
             newcomer = InThread(lambda: DRIVERS[mariadb_driver].connect(**arguments))
             assert not answer.returned_within(SILENCE)
             assert not newcomer.returned_within(SILENCE)
-            assert set(mariadb.connections()) <= known
+            assert set(server.connections()) <= known
             proxy.hear()
             assert answer.result() == 7
             newcomer.result().close()
 
-    def test_deaf_hides_the_end_of_a_connection(self, mariadb: MariaDBServer, proxy: Proxy) -> None:
+    def test_deaf_hides_the_end_of_a_connection(self, server: MariaDBServer, proxy: Proxy) -> None:
         """The server learns of a client's end only when the proxy hears again."""
-        with connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection:
+        with connected("pymysql", server.connect_args(port=proxy.port)) as connection:
             id_ = connection_id(connection)
             proxy.deaf()
-        assert id_ in mariadb.connections()
+        assert id_ in server.connections()
         proxy.hear()
         deadline = time.monotonic() + 5
-        while id_ in mariadb.connections():
+        while id_ in server.connections():
             assert time.monotonic() < deadline
 
     def test_refuse_closes_newcomers_only(
-        self, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """Connects fail and are counted apart; what is open goes on."""
-        arguments = mariadb.connect_args(port=proxy.port)
+        arguments = server.connect_args(port=proxy.port)
         with connected(mariadb_driver, arguments) as connection:
             proxy.refuse()
             with pytest.raises(LOST):
@@ -338,44 +352,46 @@ class TestProxy:
             assert fetch_one(connection, "SELECT 1") == 1
 
     def test_held_commit_took_place(
-        self, mariadb: MariaDBServer, database: str, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """The client's COMMIT fails, the server's succeeded; the next one is not held."""
-        create_accounts(mariadb, database, n=1, amount=100)
-        arguments = mariadb.connect_args(database, port=proxy.port)
+        database = server.create_database()
+        create_accounts(server, database, n=1, amount=100)
+        arguments = server.connect_args(database, port=proxy.port)
         proxy.hold_replies_to(b"commit")
         with connected(mariadb_driver, arguments) as connection:
             add(connection, 1, 5)
             with pytest.raises(LOST):
                 connection.commit()
-        assert balances(mariadb, database) == {1: 105}
+        assert balances(server, database) == {1: 105}
         with connected(mariadb_driver, arguments) as connection:
             add(connection, 1, 5)
             connection.commit()
-        assert balances(mariadb, database) == {1: 110}
+        assert balances(server, database) == {1: 110}
 
     def test_commit_cut_before_did_not_take_place(
-        self, mariadb: MariaDBServer, database: str, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """The client's COMMIT fails in the same way, and the server rolled back."""
-        create_accounts(mariadb, database, n=1, amount=100)
+        database = server.create_database()
+        create_accounts(server, database, n=1, amount=100)
         proxy.cut_before(b"COMMIT")
         with connected(
-            mariadb_driver, mariadb.connect_args(database, port=proxy.port)
+            mariadb_driver, server.connect_args(database, port=proxy.port)
         ) as connection:
             add(connection, 1, 5)
             with pytest.raises(LOST):
                 connection.commit()
-        with connected(mariadb_driver, mariadb.connect_args(database)) as connection:
+        with connected(mariadb_driver, server.connect_args(database)) as connection:
             add(connection, 1, 1)  # waits for the lock until the server has rolled back
             connection.commit()
-        assert balances(mariadb, database) == {1: 101}
+        assert balances(server, database) == {1: 101}
 
     def test_wait_for_command_sees_a_statement_in_flight(
-        self, mariadb: MariaDBServer, proxy: Proxy
+        self, server: MariaDBServer, proxy: Proxy
     ) -> None:
         """A test can act while a statement runs, without sleeping."""
-        with connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection:
+        with connected("pymysql", server.connect_args(port=proxy.port)) as connection:
             answer = InThread(lambda: fetch_one(connection, "SELECT SLEEP(30)"))
             assert proxy.wait_for_command(b"select sleep").code == COM_QUERY
             proxy.cut()
@@ -404,45 +420,77 @@ class TestProxy:
         proxy.close()
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Certificates shared by these tests."""
-    return make_certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def tls_mariadb(certificates: Certificates) -> Iterator[MariaDBServer]:
-    """A server that offers TLS."""
-    with MariaDBServer(certificates.server_options) as server:
-        yield server
-
-
 class TestTLS:
-    def test_right_ca_verifies_the_server(
+    def test_each_server_has_the_tls_it_was_asked_for(
+        self, mariadb: MariaDBServer, tls_mariadb: MariaDBServer
+    ) -> None:
+        """Whatever the server's version would do by default: one has none, the other has it."""
+        assert mariadb.query("SELECT @@have_ssl") == [("DISABLED",)]
+        assert tls_mariadb.query("SELECT @@have_ssl") == [("YES",)]
+
+    def test_connections_are_encrypted_where_the_server_says_so(
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
+    ) -> None:
+        """Straight to the server or through a proxy that reads it: both legs of it are."""
+        encrypted = server.certificates is not None
+        for port in (server.port, proxy.port):
+            with connected(mariadb_driver, server.connect_args(port=port)) as connection:
+                ((_, cipher),) = fetch_all(connection, "SHOW STATUS LIKE 'Ssl_cipher'")
+                assert bool(cipher) is encrypted
+                assert is_encrypted(connection) is encrypted
+
+    def test_a_proxy_without_certificates_reads_nothing(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
-        """The connection is encrypted, its server verified by name; the proxy reads nothing."""
-        ssl = {"ca": str(certificates.ca), "check_hostname": True}
+        """It forwards the server's own TLS, whose name is verified."""
+        options = {"ca": str(certificates.ca), "check_hostname": True}
         with Proxy(tls_mariadb.host, tls_mariadb.port) as proxy:
-            arguments = tls_mariadb.connect_args(port=proxy.port)
-            with connected("pymysql", {**arguments, "ssl": ssl}) as connection:
-                assert fetch_one(connection, "SHOW STATUS LIKE 'Ssl_cipher'") == "Ssl_cipher"
-                assert connection._secure
+            arguments = tls_mariadb.connect_args(port=proxy.port, ask_for_tls=False)
+            with connected("pymysql", {**arguments, "ssl": options}) as connection:
+                assert fetch_one(connection, "SELECT 1") == 1
+                assert is_encrypted(connection)
             assert (proxy.connections, proxy.commands) == (1, [])
+
+    def test_a_proxy_with_certificates_is_verified_in_the_server_s_place(
+        self, tls_mariadb: MariaDBServer, certificates: Certificates
+    ) -> None:
+        """It has the server's certificate: by name it is the server, to another CA it is nobody."""
+        name = tls_mariadb.host
+        with Proxy(name, tls_mariadb.port, certificates=certificates) as proxy:
+            arguments = tls_mariadb.connect_args(port=proxy.port, ask_for_tls=False)
+            options = {"ca": str(certificates.ca), "check_hostname": True}
+            with connected("pymysql", {**arguments, "ssl": options}) as connection:
+                assert fetch_one(connection, "SELECT 1") == 1
+            options["ca"] = str(certificates.wrong_ca)
+            with pytest.raises(pymysql.err.OperationalError, match="certificate verify failed"):
+                pymysql.connect(**arguments, ssl=options)
+
+    def test_a_client_without_tls_is_read_as_it_is(
+        self, tls_mariadb: MariaDBServer, certificates: Certificates
+    ) -> None:
+        """A proxy that has certificates leaves it to the client whether TLS begins."""
+        host, port = tls_mariadb.host, tls_mariadb.port
+        with Proxy(host, port, certificates=certificates) as proxy:
+            arguments = tls_mariadb.connect_args(port=proxy.port, ask_for_tls=False)
+            with connected("pymysql", {**arguments, "ssl_disabled": True}) as connection:
+                proxy.reset_counts()
+                assert fetch_one(connection, "SELECT 1") == 1
+                assert not is_encrypted(connection)
+                assert [command.payload for command in proxy.commands] == [b"SELECT 1"]
 
     def test_wrong_ca_is_found_out(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
         """The other CA is a real one that did not sign this server's certificate."""
-        ssl = {"ca": str(certificates.wrong_ca)}
+        options = {"ca": str(certificates.wrong_ca)}
         with pytest.raises(pymysql.err.OperationalError, match="certificate verify failed"):
-            pymysql.connect(**tls_mariadb.connect_args(), ssl=ssl)
+            pymysql.connect(**tls_mariadb.connect_args(ask_for_tls=False), ssl=options)
 
     def test_connector_verifies_too(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
         """The MariaDB connector takes the same files."""
-        arguments = {**tls_mariadb.connect_args(), "ssl_verify_cert": True}
+        arguments = {**tls_mariadb.connect_args(ask_for_tls=False), "ssl_verify_cert": True}
         right, wrong = str(certificates.ca), str(certificates.wrong_ca)
         with connected("mariadbconnector", {**arguments, "ssl_ca": right}) as connection:
             assert connection.tls_cipher
@@ -589,12 +637,12 @@ class TestMySQL:
 
 class TestLeakDetector:
     def test_open_connection_is_a_leak(
-        self, mariadb: MariaDBServer, proxy: Proxy, mariadb_driver: str
+        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
         """A connection counts while it is open, straight to the server or through the proxy."""
-        for port in (mariadb.port, proxy.port):
+        for port in (server.port, proxy.port):
             before = Footprint.now()
-            with connected(mariadb_driver, mariadb.connect_args(port=port)):
+            with connected(mariadb_driver, server.connect_args(port=port)):
                 (leak,) = wait_for_leaks_to_end(before, patience=0)
                 assert "left open" in leak
             assert wait_for_leaks_to_end(before) == []

@@ -133,10 +133,10 @@ def test_t2_a_failing_rollback_is_logged_and_never_raised(
 
 @pytest.mark.slow
 def test_t2_a_rollback_that_hangs_is_cut_short(
-    mariadb: MariaDBServer, mariadb_driver: str, caplog: pytest.LogCaptureFixture
+    server: MariaDBServer, mariadb_driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server that never answers the ROLLBACK does not keep the caller's exception from it."""
-    with on_server("ours", mariadb, mariadb_driver, connect_timeout=1) as stage:
+    with on_server("ours", server, mariadb_driver, connect_timeout=1) as stage:
         try:
             with caplog.at_level(logging.WARNING, "flask_pooled_db"), must_raise(LookupError):
                 with stage.db.connection_context() as connection:

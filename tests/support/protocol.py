@@ -44,24 +44,34 @@ class CommandSplitter:
 
     A packet is a length (3 bytes, little endian), a sequence number (1 byte) and that many bytes;
     only a command has the sequence number 0. Source: MariaDB Knowledge Base, "0 - Packet".
+
+    After a request for TLS nothing can be read until `decrypt()` says that what is fed from then on
+    is decrypted. The handshake goes on there with the next sequence number.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._in_handshake = True
-        self._is_encrypted = False
+        self.is_encrypted = False
+
+    def decrypt(self) -> bytes:
+        """Take what follows for decrypted; what was fed after the request for TLS is given back."""
+        self.is_encrypted = False
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, tuple[int, bytes] | None]]:
         """Each complete packet, with code and start of the body if it is a command."""
         self._buffer += data
-        while not self._is_encrypted and (packet := self._next_packet()):
+        while not self.is_encrypted and (packet := self._next_packet()):
             if packet[3] or len(packet) == _HEADER:
                 self._note_handshake(packet)
                 yield packet, None
             else:
                 body = packet[_HEADER + 1 : _HEADER + 1 + PAYLOAD_PREFIX]
                 yield packet, (packet[_HEADER], body)
-        if self._is_encrypted and self._buffer:
+        if self.is_encrypted and self._buffer:
             everything = bytes(self._buffer)
             self._buffer.clear()
             yield everything, None
@@ -83,4 +93,4 @@ class CommandSplitter:
         self._in_handshake = False
         capabilities = int.from_bytes(packet[_HEADER : _HEADER + 2], "little")
         is_short = len(packet) == _HEADER + _SSL_REQUEST_LENGTH
-        self._is_encrypted = is_short and bool(capabilities & _CLIENT_SSL)
+        self.is_encrypted = is_short and bool(capabilities & _CLIENT_SSL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ from typing import Any, Self, TypeVar, cast
 
 from tests.support.protocol import Command, CommandSplitter
 from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
+from tests.support.tls import Certificates, TLSEnd
 
 T = TypeVar("T")
 
@@ -45,16 +47,27 @@ class Proxy:
 
     `delay` is in seconds and in each direction, and may be changed at any time; asyncio's clock
     makes whole milliseconds of it, or one more. All methods may be called by any thread, and have
-    taken effect when they return. A command is on record before its answer reaches the client. Over
-    TLS nothing can be read: there, commands are not recorded and faults bound to a command do not
-    strike.
+    taken effect when they return. A command is on record before its answer reaches the client.
+
+    A client that asks for TLS is forwarded as it is, unless the proxy has `certificates`: then it
+    ends the client's TLS itself, in the server's name, and has TLS of its own with the server.
+    Without them nothing can be read over TLS: there, commands are not recorded and faults bound to
+    a command do not strike.
     """
 
-    def __init__(self, host: str, port: int, delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        delay: float = 0.0,
+        *,
+        certificates: Certificates | None = None,
+    ) -> None:
         self.host = LOOPBACK
         self.port = free_port()
         self.delay = delay
         self.upstream = (host, port)
+        self.certificates = certificates
         self.is_deaf = False
         self.is_refusing = False
 
@@ -268,6 +281,11 @@ class _Link:
         self.wake()
 
     def client_sent(self, data: bytes) -> None:
+        try:
+            data = self._to_client.decrypted(data)
+        except ssl.SSLError:
+            self._end()
+            return
         for packet, command in self._splitter.feed(data):
             fault = command and self._proxy.fault_for(Command(self._number, *command))
             if fault and not fault.reaches_server:
@@ -275,16 +293,25 @@ class _Link:
                 return
             self._answer_is_lost = self._answer_is_lost or fault is not None
             self._to_server.put(packet)
+            if self._splitter.is_encrypted and self._proxy.certificates:
+                self._encrypt(self._proxy.certificates)
 
     def client_went(self) -> None:
         self._to_client.target = None
-        self._to_server.put(_END)
+        self._to_server.end()
         self._settle()
 
     def server_came(self, transport: asyncio.Transport) -> None:
         self._to_server.open(transport)
 
     def server_sent(self, data: bytes) -> None:
+        try:
+            data = self._to_server.decrypted(data)
+        except ssl.SSLError:
+            self._end()
+            return
+        if not data:  # TLS's own
+            return
         if self._answer_is_lost:
             self._to_client.close()
         else:
@@ -292,7 +319,7 @@ class _Link:
 
     def server_went(self) -> None:
         self._to_server.target = None
-        self._to_client.put(_END)
+        self._to_client.end()
         self._settle()
 
     def wake(self) -> None:
@@ -316,6 +343,17 @@ class _Link:
             self._dialling.cancel()
         self._to_client.abort()
         self._to_server.abort()
+
+    def _encrypt(self, certificates: Certificates) -> None:
+        """Go on in TLS on both sides: the client has asked for it, and the server knows."""
+        self._to_server.encrypt(certificates.client_end())
+        self._to_client.encrypt(certificates.server_end())
+        self.client_sent(self._splitter.decrypt())
+
+    def _end(self) -> None:
+        """End both sides when they have what waits, such as why their TLS is no good."""
+        self._to_client.end()
+        self._to_server.end()
 
     async def _dial(self) -> None:
         try:
@@ -372,6 +410,7 @@ class _Pipe:
     def __init__(self, proxy: Proxy) -> None:
         self.target: asyncio.Transport | None = None
         self._proxy = proxy
+        self._tls: TLSEnd | None = None
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -379,8 +418,36 @@ class _Pipe:
         self.target = target
         self.flush()
 
+    def encrypt(self, tls: TLSEnd) -> None:
+        """Go on in TLS with the target."""
+        self._tls = tls
+        self._put_raw(tls.outgoing())
+
+    def decrypted(self, data: bytes) -> bytes:
+        """What the target meant by what it sent; TLS's own answers are sent to it."""
+        if self._tls is None:
+            return data
+        try:
+            return self._tls.receive(data)
+        finally:
+            self._put_raw(self._tls.outgoing())
+
     def put(self, data: bytes) -> None:
-        """Send after the proxy's delay; _END closes the target then."""
+        """Send after the proxy's delay."""
+        if self._tls is not None:
+            self._tls.send(data)
+            data = self._tls.outgoing()
+        self._put_raw(data)
+
+    def end(self) -> None:
+        """Close the target after the proxy's delay."""
+        self._keep(_END)
+
+    def _put_raw(self, data: bytes) -> None:
+        if data:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
         self._waiting.append((self._proxy.loop.time() + self._proxy.delay, data))
         self.flush()
 

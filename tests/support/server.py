@@ -16,13 +16,16 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import pymysql
 import pymysql.cursors
 
 from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
+from tests.support.tls import Certificates
+
+T = TypeVar("T")
 
 APP_USER = "app"
 # The word survives quoting, escaping and repr(): look for it where no password may appear.
@@ -53,20 +56,27 @@ class MariaDBServer:
     `options` are further command line options of mariadbd, such as `--max-connections=10`. The
     data survive `stop()` and `kill()` until `close()`. All methods may be called by any thread.
 
+    With `certificates` the server offers TLS, and its URLs and arguments ask for a connection that
+    is encrypted and verified. Without them it speaks plaintext alone, whatever its version would do
+    by default.
+
     The application's user may do anything in any database, but has no administrative right: limits
     such as `max_connections` and `read_only` apply to it. The tests' own statements run as root on
-    a side connection to MariaDB's extra port, which takes none of the `max_connections`; it speaks
-    no TLS, so `--require-secure-transport` is not for these servers.
+    a side connection to MariaDB's extra port, which takes none of the `max_connections`; it is
+    never encrypted, so `--require-secure-transport` is not for these servers.
     """
 
     many_rows = "SELECT seq FROM seq_1_to_200000"
     """A statement with 200,000 rows, from 1 on."""
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, options: Sequence[str] = (), *, certificates: Certificates | None = None
+    ) -> None:
         self.host = LOOPBACK
         self.port = free_port()
         self._side_port = free_port()
         self.options = tuple(options)
+        self.certificates = certificates
         self._owner = os.getpid()
         self._directory = Path(tempfile.mkdtemp(prefix="pooled-db-"))
         self._error_log = self._directory / "error.log"
@@ -174,7 +184,12 @@ class MariaDBServer:
         port: int | None = None,
         **query: str,
     ) -> str:
-        """The URL of a database here, as the application's user; `port` may be a proxy's."""
+        """The URL of a database here, as the application's user; `port` may be a proxy's.
+
+        Arguments for TLS in `query` replace those that the server's certificates would add.
+        """
+        if not any(name.startswith("ssl") for name in query):
+            query = {**self._ssl_arguments("true"), **query}
         user = quote(APP_USER if user is None else user, safe="")
         password = quote(APP_PASSWORD if password is None else password, safe="")
         place = f"{self.host}:{port or self.port}/{quote(database or '', safe='')}"
@@ -182,9 +197,12 @@ class MariaDBServer:
         return f"{SCHEMES[driver]}://{user}:{password}@{place}{options}"
 
     def connect_args(
-        self, database: str | None = None, *, port: int | None = None
+        self, database: str | None = None, *, port: int | None = None, ask_for_tls: bool = True
     ) -> dict[str, Any]:
-        """The same as keyword arguments that PyMySQL and the MariaDB connector both take."""
+        """The same as keyword arguments that PyMySQL and the MariaDB connector both take.
+
+        `ask_for_tls=False` leaves TLS to the driver's default, also where the server offers it.
+        """
         arguments: dict[str, Any] = {
             "host": self.host,
             "port": port or self.port,
@@ -193,7 +211,7 @@ class MariaDBServer:
         }
         if database is not None:
             arguments["database"] = database
-        return arguments
+        return {**arguments, **self._ssl_arguments(True)} if ask_for_tls else arguments
 
     # -- the tests' own hand in the server -------------------------------------------------------
 
@@ -255,6 +273,11 @@ class MariaDBServer:
 
     # -- inside --------------------------------------------------------------------------------
 
+    def _ssl_arguments(self, yes: T) -> dict[str, str | T]:
+        if self.certificates is None:
+            return {}
+        return {"ssl_ca": str(self.certificates.ca), "ssl_verify_cert": yes}
+
     def _alive(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             raise ServerError(f"MariaDB is not running. Its log ends:\n{self.error_log()}")
@@ -279,6 +302,7 @@ class MariaDBServer:
             "--innodb-buffer-pool-size=32M",
             "--innodb-flush-log-at-trx-commit=2",
             "--performance-schema=OFF",
+            *(self.certificates.server_options if self.certificates else ["--skip-ssl"]),
             *self.options,
         ]
         self._pid_file.unlink(missing_ok=True)  # a killed server leaves it

@@ -128,7 +128,7 @@ def on_server(
     """
     database = server.create_database()
     create_accounts(server, database, ACCOUNTS, AMOUNT)
-    with Proxy(server.host, server.port) as proxy:
+    with Proxy(server.host, server.port, certificates=server.certificates) as proxy:
         port = server.port if is_direct else proxy.port
         if kind == "ours":
             url = server.url(driver, database, port=port)

@@ -1,11 +1,19 @@
-"""Throw-away certificates for a server on 127.0.0.1."""
+"""Throw-away certificates for a server on 127.0.0.1, and TLS without a socket."""
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import trustme
+
+from tests.support.sockets import LOOPBACK
+
+_CHUNK = 65536
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,59 @@ class Certificates:
             f"--ssl-cert={self.server_certificate}",
             f"--ssl-key={self.server_key}",
         )
+
+    @cached_property
+    def _server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_certificate, self.server_key)
+        return context
+
+    @cached_property
+    def _client_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca))
+
+    def server_end(self) -> TLSEnd:
+        """The server's end of a connection, with the same certificate as mariadbd."""
+        return TLSEnd(self._server_context, server_side=True)
+
+    def client_end(self) -> TLSEnd:
+        """The client's end of a connection, which verifies the server."""
+        return TLSEnd(self._client_context, server_hostname=LOOPBACK)
+
+
+class TLSEnd:
+    """One end of a TLS connection without a socket: what it has to send is asked for."""
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, **options)
+        self._is_ready = False
+        self._unsent = bytearray()
+        self.receive(b"")  # the client's end speaks first
+
+    def receive(self, data: bytes) -> bytes:
+        """Decrypt what the peer sent; raise `ssl.SSLError` where that is no good TLS."""
+        self._incoming.write(data)
+        received = bytearray()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            if not self._is_ready:
+                self._tls.do_handshake()
+                self._is_ready = True
+                self.send(bytes(self._unsent))
+            while chunk := self._tls.read(_CHUNK):
+                received += chunk
+        return bytes(received)
+
+    def send(self, data: bytes) -> None:
+        """Encrypt data for the peer, once the handshake is done."""
+        if not self._is_ready:
+            self._unsent += data
+        elif data:
+            self._tls.write(data)
+
+    def outgoing(self) -> bytes:
+        """What is to be sent to the peer now."""
+        return self._outgoing.read()
 
 
 def make_certificates(directory: Path) -> Certificates:
