@@ -170,6 +170,14 @@ def proxy(server: MariaDBServer) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.fixture
+def tls_proxy(tls_mariadb: MariaDBServer) -> Iterator[Proxy]:
+    """A faulty network in front of the shared server with TLS, for what only TLS has."""
+    server = tls_mariadb
+    with Proxy(server.host, server.port, certificates=server.certificates) as proxy:
+        yield proxy
+
+
 @pytest.fixture(params=list(SCHEMES))
 def mariadb_driver(request: pytest.FixtureRequest) -> str:
     """Each driver for MariaDB in turn, by its name in URLs."""

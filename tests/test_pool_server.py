@@ -14,7 +14,7 @@ from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
 from flask_pooled_db.pool import Pool
 from tests.support.apps import pooled_app
-from tests.support.pools import call, most_tries, open_pool, wait_until
+from tests.support.pools import call, check_counts, most_tries, open_pool, wait_until
 from tests.support.proxy import Proxy
 from tests.support.server import APP_PASSWORD_WORD, APP_USER, MariaDBServer
 from tests.support.tls import Certificates
@@ -100,6 +100,20 @@ def test_p4_one_that_idled_beyond_wait_timeout_is_replaced(
         first = use(pool)
         wait_until(lambda: first not in server.connections())
         assert use(pool) != first
+
+
+def test_p4_a_ticket_on_an_idle_tls_connection_costs_nobody_an_error(
+    tls_mariadb: MariaDBServer, tls_proxy: Proxy, mariadb_driver: str
+) -> None:
+    """A TLS session ticket that comes late makes the socket readable, as its end would: the next
+    caller gets a live connection, and the pool has none too many.
+    """
+    with open_pool(url=tls_mariadb.url(mariadb_driver, port=tls_proxy.port)) as pool:
+        use(pool)
+        tls_proxy.send_tickets()
+        wait_until(pool._idle[0].hung_up)
+        assert use(pool)
+        assert check_counts(pool).open == 1
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ than none."""
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import ssl
@@ -79,6 +80,14 @@ def is_encrypted(connection: Any) -> bool:
     if hasattr(connection, "_sock"):
         return isinstance(connection._sock, ssl.SSLSocket)
     return bool(connection.tls_cipher)
+
+
+def is_readable(connection: Any, milliseconds: int) -> bool:
+    """Whether a connection's socket has something to read by then."""
+    poll = select.poll()
+    is_pymysql = hasattr(connection, "_sock")
+    poll.register(connection._sock if is_pymysql else connection._get_socket(), select.POLLIN)
+    return bool(poll.poll(milliseconds))
 
 
 class InThread:
@@ -477,6 +486,31 @@ class TestTLS:
                 assert fetch_one(connection, "SELECT 1") == 1
                 assert not is_encrypted(connection)
                 assert [command.payload for command in proxy.commands] == [b"SELECT 1"]
+
+    def test_a_ticket_is_no_data(
+        self, tls_mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str
+    ) -> None:
+        """A session ticket makes an idle client's socket readable, again and again; the server was
+        asked nothing, and the client's next statements have their own answers.
+        """
+        host, port = tls_mariadb.host, tls_mariadb.port
+        with Proxy(host, port, certificates=certificates) as proxy:
+            arguments = tls_mariadb.connect_args(port=proxy.port)
+            with connected(mariadb_driver, arguments) as connection:
+                for number in (1, 2):
+                    proxy.reset_counts()
+                    assert not is_readable(connection, 0)
+                    proxy.send_tickets()
+                    assert is_readable(connection, 10_000)
+                    assert proxy.commands == []
+                    assert fetch_one(connection, f"SELECT {number}") == number
+
+    def test_a_ticket_takes_tls(self, mariadb: MariaDBServer) -> None:
+        """Where the proxy can't send one, it says so."""
+        with Proxy(mariadb.host, mariadb.port) as proxy:
+            with connected("pymysql", mariadb.connect_args(port=proxy.port)):
+                with pytest.raises(ValueError, match="no TLS"):
+                    proxy.send_tickets()
 
     def test_wrong_ca_is_found_out(
         self, tls_mariadb: MariaDBServer, certificates: Certificates

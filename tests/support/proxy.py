@@ -195,6 +195,12 @@ class Proxy:
         """
         self._call(self._add_fault(_Fault(prefix, times, reaches_server=False)))
 
+    def send_tickets(self) -> None:
+        """Send a TLS session ticket to every client: its socket has something to read, and the
+        server said nothing. It takes TLS 1.3, and certificates.
+        """
+        self._call(self._send_tickets())
+
     # -- in the loop's thread --------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -239,6 +245,10 @@ class Proxy:
 
     async def _add_fault(self, fault: _Fault) -> None:
         self._faults.append(fault)
+
+    async def _send_tickets(self) -> None:
+        for link in self.links:
+            link.send_ticket()
 
     def admit(self) -> int | None:
         """Take a new connection into the record; its number, None if it is to be refused."""
@@ -295,6 +305,9 @@ class _Link:
             self._to_server.put(packet)
             if self._splitter.is_encrypted and self._proxy.certificates:
                 self._encrypt(self._proxy.certificates)
+
+    def send_ticket(self) -> None:
+        self._to_client.send_ticket()
 
     def client_went(self) -> None:
         self._to_client.target = None
@@ -431,6 +444,12 @@ class _Pipe:
             return self._tls.receive(data)
         finally:
             self._put_raw(self._tls.outgoing())
+
+    def send_ticket(self) -> None:
+        if self._tls is None:
+            raise ValueError("There is no TLS here, or none that the proxy can read.")
+        self._tls.send_ticket()
+        self._put_raw(self._tls.outgoing())
 
     def put(self, data: bytes) -> None:
         """Send after the proxy's delay."""

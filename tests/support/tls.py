@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
+import ctypes
 import ssl
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +84,22 @@ class TLSEnd:
             self._unsent += data
         elif data:
             self._tls.write(data)
+
+    def send_ticket(self) -> None:
+        """Send the peer a session ticket, which is no data: a server may do so at any time.
+
+        Python's `ssl` offers no way to do so, but OpenSSL does: SSL_new_session_ticket(3). The
+        `SSL *` that it wants is the second field of CPython's `PySSLSocket` (3.10 to 3.14).
+        """
+        if not self._is_ready or self._tls.version() != "TLSv1.3":
+            raise ValueError("A ticket can be sent over TLS 1.3 alone, after the handshake.")
+        socket: Any = self._tls
+        field = id(socket._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+        # The library's own names are found through the module that is linked with it.
+        new_ticket = ctypes.CDLL(_ssl.__file__).SSL_new_session_ticket
+        if not new_ticket(ctypes.c_void_p.from_address(field)):
+            raise ValueError("OpenSSL has no ticket to send.")
+        self._tls.do_handshake()  # writes what is pending
 
     def outgoing(self) -> bytes:
         """What is to be sent to the peer now."""
