@@ -18,9 +18,17 @@ from tests.support.stages import eventually
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
-    """Two servers that know nothing of each other, each with a database `shop`."""
-    with MariaDBServer() as first, MariaDBServer() as second:
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
+    """Two servers that know nothing of each other, each with a database `shop`.
+
+    They have TLS where the test asks for that.
+    """
+    tls = getattr(request, "param", "plain") == "tls"
+    certificates = request.getfixturevalue("certificates") if tls else None
+    with (
+        MariaDBServer(certificates=certificates) as first,
+        MariaDBServer(certificates=certificates) as second,
+    ):
         for server in (first, second):
             server.execute("CREATE DATABASE shop")
             server.execute("CREATE TABLE shop.t (id INT PRIMARY KEY) ENGINE=InnoDB")
@@ -33,6 +41,16 @@ def url_of(driver: str, *ports: int) -> str:
 
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     return f"{SCHEMES[driver]}://{APP_USER}:{quote(APP_PASSWORD, safe='')}@{hosts}/shop"
+
+
+def url_of_all(driver: str, *servers: MariaDBServer) -> str:
+    """A URL that names all of these, and asks for TLS where they have it."""
+    first = servers[0]
+    places = ",".join(f"{server.host}:{server.port}" for server in servers)
+    return first.url(driver, "shop").replace(f"{first.host}:{first.port}", places)
+
+
+on_every_wire = pytest.mark.parametrize("pair", ["plain", "tls"], indirect=True)
 
 
 def port_in_use() -> int:
@@ -59,12 +77,13 @@ def test_servers_are_tried_in_the_order_given(
         assert port_in_use() == second.port
 
 
+@on_every_wire
 def test_p4_when_a_server_dies_the_next_one_serves(
     pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
 ) -> None:
     """The next scope after the end of a server runs on the other one."""
     first, second = pair
-    with pooled_app(url_of(mariadb_driver, first.port, second.port)):
+    with pooled_app(url_of_all(mariadb_driver, first, second)):
         assert port_in_use() == first.port
         first.kill()
         assert port_in_use() == second.port
@@ -203,13 +222,17 @@ def test_a_random_order_spreads_over_all() -> None:
 
 
 @pytest.mark.slow
+@on_every_wire
 def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
     pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
 ) -> None:
     """What went through it to a server that died is replaced by connections to the other one."""
     for server in pair:
         allow_checks(server)
-    with HAProxy(pair) as proxy, pooled_app(url_of(mariadb_driver, proxy.port)) as (_app, db):
+    with (
+        HAProxy(pair) as proxy,
+        pooled_app(pair[0].url(mariadb_driver, "shop", port=proxy.port)) as (_app, db),
+    ):
         with ExitStack() as stack:
             ports = [
                 port_of(stack.enter_context(db_connection_context(independent=True)))
