@@ -20,6 +20,7 @@ from tests.faults.load import ACCOUNTS, THREADS, Load, Tally
 from tests.faults.systems import SYSTEMS, Place, System
 from tests.support.proxy import Proxy
 from tests.support.server import APP_USER, MariaDBServer
+from tests.support.tls import Certificates
 
 WINDOW = 0.5
 FULL = 0.8
@@ -39,6 +40,8 @@ class Effort:
     """Seconds to wait for full throughput after it."""
     scale: float
     """What a fault's own counts and durations are multiplied by."""
+    certificates: Certificates | None = None
+    """Those of the server, where the load is to run over TLS: for the faults that `run` runs."""
 
     def times(self, count: int) -> int:
         """A count of the long form, in this one."""
@@ -210,12 +213,19 @@ def run(
     """Let a fault strike one of the systems under load, on a server of its own."""
     setting = setting or Setting()
     with ExitStack() as stack:
-        server = stack.enter_context(MariaDBServer(setting.server_options))
+        certificates = effort.certificates
+        server = stack.enter_context(
+            MariaDBServer(setting.server_options, certificates=certificates)
+        )
         database = open_bank(server, setting.accounts)
         proxy = None
         if setting.behind_proxy:
-            proxy = stack.enter_context(Proxy(server.host, server.port))
-        place = Place([(server.host, proxy.port if proxy else server.port)], database)
+            proxy = stack.enter_context(Proxy(server.host, server.port, certificates=certificates))
+        place = Place(
+            [(server.host, proxy.port if proxy else server.port)],
+            database,
+            str(certificates.ca) if certificates else None,
+        )
         ledger = stack.enter_context(open_ledger())
         files = open_files()
         system = SYSTEMS[kind](place, **setting.system_settings)

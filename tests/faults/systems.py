@@ -35,18 +35,23 @@ class Place:
 
     hosts: Sequence[tuple[str, int]]
     database: str
+    ca: str | None = None
+    """The file of the CA that verifies the servers; None: they have no TLS."""
 
     def url(self, driver: str) -> str:
         """As a URL, with all hosts."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         password = quote(APP_PASSWORD, safe="")
-        return f"{SCHEMES[driver]}://{APP_USER}:{password}@{hosts}/{self.database}"
+        tls = f"?ssl_ca={quote(self.ca)}&ssl_verify_cert=true" if self.ca else ""
+        return f"{SCHEMES[driver]}://{APP_USER}:{password}@{hosts}/{self.database}{tls}"
 
     @property
     def arguments(self) -> dict[str, Any]:
         """As the drivers' keyword arguments, with the first host alone."""
         host, port = self.hosts[0]
+        tls: dict[str, Any] = {"ssl_ca": self.ca, "ssl_verify_cert": True} if self.ca else {}
         return {
+            **tls,
             "host": host,
             "port": port,
             "user": APP_USER,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import pytest
 
 from tests.faults.catalog import FAULTS
-from tests.faults.harness import SHORT
+from tests.faults.harness import SHORT, Outcome
+from tests.support.tls import Certificates
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,6 +24,7 @@ LONG_ONLY = {"10-galera-haproxy"}  # Galera takes its time to form a cluster
 RUNS = [(name, FAULTS[name].systems[0]) for name in FAULTS if name not in LONG_ONLY]
 RUNS += [("1-kill", "ours-mariadb"), ("2-crash", "ours-mariadb"), ("8-deadlocks", "ours-retrying")]
 RUNS += [("13-requests", "ours-mariadb")]
+OVER_TLS = [("1-kill", "ours-mariadb"), ("2-crash", "ours"), ("5-deaf", "ours")]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +38,16 @@ def test_faults_lose_nothing(name: str, kind: str) -> None:
     """After the fault every acknowledged commit is there once, every transfer whole or absent,
     every error was a documented one, nothing is leaked, and the pool is soon at work again.
     """
-    outcome = FAULTS[name].run(kind, SHORT)
+    lose_nothing(FAULTS[name].run(kind, SHORT))
+
+
+@pytest.mark.parametrize(("name", "kind"), OVER_TLS, ids=["-".join(run) for run in OVER_TLS])
+def test_faults_lose_nothing_over_tls(name: str, kind: str, certificates: Certificates) -> None:
+    """The same where every connection is encrypted, and the network still breaks in COMMIT."""
+    lose_nothing(FAULTS[name].run(kind, replace(SHORT, certificates=certificates)))
+
+
+def lose_nothing(outcome: Outcome) -> None:
     assert not outcome.problems, outcome
     assert outcome.audit.acknowledged > 0
     if outcome.outages:
