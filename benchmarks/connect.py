@@ -31,17 +31,18 @@ Connect = Callable[[], Any]
 
 def run(effort: Effort) -> list[Row]:
     """Both kinds of server, one after the other."""
-    with MariaDBServer(["--skip-ssl"]) as server:
+    with MariaDBServer() as server:
         rows = _on(server, effort, "no TLS on the server", {PLAIN: Bar(2.0, at_most=True)})
-    with tempfile.TemporaryDirectory() as directory:
-        options = make_certificates(Path(directory)).server_options
-        with MariaDBServer(options) as server:
-            rows += _on(server, effort, "TLS on the server", {})
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        MariaDBServer(certificates=make_certificates(Path(directory))) as server,
+    ):
+        rows += _on(server, effort, "TLS on the server", {})
     return rows
 
 
 def _on(server: MariaDBServer, effort: Effort, case: str, bars: dict[str, Bar]) -> list[Row]:
-    arguments = server.connect_args()
+    arguments = server.connect_args(ask_for_tls=False)
     with ExitStack() as stack:
         contenders = {
             OURS: _our_connect(stack, server, "pymysql"),
@@ -57,7 +58,7 @@ def _on(server: MariaDBServer, effort: Effort, case: str, bars: dict[str, Bar]) 
 
 
 def _our_connect(stack: ExitStack, server: MariaDBServer, driver: str) -> Connect:
-    app = stack.enter_context(pooled_app(URL=server.url(driver)))
+    app = stack.enter_context(pooled_app(URL=server.url(driver, ask_for_tls=False)))
     db = PooledDB()
     with app.app_context():
         pool = db.pool()

@@ -18,7 +18,7 @@ STATEMENTS = (0, 1, 3)
 def run(effort: Effort) -> list[Row]:
     """The same for any effort: nothing here depends on chance or time."""
     with (
-        MariaDBServer(["--skip-ssl"]) as server,  # the proxy can't count what is encrypted
+        MariaDBServer() as server,
         Proxy(server.host, server.port) as proxy,
     ):
         database = server.create_database()

@@ -182,13 +182,15 @@ class MariaDBServer:
         password: str | None = None,
         *,
         port: int | None = None,
+        ask_for_tls: bool = True,
         **query: str,
     ) -> str:
         """The URL of a database here, as the application's user; `port` may be a proxy's.
 
         Arguments for TLS in `query` replace those that the server's certificates would add.
+        `ask_for_tls=False` leaves TLS to the driver's default, also where the server offers it.
         """
-        if not any(name.startswith("ssl") for name in query):
+        if ask_for_tls and not any(name.startswith("ssl") for name in query):
             query = {**self._ssl_arguments("true"), **query}
         user = quote(APP_USER if user is None else user, safe="")
         password = quote(APP_PASSWORD if password is None else password, safe="")
@@ -199,10 +201,7 @@ class MariaDBServer:
     def connect_args(
         self, database: str | None = None, *, port: int | None = None, ask_for_tls: bool = True
     ) -> dict[str, Any]:
-        """The same as keyword arguments that PyMySQL and the MariaDB connector both take.
-
-        `ask_for_tls=False` leaves TLS to the driver's default, also where the server offers it.
-        """
+        """The same as keyword arguments that PyMySQL and the MariaDB connector both take."""
         arguments: dict[str, Any] = {
             "host": self.host,
             "port": port or self.port,
