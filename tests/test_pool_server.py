@@ -654,19 +654,19 @@ def test_p10_connect_timeout_bounds_a_deaf_network(
 
 @pytest.mark.slow
 def test_p10_connect_timeout_bounds_the_set_up_of_the_session(
-    server: MariaDBServer, mariadb_driver: str
+    mariadb: MariaDBServer, mariadb_driver: str
 ) -> None:
     """A SETSESSION statement that hangs is cut off."""
     with open_pool(
-        url=server.url(mariadb_driver), connect_timeout=0.5, setsession=["DO SLEEP(60)"]
+        url=mariadb.url(mariadb_driver), connect_timeout=0.5, setsession=["DO SLEEP(60)"]
     ) as pool:
         with pytest.raises((PoolTimeout, ConnectFailed)):
             pool.lease(timeout=3)
         assert pool.stats().connect_errors >= 1
-    for id_, _ in server.query(
+    for id_, _ in mariadb.query(
         "SELECT id, info FROM information_schema.processlist WHERE info = 'DO SLEEP(60)'"
     ):
-        server.kill_connection(id_)
+        mariadb.kill_connection(id_)
 
 
 # P11
