@@ -17,6 +17,7 @@ from tests.support.apps import pooled_app
 from tests.support.pools import call, check_counts, most_tries, open_pool, wait_until
 from tests.support.proxy import Proxy
 from tests.support.server import APP_PASSWORD_WORD, APP_USER, MariaDBServer
+from tests.support.sockets import is_readable
 from tests.support.tls import Certificates
 from tests.support.workloads import connection_id
 
@@ -111,7 +112,8 @@ def test_p4_a_ticket_on_an_idle_tls_connection_costs_nobody_an_error(
     with open_pool(url=tls_mariadb.url(mariadb_driver, port=tls_proxy.port)) as pool:
         use(pool)
         tls_proxy.send_tickets()
-        wait_until(pool._idle[0].hung_up)
+        idle = pool._idle[0].raw
+        assert is_readable(pool.driver.fileno(idle))
         assert use(pool)
         assert check_counts(pool).open == 1
 

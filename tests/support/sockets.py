@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def is_readable(descriptor: int | None, seconds: float = 10.0) -> bool:
+    """Whether a socket has something to read, or its end, within so many seconds."""
+    assert descriptor is not None, "it is closed"
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def database_sockets() -> set[int]:
