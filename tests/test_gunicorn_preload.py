@@ -38,7 +38,14 @@ WORKER_CLASSES = {
     "gthread": ("--worker-class=gthread", f"--threads={THREADS}"),
     "gevent": ("--worker-class=gevent",),
 }
-REQUESTS = {"pymysql": 5_000, "mariadbconnector": 500, "sqlite": 500}
+REQUESTS = {
+    "pymysql": 5_000,
+    "pymysql-tls": 500,
+    "mariadbconnector": 500,
+    "mariadbconnector-tls": 500,
+    "sqlite": 500,
+}
+ON_MARIADB = [driver for driver in REQUESTS if driver != "sqlite"]
 
 MARIADB_TABLE = """
     CREATE TABLE `{}`.tokens (
@@ -258,7 +265,9 @@ def wrong(answers: Iterable[Answer]) -> list[Answer]:
 def preloaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Run]:
-    """A run of gunicorn for a worker class and a driver, made when first asked for."""
+    """A run of gunicorn for a worker class and a driver, perhaps over TLS, made when first asked
+    for.
+    """
 
     @cache
     def run(worker_class: str, driver: str) -> Run:
@@ -266,7 +275,9 @@ def preloaded(
         if driver == "sqlite":
             database = sqlite_database(directory)
         else:
-            database = mariadb_database(request.getfixturevalue("mariadb"), driver)
+            name, _, tls = driver.partition("-")
+            server = request.getfixturevalue("tls_mariadb" if tls else "mariadb")
+            database = mariadb_database(server, name)
         return run_preloaded(database, directory, worker_class, REQUESTS[driver])
 
     return run
@@ -311,7 +322,7 @@ def test_p6_preload_no_connection_serves_two_processes(
     assert {session for session, who in users.items() if who == {run.arbiter}} == set(mine)
 
 
-@pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
+@pytest.mark.parametrize("driver", ON_MARIADB)
 @each_worker_class
 def test_p6_preload_the_server_hears_nothing_on_an_arbiters_connection(
     preloaded: Preloaded, worker_class: str, driver: str
@@ -325,7 +336,7 @@ def test_p6_preload_the_server_hears_nothing_on_an_arbiters_connection(
     assert after == before
 
 
-@pytest.mark.parametrize("driver", ["pymysql", "mariadbconnector"])
+@pytest.mark.parametrize("driver", ON_MARIADB)
 @each_worker_class
 def test_p6_preload_no_socket_is_held_by_two_processes(
     preloaded: Preloaded, worker_class: str, driver: str
