@@ -18,6 +18,7 @@ from flask_pooled_db.dbapi import DriverAttribute, DriverException
 from tests.support import scenarios
 from tests.support.scenarios import MOVED, Scenario, add, must_raise, rival, run
 from tests.support.server import MariaDBServer
+from tests.support.sockets import is_readable
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,
@@ -383,6 +384,21 @@ def test_t5_an_own_commit_whose_answer_is_lost_is_told_too(stage: ServerStage) -
                 add(connection, 3, 1)
     assert at_end[0].__cause__ is caught.value.__cause__
     assert stage.committed() == MOVED
+
+
+def test_t10_a_tls_ticket_before_commit_is_not_the_end_of_the_connection(
+    tls_mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """A session ticket makes the socket readable as its end would, and the server is still there:
+    the block commits.
+    """
+    with on_server("ours", tls_mariadb, mariadb_driver) as stage:
+        with stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            add(connection, 2, 10)
+            stage.proxy.send_tickets()
+            assert is_readable(stage.db.pool().driver.fileno(connection._con.raw))
+        assert stage.committed() == MOVED
 
 
 # -- T7: after release ----------------------------------------------------------------------------
