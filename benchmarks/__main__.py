@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import bare, connect, fairness, memory, roundtrips, throughput, webapp
+from benchmarks import bare, connect, fairness, memory, roundtrips, throughput, tls, webapp
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.measure import Row
 from benchmarks.report import machine_facts, render
@@ -16,7 +16,7 @@ from tests.support.signals import unwind_on_signals
 
 BENCHMARKS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (bare, throughput, roundtrips, connect, fairness, memory, webapp)
+    for module in (bare, throughput, roundtrips, connect, tls, fairness, memory, webapp)
 }
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

@@ -121,7 +121,8 @@ def sqlalchemy(name: str, pool: QueuePool) -> Iterator[Contender]:
 
 def engine_pool(place: Place, size: int, driver: str = "pymysql", *, ping: bool) -> QueuePool:
     """The pool of an SQLAlchemy engine, which is what knows how to ping."""
-    url = place.urls[driver]
+    # Its dialect puts ssl_ca into a dict, which PyMySQL ignores beside ssl_verify_cert.
+    url = place.urls[driver].replace("&ssl_verify_cert=true", "")
     engine = create_engine(url, pool_size=size, max_overflow=0, pool_timeout=60, pool_pre_ping=ping)
     assert isinstance(engine.pool, QueuePool)
     return engine.pool
@@ -131,12 +132,14 @@ def engine_pool(place: Place, size: int, driver: str = "pymysql", *, ping: bool)
 def private(place: Place) -> Iterator[Contender]:
     """No pool: each thread opens a connection and keeps it."""
     mine = threading.local()
+    arguments: dict[str, Any] = {"ssl_disabled": "ssl_ca" not in place.arguments}
+    arguments |= place.arguments
     with ExitStack() as opened:
 
         @contextmanager
         def block() -> Iterator[Any]:
             if not hasattr(mine, "connection"):
-                connection = pymysql.connect(**place.arguments, ssl_disabled=True)
+                connection = pymysql.connect(**arguments)
                 mine.connection = opened.enter_context(closing(connection))
             yield mine.connection
             mine.connection.commit()

@@ -78,7 +78,8 @@ _pauses: list[bool] = []  # whether the housekeeper paused, for each fork under 
 def _before_fork() -> None:
     """Have none of this package's threads inside of a library, or alive, when the process forks."""
     _warn_of_open_connections()
-    if not workers.make_way(FORK_PATIENCE):
+    workers.make_way()
+    if not workers.wait_for_the_rest(FORK_PATIENCE):
         logger.warning(
             "Forking while a connection is being opened, which took more than %.0f s: locks of its "
             "driver may stay locked in the child",
@@ -87,8 +88,9 @@ def _before_fork() -> None:
     for pool in list(pools):
         if pool.driver.suffers_from_forks:
             pool.close_idle()
-    # The last: it sees to the time limits of what was waited for.
+    # Not earlier: it sees to the time limits of what was waited for.
     _pauses.append(housekeeper.pause(FORK_PATIENCE))
+    workers.wait_for_the_rest(FORK_PATIENCE)  # what it started last, and what ends at once
 
 
 def _warn_of_open_connections() -> None:

@@ -82,13 +82,16 @@ class Workers:
             self._threads.discard(thread)
             self._changed.notify_all()
 
-    def make_way(self, seconds: float) -> bool:
-        """Before a fork: let nobody begin, and wait up to so many seconds for those at work.
+    def make_way(self) -> None:
+        """Before a fork: let nobody begin a connect."""
+        with self._changed:
+            self._forks += 1
+
+    def wait_for_the_rest(self, seconds: float) -> bool:
+        """Before a fork: wait up to so many seconds for those at work, or about to end.
 
         Returns whether none is left.
         """
-        with self._changed:
-            self._forks += 1
         return wait_until(self._is_clear, seconds)
 
     def _is_clear(self) -> bool:

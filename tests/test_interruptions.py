@@ -40,7 +40,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 ON_EVERY_WIRE = [
     pytest.param(("mariadb", "pymysql"), id="plain-pymysql", marks=pytest.mark.shared_server),
     pytest.param(
-        ("mariadb", "mariadbconnector"), id="plain-mariadbconnector", marks=pytest.mark.shared_server
+        ("mariadb", "mariadbconnector"),
+        id="plain-mariadbconnector",
+        marks=pytest.mark.shared_server,
     ),
     pytest.param(("tls_mariadb", "pymysql"), id="tls-pymysql"),
     pytest.param(("tls_mariadb", "mariadbconnector"), id="tls-mariadbconnector"),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from flask_pooled_db.drivers.sockets import ENDED, UNCLEAR, look_at, look_at_talkative, look_at_tls
-from tests.support.tls import make_certificates
+from tests.support.sockets import is_readable
+from tests.support.tls import Certificates, tls_sockets
 
 
 @pytest.fixture
@@ -22,34 +19,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     client, server = socket.socketpair()
     with client, server:
         yield client, server
-
-
-@contextmanager
-def tls_pair(
-    directory: Path, version: ssl.TLSVersion
-) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
-    """The same over TLS. What the server says right after its handshake is not read yet: with TLS
-    1.3 these are two session tickets, which come late to a client that asked nothing.
-    """
-    certificates = make_certificates(directory)
-    ours = ssl.create_default_context(cafile=str(certificates.ca))
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(certificates.server_certificate, certificates.server_key)
-    ours.minimum_version = ours.maximum_version = version
-    left, right = socket.socketpair()
-    servers: list[ssl.SSLSocket] = []
-    thread = threading.Thread(
-        target=lambda: servers.append(theirs.wrap_socket(right, server_side=True))
-    )
-    thread.start()
-    with ours.wrap_socket(left, server_hostname="localhost") as client:
-        thread.join(20)
-        with servers[0] as server:
-            yield client, server
-
-
-def is_readable(client: socket.socket) -> bool:
-    return bool(select.select([client], [], [], 0)[0])
 
 
 def test_p4_silence_is_no_news(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -77,13 +46,13 @@ def test_p4_the_end_is_the_end(pair: tuple[socket.socket, socket.socket]) -> Non
     assert look_at_talkative(client.fileno())() == ENDED
 
 
-def test_p4_late_session_tickets_are_no_news(tmp_path: Path) -> None:
+def test_p4_late_session_tickets_are_no_news(certificates: Certificates) -> None:
     """They are read, and are gone then."""
-    with tls_pair(tmp_path, ssl.TLSVersion.TLSv1_3) as (client, server):
+    with tls_sockets(certificates) as (client, server):
         look = look_at_tls(client)
-        assert is_readable(client)
+        assert is_readable(client.fileno(), 0)
         assert look() == 0
-        assert not is_readable(client)
+        assert not is_readable(client.fileno(), 0)
         assert client.gettimeout() is None
         server.send(b"answer")
         assert client.recv(10) == b"answer"
@@ -91,9 +60,11 @@ def test_p4_late_session_tickets_are_no_news(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("how", ["data", "alert", "end", "reset"])
-def test_p4_the_end_of_a_tls_connection(tmp_path: Path, version: ssl.TLSVersion, how: str) -> None:
+def test_p4_the_end_of_a_tls_connection(
+    certificates: Certificates, version: ssl.TLSVersion, how: str
+) -> None:
     """It is found behind late session tickets, too."""
-    with tls_pair(tmp_path, version) as (client, server):
+    with tls_sockets(certificates, version) as (client, server):
         look = look_at_tls(client)
         if how == "data":
             server.send(b"x")

@@ -662,7 +662,7 @@ class TestMySQL:
         assert code == pytest.ExitCode.OK, output
         assert "test_t1_left_normally_it_commits[pymysql]" in output
         assert "test_t1_left_normally_it_commits[sqlite]" not in output
-        assert "test_t3_no_statement_is_sent_twice[mariadbconnector]" in output
+        assert "test_t3_no_statement_is_sent_twice[plain-mariadbconnector]" in output
         assert "test_t4_a_lock_wait_timeout_costs_the_statement_alone" not in output
         assert "test_rows_returned_by_a_write_are_committed" not in output
 
