@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 
+import hypothesis
 import pytest
 
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
@@ -24,6 +25,10 @@ _TIME_TO_END = 60.0
 # The shared servers by what goes over the wire.
 _WIRES = {"plain": "mariadb", "tls": "tls_mariadb"}
 _failed = pytest.StashKey[bool]()
+
+# A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
