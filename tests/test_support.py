@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from tests.support.server import (
     find_program,
 )
 from tests.support.signals import AS_AT_A_TERMINAL
-from tests.support.sockets import free_port, is_readable
+from tests.support.sockets import LOOPBACK, free_port, is_readable
 from tests.support.tls import Certificates
 from tests.support.workloads import add, balances, connection_id, create_accounts, total, transfer
 
@@ -257,6 +258,19 @@ class TestInterruptedSession:
 
 
 class TestProxy:
+    def test_takes_another_port_when_its_own_is_taken(
+        self, mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A port that was free when it was chosen, and is not any more, is given up."""
+        with socket.create_server((LOOPBACK, 0)) as other:
+            ports = iter([other.getsockname()[1], free_port()])
+            monkeypatch.setattr("tests.support.proxy.free_port", lambda: next(ports))
+            with (
+                Proxy(mariadb.host, mariadb.port) as proxy,
+                connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection,
+            ):
+                assert fetch_one(connection, "SELECT 1") == 1
+
     def test_counts_one_round_trip_for_a_statement(
         self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
