@@ -21,6 +21,7 @@ import example_app
 from example_app import create_app
 from example_app.database import SAMPLE_ORDERS, db
 from example_app.parsing import QUALITIES
+from tests.support.pools import fail_to_connect
 from tests.support.proxy import Proxy
 from tests.support.server import MariaDBServer
 from tests.support.sockets import free_port
@@ -98,6 +99,7 @@ def test_init_db_without_a_database_says_so() -> None:
             "POOLED_DB_ACQUIRE_TIMEOUT": 0.2,
         }
     )
+    fail_to_connect(away.extensions["pooled_db"].pool(None))
     result = away.test_cli_runner().invoke(args=["init-db"])
     assert result.exit_code == 1
     assert result.output.startswith("Error: no connection in 0.")

@@ -71,7 +71,8 @@ def bare_app(**settings: Any) -> Iterator[tuple[Flask, PooledDB]]:
     app.config.update({f"POOLED_DB_{name.upper()}": value for name, value in keys.items()})
     db = PooledDB(app)
     try:
-        with app.app_context(), db_connection_context() as conn:
+        # With patience, also where the settings give callers little time.
+        with app.app_context(), db_connection_context(timeout=PATIENCE) as conn:
             conn.cursor().execute(CREATE)
         yield app, db
     finally:
@@ -739,7 +740,7 @@ def test_a2_when_a_place_is_free_again_it_is_served(url: str) -> None:
                 return "done"
 
         client = serve(app, "/", view)
-        held = app.extensions["pooled_db"].pool(None).lease()
+        held = app.extensions["pooled_db"].pool(None).lease(timeout=PATIENCE)
         assert client.get("/").status_code == 503
         held.close()
         assert client.get("/").text == "done"
@@ -764,7 +765,7 @@ def test_a2_the_app_s_own_handler_answers(url: str, what: Any, comes_first: bool
         app.register_error_handler(what, own)
 
     def view() -> str:
-        with db_connection_context(), db_connection_context(independent=True):
+        with db_connection_context(timeout=PATIENCE), db_connection_context(independent=True):
             return "done"
 
     answer = serve(app, "/", view).get("/")

@@ -18,7 +18,15 @@ from flask_pooled_db.engine import MAX_OPENING
 from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.pool import Pool
 from tests.support.fake_driver import FakeDriver, OperationalError, WrongPassword
-from tests.support.pools import call, check_counts, most_tries, open_pool, queue_up, wait_until
+from tests.support.pools import (
+    PATIENCE,
+    call,
+    check_counts,
+    most_tries,
+    open_pool,
+    queue_up,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -155,7 +163,10 @@ def test_p2_a_waiter_gets_a_pool_timeout_at_its_deadline(fake: FakeDriver) -> No
 
 def test_p2_the_configured_time_is_the_deadline_of_who_names_none(fake: FakeDriver) -> None:
     """ACQUIRE_TIMEOUT bounds the wait."""
-    with open_pool(fake, maxconnections=1, acquire_timeout=0.1) as pool, pool.connection():
+    with (
+        open_pool(fake, maxconnections=1, acquire_timeout=0.1) as pool,
+        pool.lease(timeout=PATIENCE),
+    ):
         with pytest.raises(PoolTimeout):
             pool.connection()
 

@@ -31,11 +31,13 @@ from flask_pooled_db import (
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.url import parse_url
 from tests.support.apps import pooled_app
-from tests.support.pools import call
+from tests.support.pools import PATIENCE, call, fail_to_connect
 from tests.support.proxy import Proxy
 from tests.support.server import APP_PASSWORD, APP_PASSWORD_WORD, APP_USER, SCHEMES, MariaDBServer
 from tests.support.sockets import free_port
 from tests.support.workloads import connection_id
+
+IN_VAIN = 0.3
 
 
 class Ear:
@@ -93,8 +95,8 @@ def ear() -> Iterator[Ear]:
 
 @contextlib.contextmanager
 def shop(url: str, **settings: Any) -> Iterator[tuple[Flask, PooledDB]]:
-    """An app on this database, which waits for it for a short while alone."""
-    with pooled_app(url, **{"acquire_timeout": 0.3, "connect_timeout": 2, **settings}) as pair:
+    """An app on this database; on one that is away its callers wait for `IN_VAIN` seconds."""
+    with pooled_app(url, **{"acquire_timeout": PATIENCE, "connect_timeout": 2, **settings}) as pair:
         yield pair
 
 
@@ -175,7 +177,8 @@ def test_a3_when_the_server_is_away(ear: Ear, mariadb_driver: str) -> None:
     """The timeout tells of the last connect failure, whose text may hold anything."""
     user, password = APP_USER, quote(APP_PASSWORD, safe="")
     url = f"{SCHEMES[mariadb_driver]}://{user}:{password}@127.0.0.1:{free_port()}/shop"
-    with shop(url) as (_, db):
+    with shop(url, acquire_timeout=IN_VAIN) as (_, db):
+        fail_to_connect(db.pool())
         with pytest.raises(PoolTimeout) as caught:
             use()
         ear.hear_error(caught.value)
@@ -186,8 +189,10 @@ def test_a3_when_the_host_is_unknown(ear: Ear, mariadb_driver: str) -> None:
     """The same for a name that leads nowhere."""
     password = quote(APP_PASSWORD, safe="")
     url = f"{SCHEMES[mariadb_driver]}://{APP_USER}:{password}@host.invalid/shop"
-    with shop(url, connect_timeout=1), pytest.raises((PoolTimeout, ConnectFailed)) as caught:
-        use()
+    with shop(url, connect_timeout=1, acquire_timeout=IN_VAIN) as (_, db):
+        fail_to_connect(db.pool())
+        with pytest.raises((PoolTimeout, ConnectFailed)) as caught:
+            use()
     ear.hear_error(caught.value)
 
 
@@ -196,7 +201,10 @@ def test_a3_when_a_connect_argument_is_wrong(
 ) -> None:
     """A driver's own complaint about its arguments shows none of them."""
     url = mariadb.url(mariadb_driver, no_such_argument="1")
-    with shop(url), pytest.raises((PoolTimeout, ConnectFailed)) as caught:
+    with (
+        shop(url, acquire_timeout=IN_VAIN),
+        pytest.raises((PoolTimeout, ConnectFailed)) as caught,
+    ):
         use()
     ear.hear_error(caught.value)
 
@@ -208,8 +216,9 @@ def test_a3_when_a_driver_s_error_shows_its_arguments(ear: Ear) -> None:
         raise OSError(f"can't connect with {arguments}")
 
     with pooled_app(
-        creator=connect, connect_args={"password": APP_PASSWORD}, acquire_timeout=0.3
+        creator=connect, connect_args={"password": APP_PASSWORD}, acquire_timeout=IN_VAIN
     ) as (app, db):
+        fail_to_connect(db.pool())
         with pytest.raises(PoolTimeout) as caught:
             use()
         ear.hear(caught.value, db.pool(), db.stats())
@@ -225,7 +234,10 @@ def test_a3_when_the_handshake_hangs(
     """A server that doesn't answer."""
     proxy.deaf()
     url = server.url(mariadb_driver, port=proxy.port)
-    with shop(url, connect_timeout=0.5), pytest.raises(PoolTimeout) as caught:
+    with (
+        shop(url, connect_timeout=0.5, acquire_timeout=IN_VAIN),
+        pytest.raises(PoolTimeout) as caught,
+    ):
         use()
     ear.hear_error(caught.value)
 

@@ -12,6 +12,7 @@ from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.servers import Servers, backoff
 from tests.support.apps import pooled_app
 from tests.support.haproxy import HAProxy, allow_checks
+from tests.support.pools import fail_to_connect
 from tests.support.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
 from tests.support.sockets import free_port
 from tests.support.stages import eventually
@@ -91,7 +92,8 @@ def test_p4_when_a_server_dies_the_next_one_serves(
 
 def test_p10_with_all_servers_down_a_caller_waits_for_any() -> None:
     """`PoolTimeout` at the deadline, from the connect error, as with one server."""
-    with pooled_app(url_of("pymysql", free_port(), free_port())):
+    with pooled_app(url_of("pymysql", free_port(), free_port())) as (_, db):
+        fail_to_connect(db.pool())
         with pytest.raises(PoolTimeout) as info, db_connection_context(timeout=0.3):
             pass
         assert type(info.value.__cause__).__name__ == "OperationalError"

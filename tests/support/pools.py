@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, make_driver
+from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import Pool
 from flask_pooled_db.stats import PoolStats
 
@@ -81,11 +83,26 @@ def wait_until(condition: Callable[[], object], what: str = "") -> None:
 
 
 def queue_up(pool: Pool, function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:
-    """Call a function in a thread; return when it waits for a connection of the pool."""
-    before = pool.stats().waiting
+    """Call a function in a thread; return when it waits for a connection of the pool.
+
+    A caller with little time may have given up before this thread sees it wait.
+    """
+    before = pool.stats()
+
+    def has_waited() -> bool:
+        now = pool.stats()
+        return now.waiting > before.waiting or now.timeouts > before.timeouts
+
     caller = call(function, *args, **kwargs)
-    wait_until(lambda: pool.stats().waiting > before, "a caller more that waits")
+    wait_until(has_waited, "one more caller that waits")
     return caller
+
+
+def fail_to_connect(pool: Pool) -> None:
+    """Return when a connect has failed, so that a later caller's time need not suffice for one."""
+    with contextlib.suppress(PoolTimeout):
+        pool.lease(timeout=0)
+    wait_until(lambda: pool.stats().connect_errors, "a connect that fails")
 
 
 def check_counts(pool: Pool) -> PoolStats:
