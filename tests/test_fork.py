@@ -286,6 +286,38 @@ with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
     run(program, mariadb.url(mariadb_driver))
 
 
+@pytest.mark.slow
+def test_p6_many_forks_while_threads_connect_over_tls(
+    tls_mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """No child finds a lock of the TLS library held by a thread that only its parent has."""
+    program = """
+with open_pool(url=url, maxconnections=4, maxusage=1) as pool:
+    stop, errors = threading.Event(), []
+    def work():
+        try:
+            while not stop.is_set():
+                with pool.lease(timeout=20) as conn:
+                    assert ask(conn, "SELECT 7") == 7
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    def child():
+        with pool.lease(timeout=20) as conn:
+            assert ask(conn, "SELECT 8") == 8
+        os._exit(0)  # what is measured is the connect
+    for _ in range(250):
+        fork(child)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+"""
+    run(program, tls_mariadb.url(mariadb_driver))
+
+
 def test_p6_a_child_of_a_child_inherits_nothing_either(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:

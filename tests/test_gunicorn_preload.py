@@ -25,6 +25,7 @@ from tests.support.token_app import (
     CONNECTIONS_AT_START,
     SQLITE_SESSION,
     ready,
+    threads_at_a_fork,
 )
 
 pytestmark = pytest.mark.slow
@@ -379,6 +380,18 @@ def test_p6_preload_warns_once(preloaded: Preloaded, worker_class: str, driver: 
     assert run.log.count("Forking with") == 1, run.log
     for trouble in ("[ERROR]", "[WARNING]", "[CRITICAL]", "Traceback"):
         assert trouble not in run.log, run.log
+
+
+@each_driver
+@each_worker_class
+def test_p6_preload_no_thread_is_alive_at_a_fork(
+    preloaded: Preloaded, worker_class: str, driver: str
+) -> None:
+    """The arbiter, which has connected, forks as a process with one thread."""
+    run = preloaded(worker_class, driver)
+
+    said = [line for line in run.log.splitlines() if "Threads at a fork" in line]
+    assert said == [f"[{run.arbiter}] {threads_at_a_fork(1)}"] * WORKERS, run.log
 
 
 @each_driver

@@ -7,9 +7,26 @@ with `--preload` that is in the arbiter, before the fork.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+
+def _say_threads() -> None:
+    count = len(list(Path("/proc/self/task").iterdir()))
+    sys.stderr.write(f"[{os.getpid()}] {threads_at_a_fork(count)}\n")
+
+
+def threads_at_a_fork(count: int) -> str:
+    """What the log says of the threads of a process that forks."""
+    return f"Threads at a fork: {count}."
+
+
+# Before the extension's own hook, so that it runs after that: hooks run in the reverse order.
+os.register_at_fork(before=_say_threads)
+
+# ruff: noqa: E402
 from flask import Flask
 from flask.typing import ResponseReturnValue
 
