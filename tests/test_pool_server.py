@@ -684,6 +684,7 @@ ASK_FOR_TLS = {
 }
 
 
+@pytest.mark.mariadb_only  # which can be had without TLS
 @pytest.mark.parametrize("variant", range(3))
 def test_p11_plaintext_is_refused_where_tls_was_asked_for(
     mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
