@@ -10,8 +10,8 @@ from flask_pooled_db.errors import (
     TransactionAborted,
     UsageError,
 )
-from flask_pooled_db.extension import PooledDB, db_connection_context, get_db_connection
-from flask_pooled_db.stats import PoolStats
+from flask_pooled_db.flask.extension import PooledDB, db_connection_context, get_db_connection
+from flask_pooled_db.pool import PoolStats
 
 __all__ = [
     "CommitOutcomeUnknown",

@@ -10,24 +10,15 @@ import functools
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.housekeeping import housekeeper
-from flask_pooled_db.threads import workers
+from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.runtime import housekeeper, workers
 
 logger = logging.getLogger("flask_pooled_db")
-
-
-class Victim(Protocol):
-    """What has to be known of a connection whose statement is interrupted."""
-
-    raw: Any
-    where: Mapping[str, Any]
-    identity: Any
 
 
 class Limit:
@@ -36,7 +27,7 @@ class Limit:
     The block's end waits for an interruption under way, so that it hits nothing that comes later.
     """
 
-    def __init__(self, interrupter: Interrupter, victim: Victim, seconds: float) -> None:
+    def __init__(self, interrupter: Interrupter, victim: Entry, seconds: float) -> None:
         self.victim = victim
         self.seconds = seconds
         self.was_interrupted = False
@@ -83,7 +74,7 @@ class Limit:
                     self.seconds,
                     type(error).__name__,
                 )
-                driver.abort(self.victim.raw)
+                driver.cut(self.victim.raw)
             self.was_interrupted = True
 
 
@@ -96,14 +87,14 @@ class Helper:
         self._raw: Any = None
         self._identity: Any = None
 
-    def connection(self, victim: Victim) -> Any:
+    def connection(self, victim: Entry) -> Any:
         """Return a connection to the victim's own server, which must answer in time."""
-        if self._raw is None or self._identity != victim.identity:
+        if self._raw is None or self._identity != victim.origin.identity:
             self.close()
             with workers.connecting():
-                self._raw = self._driver.connect(victim.where)
+                self._raw = self._driver.connect(victim.origin.where)
             self._identity = self._driver.identity(self._raw)
-        if self._identity != victim.identity:
+        if self._identity != victim.origin.identity:
             raise ConnectionError("the same address leads to another server now")
         return self._raw
 
@@ -111,12 +102,12 @@ class Helper:
         """Close the connection, if there is one."""
         raw, self._raw = self._raw, None
         if raw is not None:
-            self._driver.abandon(raw)
+            self._driver.terminate(raw)
 
     def cut(self) -> None:
         """Let whoever waits for its server get an error, from any thread."""
         if self._raw is not None:
-            self._driver.abort(self._raw)
+            self._driver.cut(self._raw)
 
 
 class Interrupter:
@@ -137,7 +128,7 @@ class Interrupter:
         self._orders: deque[Limit] = deque()
         self._works = False
 
-    def limit(self, victim: Victim, seconds: float) -> Limit:
+    def limit(self, victim: Entry, seconds: float) -> Limit:
         """Return a block that bounds one statement of a connection."""
         return Limit(self, victim, seconds)
 
@@ -152,7 +143,7 @@ class Interrupter:
             workers.start("interrupter", self._work)
         except RuntimeError:  # no more threads to be had: cutting a connection needs none
             while (left := self._next()) is not None:
-                self.driver.abort(left.victim.raw)
+                self.driver.cut(left.victim.raw)
 
     def _work(self) -> None:
         helper = Helper(self.driver, self._timeout)

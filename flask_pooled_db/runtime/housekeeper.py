@@ -1,6 +1,6 @@
-"""One daemon thread a process that runs jobs at their time. It knows nothing of pools.
+"""One daemon thread per process that runs jobs on time.
 
-A job must be short and must not wait: the next one may be the deadline of somebody else.
+A job must be short and must not block: the next job may be the deadline of another caller.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flask_pooled_db.threads import is_gone, wait_until
+from flask_pooled_db.runtime.workers import is_gone, wait_until
 
 THREAD_NAME = "flask-pooled-db housekeeping"
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("flask_pooled_db")
 
 
 class Job:
-    """A function that is to run once, at a time of the monotonic clock."""
+    """A function that runs once, at a time of the monotonic clock."""
 
     __slots__ = ("_function", "when")
 
@@ -31,7 +31,7 @@ class Job:
         self._function: Callable[[], object] | None = function
 
     def cancel(self) -> None:
-        """See to it that the function does not start any more; let go of it."""
+        """Keep the function from starting, and drop the reference to it."""
         self._function = None
 
     @property
@@ -45,7 +45,7 @@ class Job:
 
 
 class Housekeeper:
-    """Runs jobs in a thread that starts with the first one."""
+    """Runs jobs in a thread that starts with the first job."""
 
     def __init__(self) -> None:
         self._reset()
@@ -62,10 +62,10 @@ class Housekeeper:
         self._ran = threading.Condition(self._changed_lock)
 
     after_fork = _reset
-    """In a forked child, where the thread is gone and the lock may be held by nobody."""
+    """Start afresh in a forked child: it has no such thread, and its lock may be held for good."""
 
     def call_at(self, when: float, function: Callable[[], object]) -> Job:
-        """Run `function` at `when` (of `time.monotonic`), in the housekeeping thread."""
+        """Run `function` in the housekeeping thread at `when`, a time of `time.monotonic`."""
         job = Job(when, function)
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._numbers), job))
@@ -76,20 +76,20 @@ class Housekeeper:
         return job
 
     def _new_thread(self) -> threading.Thread | None:
-        """Make the thread, to be started without the lock. None during a pause."""
+        """Return a new thread for the caller to start without the lock, or None during a pause."""
         if self._pauses:
             return None
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         return self._thread
 
     def _start(self, thread: threading.Thread | None) -> None:
-        # Without the lock: a start waits for the thread. Where gevent patched the process after
-        # the lock was made (a worker forked with --preload), whoever waits must not hold it.
+        # Without the lock: start() waits for the thread. If gevent patched the process after the
+        # lock was made (a worker forked with --preload), waiting with the lock held is a deadlock.
         if thread is None:
             return
         try:
             thread.start()
-        except RuntimeError:  # no more threads to be had: the next job asks again
+        except RuntimeError:  # the system has no more threads: the next job tries again
             self._forget(thread)
             raise
 
@@ -99,14 +99,14 @@ class Housekeeper:
                 self._thread = None
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Job:
-        """Run `function` after so many seconds."""
+        """Run `function` in `seconds` seconds."""
         return self.call_at(time.monotonic() + seconds, function)
 
     @contextmanager
     def bounded(self, seconds: float, function: Callable[[], object]) -> Iterator[None]:
-        """Run `function` if the block has not been left after so many seconds.
+        """Run `function` if the block takes longer than `seconds`.
 
-        After the block it runs no more: one that began in the last moment is waited for.
+        Once the block exits, `function` will not run; if it has started, the exit waits for it.
         """
         job = self.call_later(seconds, function)
         try:
@@ -118,18 +118,19 @@ class Housekeeper:
                     self._ran.wait()
 
     def stop(self) -> None:
-        """End the thread and drop its jobs. The next job starts it anew."""
+        """End the thread and drop its jobs. The next job starts a new thread."""
         with self._changed:
             self._heap.clear()
             thread, self._thread = self._thread, None
             self._changed.notify_all()
-        # One that is only being started ends by itself.
+        # A thread that is just being started ends by itself.
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join()
 
     def pause(self, seconds: float) -> bool:
-        """End the thread and keep its jobs, until `resume`. Waits so many seconds at most; returns
-        whether there is a pause.
+        """End the thread and keep its jobs until `resume()`.
+
+        Waits at most `seconds`. Returns False if the lock was not free in that time.
         """
         if not self._changed_lock.acquire(timeout=seconds):
             return False
@@ -144,7 +145,7 @@ class Housekeeper:
         return True
 
     def resume(self) -> None:
-        """Go on with the jobs after a pause."""
+        """Run jobs again after a pause."""
         with self._changed:
             self._pauses -= 1
             thread = self._new_thread() if self._heap and self._thread is None else None
@@ -168,7 +169,7 @@ class Housekeeper:
                 self._ran.notify_all()
 
     def _next(self) -> Job | None:
-        """The next job once it is due; None when the thread is to end."""
+        """Wait for the next due job and return it, or None if this thread has to end."""
         with self._changed:
             while self._thread is threading.current_thread():
                 while self._heap and self._heap[0][2].cancelled:

@@ -1,7 +1,7 @@
-"""The threads of this package beside the housekeeper, and how they make way for a fork.
+"""Short-lived threads beside the housekeeper, and how they make way for a fork.
 
-A fork copies the locks of the process and not the threads that hold them. Those inside of a TLS
-library, of SQLite or of a driver can't be seen from here: a fork waits until nobody is inside.
+A fork copies the locks of the process, but not the threads that hold them. The locks inside a TLS
+library, SQLite or a driver are invisible from here, so a fork waits until no thread is inside one.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ _POLL_INTERVAL = 0.0005
 class Workers:
     """Short-lived daemon threads that open, close and interrupt connections.
 
-    While the process forks, none of them is at work, and none begins: they end, or wait.
+    While the process forks, no worker is at work and none begins: it has ended, or it waits.
     """
 
     def __init__(self) -> None:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget everything: a forked child has none of its parent's threads."""
+        """Forget all threads: a forked child has none of its parent's."""
         self._changed = threading.Condition()  # guards the fields below
-        self._forks = 0  # under way; more than one where several threads fork
-        self._threads: set[threading.Thread] = set()  # also those that ended a moment ago
-        self._working: set[threading.Thread] = set()  # those inside of `connecting`
-        self._resting: set[threading.Thread] = set()  # those that need not end before a fork
+        self._forks = 0  # under way; several threads may fork at once
+        self._threads: set[threading.Thread] = set()  # including those that ended a moment ago
+        self._working: set[threading.Thread] = set()  # those inside connecting()
+        self._resting: set[threading.Thread] = set()  # those a fork need not wait for
 
     @property
     def is_forking(self) -> bool:
-        """Whether a fork is under way: a worker that nobody waits for should end."""
+        """Whether a fork is under way. A worker that no caller needs should end then."""
         return self._forks > 0
 
     def start(self, name: str, target: Callable[[], object]) -> None:
-        """Run `target` in a thread. Raises RuntimeError where the system has no more threads."""
+        """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
         thread = threading.Thread(target=target, name=f"flask-pooled-db {name}", daemon=True)
         with self._changed:
             self._threads = {other for other in self._threads if not is_gone(other)}
@@ -48,7 +48,7 @@ class Workers:
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
-        """A block in which the process does not fork, as long as that can be put off."""
+        """Hold back forks during the block, and wait for a fork that is under way."""
         me = threading.current_thread()
         with self._changed:
             while self._forks:
@@ -65,7 +65,7 @@ class Workers:
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """A block in which the current thread waits, and harms no fork."""
+        """Mark the current thread as waiting during the block, so that a fork ignores it."""
         me = threading.current_thread()
         with self._changed:
             self._resting.add(me)
@@ -76,19 +76,19 @@ class Workers:
                 self._resting.discard(me)
 
     def give_up_on(self, thread: threading.Thread) -> None:
-        """Let a thread that hangs for good hold back no fork any more."""
+        """Stop holding back forks for a thread that hangs for good."""
         with self._changed:
             self._working.discard(thread)
             self._threads.discard(thread)
             self._changed.notify_all()
 
     def make_way(self) -> None:
-        """Before a fork: let nobody begin a connect."""
+        """Let no connect begin until `go_on()`."""
         with self._changed:
             self._forks += 1
 
     def wait_for_the_rest(self, seconds: float) -> bool:
-        """Before a fork: wait up to so many seconds for those at work, or about to end.
+        """Wait up to `seconds` for workers that are at work or about to end.
 
         Returns whether none is left.
         """
@@ -100,28 +100,28 @@ class Workers:
             return not left & self._working and all(map(is_gone, left))
 
     def go_on(self) -> None:
-        """After a fork, in the parent: those that wait may begin."""
+        """After a fork, let the workers of the parent begin again."""
         with self._changed:
             self._forks -= 1
             self._changed.notify_all()
 
 
 def is_gone(thread: threading.Thread) -> bool:
-    """Return whether a thread that was started has ended, to its last instruction.
+    """Return whether a thread has ended, to its last instruction.
 
-    Before Python 3.13, `is_alive()` and `join()` tell that its Python code has ended. What C
-    libraries do at a thread's end comes after that, and OpenSSL takes a lock of the process there.
+    Before Python 3.13, `is_alive()` and `join()` only tell that its Python code has ended. C
+    libraries clean up after that, and OpenSSL takes a process-wide lock to do so.
     """
     if thread.is_alive():
         return False
     number = thread.native_id
-    if number is None or number == threading.get_native_id():  # gevent: it was a greenlet
+    if number is None or number == threading.get_native_id():  # under gevent it was a greenlet
         return True
     return not Path(f"/proc/self/task/{number}").exists()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait up to so many seconds for what no event tells of. Returns whether it came."""
+    """Poll `condition` for up to `seconds`. Returns whether it became true."""
     deadline = monotonic() + seconds
     while not (holds := condition()) and monotonic() < deadline:
         sleep(_POLL_INTERVAL)
@@ -129,4 +129,4 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 workers = Workers()
-"""Those of this process."""
+"""The workers of this process."""

@@ -1,6 +1,6 @@
 """What a caller sees of a lease: a connection and its cursors, as PEP 249 has them.
 
-What is not the standard's is passed on to the driver's own.
+Whatever is not the standard's is passed on to the driver's own objects.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import UsageError
-from flask_pooled_db.lease import Lease
+from flask_pooled_db.lease.transaction import TransactionLease
+from flask_pooled_db.pool import Entry
 
 _EXCEPTIONS = frozenset(
     {
@@ -58,7 +60,7 @@ class DriverAttribute:
 
 
 class DriverException(DriverAttribute):
-    """An exception class of the driver's. It can be had after release: an `except` clause may come
+    """An exception class of the driver's. It works after release, since an `except` clause may come
     later.
     """
 
@@ -66,12 +68,13 @@ class DriverException(DriverAttribute):
         return self if lease is None else lease.driver_exception(self._name)
 
 
-class LeaseConnection(Lease):
+class LeaseConnection(TransactionLease):
     """A connection lent to a caller, as PEP 249 has it.
 
     `commit()`, `rollback()`, `cursor()` and `close()` are the standard's; the driver's exception
-    classes are attributes (`conn.IntegrityError`); what else the driver's connection has is passed
-    on. Once released, it and its cursors refuse to work. It is for one thread at a time.
+    classes are attributes (`conn.IntegrityError`); everything else that the driver's connection has
+    is passed on. Once released, the connection and its cursors refuse to work. It is for one thread
+    at a time.
 
     Raises `UsageError` for use after release or by two threads at once, and `TransactionAborted`
     for use after its transaction was lost.
@@ -79,20 +82,19 @@ class LeaseConnection(Lease):
 
     __slots__ = ()
 
+    cursor_class: ClassVar[type[LeaseCursor]]  # set by the class made for a driver's connections
+
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
-        """A new cursor; the arguments are the driver's."""
-        con = self.usable()
-        if con.pings_on_cursor:
-            self.check_by_ping(con)
-        self.is_untouched = False
-        cursor = con.raw.cursor(*args, **kwargs)  # of which the server learns nothing
-        if self.driver.prepare_cursor:
-            self.driver.prepare_cursor(cursor)
-        return LeaseCursor(self, cursor)
+        """Return a new cursor; the arguments are the driver's."""
+        entry = self.touch()
+        if entry.origin.ping.on_cursor:
+            self.check_by_ping()
+        cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it
+        return self.cursor_class(self, cursor)
 
     def close(self) -> None:
-        """Give the connection back; uncommitted work is rolled back. Closing twice is harmless."""
-        if self.depth:
+        """Return the connection; uncommitted work is rolled back. Closing twice is harmless."""
+        if self._depth:
             raise UsageError(
                 "close() inside db_connection_context(): the scope gives its connection back "
                 "itself; remove the call"
@@ -109,12 +111,12 @@ class LeaseConnection(Lease):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self.depth:
+        if not self._depth:
             self.release()
 
     def ping(self, reconnect: bool = False) -> None:
-        """Raise when the server doesn't answer. Whatever `reconnect` says, there is none: it would
-        lose the transaction without a word.
+        """Raise if the server does not answer. Whatever `reconnect` says, the connection is not
+        replaced: that would lose the transaction without a word.
         """
         self.call(self.driver.ping, self.usable().raw)
 
@@ -129,15 +131,15 @@ class LeaseConnection(Lease):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """What the driver's connection has: `connection_class` makes attributes of it."""
+            """Return what the driver's connection has: `class_for` makes attributes of it."""
 
     def driver_attribute(self, name: str) -> Any:
-        """What the driver's connection has by this name."""
+        """Return what the driver's connection has by this name."""
         attribute = getattr(self.usable().raw, name)
         return functools.partial(self._driver_call, name) if callable(attribute) else attribute
 
     def driver_exception(self, name: str) -> Any:
-        """The driver's exception class of this name."""
+        """Return the driver's exception class of this name."""
         if self.driver.dbapi is None:
             raise AttributeError(
                 f"{name} can't be told: the function that connects does not say whose connections "
@@ -154,11 +156,11 @@ class LeaseConnection(Lease):
             args = (translate(args[0]), *args[1:])
         result = self.statement(functools.partial(getattr(raw, name), **kwargs), *args)
         is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
-        return LeaseCursor(self, result) if is_cursor else result
+        return self.cursor_class(self, result) if is_cursor else result
 
 
 class ForwardingConnection(LeaseConnection):
-    """For a driver's connection that does not tell what attributes it has."""
+    """A lease of a driver's connection that does not tell which attributes it has."""
 
     __slots__ = ()
 
@@ -168,25 +170,7 @@ class ForwardingConnection(LeaseConnection):
         return self.driver_attribute(name)
 
 
-def connection_class(raw: Any) -> type[LeaseConnection]:
-    """The class of the leases of connections like this one, with what the driver's has.
-
-    Each attribute is one of the class. With a `__getattr__` for all of them, CPython would look
-    for every attribute of a lease the long way, its own too: a lease took a fifth more time.
-    """
-    kind: Any = type(raw)
-    if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
-        base: type[LeaseConnection] = ForwardingConnection
-        told: list[str] = []
-    else:
-        base = LeaseConnection
-        told = [name for name in dir(raw) if not name.startswith("_")]
-    forwarded = {name: DriverAttribute(name) for name in set(told).difference(dir(base))}
-    exceptions = {name: DriverException(name) for name in _EXCEPTIONS}
-    return type("LeaseConnection", (base,), {"__slots__": (), **forwarded, **exceptions})
-
-
-_set = object.__setattr__  # the way past the cursor's own, which costs a function call
+_set = object.__setattr__  # past LeaseCursor's own, which forwards
 
 
 class LeaseCursor:
@@ -197,11 +181,9 @@ class LeaseCursor:
     def __init__(self, lease: LeaseConnection, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
         _set(self, "driver_cursor", driver_cursor)
-        if lease.driver.has_to_close_cursors:
-            lease.note_cursor(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set what is the driver's cursor's own: it ends with it."""
+        """Set an attribute of the driver's cursor; it ends with the cursor."""
         if hasattr(LeaseCursor, name):
             object.__setattr__(self, name, value)
         else:
@@ -216,13 +198,21 @@ class LeaseCursor:
 
     def execute(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a statement; the arguments are the driver's."""
-        function = self.driver_cursor.execute
-        return self._lease.execute_on(self, function, operation, args, kwargs)
+        return self._run(self.driver_cursor.execute, operation, args, kwargs)
 
     def executemany(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a statement once for each set of parameters."""
-        function = self.driver_cursor.executemany
-        return self._lease.execute_on(self, function, operation, args, kwargs)
+        return self._run(self.driver_cursor.executemany, operation, args, kwargs)
+
+    def _run(
+        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        if args == (None,):
+            args = ()  # "no parameters" for every driver
+        if kwargs:
+            function = functools.partial(function, **kwargs)
+        result = self._lease.statement(function, operation, *args)
+        return self if result is self.driver_cursor else result
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure."""
@@ -231,28 +221,28 @@ class LeaseCursor:
         )
 
     def fetchone(self) -> Any:
-        """The next row, or None."""
+        """Return the next row, or None."""
         row = self._lease.call(self.driver_cursor.fetchone)
         if row is None:
             self._lease.has_read(self)
         return row
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        """The next rows."""
+        """Return the next rows."""
         rows = self._lease.call(functools.partial(self.driver_cursor.fetchmany, **kwargs), *args)
         if not rows:
             self._lease.has_read(self)
         return rows
 
     def fetchall(self) -> Any:
-        """All rows that are left."""
+        """Return all rows that are left."""
         rows = self._lease.call(self.driver_cursor.fetchall)
         self._lease.has_read(self)
         return rows
 
     def close(self) -> None:
-        """Close the cursor. Where its connection was released, or its transaction lost, there is
-        nothing to close: in a `finally`, an error here would hide the one that says why.
+        """Close the cursor. If its connection was released or its transaction is lost, there is
+        nothing to close: an error in a `finally` would hide the one that says why.
         """
         self._lease.close_cursor(self)
 
@@ -278,7 +268,7 @@ class LeaseCursor:
 
     @property
     def arraysize(self) -> int:
-        """How many rows `fetchmany` gets."""
+        """How many rows `fetchmany` returns."""
         return int(self.driver_cursor.arraysize)
 
     @arraysize.setter
@@ -301,3 +291,69 @@ class LeaseCursor:
     ) -> Any:
         result = call(functools.partial(method, **kwargs), *args)
         return self if result is self.driver_cursor else result
+
+
+class ParticularCursor(LeaseCursor):
+    """A cursor of a driver that needs more: preparing, translating, watching for streams, closing.
+
+    Drivers without such needs do not pay for them.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, lease: LeaseConnection, driver_cursor: Any) -> None:
+        super().__init__(lease, driver_cursor)
+        driver = lease.driver
+        if driver.prepare_cursor:
+            driver.prepare_cursor(driver_cursor)
+        if driver.has_to_close_cursors:
+            lease.note_cursor(self)
+
+    def _run(
+        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        driver = self._lease.driver
+        if driver.translate and (kwargs or args not in ((), (None,))):
+            operation = driver.translate(operation)
+        result = super()._run(function, operation, args, kwargs)
+        if driver.is_streaming and driver.is_streaming(self.driver_cursor):
+            self._lease.note_stream(self)
+        return result
+
+
+def class_for(entry: Entry, known: dict[type, type[LeaseConnection]]) -> type[LeaseConnection]:
+    """Return the class for leases of a connection; `known` are those of its pool so far.
+
+    Each attribute of the driver's connection is an attribute of the class. With a `__getattr__` for
+    all of them, CPython would take the slow way for every attribute of a lease, its own too: a
+    lease took a fifth more time.
+    """
+    kind = type(entry.raw)
+    if kind not in known:
+        known[kind] = make_class(entry.raw, entry.driver)
+    entry.lease_class = known[kind]
+    return known[kind]
+
+
+def make_class(raw: Any, driver: Driver) -> type[LeaseConnection]:
+    """Make the class for leases of connections like this one."""
+    kind: Any = type(raw)
+    if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
+        base: type[LeaseConnection] = ForwardingConnection
+        names: list[str] = []
+    else:
+        base = LeaseConnection
+        names = [name for name in dir(raw) if not name.startswith("_")]
+    is_plain = not (
+        driver.prepare_cursor
+        or driver.translate
+        or driver.is_streaming
+        or driver.has_to_close_cursors
+    )
+    namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
+    for name in dir(base):
+        namespace.pop(name, None)
+    namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
+    cursor_class = LeaseCursor if is_plain else ParticularCursor
+    namespace |= {"__slots__": (), "driver": driver, "cursor_class": cursor_class}
+    return type("LeaseConnection", (base,), namespace)

@@ -1,0 +1,119 @@
+"""What an app context holds: the app's pools, and the leases that were taken in it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+from flask import Flask, g, request
+from flask.globals import app_ctx
+
+from flask_pooled_db.config import DEFAULT_BIND
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.lease import Leases
+from flask_pooled_db.lease.owner import current_owner, is_running
+from flask_pooled_db.pool import Engine
+
+logger = logging.getLogger("flask_pooled_db")
+
+EXTENSION = "pooled_db"
+_CURRENT = "_pooled_db"
+_ENDPOINT = "_pooled_db_endpoint"
+
+
+class AppState:
+    """What the extension keeps of one app: its pools by bind name."""
+
+    def __init__(self, pools: dict[str, Pool]) -> None:
+        self.pools = pools
+        # What scopes need, by the bind as they name it: None is the default one.
+        self.engines: dict[str | None, Engine] = {bind: pool.engine for bind, pool in pools.items()}
+        if DEFAULT_BIND in pools:
+            self.engines[None] = pools[DEFAULT_BIND].engine
+
+    def pool(self, bind: str | None) -> Pool:
+        """Return the pool of a bind. Raises `UsageError` if there is none of that name."""
+        try:
+            return self.pools[bind or DEFAULT_BIND]
+        except KeyError:
+            raise UsageError(self._unknown(bind)) from None
+
+    def _unknown(self, bind: str | None) -> str:
+        known = ", ".join(repr(name) for name in self.pools)
+        if bind is None:
+            return f"there is no default database: set POOLED_DB_URL, or name a bind ({known})"
+        return f"there is no bind {bind!r} in POOLED_DB_BINDS: these are known: {known}"
+
+
+def current() -> tuple[AppState, Leases]:
+    """Return the current app's state, and the leases that the current app context holds."""
+    # The short way is for all but the first call in an app context.
+    kept: tuple[AppState, Leases] | None = g._get_current_object().__dict__.get(_CURRENT)
+    return kept or _enter()
+
+
+def _enter() -> tuple[AppState, Leases]:
+    context = app_ctx._get_current_object()  # type: ignore[attr-defined]
+    state = context.app.extensions.get(EXTENSION)
+    if state is None:
+        raise UsageError(
+            f"PooledDB is not initialised on {context.app!r}: call init_app(app) in its factory"
+        )
+    # One pair for all threads that share the context.
+    pair: tuple[AppState, Leases] = context.g.__dict__.setdefault(_CURRENT, (state, Leases()))
+    return pair
+
+
+def register(app: Flask) -> None:
+    """Have the leases of each app context released at its end."""
+    app.teardown_request(_note_endpoint)
+    app.teardown_appcontext(release_all)
+    _release_whatever_happens(app)
+
+
+def _note_endpoint(exc: BaseException | None) -> None:
+    """Keep the endpoint for `release_all`, which runs when the request is gone."""
+    kept = g.get(_CURRENT)
+    if kept is not None and kept[1]:
+        setattr(g, _ENDPOINT, request.endpoint)
+
+
+def release_all(exc: BaseException | None) -> None:
+    """Release the leases this context still holds, except those of another thread that is alive."""
+    kept = g.pop(_CURRENT, None)
+    if kept is None or not kept[1]:
+        return
+    owner = current_owner()
+    for lease in list(kept[1]):
+        if lease.owner != owner and is_running(lease.owner):
+            continue
+        endpoint = g.get(_ENDPOINT)
+        where = f"endpoint {endpoint!r}" if endpoint else "code outside a request"
+        logger.warning(
+            "A database connection was not given back by %s; it was taken back when the app "
+            "context ended, and what it had not committed was rolled back. Use "
+            "db_connection_context(), or close() it",
+            where,
+        )
+        try:
+            lease.revoke("was taken back when its app context ended")
+        except Exception:
+            logger.exception("Taking back a database connection failed")
+
+
+def _release_whatever_happens(app: Flask) -> None:
+    """Call `release_all` even if a teardown function of the app raises: Flask 3.1 then skips the
+    functions that would have come after it, and ours may be among them.
+    """
+    tear_down = app.do_teardown_appcontext
+
+    @functools.wraps(tear_down)
+    def do_teardown_appcontext(*args: Any, **kwargs: Any) -> None:
+        try:
+            tear_down(*args, **kwargs)
+        finally:
+            release_all(None)
+
+    app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign]

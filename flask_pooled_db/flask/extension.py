@@ -1,0 +1,186 @@
+"""The extension: `PooledDB`, and the two ways to a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from flask import Flask
+from werkzeug.exceptions import ServiceUnavailable
+
+from flask_pooled_db.config import (
+    DEFAULT_BIND,
+    DEFAULT_OPTIONS,
+    ScopeOptions,
+    parse_url,
+    read_binds,
+)
+from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
+from flask_pooled_db.flask import context
+from flask_pooled_db.flask.context import AppState, current
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.retry import run_in_transaction
+from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.pool import PoolStats
+
+logger = logging.getLogger("flask_pooled_db")
+
+T = TypeVar("T")
+
+
+def db_connection_context(
+    bind: str | None = None,
+    *,
+    readonly: bool = False,
+    timeout: float | None = None,
+    statement_timeout: float | None = None,
+    isolation_level: str | None = None,
+    savepoint: bool = True,
+    independent: bool = False,
+) -> Scope:
+    """Return a block that is a transaction on a pooled connection; it yields the connection.
+
+    Left normally it commits, left by an exception it rolls back; the connection always goes back.
+    A block inside a block of the same bind, in the same thread, task or greenlet, is a part of
+    that one's transaction, under a savepoint.
+
+    - `bind`: which database; None is the default one.
+    - `readonly`: autocommit reads; a write fails on the server.
+    - `timeout`: seconds to wait for a connection.
+    - `statement_timeout`: seconds that each statement may run on the server; 0: no limit.
+    - `isolation_level`: of this transaction alone, for example "SERIALIZABLE".
+    - `savepoint`: with False, a nested block has none: an exception that leaves it aborts the
+      outer transaction.
+    - `independent`: take a connection of its own even inside another block.
+
+    Raises `PoolTimeout`, `ConnectFailed` or `PoolClosed` on entry, `TransactionAborted` at the end
+    of a transaction that was lost, `CommitOutcomeUnknown` when the answer to COMMIT was lost, and
+    otherwise the driver's errors as they are.
+    """
+    given = (readonly, timeout, statement_timeout, isolation_level, savepoint, independent)
+    options = DEFAULT_OPTIONS if given == DEFAULT_OPTIONS else ScopeOptions(*given)
+    state, leases = current()
+    return Scope(state.engines.get(bind) or state.pool(bind).engine, leases, options)
+
+
+def get_db_connection(
+    bind: str | None = None, *, timeout: float | None = None, shareable: bool = False
+) -> LeaseConnection:
+    """Return a pooled connection for code that opens and closes connections itself.
+
+    `close()` gives it back, and what was not committed is rolled back. If it was not closed by the
+    end of the app context it is taken back then, with a warning. `shareable`: it may be shared with
+    other threads, if the driver can do that and POOLED_DB_MAXSHARED allows it.
+    """
+    state, leases = current()
+    return state.pool(bind).lease(current_owner(), leases, timeout=timeout, shareable=shareable)
+
+
+class PooledDB:
+    """The extension: a pool of database connections for each bind of each app.
+
+    `PooledDB(app)`, or `PooledDB()` and `init_app(app)` later; one object may serve several apps.
+    Nothing connects before the first connection is asked for.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self._states: weakref.WeakSet[AppState] = weakref.WeakSet()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Read the `POOLED_DB_` keys of `app.config`, make the pools, register the hooks.
+
+        Raises `ConfigError` naming everything that is wrong with the configuration.
+        """
+        if context.EXTENSION in app.extensions:
+            raise UsageError(f"PooledDB is initialised on {app!r} already: do it once")
+        state = AppState(_make_pools(app))
+        app.extensions[context.EXTENSION] = state
+        self._states.add(state)
+        context.register(app)
+        if PoolTimeout not in app.error_handler_spec[None][None]:
+            app.register_error_handler(PoolTimeout, functools.partial(_answer_503, app))
+
+    connection_context = staticmethod(db_connection_context)
+
+    def run_transaction(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        attempts: int = 3,
+        bind: str | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Call `fn(conn, *args, **kwargs)` in a transaction and return what it returns.
+
+        The whole is started over, up to `attempts` times in all, on a deadlock, a serialization
+        failure, a lock wait timeout, and when the connection was lost before COMMIT was sent. So
+        `fn` must do nothing outside of the database that cannot be done twice. It is never started
+        over after a COMMIT whose answer was lost (`CommitOutcomeUnknown`). Inside another scope it
+        is a nested scope, and the transaction is the outer scope's to start over.
+        """
+        return run_in_transaction(
+            functools.partial(db_connection_context, bind),
+            lambda conn: fn(conn, *args, **kwargs),
+            attempts,
+        )
+
+    def pool(self, bind: str | None = None) -> Pool:
+        """Return the pool of a bind of the current app."""
+        return current()[0].pool(bind)
+
+    def stats(self, bind: str | None = None) -> PoolStats:
+        """Return what the pool of a bind of the current app, in this process, is doing."""
+        return self.pool(bind).stats()
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
+        for state in list(self._states):
+            for pool in state.pools.values():
+                pool.close(timeout)
+
+
+def _make_pools(app: Flask) -> dict[str, Pool]:
+    problems: list[str] = []
+    default_url = f"sqlite:///{quote(str(Path(app.instance_path) / app.name))}.sqlite"
+    configs = read_binds(app.config, default_url, problems)
+    drivers = {}
+    for bind, config in configs.items():
+        try:
+            drivers[bind] = make_driver(config)
+        except ConfigError as error:
+            where = "POOLED_DB" if bind == DEFAULT_BIND else f"POOLED_DB_BINDS[{bind!r}]"
+            problems += [f"{where}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    if any(config.url == parse_url(default_url) for config in configs.values()):
+        with contextlib.suppress(OSError):  # connecting will say what is wrong
+            Path(app.instance_path).mkdir(parents=True, exist_ok=True)
+    pools = {bind: Pool(configs[bind], driver, bind=bind) for bind, driver in drivers.items()}
+    for pool in pools.values():
+        if pool.config.replica is not None:
+            pool.engine.read_from(pools[pool.config.replica].engine)
+    return pools
+
+
+def _answer_503(app: Flask, error: PoolTimeout) -> Any:
+    """Answer Service Unavailable, unless the app handles `PooledDBError` or 503 itself."""
+    logger.warning("Answering 503: %s", error)
+    own = app.error_handler_spec[None][None].get(PooledDBError)
+    if own is not None:
+        return app.ensure_sync(own)(error)
+    seconds = max(1, math.ceil(error.waited))
+    return app.handle_http_exception(
+        ServiceUnavailable("The database is busy or away. Please try again.", retry_after=seconds)
+    )

@@ -1,0 +1,183 @@
+"""DBUtils' face: its `PooledDB`, in front of an engine that knows nothing of DBUtils."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from dbutils.pooled_db import PooledDB
+
+from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
+from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.lease.lease import Leases
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.sharing import Sharing, shared_class
+from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
+from flask_pooled_db.pool.state import Sizes
+
+
+class Pool(PooledDB):  # type: ignore[misc]
+    """DBUtils' `PooledDB`, without waiting for the network while others wait for the pool.
+
+    `connection()`, `dedicated_connection()`, `steady_connection()`, `unshare()`, `cache()` and
+    `close()` are DBUtils'. Nothing is opened before the first of them is called.
+    """
+
+    def __init__(self, config: PoolConfig, driver: Driver, *, bind: str = DEFAULT_BIND) -> None:
+        super().__init__(
+            driver,
+            mincached=0,  # opened in the background once the pool is in use
+            maxcached=config.maxcached,
+            maxshared=config.maxshared,
+            maxconnections=config.maxconnections,
+            blocking=config.blocking,
+            maxusage=config.maxusage,
+            setsession=config.setsession,
+            failures=driver.failures,
+            ping=config.ping,
+        )
+        self.counters = Counters()
+        self.engine = Engine(config, driver, bind=bind, events=self.counters)
+        self._sharing: Sharing | None = None
+        if config.maxshared and driver.threadsafety > 1:
+            self._sharing = Sharing(self.engine, config.maxshared)
+        elif config.maxshared:
+            warnings.warn(
+                f"POOLED_DB_MAXSHARED has no effect: the connections of {driver.name} can't be "
+                f"shared between threads ({driver.why_not_shared})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def config(self) -> PoolConfig:
+        """What the pool was made from."""
+        return self.engine.terms.config
+
+    @property
+    def driver(self) -> Driver:
+        """The driver that opens its connections."""
+        return self.engine.terms.driver
+
+    @property
+    def bind(self) -> str:
+        """The name of its database."""
+        return self.engine.terms.bind
+
+    def lease(
+        self,
+        owner: Any = None,
+        holder: Leases | None = None,
+        *,
+        timeout: float | None = None,
+        shareable: bool = False,
+        session: Session | None = None,
+    ) -> LeaseConnection:
+        """Return a lease of a connection; `holder` holds it until it is released.
+
+        Raises `PoolTimeout` after `timeout` seconds (None: as configured), `ConnectFailed`, or
+        `PoolClosed`.
+        """
+        engine, home = self.engine, self._sharing
+        session = session or engine.usual_session
+        holder = Leases() if holder is None else holder
+        owner = owner or current_owner()
+        if shareable and home is not None:
+            entry = home.acquire(timeout)
+            return shared_class(entry, engine)(home, entry, owner, holder, session)
+        entry = engine.acquire(timeout, session)
+        return self._class_for(entry)(engine, entry, owner, holder, session)
+
+    def _class_for(self, entry: Entry) -> type[LeaseConnection]:
+        return entry.lease_class or class_for(entry, self.engine.lease_classes)
+
+    # As in DBUtils
+
+    def connection(self, shareable: bool = True) -> LeaseConnection:
+        """Return a lease that `close()` gives back."""
+        return self.lease(shareable=shareable)
+
+    def steady_connection(self) -> LeaseConnection:
+        """Return a connection outside of the pool; `close()` closes it."""
+        engine = self.engine
+        entry = engine.open_outside()
+        home = Outside(engine)
+        return self._class_for(entry)(home, entry, current_owner(), Leases(), engine.usual_session)
+
+    def cache(self, con: LeaseConnection) -> None:
+        """Roll back and take back a lease."""
+        con.close()
+
+    def unshare(self, con: LeaseConnection) -> None:
+        """Take back one lease of a shared connection."""
+        con.close()
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Lend nothing more, wait up to `timeout` seconds for leases, close all connections.
+
+        Callers that wait get `PoolClosed`. A lease that is still out goes on undisturbed; its
+        connection is closed when it is returned.
+        """
+        self.engine.close(timeout)
+        if self._sharing is not None:
+            self._sharing.close()
+
+    # Beyond DBUtils
+
+    def drain(self) -> None:
+        """Replace every connection: the idle ones now, those in use when they are returned."""
+        self.engine.drain()
+
+    def resize(self, mincached: int, maxcached: int, maxconnections: int) -> None:
+        """Change the sizes (0: no limit, as configured). Leases beyond them end in peace."""
+        sizes = {"mincached": mincached, "maxcached": maxcached, "maxconnections": maxconnections}
+        checked = PoolConfig.from_mapping(
+            {"CREATOR": self.driver, **{name.upper(): size for name, size in sizes.items()}}
+        )
+        self.engine.resize(Sizes(checked.mincached, checked.maxcached, checked.maxconnections))
+
+    def stats(self) -> PoolStats:
+        """Return the state of the pool at this moment."""
+        now, totals = self.engine.snapshot(), self.counters
+        return PoolStats(
+            **now._asdict(),
+            timeouts=totals.timeouts,
+            connects=totals.connects,
+            connect_errors=totals.connect_errors,
+            discarded=totals.discarded,
+            leaked=totals.leaks,
+        )
+
+    @property
+    def open_connections(self) -> int:
+        """How many places among `maxconnections` are taken."""
+        return self.engine.state.places.taken
+
+    def __del__(self) -> None:
+        """Do nothing: `close()` closes, and upkeep closes what a pool that is garbage left."""
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return (
+            f"<Pool {self.bind!r} of {self.driver.name}: {stats.in_use} in use, "
+            f"{stats.idle} idle, {stats.waiting} waiting, at most {stats.maxconnections}>"
+        )
+
+
+class Outside:
+    """The home of a lease whose connection belongs to no pool: it is closed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.terms = engine.terms
+        self.interrupter = engine.interrupter
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Close the connection."""
+        entry.terminate() if entry.condemned else entry.close()
+
+    def lost(self, entry: Entry) -> None:
+        """Leave it to the driver's own finalizer, as DBUtils does."""
+
+    def invalidate(self) -> None:
+        """Do nothing: this connection says nothing of the pool's."""

@@ -1,0 +1,425 @@
+"""The lease: a connection that is lent to a caller, and the transaction on it.
+
+A lease is a transaction: it never continues on another connection, nothing it sent is sent again,
+and once the server has lost or rolled back its transaction it refuses all further work.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+from flask_pooled_db.drivers import Driver, Failure, Session
+from flask_pooled_db.errors import PooledDBError, TransactionAborted
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.preamble import Preamble, enter_session
+from flask_pooled_db.lease.state import (
+    AFTER_CALL,
+    AFTER_READ,
+    AFTER_STATEMENT,
+    TRANSITIONS,
+    Event,
+    State,
+)
+from flask_pooled_db.pool import Entry
+from flask_pooled_db.pool.interrupter import Interrupter
+from flask_pooled_db.pool.state import Terms
+
+logger = logging.getLogger("flask_pooled_db")
+
+UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
+
+_CURSORS_PER_SWEEP = 256  # dead weak references are dropped every so many cursors
+
+
+class Home(Protocol):
+    """Where the connection of a lease goes back to: a pool."""
+
+    terms: Terms
+    interrupter: Interrupter
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Take the connection back."""
+
+    def lost(self, entry: Entry) -> None:
+        """Note that the lease is garbage; called by a finalizer."""
+
+    def invalidate(self) -> None:
+        """Have all connections checked: one was found unusable."""
+
+
+class OpenCursor(Protocol):
+    """What a lease knows of a cursor that was made from it."""
+
+    driver_cursor: Any
+
+
+class Lease:
+    """A connection lent to a caller, from its checkout to its release.
+
+    It is for one thread at a time. Its state decides what a call may do: see `state`.
+
+    Raises `UsageError` for use after release or by two threads at once, and `TransactionAborted`
+    for use after its transaction was lost.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cause",
+        "_cursors",
+        "_depth",
+        "_ended",
+        "_entry",
+        "_holder",
+        "_home",
+        "_is_certain",
+        "_is_ready",
+        "_preamble",
+        "_revoked",
+        "_session",
+        "_state",
+        "has_committed",
+        "owner",
+    )
+
+    driver: ClassVar[Driver]  # set by the class that is made for a driver's connections
+
+    _entry: Entry | None  # None once it is released
+    _cause: BaseException | None  # why the transaction is gone
+    _revoked: str | None  # why it was, or is to be, taken back from its owner
+    _preamble: Preamble | None
+    _cursors: dict[int, weakref.ref[OpenCursor]] | None  # open ones by id, and garbage
+
+    def __init__(
+        self,
+        home: Home,
+        entry: Entry,
+        owner: Any,
+        holder: Leases,
+        session: Session,
+        depth: int = 0,
+    ) -> None:
+        self._state = self._ended = UNUSED
+        self._home = home
+        self._entry = entry
+        self._session = session
+        self._is_ready = entry.ready_session is session  # nothing comes before its next statement
+        self._is_certain = True  # no statement failed, so what the driver says is up to date
+        self._depth = depth  # in how many scopes it is; 1 is the outermost
+        self._cause = self._revoked = self._preamble = self._cursors = None
+        self.has_committed = False  # by commit(), before its end
+        self.owner = owner
+        self._holder = holder
+        holder[self] = None
+
+    def session_changed(self, how: str) -> None:
+        """Note that the caller changed the session in a way that cannot be undone."""
+        self._condemn(f"its session was changed by {how}")
+
+    def __repr__(self) -> str:
+        state = "aborted" if self._state in (ROLLED_BACK, ABORTED, BROKEN) else "in use"
+        state = "released" if self._state is RELEASED else state
+        return f"<Lease of a {self.driver.name} connection, {state}>"
+
+    # Every call of the driver that may wait for the server goes through `call`
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver; note what an error of it means for the transaction."""
+        after = AFTER_CALL[self._state]
+        if after is None:
+            raise self._refusal()
+        self._state = BUSY
+        try:
+            result = function(*args)
+        except BaseException as error:
+            self._failed(error, after)
+            raise
+        if self._state is BUSY:  # else it was aborted in the meantime
+            self._state = after
+        if self._revoked is not None:
+            self.release()
+        return result
+
+    def statement(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver with SQL: whatever was put off until the next statement comes first."""
+        if not self._is_ready:
+            function = self._prepare(function)
+        after = (AFTER_READ if self._session.readonly else AFTER_STATEMENT)[self._state]
+        if after is not None:
+            self._state = after
+        return self.call(function, *args)
+
+    def note_stream(self, cursor: OpenCursor) -> None:
+        """Note that the server has yet to send the rows of a cursor."""
+        self.usable().streams.append(cursor)
+
+    def note_cursor(self, cursor: OpenCursor) -> None:
+        """Have a cursor closed at the end of the lease, if it is still open by then."""
+        known = self._cursors
+        if known is None:
+            known = self._cursors = {}
+        known[id(cursor)] = weakref.ref(cursor)
+        if len(known) % _CURSORS_PER_SWEEP == 0:
+            self._cursors = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
+
+    def close_cursor(self, cursor: OpenCursor) -> None:
+        """Close a driver's cursor and forget it. After the end of the lease there is nothing to
+        close.
+        """
+        if self.is_over or self._entry is None:
+            return
+        driver = self.driver
+        if driver.has_to_close_cursors or driver.has_unread_rows(self._entry.raw):
+            self.call(cursor.driver_cursor.close)
+            self.has_read(cursor)
+            if self._cursors:
+                self._cursors.pop(id(cursor), None)
+        elif self._state is BUSY:
+            raise self._refusal()
+        else:  # the server learns nothing of it
+            cursor.driver_cursor.close()
+
+    def usable(self) -> Entry:
+        """Return the connection if it may be used, else raise the error that says why not."""
+        entry = self._entry
+        if entry is None or self._state > IN_TRANSACTION:
+            raise self._refusal()
+        return entry
+
+    def touch(self) -> Entry:
+        """Return the connection like `usable()`, and note that something is done with it."""
+        entry = self.usable()
+        if self._state is UNUSED:
+            self._state = IDLE
+        return entry
+
+    def _refusal(self) -> PooledDBError:
+        return refusals.refusal(self._state, self._cause, self._revoked)
+
+    def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Do what comes before a statement. Returns what to call for it."""
+        entry = self.usable()
+        if entry.origin.ping.on_query:
+            self.check_by_ping()
+        preamble, is_open = self._preamble, self._state is IN_TRANSACTION
+        if entry.session is not self._session:
+            self.call(enter_session, entry, self._session)
+        if preamble is not None and preamble.opens_transaction(is_open=is_open):
+            self._state = IN_TRANSACTION
+            self.call(functools.partial(preamble.send, entry, is_open=is_open))
+        entry.count_use()
+        self._is_ready = entry.ready_session is self._session
+        if not entry.limits(self._session):
+            return function
+        return functools.partial(self._limited, entry, function)
+
+    def _limited(self, entry: Entry, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver within the time that a statement may take; fail if it takes longer."""
+        driver = self.driver
+        limit = self._home.interrupter.limit(entry, self._session.statement_timeout)
+        try:
+            with limit:
+                result = function(*args)
+        except driver.Error as error:
+            if driver.is_interruption(error):
+                told = driver.time_is_up(limit.seconds, error)
+                if told is not error:
+                    raise told from error
+            elif limit.was_interrupted:
+                entry.condemn(refusals.COMES_LATE)
+            raise
+        if not limit.was_exceeded:
+            return result
+        if limit.was_interrupted:
+            entry.condemn(refusals.COMES_LATE)
+        raise driver.time_is_up(limit.seconds)
+
+    def _failed(self, error: BaseException, before: State) -> None:
+        """Move to the state that an error of the driver means; `before` if only the statement
+        failed.
+        """
+        entry = self._entry
+        failure = self._classify(error)
+        if failure is Failure.STATEMENT:
+            self._is_certain = False
+            if self._state is BUSY:
+                self._state = before
+        else:
+            is_lost = failure is not Failure.ROLLED_BACK
+            self._move(Event.LOST_CONNECTION if is_lost else Event.LOST_TRANSACTION)
+            self._cause = self._cause or error
+            if is_lost and entry is not None:
+                entry.condemn(failure.value)
+                if isinstance(error, self.driver.Error):
+                    self._home.invalidate()
+        if self._revoked is not None:
+            self.release()
+
+    def _classify(self, error: BaseException) -> Failure:
+        if isinstance(error, PooledDBError):
+            return Failure.STATEMENT  # refused before anything was sent
+        if isinstance(error, Exception) and self._entry is not None:
+            try:
+                return self.driver.classify(self._entry.raw, error)
+            except Exception:
+                logger.debug("Classifying an error failed", exc_info=True)
+        return Failure.LOST
+
+    def _move(self, event: Event) -> None:
+        self._state = TRANSITIONS[event][self._state]
+
+    def _break(self, event: Event, cause: BaseException, reason: str) -> None:
+        """Give the connection up."""
+        self._move(event)
+        self._cause = cause
+        self._condemn(reason)
+
+    def check_by_ping(self) -> None:
+        """Raise if the server does not answer. DBUtils too leaves an open transaction alone; it
+        would replace a dead connection, while a lease keeps its own to the end.
+        """
+        entry = self.usable()
+        seconds = entry.origin.config.connect_timeout
+        if self._state is not IN_TRANSACTION and not entry.answers(seconds):
+            error = TransactionAborted(refusals.NO_PING)
+            self._break(Event.LOST_CONNECTION, error, "it did not answer a ping")
+            raise error
+
+    def _condemn(self, reason: str) -> None:
+        if self._state is UNUSED:
+            self._state = IDLE
+        if self._entry is not None:
+            self._entry.condemn(reason)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was released, or its transaction is gone."""
+        return self._state > BUSY
+
+    @property
+    def state(self) -> State:
+        """What it is in."""
+        return self._state
+
+    @property
+    def depth(self) -> int:
+        """In how many scopes it is."""
+        return self._depth
+
+    @property
+    def session(self) -> Session:
+        """The session state that its next statement is to find."""
+        return self._session
+
+    def set_session(self, session: Session) -> None:
+        """Set the session state that the next statement is to find."""
+        self._session = session
+        self._is_ready = False
+
+    def has_read(self, cursor: OpenCursor) -> None:
+        """Note that a cursor has no more rows to read."""
+        if self._entry is not None and self._entry.streams:
+            self._entry.streams = [other for other in self._entry.streams if other is not cursor]
+
+    def _open_cursors(self) -> list[OpenCursor]:
+        known = (self._cursors or {}).values()
+        return [cursor for reference in known if (cursor := reference()) is not None]
+
+    # The end
+
+    def release(self) -> None:
+        """Return the connection, exactly once, whatever happens; roll back what is open."""
+        if self._holder.pop(self, self) is self:
+            return
+        entry, self._entry = self._entry, None
+        self._ended, self._state = self._state, RELEASED
+        if entry is not None:  # for the type checker: it was held
+            self._give_back(entry, self._ended)
+
+    def _give_back(self, entry: Entry, state: State) -> None:
+        """Return the connection of a lease that ended in this state, fit for the next one."""
+        if state is UNUSED:
+            self._home.release(entry, unused=True)
+            return
+        is_done = False
+        try:
+            # After COMMIT there is most often nothing left to do.
+            if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
+                self._tidy(entry, state)
+            if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
+                entry.condemn("its autocommit mode was changed")
+            is_done = True
+        finally:
+            if not is_done:
+                entry.condemn("it was interrupted while being returned")
+            self._home.release(entry)
+
+    def _tidy(self, entry: Entry, state: State) -> None:
+        """Leave nothing open on the connection for the next lease, or condemn it."""
+        driver = self.driver
+        if state is BUSY:
+            entry.condemn("another thread was using it")
+        elif (
+            entry.condemned is None
+            and (state is not IDLE or self._session.readonly)  # COMMIT comes after the last row
+            and (entry.streams or driver.has_unread_rows(entry.raw))
+        ):
+            entry.condemn("it was released with unread rows")
+        if entry.condemned is not None:
+            driver.cut(entry.raw)  # no cursor reads on, and none waits for the server
+        try:
+            self._close_cursors(entry)
+            entry.streams.clear()
+            if entry.condemned is None and state is not IDLE:
+                entry.roll_back()
+        except Exception as error:  # noqa: BLE001  the caller must see its own error, not this one
+            logger.warning(
+                "Rolling back a connection failed (%s); it is closed, and the server rolls back by "
+                "itself",
+                type(error).__name__,
+            )
+            entry.condemn("its rollback failed")
+
+    def _close_cursors(self, entry: Entry) -> None:
+        for cursor in self._open_cursors():
+            try:
+                cursor.driver_cursor.close()
+            except Exception as error:  # noqa: BLE001  the connection pays for it
+                entry.condemn(f"closing a cursor failed ({type(error).__name__})")
+
+    def leaked(self) -> None:
+        """Tell the pool that nobody can return the connection any more."""
+        if self._entry is not None and self._state is not RELEASED:
+            self._home.lost(self._entry)
+
+    def revoke(self, reason: str) -> None:
+        """Release the lease on behalf of an owner that will not. A call under way ends first."""
+        if self._state is UNUSED:
+            self._state = IDLE  # its owner may be doing something with it
+        self._revoked = reason
+        self._home.terms.events.leaked()
+        if self._state is BUSY:
+            self._condemn(reason)
+            if self._state is BUSY:
+                return  # the end of the call releases it
+        self.release()
+
+    def inherit(self) -> None:
+        """In a forked child, refuse everything: the connection is the parent's."""
+        self._holder.pop(self, None)
+        self._entry, self._state, self._revoked = None, RELEASED, refusals.INHERITED
+
+
+class Leases(dict[Lease, None]):
+    """The leases owned by an app context, or by one caller.
+
+    A lease stays in the set from checkout to release; whoever removes it must release it.
+    """
+
+    def __del__(self) -> None:
+        # Runs when the set is collected together with its leases: those in it were leaked.
+        for lease in self:
+            lease.leaked()

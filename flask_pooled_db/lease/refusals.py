@@ -1,0 +1,73 @@
+"""Why a lease refuses: one error for each state that can't be used."""
+
+from __future__ import annotations
+
+from flask_pooled_db.errors import (
+    CommitOutcomeUnknown,
+    PooledDBError,
+    TransactionAborted,
+    UsageError,
+)
+from flask_pooled_db.lease.state import State
+
+
+def refusal(state: State, cause: BaseException | None, revoked: str | None) -> PooledDBError:
+    """Return the error for using a lease in a state that refuses it.
+
+    `cause` is the error that ended the transaction; `revoked` says why the lease was taken back.
+    """
+    if state is State.RELEASED:
+        return UsageError(
+            f"this connection {revoked or 'was released'}: nothing can be done with it or with its "
+            "cursors; do the work inside the block that took it, or take another one"
+        )
+    if state is State.BUSY:
+        return UsageError(
+            "this connection is in use by another thread, task or greenlet at this moment: each "
+            "needs a connection of its own"
+        )
+    if isinstance(cause, CommitOutcomeUnknown):
+        return outcome_unknown(cause.__cause__)
+    error = TransactionAborted(
+        f"the transaction of this connection is gone ({type(cause).__name__} before this): nothing "
+        "of it was or will be committed; let the error leave the block, and start over if need be"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
+    """Return the error of a COMMIT whose answer was lost."""
+    error = CommitOutcomeUnknown(
+        "COMMIT was sent and its answer was lost: the transaction took place as a whole or not "
+        "at all; look at the data before doing it again"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def released_early(revoked: str | None) -> TransactionAborted:
+    """Return the error of a scope whose connection was taken back before its end."""
+    return TransactionAborted(
+        f"this connection {revoked or 'was released'} before the end of its scope: what it had not "
+        "committed by then was rolled back"
+    )
+
+
+INHERITED = "was taken before a fork: it is the parent process's"
+COMES_LATE = "a statement of it was interrupted, and the interruption may come late"
+SERVER_LEFT = "the server closed the connection before COMMIT was sent: nothing was committed"
+COMMIT_IS_ROLLBACK = (
+    "a statement of this transaction failed and was not rolled back to a savepoint: the server "
+    "would turn COMMIT into ROLLBACK"
+)
+NO_PING = "the connection did not answer a ping"
+BEGUN = "begin() in an open transaction: commit() or rollback() it first"
+
+
+def nested(what: str) -> UsageError:
+    """Return the error of ending the transaction inside a nested scope."""
+    return UsageError(
+        f"{what} inside a nested db_connection_context(): it would end the outer block's "
+        "transaction too; let the blocks end, or use independent=True"
+    )

@@ -1,0 +1,178 @@
+"""MAXSHARED: connections that serve several threads at once, as DBUtils has it.
+
+Only drivers with a thread safety above 1 can do that. A reader who does not need it may skip this
+module: nothing but the DBUtils face knows of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+
+from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.state import Event
+from flask_pooled_db.lease.state import State as LeaseState
+from flask_pooled_db.pool import Engine, Entry
+from flask_pooled_db.pool.state import State
+
+
+class Sharing:
+    """The shared connections of one pool. It is the home that their leases go back to."""
+
+    def __init__(self, pool: Engine, most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self.terms = pool.terms
+        self.interrupter = pool.interrupter
+        self._start(pool.state)
+
+    def _start(self, state: State) -> None:
+        self._state = state  # a forked child has a new one
+        self._changed = threading.Condition(state.lock)  # guards the fields below
+        self._leases: dict[Entry, int] = {}  # how many leases each shared connection has
+        self._joinable: set[Entry] = set()  # those that may get one more
+        self._in_transaction: set[Entry] = set()  # those on which begin() was called
+        self._sharing = 0  # how many are joinable, or about to be
+
+    def acquire(self, timeout: float | None = None) -> Entry:
+        """Return a connection to share: a new one up to `maxshared`, else the one shared least."""
+        if self._state is not self._pool.state:
+            self._start(self._pool.state)
+        started = monotonic()
+        may_wait = self.terms.config.blocking
+        seconds = self.terms.config.acquire_timeout if timeout is None else timeout
+        deadline = started + seconds
+        while True:
+            with self._state.lock:
+                entry, has_given_up = self._wait_for_share_locked(deadline if may_wait else 0.0)
+            if has_given_up:
+                raise self._pool.timeout(started, may_wait=may_wait)
+            if entry is None:
+                return self._add(max(0.0, deadline - monotonic()))
+            if entry.look() <= 0:
+                return entry
+            if self.leave(entry, is_valid=False):
+                self._pool.evict(entry, "it was found dead")
+
+    def _wait_for_share_locked(self, deadline: float) -> tuple[Entry | None, bool]:
+        """Return a connection that has one more lease now, or None if one is to be added; and
+        whether the time is up.
+        """
+        while True:
+            self._pool.refuse_locked()
+            limit = self._state.places.limit
+            is_full = limit and len(self._state.in_use) >= limit
+            if self._sharing < self._most and not (is_full and self._joinable):
+                self._sharing += 1
+                return None, False
+            entry = self._least_shared_locked()
+            if entry is not None:
+                self._leases[entry] += 1
+                self._state.checkouts += 1
+                return entry, False
+            left = deadline - monotonic()
+            if left <= 0:
+                return None, True
+            self._changed.wait(left)
+
+    def _add(self, timeout: float) -> Entry:
+        entry = None
+        try:
+            entry = self._pool.acquire(timeout)
+        finally:
+            with self._state.lock:
+                if entry is None:
+                    self._sharing -= 1
+                else:
+                    self._leases[entry] = 1
+                    self._joinable.add(entry)
+                self._changed.notify_all()
+        return entry
+
+    def _least_shared_locked(self) -> Entry | None:
+        """As in DBUtils, a connection in a transaction is not shared."""
+        free = [
+            entry
+            for entry in self._joinable - self._in_transaction
+            if not entry.driver.in_transaction(entry.raw)
+        ]
+        return min(free, key=self._leases.__getitem__, default=None)
+
+    def leave(self, entry: Entry, *, is_valid: bool = True) -> bool:
+        """Take one lease off a connection. Returns whether it was the last. An invalid connection
+        gets no further leases, and is not used again.
+        """
+        with self._state.lock:
+            left = self._leases.pop(entry, 1) - 1
+            if left:
+                self._leases[entry] = left
+            if not is_valid:
+                entry.expires_at = 0.0
+            if entry in self._joinable and not (left and is_valid):
+                self._joinable.remove(entry)
+                self._sharing -= 1
+            self._changed.notify_all()
+            return not left
+
+    def begin(self, entry: Entry) -> None:
+        """Give a connection no more leases until its transaction has ended."""
+        with self._state.lock:
+            self._in_transaction.add(entry)
+
+    def transaction_ended(self, entry: Entry) -> None:
+        """Note that a connection may be shared again."""
+        with self._state.lock:
+            self._in_transaction.discard(entry)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wake the callers that wait: the pool is closed."""
+        with self._state.lock:
+            self._changed.notify_all()
+
+    # The home of its leases
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Return a connection to the pool after its last lease."""
+        self.transaction_ended(entry)
+        self._pool.release(entry, unused=unused)
+
+    def lost(self, entry: Entry) -> None:
+        """Note that a lease is garbage; its connection is closed when it has no others."""
+        self._pool.lost(entry)
+
+    def invalidate(self) -> None:
+        """Have all connections of the pool checked."""
+        self._pool.invalidate()
+
+
+class SharedLease(LeaseConnection):
+    """A lease of a connection that has others."""
+
+    __slots__ = ()
+
+    _home: Sharing
+
+    def begin(self) -> None:
+        super().begin()
+        self._home.begin(self.touch())
+
+    def _end_transaction(self, event: Event) -> None:
+        super()._end_transaction(event)
+        if self._entry is not None:
+            self._home.transaction_ended(self._entry)
+
+    def _give_back(self, entry: Entry, state: LeaseState) -> None:
+        # It is rolled back with its last lease, and not before: others may have work under way.
+        if self._home.leave(entry, is_valid=entry.condemned is None):
+            super()._give_back(entry, LeaseState.IN_TRANSACTION)
+
+
+def shared_class(entry: Entry, pool: Engine) -> type[SharedLease]:
+    """Return the class for shared leases of a connection."""
+    plain = entry.lease_class or class_for(entry, pool.lease_classes)
+    key = plain
+    if key not in pool.lease_classes:
+        pool.lease_classes[key] = type("SharedLease", (SharedLease, plain), {"__slots__": ()})
+    made: type[SharedLease] = pool.lease_classes[key]
+    return made

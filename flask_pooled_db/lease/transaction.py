@@ -1,0 +1,184 @@
+"""The transaction of a lease: COMMIT, ROLLBACK, savepoints, and what their failure means."""
+
+from __future__ import annotations
+
+import logging
+
+from flask_pooled_db.drivers import Session
+from flask_pooled_db.errors import TransactionAborted, UsageError
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.preamble import Preamble, Savepoint
+from flask_pooled_db.lease.state import TRANSITIONS, Event, State
+from flask_pooled_db.pool import Entry
+
+logger = logging.getLogger("flask_pooled_db")
+
+UNUSED, _, IN_TRANSACTION, _, ROLLED_BACK, _, BROKEN, RELEASED = State
+
+
+class TransactionLease(Lease):
+    """A lease with a transaction on it, which a caller or a scope ends."""
+
+    __slots__ = ()
+
+    # What its caller may ask for
+
+    def commit(self) -> None:
+        """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
+
+        Raises `CommitOutcomeUnknown` when the answer to COMMIT was lost.
+        """
+        self.usable()
+        self._refuse_if_nested("commit()")
+        if self._state is IN_TRANSACTION:
+            self.commit_work()
+            self.has_committed = True
+
+    def rollback(self) -> None:
+        """Roll back. In a nested scope it raises `UsageError`.
+
+        After the server rolled the transaction back (a deadlock), this acknowledges the loss, and
+        the lease can be used again. A lost connection stays lost.
+        """
+        state = TRANSITIONS[Event.ROLLBACK].get(self._state)
+        entry = self._entry
+        if state is None or entry is None:
+            raise self._refusal()
+        self._refuse_if_nested("rollback()")
+        if state is self._state:
+            return
+        self._cause = None
+        self._state = IN_TRANSACTION
+        if entry.streams or self.driver.has_unread_rows(entry.raw):
+            self._finish_reading(entry)
+        self.call(entry.roll_back)
+        self._end_transaction(Event.ROLLBACK)
+        self._home.terms.events.rolled_back()
+
+    def begin(self) -> None:
+        """Check that no transaction is open. One begins with its first statement."""
+        self.usable()
+        if self._state is IN_TRANSACTION:
+            raise UsageError(refusals.BEGUN)
+
+    def _refuse_if_nested(self, what: str) -> None:
+        if self._depth > 1:
+            raise refusals.nested(what)
+
+    def _end_transaction(self, event: Event) -> None:
+        self._move(event)
+        self._is_certain = True
+        if self._preamble is not None and self._preamble.isolation is not None:
+            self._is_ready = False  # it is to be set for the next transaction too
+
+    def _finish_reading(self, entry: Entry) -> None:
+        """Read what a streaming cursor has left, so that COMMIT can be sent."""
+        self._condemn("it was released with unread rows")
+        for cursor in self._open_cursors():
+            self.call(cursor.driver_cursor.close)
+        self.call(self.driver.finish_reading, entry.raw)
+
+    # For scopes
+
+    def begin_with(self, level: str) -> None:
+        """Give each transaction of this lease an isolation level."""
+        statement = self.driver.isolation_statement(level)
+        if statement is not None:
+            self._preamble = Preamble()
+            self._preamble.isolation = statement
+            self._is_ready = False
+
+    def enter_scope(self, savepoint: Savepoint | None) -> None:
+        """Begin a nested scope: its savepoint is set before the next statement, if one comes."""
+        self._depth += 1
+        if savepoint is not None:
+            if self._preamble is None:
+                self._preamble = Preamble()
+            self._preamble.add(savepoint)
+            self._is_ready = False
+
+    def leave_scope(self, session: Session) -> None:
+        """End a nested scope, and go back to the session of the one around it."""
+        self._depth -= 1
+        self.set_session(session)
+
+    def end_savepoint(self, savepoint: Savepoint, *, roll_back: bool) -> None:
+        """Release a savepoint, or undo what came after it."""
+        if not savepoint.is_set:
+            if self._preamble is not None:
+                self._preamble.drop(savepoint)
+            return
+        entry = self.usable()
+        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
+        self.call(self.driver.execute, entry.raw, f"{verb} {savepoint.name}")
+
+    def abort(self, cause: BaseException) -> None:
+        """Refuse all further work: `cause` has left a part of the transaction."""
+        self._move(Event.ABORT)
+        self._cause = self._cause or cause
+
+    def may_start_over(self, error: Exception) -> bool:
+        """Return whether the transaction is lost as a whole and a retry might succeed."""
+        is_lost = (self._ended if self._state is RELEASED else self._state) in (ROLLED_BACK, BROKEN)
+        if isinstance(error, TransactionAborted):
+            return is_lost
+        return isinstance(error, self.driver.Error) and (is_lost or self.driver.is_retryable(error))
+
+    def finish(self, exc: BaseException | None) -> None:
+        """End the outermost scope: commit, unless an exception leaves it, and release."""
+        self._depth = 0
+        try:
+            if exc is None and self._state is not UNUSED:
+                self.commit_work()
+        finally:
+            self.release()
+
+    def commit_work(self) -> None:
+        """Send COMMIT if there may be anything to commit. Raises if it can't be committed."""
+        entry, driver = self._entry, self.driver
+        if entry is None:
+            raise refusals.released_early(self._revoked)
+        if self._state is not IN_TRANSACTION:
+            if self._state > IN_TRANSACTION:
+                raise self._refusal()
+            return
+        if driver.tells_transactions and not self._has_transaction(entry):
+            self._end_transaction(Event.NOTHING_TO_COMMIT)
+            return
+        if entry.streams or driver.has_unread_rows(entry.raw):
+            self._finish_reading(entry)
+        if entry.look() > 0:
+            error = TransactionAborted(refusals.SERVER_LEFT)
+            self._break(Event.COMMIT_UNANSWERED, error, "the server had closed it")
+            raise error
+        try:
+            self.call(entry.raw.commit)
+        except BaseException as error:
+            self._commit_failed(error)
+            raise
+        self._end_transaction(Event.COMMITTED)
+        self._home.terms.events.committed()
+
+    def _has_transaction(self, entry: Entry) -> bool:
+        """Return whether there may be anything to commit; raise if the server would roll back."""
+        if self.driver.refuses_commit(entry.raw):
+            self._move(Event.COMMIT_REFUSED)
+            self._cause = TransactionAborted(refusals.COMMIT_IS_ROLLBACK)
+            raise self._cause
+        # An isolation level that no transaction followed would apply to the next lease's.
+        is_certain = self._is_certain and (
+            self._preamble is None or self._preamble.isolation is None
+        )
+        return not (is_certain and self.driver.in_transaction(entry.raw) is False)
+
+    def _commit_failed(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            self._cause = refusals.outcome_unknown(error)
+            logger.error("COMMIT was interrupted: whether it took place is not known")
+        elif self._state is not BROKEN:
+            self._move(Event.COMMIT_REFUSED)  # nothing was committed
+            self._cause = error
+        elif not self.driver.never_sent(error):
+            self._cause = refusals.outcome_unknown(error)
+            raise self._cause from error

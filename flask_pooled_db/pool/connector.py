@@ -1,0 +1,181 @@
+"""Opening connections: in threads of their own, with pauses after failures.
+
+Callers never connect. A few openers connect for all of them, so that a caller's deadline holds
+whatever the driver does, and one backoff is shared by all.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+from flask_pooled_db.config import PingPolicy, PoolConfig
+from flask_pooled_db.drivers import Driver
+from flask_pooled_db.drivers.servers import backoff
+from flask_pooled_db.pool.entry import Entry, open_entry
+from flask_pooled_db.pool.places import Place
+from flask_pooled_db.runtime import housekeeper, workers
+
+MAX_OPENING = 3
+"""How many connects of a pool are under way at the same time. A burst of callers is better served
+by connections that are returned than by as many new ones."""
+
+HANG_GRACE = 1.0
+"""Seconds beyond its time limit after which a connect is considered to hang in its driver, out of
+our reach. Its place is freed, and another connect is tried."""
+
+
+class Attempt:
+    """A connect under way, and the place it has taken. The pool's lock guards it."""
+
+    __slots__ = ("generation", "place", "thread")
+
+    def __init__(self, place: Place, generation: int) -> None:
+        self.generation = generation  # what is drained in the meantime must not be used
+        self.thread = threading.current_thread()
+        self.place: Place | None = place  # None once it hangs
+
+
+class Host(Protocol):
+    """What opens connections for whom: a pool. Each method takes the pool's lock."""
+
+    def next_turn(self, place: Place) -> float | None:
+        """Return the seconds until a connect may be tried. If no connection is wanted any more,
+        take the place back and return None.
+        """
+
+    def generation(self) -> int:
+        """Return the number of times the pool was drained."""
+
+    def connected(self, attempt: Attempt, entry: Entry) -> Place | None:
+        """Take a new connection. Returns a place for the next one if the opener is to go on."""
+
+    def connect_failed(
+        self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
+    ) -> Place | None:
+        """Note a failure. Returns a place for the next try if the opener is to go on."""
+
+    def no_opener(self, place: Place, error: BaseException) -> None:
+        """Note that no thread could be started to open a connection."""
+
+
+class Backoff:
+    """How connecting goes: it works, it pauses after failures, or it fails for good.
+
+    The pool's lock guards it.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0  # in a row
+        self.next_try = 0.0  # of the monotonic clock
+        self.error: BaseException | None = None
+        self.is_permanent = False  # retrying will not help
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last connect failed."""
+        return self.failures > 0
+
+    @property
+    def refusal(self) -> BaseException | None:
+        """The permanent error to fail with at once, as long as its pause lasts."""
+        return self.error if self.is_permanent and monotonic() < self.next_try else None
+
+    def succeeded_locked(self) -> bool:
+        """Note a success. Returns whether it ends a series of failures."""
+        recovered = self.is_down
+        self.failures = 0
+        self.error = None
+        self.is_permanent = False
+        return recovered
+
+    def failed_locked(self, error: BaseException, *, is_permanent: bool) -> bool:
+        """Note a failure. Returns whether it is the first in a row."""
+        first = not self.is_down
+        self.failures += 1
+        self.error = error
+        self.is_permanent = is_permanent
+        self.next_try = monotonic() + backoff(self.failures)
+        return first
+
+
+class Connector:
+    """The openers of one pool, and how connecting goes. The pool's lock guards its numbers."""
+
+    def __init__(
+        self, config: PoolConfig, ping: PingPolicy, driver: Driver, clock: Callable[[], float]
+    ) -> None:
+        self._open = functools.partial(open_entry, driver, config, ping, clock)
+        self._is_transient = driver.is_transient
+        self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
+        self.backoff = Backoff()
+        self.opening = 0  # places given to openers
+        self.hanging = 0  # connects that hang: they have no place, and still count as under way
+        self.closing = threading.Event()  # ends the pauses of openers
+
+    def room_locked(self) -> int:
+        """Return how many more openers may be at work."""
+        most = 1 if self.backoff.is_down else MAX_OPENING
+        return min(most, MAX_OPENING - self.hanging) - self.opening
+
+    def open_one(self) -> Entry:
+        """Open a connection outside of the pool, in the caller's thread."""
+        with workers.connecting():
+            return self._open()
+
+    def start(self, host: Host, place: Place) -> None:
+        """Start an opener for a place.
+
+        The housekeeper starts the thread: `Thread.start()` blocks, and a caller could be
+        interrupted inside it.
+        """
+        housekeeper.call_later(0.0, functools.partial(self._start, host, place))
+
+    def start_after_pause(self, host: Host, place: Place) -> None:
+        """Start an opener when the pause after the last failure is over."""
+        housekeeper.call_at(self.backoff.next_try, functools.partial(self._start, host, place))
+
+    def _start(self, host: Host, place: Place) -> None:
+        try:
+            workers.start("opener", functools.partial(self._run, host, place))
+        except RuntimeError as error:  # the system has no more threads
+            host.no_opener(place, error)
+
+    def _run(self, host: Host, first: Place) -> None:
+        """Open one connection after the other, as long as one is wanted."""
+        place: Place | None = first
+        while place is not None and self._await_turn(host, place):
+            # Hold forks back until the connection is registered: a child finds it, or nothing.
+            with workers.connecting():
+                place = self._try(host, place)
+
+    def _await_turn(self, host: Host, place: Place) -> bool:
+        """Wait until a connect may be tried. Returns False if no connection is wanted any more."""
+        while (pause := host.next_turn(place)) is not None:
+            if pause <= 0:
+                return True
+            with workers.resting():
+                self.closing.wait(pause)
+        return False
+
+    def _try(self, host: Host, place: Place) -> Place | None:
+        attempt = Attempt(place, host.generation())
+        give_up = functools.partial(self._give_up_on, host, attempt)
+        try:
+            with housekeeper.bounded(self._hang_after, give_up):
+                entry = self._open()
+        except BaseException as error:  # noqa: BLE001  the callers that wait are told
+            is_permanent = not self._is_transient(error)
+            return host.connect_failed(attempt, error, is_permanent=is_permanent)
+        return host.connected(attempt, entry)
+
+    def _give_up_on(self, host: Host, attempt: Attempt) -> None:
+        """Free the place of a connect that hangs, and try another one."""
+        workers.give_up_on(attempt.thread)
+        error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
+        place = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
+        if place is not None:
+            self.start(host, place)

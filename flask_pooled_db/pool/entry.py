@@ -1,0 +1,240 @@
+"""The connection inside the pool: the driver's own, and what the pool has to know of it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask_pooled_db.config import PingPolicy, PoolConfig
+from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.pool.places import Place
+from flask_pooled_db.runtime import housekeeper
+
+logger = logging.getLogger("flask_pooled_db")
+
+
+@dataclass(slots=True)
+class Origin:
+    """What stays the same for as long as a connection is open: where it came from."""
+
+    driver: Driver
+    config: PoolConfig
+    ping: PingPolicy
+    opened_at: float
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """The connect arguments that name its server."""
+    fresh_session: Any = None
+    """What the driver has to know to reset the session."""
+    needs_interrupting: bool = False
+    """Whether the time limits of its statements are the pool's to keep."""
+    identity: Any = None
+    """What tells its server from others; known once a statement has a limit that the pool keeps."""
+
+
+class Entry:
+    """A pooled connection.
+
+    It is replaced by the pool between two leases, and never within one. Its fields are guarded by
+    the pool's lock, or belong to the holder of its lease while it is checked out.
+    """
+
+    # Slots: what a checkout and a return read lies side by side in memory.
+    __slots__ = (
+        "__weakref__",
+        "condemned",
+        "expires_at",
+        "is_open",
+        "is_suspect",
+        "lease_class",
+        "look",
+        "origin",
+        "place",
+        "raw",
+        "ready_session",
+        "session",
+        "since",
+        "streams",
+        "uses",
+        "valid_until",
+    )
+
+    def __init__(self, raw: Any, origin: Origin) -> None:
+        self.raw = raw
+        """The driver's own connection."""
+        self.origin = origin
+        self.place: Place | None = None  # outside of a pool it has none
+        self.look = origin.driver.look(raw)
+        """Look at the socket without a round trip. Returns a positive number if the connection has
+        ended, a negative one if only a ping can tell, else 0."""
+        self.lease_class: Any = None  # set by the first lease of a connection of this kind
+        self.is_open = True
+        self.condemned: str | None = None  # why it must not be used again
+        self.since = origin.opened_at  # when it was checked out, or returned
+        self.expires_at = math.inf
+        self.valid_until = 0.0  # until then a look is enough to lend it
+        self.is_suspect = False  # another one was found dead since its server last answered
+        self.uses = 0  # statements, counted if `maxusage` limits them
+        self.streams: list[Any] = []  # cursors with rows that the server has yet to send
+        self.enter_session(Session())
+        _entries.add(self)
+
+    @property
+    def driver(self) -> Driver:
+        """The driver that opened it."""
+        return self.origin.driver
+
+    def enter_session(self, session: Session) -> None:
+        """Note the state that the session is in now."""
+        self.session = session
+        # A lease that wants this very session has nothing to do before its statements, unless
+        # something has to be done before each.
+        self.ready_session = None if self._checks_statements(session) else session
+
+    def _checks_statements(self, session: Session) -> bool:
+        origin = self.origin
+        return origin.ping.on_query or origin.config.maxusage > 0 or self.limits(session)
+
+    def limits(self, session: Session) -> bool:
+        """Return whether the pool has to keep the session's time limit of statements."""
+        return self.origin.needs_interrupting and session.statement_timeout > 0
+
+    def condemn(self, reason: str) -> None:
+        """Have it closed, and not reused, when it is returned. The first reason counts."""
+        self.condemned = self.condemned or reason
+
+    def count_use(self) -> None:
+        """Count a statement. After `maxusage` statements the connection has served its time."""
+        most = self.origin.config.maxusage
+        if most:
+            self.uses += 1
+            if self.uses >= most:
+                self.expires_at = 0.0
+
+    # I/O: each of these is bounded, and none is called with the pool's lock held
+
+    def bounded(self, seconds: float) -> Any:
+        """Return a block in which the connection is cut if its server takes longer than that."""
+        return housekeeper.bounded(seconds, functools.partial(self.driver.cut, self.raw))
+
+    def answers(self, seconds: float) -> bool:
+        """Return whether the server answers a ping, or the configured check, in `seconds`."""
+        ping = self.origin.ping
+        with self.bounded(seconds):
+            try:
+                if ping.probe is None:
+                    self.driver.ping(self.raw)
+                    answered = True
+                else:
+                    answered = ping.run_probe(self.raw)
+                    if self.driver.in_transaction(self.raw) is not False:
+                        self.raw.rollback()  # a check by SQL opens a transaction
+            except Exception:  # noqa: BLE001  a ping that fails, however, means dead
+                return False
+        return answered and self.look() <= 0  # it may have been cut just as the answer came
+
+    def roll_back(self) -> None:
+        """Send ROLLBACK."""
+        with self.bounded(self.origin.config.connect_timeout):
+            self.raw.rollback()
+
+    def reset_session(self) -> bool:
+        """Undo all that its users left in the session, and set it up as after connecting.
+
+        Returns False if only closing the connection does that.
+        """
+        with self.bounded(self.origin.config.connect_timeout):
+            if not self.driver.reset_session(self.raw, self.origin.fresh_session):
+                return False
+            self.enter_session(Session())
+            run_setsession(self.raw, self.origin.config)
+        return True
+
+    def close(self) -> None:
+        """Say goodbye to the server and close."""
+        self._end(self.driver.close)
+
+    def terminate(self) -> None:
+        """Close without a goodbye: the server may not be listening."""
+        self._end(self.driver.terminate)
+
+    def detach(self) -> None:
+        """In a forked child, leave the connection to the parent: send nothing, close nothing."""
+        if self.is_open:
+            self.is_open = False
+            self.driver.detach(self.raw)
+
+    def _end(self, end: Callable[[Any], None]) -> None:
+        if self.is_open:
+            self.is_open = False
+            try:
+                end(self.raw)
+            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
+                logger.debug("Closing a connection failed: %s", type(error).__name__)
+
+
+def open_entry(
+    driver: Driver, config: PoolConfig, ping: PingPolicy, clock: Callable[[], float]
+) -> Entry:
+    """Connect to the first server that is suitable, and set the session up.
+
+    Raises the driver's error: a transient one if there is any, since then it is worth retrying.
+    """
+    errors: list[Exception] = []
+    for server in driver.servers.attempts():
+        try:
+            entry = _connect_to(Origin(driver, config, ping, clock(), server.arguments), clock)
+        except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
+            driver.servers.failed(server)
+            errors.append(error)
+        else:
+            driver.servers.succeeded(server)
+            return entry
+    raise next(filter(driver.is_transient, errors), errors[0])
+
+
+def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
+    driver, config = origin.driver, origin.config
+    raw = driver.connect(origin.where)
+    left = max(config.connect_timeout - (clock() - origin.opened_at), 0.0)
+    try:
+        with housekeeper.bounded(left, functools.partial(driver.cut, raw)):
+            driver.set_up(raw)
+            if config.reset == "session":
+                origin.fresh_session = driver.fresh_session(raw)
+            run_setsession(raw, config)
+        origin.needs_interrupting = driver.needs_interrupting(raw)
+        return Entry(raw, origin)
+    except BaseException:
+        driver.terminate(raw)
+        raise
+
+
+def run_setsession(raw: Any, config: PoolConfig) -> None:
+    """Run the statements of `setsession`."""
+    if config.setsession:
+        cursor = raw.cursor()
+        for statement in config.setsession:
+            cursor.execute(statement)
+        cursor.close()
+        raw.commit()  # a SELECT among them would leave a transaction and its snapshot open
+
+
+_entries: weakref.WeakSet[Entry] = weakref.WeakSet()
+"""All open entries of this process, inside a pool or not: a forked child has to detach them."""
+
+
+def are_any_open() -> bool:
+    """Return whether this process has a connection that a child would inherit."""
+    return len(_entries) > 0
+
+
+def detach_entries() -> None:
+    """In a forked child, leave every connection to the parent."""
+    for entry in list(_entries):
+        entry.detach()
+    _entries.clear()

@@ -1,0 +1,69 @@
+"""How many connections may be open: each takes a place before it is opened, until it is closed."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+
+class Place:
+    """A place that was taken. Its holder uses it or gives it back; doing that twice is safe."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: Places) -> None:
+        self._places: Places | None = places
+
+    def give_back(self) -> None:
+        """Free the place."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.free_one()
+
+
+class Places:
+    """A number of places, which may be part of a larger number.
+
+    `limit` is the number of places; 0 means that there is no limit. With a `parent`, each place
+    also takes one of the parent's: that is a limit over several pools.
+    """
+
+    def __init__(self, limit: int = 0, parent: Places | None = None) -> None:
+        self.limit = limit
+        self._parent = parent
+        self._taken = 0
+        # Guards `_taken`. A parent is shared by pools that have a lock each.
+        self._lock = threading.Lock()
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken
+
+    @property
+    def most(self) -> float:
+        """How many may be taken; infinity if there is no limit."""
+        return self.limit or math.inf
+
+    def take(self) -> Place | None:
+        """Return a place, or None if none is free."""
+        return Place(self) if self.take_one() else None
+
+    def take_one(self) -> bool:
+        """Take a place without a value for it. Returns False if none is free."""
+        if self._parent is not None and not self._parent.take_one():
+            return False
+        with self._lock:
+            if self._taken < self.most:
+                self._taken += 1
+                return True
+        if self._parent is not None:
+            self._parent.free_one()
+        return False
+
+    def free_one(self) -> None:
+        """Free a place, here and in the parent."""
+        with self._lock:
+            self._taken -= 1
+        if self._parent is not None:
+            self._parent.free_one()

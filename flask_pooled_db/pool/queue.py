@@ -1,0 +1,72 @@
+"""Callers that wait for a connection, in the order in which they came."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from flask_pooled_db.drivers import Session
+from flask_pooled_db.pool.entry import Entry
+
+
+class Waiter:
+    """A caller in the queue. It is settled once, under the pool's lock: with a connection, or with
+    an error.
+
+    The caller blocks on a lock that `settle()` releases: a `threading.Event` does the same, and
+    takes several times as long.
+    """
+
+    __slots__ = ("_settled", "entry", "error", "needs_up", "session")
+
+    def __init__(self, session: Session | None = None, *, needs_up: bool = False) -> None:
+        self._settled = threading.Lock()
+        self._settled.acquire()
+        self.entry: Entry | None = None
+        self.error: BaseException | None = None
+        self.session = session
+        self.needs_up = needs_up  # it gives up as soon as a connect fails
+
+    def settle(self, entry: Entry | None, error: BaseException | None = None) -> None:
+        """Hand over a connection or an error, and wake the caller."""
+        self.entry, self.error = entry, error
+        self._settled.release()
+
+    def wait(self, seconds: float) -> None:
+        """Return when settled, or after `seconds`."""
+        self._settled.acquire(timeout=max(seconds, 0.0))
+
+
+class Queue:
+    """The waiters of one pool. The pool's lock guards it, hence the suffix of its methods."""
+
+    def __init__(self) -> None:
+        self.waiters: deque[Waiter] = deque()
+
+    def __len__(self) -> int:
+        return len(self.waiters)
+
+    def add_locked(self, waiter: Waiter, *, at_head: bool = False) -> None:
+        """Append a waiter. One that was handed a dead connection had its turn: it goes first."""
+        (self.waiters.appendleft if at_head else self.waiters.append)(waiter)
+
+    def withdraw_locked(self, waiter: Waiter) -> Entry | None:
+        """Remove a waiter whose caller gives up. Returns the connection it was handed, if any: a
+        caller that timed out at that very moment has it, and must use it or give it back.
+        """
+        if waiter.entry is None and waiter.error is None:
+            self.waiters.remove(waiter)
+        return waiter.entry
+
+    def next_locked(self) -> Waiter:
+        """Remove and return the first waiter."""
+        return self.waiters.popleft()
+
+    def fail_locked(
+        self, error: Callable[[], BaseException], which: Callable[[Waiter], bool] = lambda _: True
+    ) -> None:
+        """Settle the waiters that `which` selects, each with an error of its own."""
+        for waiter in [waiter for waiter in self.waiters if which(waiter)]:
+            self.waiters.remove(waiter)
+            waiter.settle(None, error())

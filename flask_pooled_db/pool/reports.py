@@ -1,0 +1,68 @@
+"""The errors of a pool, and the sentences in them. None of them holds a password."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
+
+
+class Snapshot(NamedTuple):
+    """One consistent look at the state of a pool; `PoolStats` has the meaning of its fields."""
+
+    open: int
+    in_use: int
+    idle: int
+    waiting: int
+    maxconnections: int
+    longest_lease: float
+    checkouts: int
+
+
+def pool_timeout(
+    bind: str, now: Snapshot, waited: float, cause: BaseException | None, *, may_wait: bool
+) -> PoolTimeout:
+    """Return the error of a caller that got no connection, with the last connect error as cause."""
+    limit = now.maxconnections or "an unlimited number"
+    what = f"in {waited:.1f} s" if may_wait else "without waiting any more"
+    text = (
+        f"no connection {what} from the pool of bind {bind!r}: of {limit}, "
+        f"{now.in_use} are in use and {now.idle} idle, {now.waiting} others wait, "
+        f"the longest lease is {now.longest_lease:.1f} s old"
+    )
+    if cause is not None:
+        text += f"; the last connect failed with {describe(cause)}"
+    error = PoolTimeout(
+        text,
+        bind=bind,
+        maxconnections=now.maxconnections,
+        in_use=now.in_use,
+        idle=now.idle,
+        waiting=now.waiting,
+        longest_lease=now.longest_lease,
+        waited=waited,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
+    """Return the error of a caller for whom no connect can succeed."""
+    error = ConnectFailed(
+        f"connecting to the database of bind {bind!r} failed ({describe(cause)}), and trying again "
+        "won't help: check its credentials and settings"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def pool_closed(bind: str) -> PoolClosed:
+    """Return the error of a caller that comes after the pool was closed."""
+    return PoolClosed(f"the pool of bind {bind!r} was closed: it lends no connections any more")
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's class and number. Its text may hold anything, even a password."""
+    number = getattr(error, "errno", None) or (error.args[0] if error.args else None)
+    suffix = f" {number}" if isinstance(number, int) else ""
+    return f"{type(error).__name__}{suffix}"

@@ -1,0 +1,152 @@
+"""What a pool has at a moment, and what a change of it asks for."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from flask_pooled_db.config import PingPolicy, PoolConfig
+from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.pool.connector import Connector
+from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.events import Events
+from flask_pooled_db.pool.places import Place, Places
+from flask_pooled_db.pool.queue import Queue
+from flask_pooled_db.pool.reports import Snapshot
+
+_NEARBY = 8
+"""How many idle connections are searched for one whose session fits."""
+
+
+class Sizes(NamedTuple):
+    """The sizes of a pool, as configured: 0 is no limit."""
+
+    mincached: int
+    maxcached: int
+    maxconnections: int
+
+
+class Terms(NamedTuple):
+    """What a pool is made from, which does not change."""
+
+    config: PoolConfig
+    ping: PingPolicy
+    driver: Driver
+    bind: str
+    events: Events
+    clock: Callable[[], float]
+
+
+class State:
+    """The state of a pool. A forked child starts with a new one: it inherits nothing.
+
+    The lock guards everything else, and is held only to change it: no I/O, no callback, no logging.
+    Functions that need the lock held end in `_locked`.
+    """
+
+    def __init__(self, terms: Terms, sizes: Sizes) -> None:
+        self.lock = threading.Lock()
+        self.returned = threading.Condition(self.lock)  # notified when a place becomes free
+        self.idle: deque[Entry] = deque()  # the last used is at the right end
+        self.in_use: set[Entry] = set()
+        self.queue = Queue()
+        self.places = Places(sizes.maxconnections)  # taken by idle, in use, opening and closing
+        self.checkouts = 0
+        self.generation = 0  # how often the pool was drained: older connections are not kept
+        self.leaked: deque[Entry] = deque()  # their leases were garbage; no lock is needed for it
+        self.is_closed = False
+        self.is_tended = False  # from the first checkout on: nothing is opened ahead of it
+        self.connector = Connector(terms.config, terms.ping, terms.driver, terms.clock)
+
+    def snapshot_locked(self, now: float) -> Snapshot:
+        """Return the numbers of this moment."""
+        oldest = min((entry.since for entry in self.in_use), default=now)
+        return Snapshot(
+            open=self.places.taken,
+            in_use=len(self.in_use),
+            idle=len(self.idle),
+            waiting=len(self.queue),
+            maxconnections=self.places.limit,
+            longest_lease=max(0.0, now - oldest),
+            checkouts=self.checkouts,
+        )
+
+    def pop_idle_locked(self, session: Session | None) -> Entry:
+        """Take the idle connection used last; a nearby one if its session fits and the last does
+        not, since bringing a session to another state costs a round trip.
+        """
+        idle = self.idle
+        readonly = session is not None and session.readonly
+        if idle[-1].session.readonly != readonly:
+            for place in range(-2, -1 - min(len(idle), _NEARBY), -1):
+                if idle[place].session.readonly == readonly:
+                    entry = idle[place]
+                    del idle[place]
+                    return entry
+        return idle.pop()
+
+    def take_idle_locked(self, entries: Iterable[Entry] | None = None) -> list[Entry]:
+        """Take these connections, or all, out of the idle ones. They keep their places."""
+        taken = list(self.idle if entries is None else entries)
+        for entry in taken:
+            self.idle.remove(entry)
+        return taken
+
+    def expired_locked(self, now: float, idle_timeout: float, mincached: int) -> list[Entry]:
+        """Return the idle connections that are too old, and those above `mincached` that have been
+        idle for too long. The one that has been idle longest comes first.
+        """
+        expired = []
+        surplus = len(self.idle) + len(self.in_use) - mincached
+        for entry in self.idle:
+            is_old = now >= entry.expires_at
+            has_rested = idle_timeout > 0 and now - entry.since >= idle_timeout
+            if is_old or (has_rested and surplus > 0):
+                expired.append(entry)
+                surplus -= 1
+        return expired
+
+    def wanted_locked(self, sizes: Sizes, *, is_replica: bool) -> int:
+        """Return how many more connections should be opened, if there are places for them."""
+        missing = 0
+        if self.is_tended:
+            missing = sizes.mincached - len(self.in_use) - len(self.idle)
+        if is_replica and self.connector.backoff.is_down:
+            missing = max(missing, 1)  # readers avoid it while it is down: nobody else would look
+        wanted = max(len(self.queue), missing) - self.connector.opening
+        return min(wanted, self.connector.room_locked())
+
+    def has_room_locked(self, sizes: Sizes) -> bool:
+        """Return whether one more connection may be kept. The sizes may have changed while it was
+        in use or being opened, and the caller it was opened for may have gone.
+        """
+        if self.places.taken > self.places.most:
+            return False
+        return len(self.idle) < (sizes.maxcached or math.inf) or len(self.queue) > 0
+
+    def is_overrun_locked(self, config: PoolConfig) -> bool:
+        """Return whether one more caller would wait although it must not."""
+        limit = self.places.limit
+        if not limit or (config.blocking and not config.max_waiting):
+            return False
+        allowed = config.max_waiting if config.blocking else 0
+        return len(self.in_use) + len(self.queue) - limit >= allowed
+
+
+class Change:
+    """What a change of the state asks for. Whoever holds the lock notes it here; it is carried out
+    when the lock has been released.
+    """
+
+    __slots__ = ("evictions", "places")
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []  # each for an opener
+        self.evictions: list[tuple[Entry, str]] = []
+
+    def evict(self, entries: Iterable[Entry], reason: str) -> None:
+        """Have connections closed that are neither idle nor in use any more."""
+        self.evictions += [(entry, reason) for entry in entries]

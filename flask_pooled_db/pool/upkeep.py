@@ -1,0 +1,157 @@
+"""What is done for all pools of a process in the background: one sweep, the fork, the exit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import weakref
+from collections.abc import Collection
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool.entry import Entry, detach_entries
+from flask_pooled_db.runtime import Job, Part, housekeeper, join, workers
+
+if TYPE_CHECKING:
+    from flask_pooled_db.pool.engine import Engine
+
+logger = logging.getLogger("flask_pooled_db")
+
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.02, 1.0
+"""Seconds between two sweeps of a pool. Within these limits it is a quarter of the shortest time
+that the pool has to keep."""
+
+
+class Estate:
+    """The connections of a pool, to be closed if the pool is collected as garbage.
+
+    A lease holds its pool. So when the pool is gone, nobody uses its connections, whatever state
+    they were in. No finalizer closes them: it could run anywhere, under any lock.
+    """
+
+    def __init__(self, pool: Engine) -> None:
+        self.pool = weakref.ref(pool)
+        self.interval = _interval(pool)
+        self._driver: Driver = pool.terms.driver
+        self._parts: tuple[Collection[Entry], ...] = (pool.state.idle, pool.state.in_use)
+        self.due = 0.0  # when the pool is swept next
+        self.reported: dict[Entry, float] = {}  # leases reported as long, by their checkout
+
+    def settle(self) -> None:
+        """Close what the pool left behind."""
+        for part in self._parts:
+            for entry in list(part):
+                entry.close()
+        self._driver.close_all()
+
+
+class Upkeep(Part):
+    """Keeps all pools of a process in order. There is one, and one job that sweeps all pools."""
+
+    def __init__(self) -> None:
+        self._pools: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._estates: set[Estate] = set()  # of the pools that have been used
+        self._job: Job | None = None
+
+    def add(self, pool: Engine) -> None:
+        """Take care of a pool from now on."""
+        self._pools.add(pool)
+
+    def tend(self, pool: Engine) -> None:
+        """Begin to sweep a pool, at its first checkout; reclaim what was leaked."""
+        pool.reclaim_leaked()
+        with pool.state.lock:
+            is_first, pool.state.is_tended = not pool.state.is_tended, True
+        if is_first:
+            estate = Estate(pool)
+            estate.due = monotonic() + estate.interval
+            self._estates.add(estate)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Have the next sweep at its time. Two threads at once may schedule two: that is harmless,
+        since a sweep looks at what is due.
+        """
+        if self._job is not None:
+            self._job.cancel()
+        due = min((estate.due for estate in list(self._estates)), default=None)
+        self._job = None if due is None else housekeeper.call_at(due, self._sweep)
+
+    def _sweep(self) -> None:
+        now = monotonic()
+        for estate in [estate for estate in list(self._estates) if estate.due <= now]:
+            try:
+                self._sweep_one(estate, now)
+            except Exception:
+                logger.exception("Sweeping a pool failed")
+        self._schedule()
+
+    def _sweep_one(self, estate: Estate, now: float) -> None:
+        estate.due = now + estate.interval
+        pool = estate.pool()
+        if pool is None:
+            self._estates.discard(estate)
+            workers.start("closer", estate.settle)
+        elif pool.state.is_closed and not pool.state.places.taken:
+            self._estates.discard(estate)  # not earlier: a lease may be leaked after the end
+        else:
+            pool.sweep()
+            _report_long_leases(pool, estate.reported)
+
+    # The process
+
+    def open_connections(self) -> int:
+        return sum(pool.state.places.taken for pool in list(self._pools))
+
+    def before_fork(self) -> None:
+        for pool in list(self._pools):
+            if pool.terms.driver.suffers_from_forks:
+                pool.evict_idle("the process forks")
+
+    def after_fork_in_child(self) -> None:
+        self._estates.clear()
+        self._job = None
+        detach_entries()
+        for pool in list(self._pools):
+            pool.after_fork()
+
+    def at_exit(self) -> None:
+        for pool in list(self._pools):
+            with contextlib.suppress(Exception):
+                pool.close()
+        for estate in [estate for estate in list(self._estates) if estate.pool() is None]:
+            with contextlib.suppress(Exception):
+                estate.settle()
+        self._estates.clear()
+
+
+def _interval(pool: Engine) -> float:
+    config = pool.terms.config
+    times = (config.idle_timeout, config.max_lifetime, config.leak_threshold)
+    shortest = min((seconds / 4 for seconds in times if seconds), default=LONGEST_INTERVAL)
+    return max(SHORTEST_INTERVAL, min(shortest, LONGEST_INTERVAL))
+
+
+def _report_long_leases(pool: Engine, reported: dict[Entry, float]) -> None:
+    """Log leases that have been out for longer than `leak_threshold`, each once."""
+    threshold = pool.terms.config.leak_threshold
+    if not threshold:
+        return
+    now = pool.terms.clock()
+    with pool.state.lock:
+        long = {entry: entry.since for entry in pool.state.in_use if now - entry.since > threshold}
+    for entry, since in long.items():
+        if reported.get(entry) != since:
+            logger.warning(
+                "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is %.1f s)",
+                pool.terms.bind,
+                now - since,
+                threshold,
+            )
+    reported.clear()
+    reported.update(long)
+
+
+upkeep = Upkeep()
+join(3, upkeep)

@@ -1,0 +1,10 @@
+"""The process: a thread that runs jobs on time, short-lived workers, the fork, the exit.
+
+It knows callbacks, and neither pools nor drivers. It imports nothing of the package.
+"""
+
+from flask_pooled_db.runtime.housekeeper import Job, housekeeper
+from flask_pooled_db.runtime.process import Part, join
+from flask_pooled_db.runtime.workers import workers
+
+__all__ = ["Job", "Part", "housekeeper", "join", "workers"]

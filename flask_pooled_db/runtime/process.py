@@ -1,0 +1,168 @@
+"""What happens to the whole process: a fork, and the exit.
+
+There is one hook for each, and its order is written here. Before a fork:
+
+1. a warning, if connections are open;
+2. the workers begin no connect, and those under way are waited for;
+3. each part closes what a child would harm;
+4. the housekeeper pauses, since until here it keeps time limits.
+
+In the child the workers and the housekeeper start afresh, then each part. At the exit each part
+closes what it has open, and the housekeeper stops last. Parts come in the order of their layers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from flask_pooled_db.runtime.housekeeper import housekeeper
+from flask_pooled_db.runtime.workers import workers
+
+logger = logging.getLogger("flask_pooled_db")
+
+FORK_PATIENCE = 5.0
+"""Seconds for which a fork is put off while connections are being opened."""
+
+
+class Part:
+    """A part of the package that has something to do at a fork or at the exit."""
+
+    def open_connections(self) -> int:
+        """Return how many connections a child would inherit."""
+        return 0
+
+    def before_fork(self) -> None:
+        """Close what a child would harm."""
+
+    def after_fork_in_child(self) -> None:
+        """Leave to the parent what is the parent's."""
+
+    def at_exit(self) -> None:
+        """Close what is open."""
+
+
+_parts: list[tuple[int, Part]] = []
+_pauses: list[bool] = []  # whether the housekeeper paused, for each fork under way
+_has_warned = False  # one warning a process is enough
+
+
+def join(layer: int, part: Part) -> None:
+    """Have a part take part. Lower layers come first, in whatever order they were imported."""
+    _parts.append((layer, part))
+    _parts.sort(key=lambda entry: entry[0])
+
+
+def parts() -> list[Part]:
+    """Return all parts, lower layers first."""
+    return [part for _, part in _parts]
+
+
+def _before_fork() -> None:
+    _warn_of_open_connections()
+    workers.make_way()
+    if not workers.wait_for_the_rest(FORK_PATIENCE):
+        logger.warning(
+            "Forking while a connection is being opened, which took more than %.0f s: locks of its "
+            "driver may stay locked in the child",
+            FORK_PATIENCE,
+        )
+    for part in parts():
+        part.before_fork()
+    _pauses.append(housekeeper.pause(FORK_PATIENCE))
+    workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last, and ends at once
+
+
+def _warn_of_open_connections() -> None:
+    global _has_warned  # noqa: PLW0603  it is the process's
+    opened = sum(part.open_connections() for part in parts())
+    if opened and not _has_warned:
+        _has_warned = True
+        logger.warning(
+            "Forking with %d open database connections: the child leaves them to its parent and "
+            "opens its own. Connect after the fork to save them",
+            opened,
+        )
+
+
+def _after_fork_in_parent() -> None:
+    if _pauses.pop():
+        _soon(housekeeper.resume)
+    workers.go_on()
+
+
+_waiting: list[tuple[FrameType, Callable[[], None]]] = []
+"""What is to be done when a fork has returned to the frame that called it."""
+
+
+def _soon(function: Callable[[], None]) -> None:
+    """Call a function as soon as `os.fork()` has returned.
+
+    From Python 3.13 on it counts the threads of the process after these hooks, for its warning.
+    Only the main thread can be made to do something later; in another one, the warning is due.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        function()
+        return
+    _waiting.append((sys._getframe(2), function))
+    ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+
+
+def _run_waiting(_: object) -> int:
+    """Called by the interpreter between two instructions of the main thread.
+
+    In a frame called by the one that forks, this may still be a hook: then wait for the next time.
+    """
+    running = sys._getframe(1)
+    while _waiting:
+        frame, function = _waiting[-1]
+        if running is not frame and _is_called_by(running, frame):
+            ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+            return 0
+        _waiting.pop()
+        function()
+    return 0
+
+
+def _is_called_by(frame: FrameType | None, caller: FrameType) -> bool:
+    while frame is not None and frame is not caller:
+        frame = frame.f_back
+    return frame is not None
+
+
+_RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
+
+
+def _after_fork_in_child() -> None:
+    _pauses.clear()
+    _waiting.clear()
+    workers.after_fork()
+    housekeeper.after_fork()
+    for part in parts():
+        part.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+
+def close_everything() -> None:
+    """Close what every part has open, and end the housekeeping thread."""
+    for part in parts():
+        with contextlib.suppress(Exception):
+            part.at_exit()
+    housekeeper.stop()
+
+
+atexit.register(close_everything)
