@@ -16,7 +16,7 @@ from flask import Flask, g, request
 from flask.globals import app_ctx
 from werkzeug.exceptions import ServiceUnavailable
 
-from flask_pooled_db.config import DEFAULT_BIND, read_binds
+from flask_pooled_db.config import DEFAULT_BIND, parse_url, read_binds
 from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
@@ -25,7 +25,6 @@ from flask_pooled_db.ownership import current_owner, is_running
 from flask_pooled_db.pool import Pool
 from flask_pooled_db.stats import PoolStats
 from flask_pooled_db.transaction import Scope, run_in_transaction
-from flask_pooled_db.url import parse_url
 
 logger = logging.getLogger("flask_pooled_db")
 

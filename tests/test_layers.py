@@ -18,7 +18,6 @@ ROOT = PACKAGE.name
 LAYERS = {
     "errors": 0,
     "dbutils_names": 0,
-    "url": 1,
     "config": 1,
     "stats": 1,
     "servers": 1,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config import DatabaseURL, PoolConfig
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.mysql import MySQLDriver
@@ -18,7 +18,6 @@ from flask_pooled_db.drivers.pymysql import PyMySQLDriver
 from flask_pooled_db.drivers.sqlite import SQLiteDriver
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.servers import Servers
-from flask_pooled_db.url import DatabaseURL
 
 __all__ = ["Driver", "Failure", "Session", "make_driver"]
 

@@ -1,4 +1,4 @@
-"""Database URLs, in SQLAlchemy's form: `dialect+driver://user:password@host:port/database?key=value`.
+"""Database URLs in SQLAlchemy's form: `dialect+driver://user:password@host:port/database?key=value`.
 
 Several hosts are separated by commas: `host1:port1,host2:port2`.
 """
@@ -22,7 +22,6 @@ _URL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
-
 _HOST = re.compile(
     r"(?: \[ (?P<ipv6>[0-9A-Fa-f:.%]+) \] | (?P<name>[^:\[\],]*) ) (?: : (?P<port>[^:]*) )?",
     re.VERBOSE,
@@ -30,14 +29,14 @@ _HOST = re.compile(
 
 
 class URLError(ValueError):
-    """A text that is no database URL. The message never holds a part of the text."""
+    """A text is not a database URL. The message never contains any part of the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseURL:
-    """A parsed URL, percent-encoding undone. Its repr shows neither password nor query.
+    """A parsed URL, with percent-encoding undone. The repr shows neither password nor query.
 
-    `hosts` are all the hosts it names, each with its port or None; a host may be empty.
+    `hosts` holds every host with its port; either may be missing.
     """
 
     dialect: str
@@ -50,25 +49,25 @@ class DatabaseURL:
 
     @property
     def host(self) -> str | None:
-        """The first host."""
+        """Return the first host."""
         return self.hosts[0][0] if self.hosts else None
 
     @property
     def port(self) -> int | None:
-        """The port of the first host."""
+        """Return the port of the first host."""
         return self.hosts[0][1] if self.hosts else None
 
     @property
     def scheme(self) -> str:
-        """`dialect` or `dialect+driver`, as it was written."""
+        """Return `dialect` or `dialect+driver`, as the URL has it."""
         return f"{self.dialect}+{self.driver}" if self.driver else self.dialect
 
 
 def parse_url(text: str) -> DatabaseURL:
-    """The parts of `text`; `URLError` where it has not the form of a database URL.
+    """Return the parts of `text`. Raises `URLError` if it is not a database URL.
 
-    A password may hold any character as it is, as long as the whole can be read in one way: with
-    an `@` before a `/` or a `?` it can't. Percent-encoded it always works.
+    Characters in a password need percent-encoding only if they make the URL ambiguous, as an `@`
+    before a `/` or a `?` does.
     """
     match = _URL.fullmatch(text)
     if match is None:
@@ -76,8 +75,8 @@ def parse_url(text: str) -> DatabaseURL:
     part = match.groupdict()
     is_server = part["user"] is not None or part["hosts"]
     if is_server and "@" in f"{part['database']}{part['query']}":
-        # It may be the rest of a password, which must not be taken for what is shown.
-        raise URLError("has an '@' behind its host: write each '@' of its parts as %40")
+        # It may be the rest of a password, which would then be shown as the database's name.
+        raise URLError("has an '@' after the host: write each '@' in a password or a name as %40")
     return DatabaseURL(
         dialect=part["dialect"],
         driver=part["driver"],

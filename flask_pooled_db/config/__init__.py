@@ -1,0 +1,22 @@
+"""What an application configures: databases, pools and scopes, checked and immutable.
+
+Rule of this folder: it turns what the user wrote into values. It opens nothing, knows no driver,
+no pool and no Flask, and imports nothing of this package but `errors`.
+"""
+
+from __future__ import annotations
+
+from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
+from flask_pooled_db.config.pool import Ping, PoolConfig, read_binds
+from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
+
+__all__ = [
+    "DEFAULT_BIND",
+    "PREFIX",
+    "DatabaseURL",
+    "Ping",
+    "PoolConfig",
+    "URLError",
+    "parse_url",
+    "read_binds",
+]

@@ -1,0 +1,155 @@
+"""The check of a single configuration value: its type, its range, its form.
+
+Each check returns the value in the form the package uses, or raises `Invalid`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flask_pooled_db.config.fields import DEFAULT_BIND
+from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
+
+_AUTOCOMMIT = re.compile(r"\bautocommit\b", re.IGNORECASE)
+
+_MAX_SECONDS = 3.2e9  # 100 years, well below what a lock's timeout accepts
+
+
+class Invalid(ValueError):
+    """A value can't be used. The message is the rest of a sentence that starts with the key.
+
+    The message shows numbers, and only the type of anything else: a password can end up under any
+    key by mistake.
+    """
+
+
+def describe(value: Any) -> str:
+    """Return text about a value that is safe to show."""
+    if isinstance(value, int | float):
+        return str(value) if abs(value) < 1e15 else "a number as large as that"
+    return f"a value of type {type(value).__name__}"
+
+
+def is_seconds(value: Any) -> bool:
+    """Return whether a value is a duration: a number of seconds, 0 or more."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= _MAX_SECONDS
+
+
+def count(value: Any) -> int:
+    """Check a whole number, 0 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise Invalid(f"must be a whole number, 0 or more, not {describe(value)}")
+    return value
+
+
+def seconds(value: Any) -> float:
+    """Check a duration."""
+    if not is_seconds(value):
+        raise Invalid(f"must be a number of seconds, 0 or more, not {describe(value)}")
+    return float(value)
+
+
+def positive_seconds(value: Any) -> float:
+    """Check a duration that can't be switched off."""
+    duration = seconds(value)
+    if not duration:
+        raise Invalid("must be more than 0 seconds: without it a hung server would hold a place")
+    return duration
+
+
+def flag(value: Any) -> bool:
+    """Check a bool."""
+    if not isinstance(value, bool):
+        raise Invalid(f"must be True or False, not {describe(value)}")
+    return value
+
+
+def one_of(*words: str) -> Callable[[Any], str]:
+    """Return a check that accepts these words only."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise Invalid(f"must be {' or '.join(map(repr, words))}, not {describe(value)}")
+        return value
+
+    return check
+
+
+def statements(value: Any) -> tuple[str, ...]:
+    """Check a list of SQL statements, none of which changes autocommit."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise Invalid(f"must be a list of SQL statements, not {describe(value)}")
+    if not all(isinstance(statement, str) and statement.strip() for statement in value):
+        raise Invalid("must hold SQL statements alone, each a non-empty string")
+    if any(_AUTOCOMMIT.search(statement) for statement in value):
+        raise Invalid(
+            "must leave autocommit alone: scopes commit; use readonly=True to read without a "
+            "transaction"
+        )
+    return tuple(value)
+
+
+def ping(value: Any) -> Any:
+    """Check a value in one of the forms of DBUtils' `ping`."""
+    flags, probe = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    if probe is None and (isinstance(flags, str) or callable(flags)):
+        flags, probe = 1, flags
+    flags_fit = isinstance(flags, int) and not isinstance(flags, bool) and 0 <= flags <= 7
+    probe_fits = probe is None or callable(probe) or (isinstance(probe, str) and probe.strip())
+    if not (flags_fit and probe_fits):
+        raise Invalid(
+            "must be a number from 0 to 7, an SQL statement, a callable, "
+            f"or a pair of a number and one of these, not {describe(value)}"
+        )
+    return value
+
+
+def bind_name(value: Any) -> str:
+    """Check the name of a bind."""
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"must be the name of a bind, not {describe(value)}")
+    return value
+
+
+def url(value: Any) -> DatabaseURL:
+    """Check a database URL and parse it."""
+    if value is None:
+        raise Invalid("is None: give it a database URL, or remove the key")
+    if not isinstance(value, str):
+        raise Invalid(f"must be a database URL, not {describe(value)}")
+    try:
+        return parse_url(value)
+    except URLError as error:
+        raise Invalid(str(error)) from None
+
+
+def creator(value: Any) -> Any:
+    """Check a DB-API 2 module, or a callable that connects."""
+    if not callable(value) and not callable(getattr(value, "connect", None)):
+        raise Invalid(f"must be a DB-API 2 module or a callable, not {describe(value)}")
+    return value
+
+
+def connect_args(value: Any) -> dict[str, Any]:
+    """Check a mapping of argument names to values."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise Invalid(f"must be a mapping of argument names to values, not {describe(value)}")
+    return dict(value)
+
+
+def binds(value: Any) -> dict[str, Any]:
+    """Check a mapping of bind names to URLs or to mappings of keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
+        raise Invalid(f"must be a mapping of bind names to URLs or mappings, not {describe(value)}")
+    if DEFAULT_BIND in value:
+        raise Invalid(f"must not name {DEFAULT_BIND!r}: the top-level keys describe that bind")
+    for name, settings in value.items():
+        is_mapping = isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)
+        if not isinstance(settings, str) and not is_mapping:
+            raise Invalid(
+                f"[{name!r}] must be a URL or a mapping of keys, not {describe(settings)}"
+            )
+    return dict(value)

@@ -1,0 +1,226 @@
+"""The configuration of a pool, read from `app.config`; all problems are reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flask_pooled_db.config import checks
+from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database, keys_of, pool
+from flask_pooled_db.config.url import DatabaseURL, parse_url
+from flask_pooled_db.errors import ConfigError
+
+Ping = int | str | Callable[[Any], Any] | tuple[int, str | Callable[[Any], Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """The configuration of one pool, and the table of all keys: each is declared once, here.
+
+    The attributes are named like the keys, in lower case. Durations are seconds; 0 switches a
+    limit off. Either `url` or `creator` is set. The repr shows nothing that could hold a password.
+    """
+
+    url: DatabaseURL | None = field(
+        default=None, metadata=database(checks.url, none_is_unset=False)
+    )
+    creator: Any = field(default=None, repr=False, metadata=database(checks.creator))
+    connect_args: Mapping[str, Any] = field(
+        default_factory=dict, repr=False, metadata=database(checks.connect_args)
+    )
+    mincached: int = field(default=3, metadata=pool(checks.count))
+    maxcached: int = field(default=10, metadata=pool(checks.count))
+    maxshared: int = field(default=0, metadata=pool(checks.count))
+    maxconnections: int = field(default=20, metadata=pool(checks.count))
+    blocking: bool = field(default=True, metadata=pool(checks.flag))
+    maxusage: int = field(default=0, metadata=pool(checks.count))
+    setsession: tuple[str, ...] = field(
+        default=(), repr=False, metadata=database(checks.statements)
+    )
+    ping: Ping = field(default=1, repr=False, metadata=pool(checks.ping))
+    acquire_timeout: float = field(default=10.0, metadata=pool(checks.seconds))
+    max_waiting: int = field(default=0, metadata=pool(checks.count))
+    max_lifetime: float = field(default=1800.0, metadata=pool(checks.seconds))
+    idle_timeout: float = field(default=600.0, metadata=pool(checks.seconds))
+    ping_after: float = field(default=5.0, metadata=pool(checks.seconds))
+    connect_timeout: float = field(default=5.0, metadata=pool(checks.positive_seconds))
+    statement_timeout: float = field(default=0.0, metadata=pool(checks.seconds))
+    reset: Literal["rollback", "session"] = field(
+        default="rollback", metadata=pool(checks.one_of("rollback", "session"))
+    )
+    leak_threshold: float = field(default=0.0, metadata=pool(checks.seconds))
+    host_order: Literal["given", "random"] = field(
+        default="given", metadata=database(checks.one_of("given", "random"))
+    )
+    target: Literal["any", "primary"] = field(
+        default="any", metadata=database(checks.one_of("any", "primary"))
+    )
+    replica: str | None = field(default=None, metadata=database(checks.bind_name))
+    replica_fallback: bool = field(default=True, metadata=pool(checks.flag))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], prefix: str = "") -> PoolConfig:
+        """Return the config that the keys of `mapping` describe, each with `prefix` before it.
+
+        Raises `ConfigError` with every problem. Keys without the prefix are ignored.
+        """
+        problems: list[str] = []
+        values = _read(mapping, prefix, KEYS, problems)
+        config = _build(values, {}, prefix, problems)
+        if problems or config is None:
+            raise ConfigError(problems)
+        return config
+
+
+KEYS = keys_of(PoolConfig)
+"""The keys of a single pool."""
+
+APP_KEYS = {**KEYS, "BINDS": Field("binds", checks.binds, {}, scope="database")}
+"""The keys of an app, which may describe several pools."""
+
+_DATABASE_ONLY = frozenset(field.name for field in KEYS.values() if field.scope == "database")
+
+
+def read_binds(
+    mapping: Mapping[str, Any], default_url: str, problems: list[str]
+) -> dict[str, PoolConfig]:
+    """Return the config of every bind of an app, by name, and append to `problems`.
+
+    A bind inherits the top-level sizes and times as its defaults, but never the top-level database.
+    If no database is set at all, the default bind uses `default_url`.
+    """
+    values = _read(mapping, PREFIX, APP_KEYS, problems)
+    binds = values.pop("binds", {})
+    top: dict[str, Any] = dict(values)
+    if not binds and not ({"url", "creator"} & values.keys()):
+        top["url"] = parse_url(default_url)
+    configs: dict[str, PoolConfig | None] = {}
+    if not binds or _DATABASE_ONLY & values.keys():
+        configs[DEFAULT_BIND] = _build(top, {}, PREFIX, problems)
+    inherited = {name: value for name, value in values.items() if name not in _DATABASE_ONLY}
+    for name, settings in binds.items():
+        prefix = f"{PREFIX}BINDS[{name!r}]."
+        by_key = {"URL": settings} if isinstance(settings, str) else settings
+        prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
+        configs[name] = _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
+    for name, config in configs.items():
+        if config is not None and config.replica is not None:
+            _check_replica(name, config.replica, configs, problems)
+    return {name: config for name, config in configs.items() if config is not None}
+
+
+def _check_replica(
+    bind: str, replica: str, configs: Mapping[str, PoolConfig | None], problems: list[str]
+) -> None:
+    where = f"{PREFIX}REPLICA" if bind == DEFAULT_BIND else f"{PREFIX}BINDS[{bind!r}].REPLICA"
+    if replica == bind:
+        problems.append(f"{where} is the bind itself: name another one")
+    elif replica not in configs:
+        # Don't show the value: it may be a URL that was put there by mistake.
+        problems.append(f"{where} names no bind that is in {PREFIX}BINDS: add it there")
+
+
+def _read(
+    mapping: Mapping[str, Any], prefix: str, keys: Mapping[str, Field], problems: list[str]
+) -> dict[str, Any]:
+    """Check every key of `mapping` that has the prefix, each on its own; return the values by name.
+
+    An invalid URL or creator is kept as None, so that it is not also reported as missing.
+    """
+    values: dict[str, Any] = {}
+    for full_key, value in mapping.items():
+        if not isinstance(full_key, str):
+            if not prefix:
+                problems.append(f"a key is a {type(full_key).__name__}: keys are strings")
+            continue
+        if not full_key.startswith(prefix):
+            continue
+        known = keys.get(full_key[len(prefix) :])
+        if known is None:
+            problems.append(f"{full_key} is not a known key{_suggestion(full_key, prefix)}")
+        elif value is None and known.none_is_unset:
+            continue
+        else:
+            try:
+                values[known.name] = known.check(value)
+            except checks.Invalid as invalid:
+                problems.append(f"{full_key} {invalid}")
+                if known.name in ("url", "creator"):
+                    values[known.name] = None
+    return values
+
+
+def _suggestion(full_key: str, prefix: str) -> str:
+    name = full_key[len(prefix) :].upper()
+    closest = difflib.get_close_matches(name, list(APP_KEYS), 1, 0.6)
+    if closest:
+        return f": did you mean {prefix}{closest[0]}?"
+    return ": remove it, or correct its spelling"
+
+
+def _build(
+    values: dict[str, Any], defaults: Mapping[str, Any], prefix: str, problems: list[str]
+) -> PoolConfig | None:
+    """Return the config with these values and fitting sizes, or None if there is a problem."""
+    before = len(problems)
+    if "url" in values and "creator" in values:
+        problems.append(f"{prefix}URL and {prefix}CREATOR are both set: keep one of them")
+    if "url" not in values and "creator" not in values:
+        problems.append(f"{prefix}URL is not set: give it a database URL, or set {prefix}CREATOR")
+    sizes = _fit_sizes(values, defaults, prefix, problems)
+    # max_waiting only makes sense if callers may block and there is a connection limit.
+    for name, value in (("blocking", False), ("maxconnections", 0)):
+        if values.get("max_waiting") and values.get(name) == value:
+            problems.append(
+                f"{prefix}MAX_WAITING has no meaning with {prefix}{name.upper()} {value}: remove "
+                "one of them"
+            )
+    has_database = values.get("url") is not None or values.get("creator") is not None
+    if len(problems) > before or not has_database:
+        return None
+    return PoolConfig(**{**defaults, **values, **sizes})
+
+
+def _fit_sizes(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str, problems: list[str]
+) -> dict[str, int]:
+    """Return the four sizes: those that are set, unchanged, and defaults that fit to them."""
+    _compare_sizes(values, defaults, prefix, problems)
+    sizes = ("mincached", "maxcached", "maxconnections", "maxshared")
+    size = {
+        name: values.get(name, defaults.get(name, KEYS[name.upper()].default)) for name in sizes
+    }
+    if size["maxconnections"] and not ("maxconnections" in values or "maxconnections" in defaults):
+        given = {**defaults, **values}
+        wanted = (given.get(name, 0) for name in ("mincached", "maxcached", "maxshared"))
+        size["maxconnections"] = max(size["maxconnections"], *wanted)
+    limit = size["maxconnections"] or math.inf
+    if "maxcached" not in values and size["maxcached"]:
+        size["maxcached"] = int(min(limit, max(size["maxcached"], values.get("mincached", 0))))
+    if "mincached" not in values:
+        size["mincached"] = int(min(limit, size["maxcached"] or math.inf, size["mincached"]))
+    if "maxshared" not in values:
+        size["maxshared"] = int(min(limit, size["maxshared"]))
+    return size
+
+
+def _compare_sizes(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str, problems: list[str]
+) -> None:
+    """Report sizes that were set and contradict each other, or an inherited maximum."""
+    limit = values.get("maxconnections", defaults.get("maxconnections"))
+    owner = prefix if "maxconnections" in values else PREFIX
+    pairs = [("mincached", "maxcached", values.get("maxcached"), prefix)]
+    pairs += [
+        (name, "maxconnections", limit, owner) for name in ("maxcached", "mincached", "maxshared")
+    ]
+    for small, large, high, where in pairs:
+        low = values.get(small)
+        if low and high and low > high:  # a maximum of 0 is no limit
+            problems.append(
+                f"{prefix}{small.upper()} ({low}) is more than {where}{large.upper()} ({high}): "
+                "lower the first or raise the second"
+            )
