@@ -7,7 +7,8 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 from __future__ import annotations
 
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
-from flask_pooled_db.config.pool import Ping, PoolConfig, read_binds
+from flask_pooled_db.config.ping import Ping, PingPolicy
+from flask_pooled_db.config.pool import PoolConfig, read_binds
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "PREFIX",
     "DatabaseURL",
     "Ping",
+    "PingPolicy",
     "PoolConfig",
     "URLError",
     "parse_url",

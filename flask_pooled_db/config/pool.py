@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flask_pooled_db.config import checks
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database, keys_of, pool
+from flask_pooled_db.config.ping import Ping
 from flask_pooled_db.config.url import DatabaseURL, parse_url
 from flask_pooled_db.errors import ConfigError
-
-Ping = int | str | Callable[[Any], Any] | tuple[int, str | Callable[[Any], Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
