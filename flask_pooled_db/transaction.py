@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
+from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
@@ -20,8 +21,6 @@ from flask_pooled_db.pool import Pool
 logger = logging.getLogger("flask_pooled_db")
 
 T = TypeVar("T")
-
-ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
 _innermost: ContextVar[Scope | None] = ContextVar("flask_pooled_db_scope", default=None)
 
@@ -67,7 +66,7 @@ class Scope:
         independent: bool = False,
     ) -> None:
         if timeout is not None or statement_timeout is not None or isolation_level is not None:
-            _check_options(readonly, timeout, statement_timeout, isolation_level)
+            ScopeOptions(readonly, timeout, statement_timeout, isolation_level).check()
         self._pool = pool
         self._held = held
         self._readonly = readonly
@@ -217,26 +216,6 @@ class Scope:
             lease.release()
         if exc is None:
             raise error
-
-
-def _check_options(
-    readonly: bool,
-    timeout: float | None,
-    statement_timeout: float | None,
-    isolation_level: str | None,
-) -> None:
-    for name, value in (("timeout", timeout), ("statement_timeout", statement_timeout)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 <= value <= 3.2e9):
-            raise UsageError(f"{name} must be a number of seconds, 0 or more")
-    if isolation_level is not None:
-        if isolation_level not in ISOLATION_LEVELS:
-            raise UsageError(f"isolation_level must be one of {', '.join(ISOLATION_LEVELS)}")
-        if readonly:
-            raise UsageError(
-                "isolation_level has no meaning with readonly=True: there, each statement is a "
-                "transaction of its own; leave one of them out"
-            )
 
 
 def run_in_transaction(

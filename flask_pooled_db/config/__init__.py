@@ -9,15 +9,18 @@ from __future__ import annotations
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
+from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeOptions
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 __all__ = [
     "DEFAULT_BIND",
+    "DEFAULT_OPTIONS",
     "PREFIX",
     "DatabaseURL",
     "Ping",
     "PingPolicy",
     "PoolConfig",
+    "ScopeOptions",
     "URLError",
     "parse_url",
     "read_binds",
