@@ -116,7 +116,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         """Connect to the first server that will do."""
         servers = self.driver.servers
         errors: list[Exception] = []
-        for server in servers.in_turn():
+        for server in servers.attempts():
             try:
                 raw = self._connect_to(server.arguments)
             except Exception as error:  # noqa: BLE001  raised below, if no other server will do

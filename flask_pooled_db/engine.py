@@ -22,10 +22,10 @@ from dbutils.pooled_db import PooledDB
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
 from flask_pooled_db.connection import PooledConnection
 from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.drivers.servers import backoff
 from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
 from flask_pooled_db.interrupter import Interrupter
-from flask_pooled_db.servers import backoff
 from flask_pooled_db.stats import Counters, PoolStats
 from flask_pooled_db.threads import workers
 

@@ -700,7 +700,7 @@ def test_connect_args_complete_a_url() -> None:
         ({"URL": "mysql://h/d", "CONNECT_ARGS": {"database": "e"}}, "differ on 'database'"),
         ({"URL": "oracle://h/d"}, "the scheme oracle:// is not known"),
         ({"URL": "sqlite://host/file"}, "names no host"),
-        ({"URL": "sqlite:///f?timeout=soon"}, "a number that is none"),
+        ({"URL": "sqlite:///f?timeout=soon"}, "must be a number"),
         ({"URL": "sqlite:///f?isolation_level="}, "'isolation_level' can't be set"),
         ({"URL": "sqlite:///f", "CONNECT_ARGS": {"factory": 1}}, "'factory' can't be set"),
         ({"URL": "mysql://h/d?autocommit=true"}, "'autocommit' can't be set"),

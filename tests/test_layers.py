@@ -20,7 +20,6 @@ LAYERS = {
     "dbutils_names": 0,
     "config": 1,
     "stats": 1,
-    "servers": 1,
     "ownership": 2,
     "threads": 1,
     "housekeeping": 2,

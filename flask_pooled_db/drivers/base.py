@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
+from flask_pooled_db.config import DatabaseURL
+from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.drivers.sockets import Look, look_at
-from flask_pooled_db.errors import UsageError
-from flask_pooled_db.servers import Servers
+from flask_pooled_db.errors import ConfigError, UsageError
 
 
 class Failure(enum.Enum):
@@ -44,6 +45,15 @@ class Driver:
 
     module: ClassVar[str] = ""
     """The import name of the DB-API 2 module this adapter is for."""
+    schemes: ClassVar[tuple[str, ...]] = ()
+    """The schemes of URLs that ask for this adapter."""
+    how_to_install: ClassVar[str] = ""
+    database_argument: ClassVar[str] = "database"
+    """The name of the connect argument for a URL's database."""
+    recognizes_primary: ClassVar[bool] = False
+    """Whether `wants_primary` may be set."""
+    hazard_of_sharing: ClassVar[str] = ""
+    """Why threads can't share a connection, whatever the module says of its threadsafety."""
     tls_arguments: ClassVar[frozenset[str]] = frozenset()
     refused_arguments: ClassVar[Mapping[str, str]] = {}
     """Connect arguments that break a promise, and what to do instead."""
@@ -67,12 +77,9 @@ class Driver:
         named = getattr(creator, "threadsafety", getattr(dbapi, "threadsafety", None))
         self.threadsafety = 1 if named is None else int(named)
         self.why_not_shared = f"its threadsafety is {self.threadsafety}"
-        if hasattr(dbapi, "sqlite_version"):
+        if self.hazard_of_sharing:
             self.threadsafety = 1
-            self.why_not_shared = (
-                "threads that share one and run the same SQL get wrong rows, seen from Python 3.12 "
-                "on: https://github.com/python/cpython/issues/118172"
-            )
+            self.why_not_shared = self.hazard_of_sharing
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
         self.failures = tuple(getattr(dbapi, name) for name in broken if hasattr(dbapi, name)) or (
@@ -83,6 +90,34 @@ class Driver:
     def name(self) -> str:
         """The name to use in messages."""
         return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
+
+    # From the configuration
+
+    @classmethod
+    def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
+        """Return whether this adapter fits a creator of connections and its DB-API 2 module."""
+        return dbapi.__name__ == cls.module
+
+    @classmethod
+    def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
+        """Return the connect arguments for a URL. Raises `ConfigError` if there are none."""
+        named = {
+            "host": url.host,
+            "port": url.port,
+            "user": url.username,
+            "password": url.password,
+            cls.database_argument: url.database,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        return given | cls.query_arguments(url)
+
+    @classmethod
+    def query_arguments(cls, url: DatabaseURL) -> dict[str, Any]:
+        """Return the connect arguments in a URL's query."""
+        try:
+            return {name: cls.from_text(name, text) for name, text in url.query.items()}
+        except ValueError:
+            raise ConfigError(["a query parameter of the URL must be a number"]) from None
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:

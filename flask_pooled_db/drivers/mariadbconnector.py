@@ -25,6 +25,8 @@ class MariaDBConnectorDriver(MySQLDriver):
     """
 
     module = "mariadb"
+    schemes = ("mariadb", "mariadb+mariadbconnector", "mysql+mariadbconnector")
+    how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
     tls_arguments = frozenset(
         {

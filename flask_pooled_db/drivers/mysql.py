@@ -77,6 +77,8 @@ _ERROR_DURING_COMMIT = 1180
 class MySQLDriver(Driver):
     """MariaDB and MySQL."""
 
+    recognizes_primary = True
+
     def error_number(self, error: BaseException) -> int:
         """The number of a driver's error; 0 where it has none."""
         raise NotImplementedError

@@ -26,6 +26,9 @@ class PsycopgDriver(Driver):
     """
 
     module = "psycopg"
+    schemes = ("postgresql+psycopg",)
+    how_to_install = "pip install psycopg"
+    database_argument = "dbname"
     tells_transactions = True
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
 

@@ -26,6 +26,8 @@ class PyMySQLDriver(MySQLDriver):
     """
 
     module = "pymysql"
+    schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
+    how_to_install = "pip install 'flask-pooled-db[pymysql]'"
     tls_arguments = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
+from flask_pooled_db.config import DatabaseURL
 from flask_pooled_db.drivers.base import Driver, Failure, Session, keep_forever
+from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.housekeeping import Job, housekeeper
 
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
@@ -28,6 +30,22 @@ _INSTRUCTIONS_PER_CHECK = 1000
 _MANAGED = "can't be set: the pool sets it"
 
 
+_HAZARD_OF_SHARING = (
+    "threads that share one and run the same SQL get wrong rows, seen from Python 3.12 "
+    "on: https://github.com/python/cpython/issues/118172"
+)
+
+
+class ForeignSQLiteDriver(Driver):
+    """Any other module for SQLite, and connections that the application's own creator makes."""
+
+    hazard_of_sharing = _HAZARD_OF_SHARING
+
+    @classmethod
+    def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
+        return hasattr(dbapi, "sqlite_version")
+
+
 class SQLiteDriver(Driver):
     """sqlite3.
 
@@ -38,6 +56,9 @@ class SQLiteDriver(Driver):
     """
 
     module = "sqlite3"
+    schemes = ("sqlite", "sqlite+pysqlite")
+    how_to_install = "install a Python that has it"
+    hazard_of_sharing = _HAZARD_OF_SHARING
     tells_transactions = True
     refused_arguments: ClassVar = {
         "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
@@ -58,6 +79,18 @@ class SQLiteDriver(Driver):
             # the table and not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
             self.suffers_from_forks = True
         self._anchor: sqlite3.Connection | None = None
+
+    @classmethod
+    def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
+        # Another creator's connections would not be of this module's class.
+        return super().accepts(creator, dbapi) and creator in (dbapi, dbapi.connect)
+
+    @classmethod
+    def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
+        if url.host or url.username:
+            forms = "sqlite:///file is relative, sqlite:////file absolute"
+            raise ConfigError([f"an SQLite URL names no host: {forms}"])
+        return {"database": url.database or ":memory:"} | cls.query_arguments(url)
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:

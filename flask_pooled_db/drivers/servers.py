@@ -56,7 +56,7 @@ class Servers:
             rested = [server for server in servers if server.not_before <= now]
             return rested or sorted(servers, key=lambda server: server.not_before)
 
-    def in_turn(self) -> Iterator[Server]:
+    def attempts(self) -> Iterator[Server]:
         """The candidates, and then, if none of them will do, those that were to be left alone: what
         they failed with may be over, and it is the pool's own pause that spares them.
         """

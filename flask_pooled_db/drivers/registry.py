@@ -1,0 +1,119 @@
+"""The choice of an adapter: by a URL's scheme, or by the DB-API 2 module of a creator."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers.base import Driver
+from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
+from flask_pooled_db.drivers.psycopg import PsycopgDriver
+from flask_pooled_db.drivers.pymysql import PyMySQLDriver
+from flask_pooled_db.drivers.servers import Servers
+from flask_pooled_db.drivers.sqlite import ForeignSQLiteDriver, SQLiteDriver
+from flask_pooled_db.errors import ConfigError
+
+ADAPTERS: tuple[type[Driver], ...] = (
+    PyMySQLDriver,
+    MariaDBConnectorDriver,
+    SQLiteDriver,
+    PsycopgDriver,
+    ForeignSQLiteDriver,
+)
+"""All adapters. The first that accepts a creator gets it; `Driver` itself is for the rest."""
+
+_SCHEMES = {scheme: adapter for adapter in ADAPTERS for scheme in adapter.schemes}
+
+
+def make_driver(config: PoolConfig) -> Driver:
+    """Return the driver that `config` asks for, connected to nothing.
+
+    Raises `ConfigError` if the scheme is unknown, the driver is not installed, or the connect
+    arguments can't be used.
+    """
+    if config.url is not None:
+        adapter = _adapter_for_scheme(config.url.scheme)
+        creator = _import_driver(adapter, config.url.scheme)
+        arguments = adapter.arguments_from(config.url)
+        _merge(arguments, config.connect_args)
+    else:
+        creator = config.creator
+        adapter = _adapter_for_creator(creator)
+        arguments = dict(config.connect_args)
+    problems = adapter.problems(arguments)
+    if problems:
+        raise ConfigError(problems)
+    driver = adapter(creator, _dbapi_of(creator), arguments, config.connect_timeout)
+    _set_servers(driver, config)
+    return driver
+
+
+def _adapter_for_scheme(scheme: str) -> type[Driver]:
+    adapter = _SCHEMES.get(scheme)
+    if adapter is None:
+        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise ConfigError([f"the scheme {scheme}:// is not known; these are: {known}"])
+    return adapter
+
+
+def _import_driver(adapter: type[Driver], scheme: str) -> ModuleType:
+    try:
+        return importlib.import_module(adapter.module)
+    except ImportError as error:
+        what = f"{scheme}:// needs {adapter.module}, whose import failed ({error})"
+        raise ConfigError([f"{what}: {adapter.how_to_install}"]) from error
+
+
+def _merge(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:
+    conflicts = [name for name, value in more.items() if arguments.get(name, value) != value]
+    if conflicts:
+        raise ConfigError(
+            [f"the URL and CONNECT_ARGS differ on {name!r}: keep one" for name in sorted(conflicts)]
+        )
+    arguments.update(more)
+
+
+def _set_servers(driver: Driver, config: PoolConfig) -> None:
+    """Give the driver the servers that the URL names, and whether one of them has to be primary."""
+    hosts = config.url.hosts if config.url is not None else ()
+    if config.target == "primary":
+        if not driver.recognizes_primary:
+            remedy = "remove it, or use what the driver itself has for it"
+            raise ConfigError([f"TARGET can't be 'primary' with {driver.name}: {remedy}"])
+        driver.wants_primary = True
+    if len(hosts) > 1:
+        arguments = [
+            {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+            for host, port in hosts
+        ]
+        driver.servers = Servers(arguments, at_random=config.host_order == "random")
+
+
+def _adapter_for_creator(creator: Any) -> type[Driver]:
+    dbapi = _dbapi_of(creator)
+    if dbapi is None:
+        return Driver
+    return next((adapter for adapter in ADAPTERS if adapter.accepts(creator, dbapi)), Driver)
+
+
+def _dbapi_of(creator: Any) -> ModuleType | None:
+    """Return a creator's DB-API 2 module: itself, its `dbapi`, or the package it comes from."""
+    while isinstance(creator, functools.partial):
+        creator = creator.func
+    if isinstance(creator, ModuleType):
+        return creator
+    dbapi = getattr(creator, "dbapi", None)
+    if isinstance(dbapi, ModuleType):
+        return dbapi
+    package = (getattr(creator, "__module__", None) or "").partition(".")[0]
+    # A function of an extension module `_x` is the package `x`'s, as with sqlite3.
+    for name in (package, package.removeprefix("_")):
+        module = sys.modules.get(name)
+        if hasattr(module, "apilevel"):
+            return module
+    return None
