@@ -140,7 +140,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
                     self._fresh = self.driver.fresh_session(raw)
                 self._set_up(raw)
         except BaseException:
-            self.driver.abandon(raw)
+            self.driver.terminate(raw)
             raise
         return raw
 
@@ -151,7 +151,7 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
 
     def bounded(self, seconds: float, raw: Any = None) -> Any:
         """A block in which the connection is cut if the server lets it wait that long."""
-        return housekeeper.bounded(seconds, functools.partial(self.driver.abort, raw or self._con))
+        return housekeeper.bounded(seconds, functools.partial(self.driver.cut, raw or self._con))
 
     @property
     def has_own_check(self) -> bool:
@@ -201,16 +201,16 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
         """Say goodbye to the server and close."""
         self._end(self.driver.close)
 
-    def abandon(self) -> None:
+    def terminate(self) -> None:
         """Close without a word to a server that may not listen."""
-        self._end(self.driver.abandon)
+        self._end(self.driver.terminate)
 
-    def disown(self) -> None:
+    def detach(self) -> None:
         """In a forked child: leave the connection to the parent, without a byte on the wire."""
         self.is_disowned = True
         if not self._closed:
             self._closed = True
-            self.driver.disown(self._con)
+            self.driver.detach(self._con)
 
     def _end(self, end: Callable[[Any], None]) -> None:
         if not self._closed:
@@ -250,10 +250,10 @@ class PooledConnection(SteadyDBConnection):  # type: ignore[misc]
 _connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
 
 
-def disown_connections() -> None:
+def detach_connections() -> None:
     """In a forked child: leave every connection of this process to the parent."""
     for con in list(_connections):
-        con.disown()
+        con.detach()
     _connections.clear()
 
 

@@ -281,7 +281,7 @@ class Engine(PooledDB):  # type: ignore[misc]
             raise
         if not alive and monotonic() - now >= min(self.config.connect_timeout, _SILENCE):
             # Whoever goes next is not to wait for each of them as well.
-            self.close_idle(abandon=True)
+            self.close_idle(terminate=True)
         con.lent_at = monotonic()
         return alive
 
@@ -297,11 +297,11 @@ class Engine(PooledDB):  # type: ignore[misc]
                     con.is_doubted = True
                     con.good_until = 0.0
 
-    def close_idle(self, *, abandon: bool = False) -> None:
-        """Close what is idle at this moment, or abandon it where its server may not listen."""
+    def close_idle(self, *, terminate: bool = False) -> None:
+        """Close what is idle at this moment, or terminate it where its server may not listen."""
         with self._lock:
             idle = self._take_out(self._idle)
-        self._close_all(idle, abandon=abandon)
+        self._close_all(idle, terminate=terminate)
 
     # Return
 
@@ -337,7 +337,7 @@ class Engine(PooledDB):  # type: ignore[misc]
                 if self._waiters:
                     openers = self._assign()
         if not keep:
-            self._discard(con, abandon=discard is not None)
+            self._discard(con, terminate=discard is not None)
         if openers:
             self._start_openers(openers)
 
@@ -360,10 +360,10 @@ class Engine(PooledDB):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001  a return never raises
             return f"resetting its session failed ({type(error).__name__})"
 
-    def _discard(self, con: PooledConnection, *, abandon: bool = True) -> None:
+    def _discard(self, con: PooledConnection, *, terminate: bool = True) -> None:
         """Close a connection that is in use, and free its place once it is closed."""
         try:
-            con.abandon() if abandon else con.close()
+            con.terminate() if terminate else con.close()
         finally:
             with self._lock:
                 self._in_use.discard(con)
@@ -391,14 +391,14 @@ class Engine(PooledDB):  # type: ignore[misc]
             con.expires_at = 0.0
         return self._take_out(self._idle)
 
-    def _close_all(self, cons: Iterable[PooledConnection], *, abandon: bool = False) -> None:
+    def _close_all(self, cons: Iterable[PooledConnection], *, terminate: bool = False) -> None:
         left = list(cons)
         try:
             while left:
-                self._discard(left.pop(), abandon=abandon)
+                self._discard(left.pop(), terminate=terminate)
         finally:
             if left:  # interrupted: none of them is to be forgotten
-                self._close_all(left, abandon=True)
+                self._close_all(left, terminate=True)
 
     # Who gets what: the one place where waiters, idle connections and free places meet
 
@@ -520,7 +520,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         if recovered:
             logger.warning("The database of bind %r is back", self.bind)
         if not keep:
-            self._discard(con, abandon=False)
+            self._discard(con, terminate=False)
         self._start_openers(openers - 1)
         return openers > 0
 

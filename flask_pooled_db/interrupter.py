@@ -83,7 +83,7 @@ class Limit:
                     self.seconds,
                     type(error).__name__,
                 )
-                driver.abort(self.victim.raw)
+                driver.cut(self.victim.raw)
             self.was_interrupted = True
 
 
@@ -111,12 +111,12 @@ class Helper:
         """Close the connection, if there is one."""
         raw, self._raw = self._raw, None
         if raw is not None:
-            self._driver.abandon(raw)
+            self._driver.terminate(raw)
 
     def cut(self) -> None:
         """Let whoever waits for its server get an error, from any thread."""
         if self._raw is not None:
-            self._driver.abort(self._raw)
+            self._driver.cut(self._raw)
 
 
 class Interrupter:
@@ -152,7 +152,7 @@ class Interrupter:
             workers.start("interrupter", self._work)
         except RuntimeError:  # no more threads to be had: cutting a connection needs none
             while (left := self._next()) is not None:
-                self.driver.abort(left.victim.raw)
+                self.driver.cut(left.victim.raw)
 
     def _work(self) -> None:
         helper = Helper(self.driver, self._timeout)

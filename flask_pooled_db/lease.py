@@ -352,7 +352,7 @@ class Lease:
                 failure = self.driver.classify(con.raw, error)
             except Exception:
                 logger.debug("Classifying an error failed", exc_info=True)
-        if failure in (Failure.LOST, Failure.UNFIT):
+        if failure in (Failure.LOST, Failure.UNUSABLE):
             self._discard_later(failure.value)
             if isinstance(error, self.driver.Error):
                 self._pool.doubt()
@@ -409,7 +409,7 @@ class Lease:
 
     def may_start_over(self, error: Exception) -> bool:
         """Whether the whole transaction is gone for a reason that another try may not meet."""
-        gone = self._failure in (Failure.LOST, Failure.UNFIT, Failure.ROLLED_BACK)
+        gone = self._failure in (Failure.LOST, Failure.UNUSABLE, Failure.ROLLED_BACK)
         if isinstance(error, TransactionAborted):
             return gone
         return isinstance(error, self.driver.Error) and (gone or self.driver.is_retryable(error))
@@ -549,7 +549,7 @@ class Lease:
         ):
             self._discard = "it was released with unread rows"
         if self._discard is not None:
-            self.driver.abort(con.raw)  # no cursor is to read on, no server to wait for
+            self.driver.cut(con.raw)  # no cursor is to read on, no server to wait for
         try:
             self._close_cursors()
             con.streams.clear()

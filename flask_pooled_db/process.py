@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Collection
 from typing import Protocol
 
-from flask_pooled_db.connection import PooledConnection, disown_connections
+from flask_pooled_db.connection import PooledConnection, detach_connections
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.housekeeping import housekeeper
 from flask_pooled_db.threads import workers
@@ -116,7 +116,7 @@ def _after_fork_in_child() -> None:
     estates.clear()
     workers.after_fork()
     housekeeper.after_fork()
-    disown_connections()
+    detach_connections()
     for pool in list(pools):
         pool.after_fork()
 

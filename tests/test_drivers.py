@@ -44,7 +44,7 @@ class Bench:
     def connect(self) -> Any:
         """A connection as the pool would have it, closed at the end."""
         raw = self.driver.connect()
-        self.stack.callback(self.driver.abandon, raw)
+        self.stack.callback(self.driver.terminate, raw)
         self.driver.set_up(raw)
         return raw
 

@@ -21,7 +21,7 @@ class Failure(enum.Enum):
 
     STATEMENT = "only this statement failed"
     ROLLED_BACK = "the server has rolled the transaction back"
-    UNFIT = "the server has rolled it back, and serves this connection no more"
+    UNUSABLE = "the server has rolled it back, and serves this connection no more"
     LOST = "the connection is lost, or what the server did is not known"
 
 
@@ -300,7 +300,7 @@ class Driver:
         """Say goodbye and close."""
         raw.close()
 
-    def abort(self, raw: Any) -> None:
+    def cut(self, raw: Any) -> None:
         """Cut the connection, from any thread: who waits for its server gets an error at once."""
         fileno = self.fileno(raw)
         if fileno is None:
@@ -314,9 +314,9 @@ class Driver:
         finally:
             duplicate.close()
 
-    def abandon(self, raw: Any) -> None:
+    def terminate(self, raw: Any) -> None:
         """Close without waiting for the server or reading what it still has to send."""
-        self.abort(raw)
+        self.cut(raw)
         self.close(raw)
 
     def close_all(self) -> None:
@@ -324,7 +324,7 @@ class Driver:
 
     # Fork
 
-    def disown(self, raw: Any) -> None:
+    def detach(self, raw: Any) -> None:
         """In a forked child: make sure that nothing the child does reaches the parent's session."""
         fileno = self.fileno(raw)
         if fileno is None:

@@ -65,7 +65,7 @@ class MariaDBConnectorDriver(MySQLDriver):
         raw = super().connect(where)
         # Without certificate verification the C library falls back to plaintext, silently.
         if self.asks_for_tls(self._arguments) and not raw.tls_cipher:
-            self.abandon(raw)
+            self.terminate(raw)
             raise self.failures[0]("TLS was asked for and the connection came up without it")
         return raw
 

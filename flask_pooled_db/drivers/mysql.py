@@ -45,7 +45,7 @@ ROLLED_BACK = frozenset(
     }
 )
 # A Galera node that is not in the primary component refuses everything.
-UNFIT = frozenset({1047})
+UNUSABLE = frozenset({1047})
 # Where the primary was asked for, what a server that became a replica says of a write.
 READ_ONLY = frozenset({1290, 1836})
 # By the server's settings these end the statement or the transaction: innodb_rollback_on_timeout,
@@ -98,8 +98,8 @@ class MySQLDriver(Driver):
         number = self.error_number(error)
         if number in LOST or (number == _ERROR_DURING_COMMIT and self._is_galera):
             return Failure.LOST
-        if number in UNFIT or (self.wants_primary and self._is_read_only_error(error)):
-            return Failure.UNFIT
+        if number in UNUSABLE or (self.wants_primary and self._is_read_only_error(error)):
+            return Failure.UNUSABLE
         if number in ROLLED_BACK or number == _TIME_IS_UP:
             return Failure.ROLLED_BACK
         if number in ASK_SERVER:

@@ -125,7 +125,7 @@ class PyMySQLDriver(MySQLDriver):
         if raw.open:
             raw.close()
 
-    def abandon(self, raw: Any) -> None:
+    def terminate(self, raw: Any) -> None:
         # Without a result to finish, neither the connection nor a streaming cursor tries to read
         # the rest of it when it goes.
         if raw._result is not None:
