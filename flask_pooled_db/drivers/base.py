@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import os
-import socket
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.config import DatabaseURL
+from flask_pooled_db.drivers import sockets
 from flask_pooled_db.drivers.servers import Servers
-from flask_pooled_db.drivers.sockets import Look, look_at
 from flask_pooled_db.errors import ConfigError, UsageError
 
 
@@ -158,9 +156,9 @@ class Driver:
         """The descriptor of the connection's socket; None where there is none to be had."""
         return None
 
-    def look(self, raw: Any) -> Look:
+    def look(self, raw: Any) -> sockets.Look:
         """Return a function that looks at the connection's socket: see `sockets`."""
-        return look_at(self.fileno(raw))
+        return sockets.look_at(self.fileno(raw))
 
     def ping(self, raw: Any) -> None:
         """One round trip; raises when the connection is of no use."""
@@ -301,18 +299,10 @@ class Driver:
         raw.close()
 
     def cut(self, raw: Any) -> None:
-        """Cut the connection, from any thread: who waits for its server gets an error at once."""
+        """Cut the connection, from any thread. A call that waits for the server fails at once."""
         fileno = self.fileno(raw)
-        if fileno is None:
-            return
-        # A duplicate, so that nothing here closes a descriptor that the driver owns.
-        duplicate = socket.socket(fileno=os.dup(fileno))
-        try:
-            duplicate.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was faster
-        finally:
-            duplicate.close()
+        if fileno is not None:
+            sockets.cut(fileno)
 
     def terminate(self, raw: Any) -> None:
         """Close without waiting for the server or reading what it still has to send."""
@@ -325,19 +315,12 @@ class Driver:
     # Fork
 
     def detach(self, raw: Any) -> None:
-        """In a forked child: make sure that nothing the child does reaches the parent's session."""
+        """In a forked child, make sure that nothing the child does reaches the parent's session."""
         fileno = self.fileno(raw)
         if fileno is None:
             keep_forever(raw)
-            return
-        # The descriptor becomes that of the null device: a goodbye sent to it goes nowhere, also
-        # one that is packed in TLS, and the parent's socket knows nothing of it. A socket with no
-        # peer would not do: OpenSSL takes "not connected" for "not yet", and tries without end.
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        try:
-            os.dup2(nowhere, fileno, inheritable=False)
-        finally:
-            os.close(nowhere)
+        else:
+            sockets.detach(fileno)
 
     def after_fork(self) -> None:
         """In a forked child: forget what belongs to the parent."""

@@ -1,22 +1,28 @@
-"""A look at a connection's socket: what the operating system tells of it at no round trip."""
+"""Everything that is done to a connection's socket behind the driver's back.
+
+A look at it tells, without a round trip, whether the server has ended the connection. A connection
+can be cut from any thread, and detached from its server in a forked child.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import select
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 ENDED = 1
-"""The server's side has ended, or it sent something that nobody asked for."""
+"""The server has closed its side, or sent something unsolicited."""
 
 UNCLEAR = -1
-"""Something came that the driver may expect. Only a round trip tells."""
+"""Something arrived that the driver may be waiting for. Only a round trip can tell."""
 
 Look = Callable[[], int]
-"""Returns 0 where there is nothing to tell, a positive number as ENDED, a negative as UNCLEAR."""
+"""Returns 0 if there is nothing to report, a positive number for ENDED, a negative for UNCLEAR."""
 
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer has closed its side
 
@@ -32,45 +38,45 @@ class _PollFD(ctypes.Structure):
 def look_at(fileno: int | None) -> Look:
     """Return a function that looks at a socket on which an idle server is silent.
 
-    It calls poll(2) without releasing the GIL: the call never blocks, and a thread switch would
-    cost more than it. Nor does it pass by gevent, which would switch to another greenlet.
+    It calls poll(2) without releasing the GIL: the call never blocks, so a thread switch would be
+    wasted. This also bypasses gevent, which would switch to another greenlet.
     """
     if fileno is None or not hasattr(select, "poll"):
-        return int  # called, it is 0
+        return int  # int() is 0
     return _poll(_PollFD(fileno, select.POLLIN | select.POLLPRI))
 
 
 def look_at_talkative(fileno: int | None) -> Look:
-    """The same for a socket on which an idle server may send what its driver handles by itself."""
+    """Return the same for a socket on which an idle server may send what the driver handles."""
     if fileno is None or not hasattr(select, "poll"):
         return int
-    asked = _PollFD(fileno, select.POLLIN | select.POLLPRI | _POLLRDHUP)
-    poll = _poll(asked)
+    request = _PollFD(fileno, select.POLLIN | select.POLLPRI | _POLLRDHUP)
+    poll = _poll(request)
 
     def look() -> int:
         if not poll():
             return 0
-        return UNCLEAR if asked.revents == select.POLLIN else ENDED
+        return UNCLEAR if request.revents == select.POLLIN else ENDED
 
     return look
 
 
 def look_at_tls(sock: ssl.SSLSocket) -> Look:
-    """The same for a TLS socket of Python's, whose records can be read.
+    """Return the same for a Python TLS socket, whose records can be read.
 
-    TLS has messages of its own, and a server may send them at any time: a new session ticket, a key
-    update (RFC 8446, 4.6). They are no news of the connection.
+    A server may send TLS messages at any time, such as a new session ticket or a key update (RFC
+    8446, 4.6). They say nothing about the connection.
     """
     poll = look_at(sock.fileno())
 
     def look() -> int:
-        return ENDED if poll() and _has_news(sock) else 0
+        return ENDED if poll() and _has_data(sock) else 0
 
     return look
 
 
-def _has_news(sock: Any) -> bool:
-    """Read the records of TLS itself; return whether there was anything else, or the end."""
+def _has_data(sock: Any) -> bool:
+    """Read the pending TLS messages; return whether there is anything else, or the end."""
     timeout = sock.gettimeout()
     sock.settimeout(0.0)
     try:
@@ -80,10 +86,36 @@ def _has_news(sock: Any) -> bool:
     except OSError:  # an alert, a reset
         return True
     else:
-        return True  # data that nobody asked for, or the end
+        return True  # unsolicited data, or the end
     finally:
         sock.settimeout(timeout)
 
 
-def _poll(asked: _PollFD) -> Look:
-    return functools.partial(ctypes.pythonapi.poll, ctypes.byref(asked), 1, 0)
+def _poll(request: _PollFD) -> Look:
+    return functools.partial(ctypes.pythonapi.poll, ctypes.byref(request), 1, 0)
+
+
+def cut(fileno: int) -> None:
+    """Shut a connection down, from any thread. A call that waits for the peer fails at once."""
+    # Use a duplicate, so that the descriptor that the driver owns stays open.
+    duplicate = socket.socket(fileno=os.dup(fileno))
+    try:
+        duplicate.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the peer has closed it already
+    finally:
+        duplicate.close()
+
+
+def detach(fileno: int) -> None:
+    """In a forked child, replace an inherited socket by the null device.
+
+    Whatever the driver writes then goes nowhere, also when it is wrapped in TLS, and the parent's
+    socket isn't affected. An unconnected socket wouldn't work: OpenSSL takes "not connected" for
+    "not yet connected", and retries forever.
+    """
+    null_device = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(null_device, fileno, inheritable=False)
+    finally:
+        os.close(null_device)
