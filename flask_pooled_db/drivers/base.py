@@ -52,7 +52,6 @@ class Driver:
     """Whether `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
     """Why threads can't share a connection, whatever the module says of its threadsafety."""
-    tls_arguments: ClassVar[frozenset[str]] = frozenset()
     refused_arguments: ClassVar[Mapping[str, str]] = {}
     """Connect arguments that break a promise, and what to do instead."""
 

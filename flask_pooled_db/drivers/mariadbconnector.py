@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-from collections.abc import Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers.base import Failure
@@ -28,7 +27,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     schemes = ("mariadb", "mariadb+mariadbconnector", "mysql+mariadbconnector")
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
-    tls_arguments = frozenset(
+    tls_arguments: ClassVar = frozenset(
         {
             "ssl",
             "ssl_ca",
@@ -57,17 +56,9 @@ class MariaDBConnectorDriver(MySQLDriver):
             # Whole seconds are all it takes; it covers the handshake too.
             self._arguments = {"connect_timeout": math.ceil(timeout), **arguments}
 
-    @classmethod
-    def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
-        return any(arguments.get(name) for name in cls.tls_arguments)
-
-    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        raw = super().connect(where)
-        # Without certificate verification the C library falls back to plaintext, silently.
-        if self.asks_for_tls(self._arguments) and not raw.tls_cipher:
-            self.terminate(raw)
-            raise self.failures[0]("TLS was asked for and the connection came up without it")
-        return raw
+    def has_tls(self, raw: Any) -> bool:
+        # Without certificate verification the C library silently falls back to plaintext.
+        return bool(raw.tls_cipher)
 
     def prepare_cursor(self, cursor: Any) -> None:
         # The cyclic garbage collector finalizes a cursor that an exception's traceback kept, and
@@ -105,7 +96,7 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     def look(self, raw: Any) -> Look:
         # The C library reads the records of TLS, when it reads anything.
-        return look_at_talkative(self.fileno(raw)) if raw.tls_cipher else super().look(raw)
+        return look_at_talkative(self.fileno(raw)) if self.has_tls(raw) else super().look(raw)
 
     def ping_server(self, raw: Any) -> None:
         raw.ping()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 
@@ -78,6 +79,25 @@ class MySQLDriver(Driver):
     """MariaDB and MySQL."""
 
     recognizes_primary = True
+    tls_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Connect arguments that ask for TLS, unless they are false."""
+
+    @classmethod
+    def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
+        """Return whether these connect arguments ask for TLS."""
+        return any(arguments.get(name) for name in cls.tls_arguments)
+
+    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        raw = super().connect(where)
+        # Both drivers silently fall back to plaintext in some cases.
+        if self.asks_for_tls(self._arguments) and not self.has_tls(raw):
+            self.terminate(raw)
+            raise self.new_error(2026, "TLS was asked for and the connection came up without it")
+        return raw
+
+    def has_tls(self, raw: Any) -> bool:
+        """Return whether a connection uses TLS."""
+        raise NotImplementedError
 
     def error_number(self, error: BaseException) -> int:
         """The number of a driver's error; 0 where it has none."""

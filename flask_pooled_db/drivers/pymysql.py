@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import Failure
@@ -28,7 +28,7 @@ class PyMySQLDriver(MySQLDriver):
     module = "pymysql"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
-    tls_arguments = frozenset(
+    tls_arguments: ClassVar = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )
     refused_arguments: ClassVar = {
@@ -59,16 +59,10 @@ class PyMySQLDriver(MySQLDriver):
 
     @classmethod
     def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
-        return any(arguments.get(name) for name in cls.tls_arguments) and not arguments.get(
-            "ssl_disabled"
-        )
+        return super().asks_for_tls(arguments) and not arguments.get("ssl_disabled")
 
-    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        raw = super().connect(where)
-        if self.asks_for_tls(self._arguments) and not isinstance(raw._sock, ssl.SSLSocket):
-            raw._force_close()
-            raise self.failures[0](2026, "TLS was asked for and the connection came up without it")
-        return raw
+    def has_tls(self, raw: Any) -> bool:
+        return isinstance(raw._sock, ssl.SSLSocket)
 
     def error_number(self, error: BaseException) -> int:
         number = error.args[0] if error.args else 0
@@ -94,7 +88,7 @@ class PyMySQLDriver(MySQLDriver):
         return None if raw._sock is None else raw._sock.fileno()
 
     def look(self, raw: Any) -> Look:
-        return look_at_tls(raw._sock) if isinstance(raw._sock, ssl.SSLSocket) else super().look(raw)
+        return look_at_tls(raw._sock) if self.has_tls(raw) else super().look(raw)
 
     def ping_server(self, raw: Any) -> None:
         raw.ping(reconnect=False)
