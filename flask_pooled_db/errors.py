@@ -1,8 +1,8 @@
-"""The errors of this package: one root, one subclass for each decision a caller can take.
+"""The errors of this package: one root, and one subclass for each decision a caller can take.
 
-What a driver raises for a statement reaches the caller as the driver raised it. The classes here
-say what no driver can: that the pool is exhausted, that a transaction is gone, that nobody knows
-whether a COMMIT took place.
+A driver's error for a statement reaches the caller unchanged. The classes here say what no driver
+can: that the pool is exhausted, that a transaction is lost, or that nobody knows whether a COMMIT
+took place.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class UsageError(PooledDBError):
 
 
 class PoolTimeout(PooledDBError):
-    """No connection was to be had in time: try again later, or shed load.
+    """No connection became available in time: try again later, or shed load.
 
-    `__cause__` is the last connect failure where there was one. The attributes are the state of
-    the pool at that moment: `bind`, `maxconnections` (0: no limit), `in_use`, `idle`, `waiting`,
+    `__cause__` is the last connect failure, if there was one. The attributes are the state of the
+    pool at that moment: `bind`, `maxconnections` (0: no limit), `in_use`, `idle`, `waiting`,
     `longest_lease` (the age in seconds of the lease that has been out longest), `waited` (seconds).
     """
 
@@ -66,25 +66,28 @@ class PoolTimeout(PooledDBError):
 
 
 class PoolClosed(PooledDBError):
-    """The pool was closed: nothing can be had from it any more."""
+    """The pool was closed: it has no more connections to lend."""
 
 
 class ConnectFailed(PooledDBError):
-    """Connecting failed in a way that another try won't change (wrong credentials, an unknown
-    database, a wrong connect argument): correct the settings. `__cause__` is the driver's error.
+    """Connecting failed for good: correct the settings.
+
+    The credentials, the database's name or a connect argument are wrong. `__cause__` is the
+    driver's error.
     """
 
 
 class TransactionAborted(PooledDBError):
-    """The transaction is gone and nothing of it was committed: start it over, or report it.
+    """The transaction is lost and nothing of it was committed: start it over, or report it.
 
-    Raised for every use of a lease after its connection was lost, after the server rolled its
-    transaction back, or after an inner scope doomed it; and at the end of such a scope when the
-    first error was swallowed. `__cause__` is that first error.
+    Raised for every use of a connection after it was lost, after the server rolled the transaction
+    back, or after an inner scope aborted it, and at the end of the scope if the first error was
+    swallowed. `__cause__` is that first error.
     """
 
 
 class CommitOutcomeUnknown(PooledDBError):
-    """COMMIT was sent and its answer never came: the transaction took place as a whole, or not at
-    all. Look at the data before doing it again. `__cause__` is the driver's error.
+    """COMMIT was sent but never answered: look at the data before starting over.
+
+    The transaction took place as a whole or not at all. `__cause__` is the driver's error.
     """

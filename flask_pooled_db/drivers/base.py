@@ -1,4 +1,4 @@
-"""What the pool has to know of a driver, and the answers for a DB-API 2 module it doesn't know."""
+"""What the pool asks of a driver, and the answers for an unknown DB-API 2 module."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from flask_pooled_db.drivers import sockets
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.errors import ConfigError, UsageError
 
+AUTOCOMMIT_REFUSED = "can't be set: scopes commit; use readonly=True to read without a transaction"
+
 
 class Failure(enum.Enum):
-    """What an error means for the transaction it happened in."""
+    """What an error means for the transaction in which it happened."""
 
     STATEMENT = "only this statement failed"
     ROLLED_BACK = "the server has rolled the transaction back"
-    UNUSABLE = "the server has rolled it back, and serves this connection no more"
-    LOST = "the connection is lost, or what the server did is not known"
+    UNUSABLE = "the server has rolled it back, and refuses to go on with this connection"
+    LOST = "the connection is lost, or nobody knows what the server did"
 
 
 class Session(NamedTuple):
-    """The state of a session that scopes change: a connection is in one of these states."""
+    """The part of a session's state that scopes change."""
 
     readonly: bool = False
     statement_timeout: float = 0.0  # seconds; 0: none
@@ -33,44 +35,50 @@ class Session(NamedTuple):
 class Driver:
     """A DB-API 2 module together with the arguments to connect with.
 
-    It holds no state of any connection; `raw` is always the driver's own connection. An instance
+    It holds no state of any connection. `raw` is always the driver's own connection. An instance
     serves as DBUtils' `creator`: it has `connect`, `dbapi` and `threadsafety`.
 
-    This base is for modules nothing is known about, and promises less: no `readonly`, isolation
-    level or statement timeout; any OperationalError, InterfaceError or InternalError costs the
-    connection, since what it means can't be told; no look at the socket.
+    This base class serves unknown modules, and promises less: no `readonly`, isolation level or
+    statement timeout, and no look at the socket. Any OperationalError, InterfaceError or
+    InternalError costs the connection, because its meaning is unknown.
+
+    A driver says in one of three ways what it can't do. It raises `UsageError` for an option that
+    the caller asked for. It answers a question with None if it doesn't know, or else with the
+    safer answer. And it has None in place of a step that it doesn't need (`prepare_cursor`,
+    `translate`, `is_streaming`): callers on the hot path then make no call.
     """
 
     module: ClassVar[str] = ""
     """The import name of the DB-API 2 module this adapter is for."""
     schemes: ClassVar[tuple[str, ...]] = ()
-    """The schemes of URLs that ask for this adapter."""
+    """The URL schemes that ask for this adapter."""
     how_to_install: ClassVar[str] = ""
+    """What to do if the module is missing."""
     database_argument: ClassVar[str] = "database"
     """The name of the connect argument for a URL's database."""
     recognizes_primary: ClassVar[bool] = False
-    """Whether `wants_primary` may be set."""
+    """Whether the driver can tell a primary from a replica, so that `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
-    """Why threads can't share a connection, whatever the module says of its threadsafety."""
+    """Why threads must not share a connection, whatever the module's threadsafety says."""
     refused_arguments: ClassVar[Mapping[str, str]] = {}
-    """Connect arguments that break a promise, and what to do instead."""
+    """Connect arguments that would break a promise, each with what to do instead."""
 
     def __init__(
         self, creator: Any, dbapi: ModuleType | None, arguments: dict[str, Any], timeout: float
     ) -> None:
         self.dbapi = dbapi
         self.connect_timeout = timeout
-        # A class is a callable whose `connect` is a method (PyMySQL's `connect` is its Connection).
+        # Call a class itself: its `connect` is a method (PyMySQL's `connect` is a class).
         is_class = isinstance(creator, type)
         self._create = creator if is_class else getattr(creator, "connect", creator)
-        # A function of the application's own gets its own arguments and no others.
-        self._is_own_creator = self._create is getattr(dbapi, "connect", None)
+        # An application's own creator gets the arguments that were configured and no others.
+        self._is_module_connect = self._create is getattr(dbapi, "connect", None)
         self._arguments = arguments
-        self.servers = Servers([{}])
-        self.wants_primary = False
+        self.servers = Servers([{}])  # the arguments themselves name the server
+        self.wants_primary = False  # whether to refuse servers that take no writes
         self.suffers_from_forks = False
-        """Whether a child harms its parent's connections by what it opens itself: idle ones are
-        closed before a fork."""
+        """Whether a forked child can harm its parent's connections by opening its own. The pool
+        then closes idle connections before a fork."""
         named = getattr(creator, "threadsafety", getattr(dbapi, "threadsafety", None))
         self.threadsafety = 1 if named is None else int(named)
         self.why_not_shared = f"its threadsafety is {self.threadsafety}"
@@ -82,10 +90,11 @@ class Driver:
         self.failures = tuple(getattr(dbapi, name) for name in broken if hasattr(dbapi, name)) or (
             Exception,
         )
+        """Errors after which a connection isn't trusted. The pool raises the first one itself."""
 
     @property
     def name(self) -> str:
-        """The name to use in messages."""
+        """Return the name to use in messages."""
         return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
 
     # From the configuration
@@ -97,7 +106,7 @@ class Driver:
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return the connect arguments for a URL. Raises `ConfigError` if there are none."""
+        """Return a URL's connect arguments. Raises `ConfigError` if the URL can't be used."""
         named = {
             "host": url.host,
             "port": url.port,
@@ -118,7 +127,7 @@ class Driver:
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """What is wrong with these connect arguments, each with its remedy."""
+        """Return what is wrong with these connect arguments, each with its remedy."""
         return [
             f"the connect argument {name!r} {remedy}"
             for name, remedy in cls.refused_arguments.items()
@@ -127,7 +136,7 @@ class Driver:
 
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
-        """The value of the connect argument `name` that stands in a URL's query as `text`."""
+        """Return the value of the connect argument `name`, given as `text` in a URL's query."""
         lowered = text.lower()
         if lowered in ("true", "false"):
             return lowered == "true"
@@ -136,31 +145,31 @@ class Driver:
     # Connecting
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        """A new connection to the server that the arguments in `where` name.
+        """Return a new connection, with the arguments in `where` added that name the server.
 
-        A transaction starts with its first statement.
+        The connection begins a transaction with its first statement.
         """
         return self._create(**{**self._arguments, **where})
 
     def set_up(self, raw: Any) -> None:
-        """Make sure that a new connection is of use; raises where it is not."""
+        """Prepare a new connection. Raises if it can't be used."""
 
     def is_transient(self, error: BaseException) -> bool:
-        """Whether another try to connect may succeed after this error."""
+        """Return whether another attempt to connect may succeed after this error."""
         return isinstance(error, (*self.failures, OSError)) and isinstance(error, Exception)
 
     # Liveness
 
     def fileno(self, raw: Any) -> int | None:
-        """The descriptor of the connection's socket; None where there is none to be had."""
+        """Return the descriptor of the connection's socket, or None if it isn't known."""
         return None
 
     def look(self, raw: Any) -> sockets.Look:
-        """Return a function that looks at the connection's socket: see `sockets`."""
+        """Return a function that looks at the connection's socket, as described in `sockets`."""
         return sockets.look_at(self.fileno(raw))
 
     def ping(self, raw: Any) -> None:
-        """One round trip; raises when the connection is of no use."""
+        """Make one round trip. Raises if the connection can't be used."""
         ping = getattr(raw, "ping", None)
         if ping is not None:
             ping()
@@ -168,34 +177,34 @@ class Driver:
     # Errors
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        """What this error of a statement means. May ask the server, of a live connection."""
+        """Return what a statement's error means. May ask the server if the connection is alive."""
         if not isinstance(error, self.Error) or isinstance(error, self.failures):
             return Failure.LOST
         return Failure.STATEMENT
 
     def is_retryable(self, error: BaseException) -> bool:
-        """Whether the same transaction, started over, may succeed after this error."""
+        """Return whether the transaction may succeed after this error if it is started over."""
         return False
 
     def never_sent(self, error: BaseException) -> bool:
-        """Whether the driver refused to send the command at all, as the connection was gone."""
+        """Return whether the driver failed before it sent the command."""
         return False
 
     # Transactions and sessions
 
     tells_transactions: ClassVar[bool] = False
-    """Whether the two that follow say anything."""
+    """Whether the driver knows the answers to the next two questions."""
 
     def in_transaction(self, raw: Any) -> bool | None:
-        """Whether the server has a transaction open; None where the driver can't truly tell."""
+        """Return whether the server has a transaction open, or None if the driver doesn't know."""
         return None
 
     def refuses_commit(self, raw: Any) -> bool:
-        """Whether the server would roll back when told to commit, without calling it an error."""
+        """Return whether the server would answer COMMIT with a silent rollback."""
         return False
 
     def execute(self, raw: Any, sql: str) -> None:
-        """Run a statement of the pool's own."""
+        """Run a statement for the pool itself."""
         cursor = self.cursor(raw)
         try:
             cursor.execute(sql)
@@ -203,98 +212,101 @@ class Driver:
             cursor.close()
 
     def cursor(self, raw: Any) -> Any:
-        """A cursor for a statement of the pool's own."""
+        """Return a cursor for a statement of the pool itself."""
         cursor = raw.cursor()
         if self.prepare_cursor:
             self.prepare_cursor(cursor)
         return cursor
 
     prepare_cursor: Callable[[Any], object] | None = None
-    """What has to be done with each new cursor of the driver's."""
+    """Prepares each new cursor of the driver; None if that isn't needed."""
 
     translate: Callable[[Any], Any] | None = None
-    """Makes, of a statement that has parameters, one with the placeholders that the driver
-    understands."""
+    """Returns a statement that has parameters with the driver's own placeholders; None if they are
+    those of MariaDB's drivers."""
 
     def begin(self, raw: Any) -> None:
-        """See to it that a transaction is open, so that a savepoint can be set."""
+        """Make sure that a transaction is open, so that a savepoint can be set."""
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
-        """Bring the session from one state to another, in one round trip at most."""
+        """Change the session from one state to another, in one round trip at most."""
         if new.readonly != old.readonly:
-            raise UsageError(f"readonly=True can't be had: {self.name} has no known way to it")
+            raise self._unsupported("readonly=True")
         if new.statement_timeout and not self.needs_interrupting(raw):
-            raise UsageError(f"statement_timeout can't be had: {self.name} has no known way to it")
+            raise self._unsupported("statement_timeout")
 
     def is_intact(self, raw: Any, session: Session) -> bool:
-        """False where it can be seen, without asking, that the session is not in this state."""
+        """Return False if the driver knows, without asking, that the session left this state."""
         return True
 
-    # Time limits that the server does not keep
+    # Time limits that neither the server nor the driver enforces
 
     def needs_interrupting(self, raw: Any) -> bool:
-        """Whether a statement's time limit is kept by `interrupt`, and by nobody else."""
+        """Return whether only `interrupt` can enforce a statement's time limit."""
         return callable(getattr(raw, "cancel", None))
 
     interruption_grace: ClassVar[float] = 0.0
-    """Seconds after a time limit in which the server may end the statement by itself."""
+    """Seconds after a time limit in which the server may still end the statement by itself."""
 
     def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
-        """End the statement that runs on a connection, from another thread; return when that is
-        done. `helper` returns another connection to the same server.
+        """End the statement that is running on a connection, from another thread, and wait for it.
+
+        `helper` returns another connection to the same server.
         """
         raw.cancel()
 
     def identity(self, raw: Any) -> Any:
-        """Return what tells the connection's server from all others, where `interrupt` needs it."""
+        """Return what identifies the connection's server, if `interrupt` has to know."""
         return None
 
     def is_interruption(self, error: BaseException) -> bool:
-        """Whether a statement that was interrupted ended by it, so that nothing is yet to come."""
+        """Return whether the interruption ended the statement, so that no more answers follow."""
         return False
 
     def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
-        """Return what to raise for a statement that took longer than it may; `error` is what it
-        ended in, if not without one.
+        """Return the error to raise for a statement that exceeded its time limit.
+
+        `error` is the error that the statement ended with, if any.
         """
         text = f"the statement took longer than its limit of {seconds:g} s"
         return error or self.failures[0](text)
 
     def isolation_statement(self, level: str) -> str | None:
-        """The statement that gives the next transaction alone this level; None: it has it."""
-        raise UsageError(f"isolation_level can't be had: {self.name} has no known way to it")
+        """Return the statement that sets the next transaction's level, or None if each has it."""
+        raise self._unsupported("isolation_level")
+
+    def _unsupported(self, option: str) -> UsageError:
+        return UsageError(f"{self.name} does not support {option}: leave it out")
 
     def fresh_session(self, raw: Any) -> Any:
-        """Return what `reset_session` has to know of a session that is new."""
+        """Return what `reset_session` has to know about a new session."""
         return None
 
     def reset_session(self, raw: Any, fresh: Any) -> bool:
-        """Undo all that the session holds, so that it is as new. Returns False where only closing
-        the connection does that.
-        """
+        """Make the session as good as new. Return False if the connection has to be closed."""
         return False
 
-    # Rows not read
+    # Unread rows
 
     def has_unread_rows(self, raw: Any) -> bool:
-        """Whether the server still has rows to send for a statement that has been run."""
+        """Return whether the server still has rows to send for an earlier statement."""
         return False
 
     def finish_reading(self, raw: Any) -> None:
-        """Read the rows that are left, when all cursors have been closed."""
+        """Read the remaining rows, after all cursors have been closed."""
 
     has_to_close_cursors: ClassVar[bool] = True
-    """Whether a cursor that is left open may do harm to the connection's next user. Where it does
-    not, closing one waits for the server only if the connection has unread rows."""
+    """Whether a cursor that is left open can harm the connection's next user. If not, closing it
+    waits for the server only while the connection has unread rows."""
 
     is_streaming: Callable[[Any], bool] | None = None
-    """Whether a cursor reads its rows from the server only as they are fetched, where that can't be
-    seen of its connection."""
+    """Returns whether a cursor reads its rows from the server as they are fetched; None if
+    `has_unread_rows` tells it."""
 
     # The end
 
     def close(self, raw: Any) -> None:
-        """Say goodbye and close."""
+        """Say goodbye to the server and close."""
         raw.close()
 
     def cut(self, raw: Any) -> None:
@@ -304,12 +316,12 @@ class Driver:
             sockets.cut(fileno)
 
     def terminate(self, raw: Any) -> None:
-        """Close without waiting for the server or reading what it still has to send."""
+        """Close without a goodbye, and without reading what the server still has to send."""
         self.cut(raw)
         self.close(raw)
 
     def close_all(self) -> None:
-        """Let go of what the driver itself holds for its connections; its pool was closed."""
+        """Release what the driver itself holds for its connections, after its pool was closed."""
 
     # Fork
 
@@ -322,10 +334,10 @@ class Driver:
             sockets.detach(fileno)
 
     def after_fork(self) -> None:
-        """In a forked child: forget what belongs to the parent."""
+        """In a forked child, forget what belongs to the parent."""
         self.servers.after_fork()
 
 
 def keep_forever(thing: Any) -> None:
-    """See to it that an object is never finalized, not even at the interpreter's exit."""
+    """Keep an object from ever being finalized, even when the interpreter exits."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -1,4 +1,4 @@
-"""MariaDB Connector/Python."""
+"""MariaDB Connector/Python: what its errors mean, and how to read its state."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import re
 from types import ModuleType
 from typing import Any, ClassVar
 
-from flask_pooled_db.drivers.base import Failure
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 
-_POOLING = "can't be set: the pool is this extension"
+_POOLING_REFUSED = "can't be set: this extension is the pool"
 _FORMAT_STYLE = re.compile(r"%(?:s|\(\w+\)s)")
 
 
 class MariaDBConnectorDriver(MySQLDriver):
     """MariaDB Connector/Python, which wraps a C library.
 
-    Its `server_status` is right after every statement that succeeded. An exception in the middle
-    of a statement leaves it out of step with the server for good, without its noticing.
+    Its `server_status` is right after every statement that succeeded. An exception in the middle of
+    a statement puts it out of step with the server for good, and it doesn't notice.
     """
 
     module = "mariadb"
@@ -41,19 +41,19 @@ class MariaDBConnectorDriver(MySQLDriver):
         }
     )
     refused_arguments: ClassVar = {
-        "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
-        "reconnect": "can't be set: a reconnect would lose the transaction without a word",
-        "pool_name": _POOLING,
-        "pool_size": _POOLING,
-        "pool_reset_connection": _POOLING,
+        "autocommit": AUTOCOMMIT_REFUSED,
+        "reconnect": "can't be set: a reconnect would silently lose the transaction",
+        "pool_name": _POOLING_REFUSED,
+        "pool_size": _POOLING_REFUSED,
+        "pool_reset_connection": _POOLING_REFUSED,
     }
 
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
         super().__init__(creator, dbapi, arguments, timeout)
-        if self._is_own_creator:
-            # Whole seconds are all it takes; it covers the handshake too.
+        if self._is_module_connect:
+            # It covers the handshake too, but takes whole seconds only.
             self._arguments = {"connect_timeout": math.ceil(timeout), **arguments}
 
     def has_tls(self, raw: Any) -> bool:
@@ -61,11 +61,10 @@ class MariaDBConnectorDriver(MySQLDriver):
         return bool(raw.tls_cipher)
 
     def prepare_cursor(self, cursor: Any) -> None:
-        # The cyclic garbage collector finalizes a cursor that an exception's traceback kept, and
-        # its deallocation does so again; the second time its connection is freed, in use or not,
-        # and the process crashes (seen with 1.1.14). A cursor holds nothing that leads back to it,
-        # so the collector need not know of it: freed by its count of references, it is finalized
-        # once.
+        # A cursor that an exception's traceback kept is finalized twice: by the cyclic garbage
+        # collector, and when it is deallocated. The second time frees its connection, in use or
+        # not, and the process crashes (seen with 1.1.14). A cursor is part of no reference cycle,
+        # so the collector need not track it: then its reference count alone frees it, once.
         ctypes.pythonapi.PyObject_GC_UnTrack(ctypes.py_object(cursor))
 
     def error_number(self, error: BaseException) -> int:
@@ -75,7 +74,7 @@ class MariaDBConnectorDriver(MySQLDriver):
         return Failure.LOST if raw._closed else super().classify(raw, error)
 
     def never_sent(self, error: BaseException) -> bool:
-        # 2006 when the command could not be written, 2013 when its answer could not be read.
+        # 2006: the command could not be written. 2013: its answer could not be read.
         return self.error_number(error) == 2006
 
     def connection_id(self, raw: Any) -> int:
@@ -90,12 +89,12 @@ class MariaDBConnectorDriver(MySQLDriver):
         return str(raw.server_info)
 
     def fileno(self, raw: Any) -> int | None:
-        # Not raw.socket: that is a socket object which closes the descriptor when it goes.
+        # Don't use raw.socket: that socket object closes the descriptor when it is collected.
         fileno = -1 if raw._closed else int(raw._get_socket())
         return fileno if fileno >= 0 else None
 
     def look(self, raw: Any) -> Look:
-        # The C library reads the records of TLS, when it reads anything.
+        # Over TLS only the C library can read a message, and only along with an answer.
         return look_at_talkative(self.fileno(raw)) if self.has_tls(raw) else super().look(raw)
 
     def ping_server(self, raw: Any) -> None:
@@ -105,7 +104,7 @@ class MariaDBConnectorDriver(MySQLDriver):
         return bool(self.server_status(raw) & STATUS_IN_TRANS)
 
     def translate(self, sql: Any) -> Any:
-        # It knows %s, and not that %% stands for a percent sign beside it.
+        # It replaces %s, but leaves a %% beside it as it is.
         if isinstance(sql, str) and "%%" in sql and _FORMAT_STYLE.search(sql):
             return sql.replace("%%", "%")
         return sql

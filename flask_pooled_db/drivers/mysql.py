@@ -1,4 +1,4 @@
-"""What the two drivers of MariaDB share: the server's error numbers and its session variables."""
+"""What MariaDB's two drivers share: the server's error numbers and its session variables."""
 
 from __future__ import annotations
 
@@ -47,31 +47,31 @@ ROLLED_BACK = frozenset(
 )
 # A Galera node that is not in the primary component refuses everything.
 UNUSABLE = frozenset({1047})
-# Where the primary was asked for, what a server that became a replica says of a write.
+# What a server says to a write once it is a replica.
 READ_ONLY = frozenset({1290, 1836})
-# By the server's settings these end the statement or the transaction: innodb_rollback_on_timeout,
-# innodb_snapshot_isolation. The server is asked.
+# Whether these end the statement or the transaction depends on the server's settings
+# (innodb_rollback_on_timeout, innodb_snapshot_isolation), so the server is asked.
 ASK_SERVER = frozenset({1020, 1205})
 
-# Trying to connect again won't help: access denied (1044, 1045, 1698), unknown database (1049),
+# Connecting again won't help: access denied (1044, 1045, 1698), unknown database (1049),
 # host not allowed (1130), an authentication method that one side lacks (1251, 1275, 1524).
 PERMANENT = frozenset({1044, 1045, 1049, 1130, 1251, 1275, 1524, 1698})
 
-# Starting the transaction over may succeed: changed since it was read, lock wait timeout, deadlock.
+# The transaction may succeed if it is started over: a row changed since it was read, lock wait
+# timeout, deadlock.
 RETRYABLE = frozenset({1020, 1205, 1213})
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
 STATUS_AUTOCOMMIT = 0x0002
 
-
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
 
 _INTERRUPTED = 1317  # by KILL QUERY
 _TIME_IS_UP = 3024  # MySQL alone: max_execution_time
 
-# A node that leaves its cluster in the middle of a COMMIT says this, and the others may have the
-# transaction all the same.
+# A Galera node that leaves its cluster during COMMIT says this, but the other nodes may have the
+# transaction.
 _ERROR_DURING_COMMIT = 1180
 
 
@@ -100,11 +100,11 @@ class MySQLDriver(Driver):
         raise NotImplementedError
 
     def error_number(self, error: BaseException) -> int:
-        """The number of a driver's error; 0 where it has none."""
+        """Return the number of a driver's error, or 0 if it has none."""
         raise NotImplementedError
 
     def server_version(self, raw: Any) -> str:
-        """What the server says of its version."""
+        """Return the server's version, as it tells it."""
         raise NotImplementedError
 
     def is_transient(self, error: BaseException) -> bool:
@@ -113,7 +113,7 @@ class MySQLDriver(Driver):
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if not isinstance(error, self.Error):
-            # Not from the database: it may have come up in the middle of an answer.
+            # It isn't from the database, so it may have interrupted an answer.
             return Failure.LOST
         number = self.error_number(error)
         if number in LOST or (number == _ERROR_DURING_COMMIT and self._is_galera):
@@ -127,24 +127,24 @@ class MySQLDriver(Driver):
         return Failure.STATEMENT
 
     def _is_read_only_error(self, error: BaseException) -> bool:
-        # 1290 is said of other options too.
+        # 1290 is also about other options.
         text = str(error).replace("_", "-")
         return self.error_number(error) in READ_ONLY and "read-only" in text
 
     def _still_in_transaction(self, raw: Any) -> bool:
-        # MySQL tells no session of its transaction: there the setting says what a 1205 has ended.
+        # MySQL has no @@in_transaction: there the setting tells what error 1205 has ended.
         mariadb = "MariaDB" in self.server_version(raw)
         answer = "@@in_transaction" if mariadb else "NOT @@innodb_rollback_on_timeout"
         try:
             return bool(self._value(raw, f"SELECT {answer}", 0))
         except self.Error:
-            return False  # the worse of the two is assumed
+            return False  # assume the worse
 
     def is_retryable(self, error: BaseException) -> bool:
         return isinstance(error, self.Error) and self.error_number(error) in RETRYABLE
 
     def server_status(self, raw: Any) -> int:
-        """The flags the server sent last."""
+        """Return the flags that the server sent last."""
         return int(raw.server_status)
 
     # MySQL's max_execution_time ends a SELECT and nothing else:
@@ -159,11 +159,11 @@ class MySQLDriver(Driver):
         self.execute(helper(), f"KILL QUERY {self.connection_id(raw)}")
 
     def connection_id(self, raw: Any) -> int:
-        """The server's number of the connection."""
+        """Return the server's number for the connection."""
         raise NotImplementedError
 
     def identity(self, raw: Any) -> Any:
-        # Behind a proxy, the number of a connection may be another one's on the next server.
+        # Behind a proxy, another server may use the same number for another connection.
         return self._value(raw, "SELECT @@server_uuid", 0)
 
     def is_interruption(self, error: BaseException) -> bool:
@@ -174,20 +174,18 @@ class MySQLDriver(Driver):
         return self.new_error(_TIME_IS_UP, text)
 
     def new_error(self, number: int, text: str) -> Exception:
-        """An OperationalError as the driver makes it of an error of the server's."""
+        """Return an OperationalError like the one that the driver makes from a server's error."""
         error: Exception = self.failures[0](number, text)
         return error
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         status = raw.server_status
         if session.readonly and status & STATUS_IN_TRANS:
-            return False  # somebody began a transaction by SQL
+            return False  # a statement began a transaction
         return bool(status & STATUS_AUTOCOMMIT) == session.readonly
 
     def begin(self, raw: Any) -> None:
-        """Nothing to do: with autocommit off the server begins with the first statement, and a
-        savepoint is one.
-        """
+        """Do nothing: with autocommit off, the SAVEPOINT itself begins the transaction."""
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         mariadb = "MariaDB" in self.server_version(raw)
@@ -203,11 +201,12 @@ class MySQLDriver(Driver):
         if settings:
             self.execute(raw, f"SET {', '.join(settings)}")
 
-    _is_galera: bool | None = None  # not known before the first connection
+    _is_galera: bool | None = None
+    """Whether the server is a node of a cluster, which its first connection tells."""
 
     def set_up(self, raw: Any) -> None:
         if self.server_status(raw) & STATUS_AUTOCOMMIT:
-            # A creator or an init_command of the application's own had it so.
+            # The application's own creator or init_command switched it on.
             self.execute(raw, "SET autocommit=0")
         if self._is_galera is None:
             wsrep_on = self._value(raw, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'", 1)
@@ -219,7 +218,7 @@ class MySQLDriver(Driver):
             self.ping_server(raw)
 
     def _check_server(self, raw: Any) -> bool:
-        """Raise where the server is not what is wanted; whether it was asked anything."""
+        """Raise if the server can't serve this pool. Return whether that took a round trip."""
         if self._is_galera:
             self._check_node(raw)
         if self.wants_primary and self._value(raw, "SELECT @@read_only", 0) not in (0, "0", "OFF"):
@@ -227,33 +226,33 @@ class MySQLDriver(Driver):
         return bool(self._is_galera or self.wants_primary)
 
     def _check_node(self, raw: Any) -> None:
-        # A Galera node that has lost its cluster takes connections, answers pings, and refuses
+        # A Galera node that has lost its cluster accepts connections and answers pings, but refuses
         # everything else.
         if self._value(raw, "SHOW GLOBAL STATUS LIKE 'wsrep_ready'", 1) != "ON":
             raise self.failures[0](1047, "the Galera node is not ready: it has lost its cluster")
 
     def ping_server(self, raw: Any) -> None:
-        """One round trip to the server."""
+        """Make one round trip to the server."""
         raise NotImplementedError
 
     def fresh_session(self, raw: Any) -> Any:
-        # What the client asked for as it connected is not always what the server made of it: see
-        # character_set_collations and skip-character-set-client-handshake.
+        # The server need not do what the client asked for: see character_set_collations and
+        # skip-character-set-client-handshake.
         variables = ", ".join(f"@@{name}" for name in _CHARACTER_SETS)
         return dict(zip(_CHARACTER_SETS, self._row(raw, f"SELECT {variables}"), strict=True))
 
     def reset_session(self, raw: Any, fresh: Any) -> bool:
-        if not self._is_own_creator:
-            return False  # what the application's function did after connecting is not known
-        # It clears variables, temporary tables and locks and rolls back. It keeps the current
-        # database, and sets autocommit and the character set to what the server starts with:
+        if not self._is_module_connect:
+            return False  # nobody knows what the application's function did after connecting
+        # It rolls back and clears variables, temporary tables and locks. It keeps the current
+        # database, and sets autocommit and the character set to the server's defaults:
         # https://mariadb.com/kb/en/com_reset_connection/
         self.send_reset(raw)
         database = self._arguments.get("database", self._arguments.get("db"))
         if database:
             raw.select_db(database)
         elif self._value(raw, "SELECT DATABASE()", 0) is not None:
-            return False  # no database was current, and there is no way back to that
+            return False  # no SQL makes the session have no current database again
         settings = [f"{name}={value or 'NULL'}" for name, value in fresh.items()]
         self.execute(raw, f"SET {', '.join(settings)}, autocommit=0")
         if self._arguments.get("sql_mode") is not None:
@@ -269,7 +268,7 @@ class MySQLDriver(Driver):
         raise NotImplementedError
 
     def _value(self, raw: Any, sql: str, column: int) -> Any:
-        """One value of the first row of a query of the driver's own; None where there is no row."""
+        """Return one value of the first row of a query, or None if there is no row."""
         row = self._row(raw, sql)
         return None if row is None else row[column]
 
@@ -282,7 +281,7 @@ class MySQLDriver(Driver):
             cursor.close()
 
     def plain_cursor(self, raw: Any) -> Any:
-        """A cursor whose rows are tuples, whatever cursors the application asked for."""
+        """Return a cursor whose rows are tuples, whatever the application has configured."""
         return self.cursor(raw)
 
     def isolation_statement(self, level: str) -> str:

@@ -1,4 +1,4 @@
-"""psycopg 3, with the guarantees of any DB-API 2 module and the knowledge of its own state."""
+"""psycopg 3, with the guarantees of an unknown module and what it knows of its own state."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ _IDLE, _IN_ERROR = 0, 3
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _RETRYABLE = frozenset({"40001", "40P01", "55P03"})
 
-
 _QUERY_CANCELED = "57014"
 
 
 class PsycopgDriver(Driver):
     """psycopg 3.
 
-    An error in a statement makes PostgreSQL refuse everything up to a ROLLBACK, or a ROLLBACK TO a
-    savepoint before it, and turns a COMMIT into a ROLLBACK without an error.
+    After an error in a statement, PostgreSQL refuses everything until a ROLLBACK, or a ROLLBACK TO
+    an earlier savepoint, and silently turns COMMIT into ROLLBACK.
     """
 
     module = "psycopg"
@@ -33,13 +32,13 @@ class PsycopgDriver(Driver):
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
 
     def set_up(self, raw: Any) -> None:
-        raw.autocommit = False  # whatever a creator of the application's own has it be
+        raw.autocommit = False  # the application's own creator may have set it
 
     def fileno(self, raw: Any) -> int | None:
         return None if raw.closed else int(raw.fileno())
 
     def look(self, raw: Any) -> Look:
-        # A server may send notices, notifications and changed settings at any time:
+        # The server may send notices, notifications and changed settings at any time:
         # https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
         return look_at_talkative(self.fileno(raw))
 

@@ -1,8 +1,8 @@
-"""PyMySQL."""
+"""PyMySQL: where it connects, what its errors mean, and how to read its state."""
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401  not by the first connect: a fork would leave its lock locked
+import encodings.idna  # noqa: F401  so that no fork meets its import by the first connect
 import functools
 import ssl
 import threading
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers.base import Failure
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 
@@ -21,8 +21,8 @@ _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 class PyMySQLDriver(MySQLDriver):
     """PyMySQL.
 
-    Its `server_status` is not brought up to date by statements that return rows, so it never
-    tells that no transaction is open.
+    Statements that return rows don't update its `server_status`, so it can't be trusted to report
+    that no transaction is open.
     """
 
     module = "pymysql"
@@ -32,18 +32,18 @@ class PyMySQLDriver(MySQLDriver):
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )
     refused_arguments: ClassVar = {
-        "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
+        "autocommit": AUTOCOMMIT_REFUSED,
         "defer_connect": "can't be set: the pool connects when a connection is needed",
     }
 
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
-        if arguments.get("ssl") is True:  # from a URL: TLS without a check of the certificate
+        if arguments.get("ssl") is True:  # from a URL: TLS that doesn't verify the certificate
             arguments = {**arguments, "ssl": {"check_hostname": False, "verify_mode": False}}
         super().__init__(creator, dbapi, arguments, timeout)
         self._contexts = TLSContexts()
-        if self._is_own_creator:
+        if self._is_module_connect:
             self._create = connection_class(dbapi, self._contexts)
             self._arguments = {"connect_timeout": timeout, **arguments}
 
@@ -69,13 +69,13 @@ class PyMySQLDriver(MySQLDriver):
         return number if isinstance(number, int) else 0
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        if not raw.open:  # it closes itself when it lost its place in the protocol
+        if not raw.open:  # it closes itself when it loses its place in the protocol
             return Failure.LOST
         return super().classify(raw, error)
 
     def never_sent(self, error: BaseException) -> bool:
-        # InterfaceError(0, ""), a closed connection's own answer to any command; 2006 when the
-        # command could not be written. When its answer could not be read, that is a 2013.
+        # A closed connection answers every command with InterfaceError(0, ""). 2006 means that the
+        # command could not be written; if the answer could not be read, it is 2013.
         return isinstance(error, self.failures) and self.error_number(error) in (0, 2006)
 
     def connection_id(self, raw: Any) -> int:
@@ -107,7 +107,7 @@ class PyMySQLDriver(MySQLDriver):
         result = raw._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
-    has_to_close_cursors = False  # all rows are the connection's, and a cursor has none of its own
+    has_to_close_cursors = False  # unread rows belong to the connection, not to a cursor
 
     def finish_reading(self, raw: Any) -> None:
         if raw._result.unbuffered_active:
@@ -120,8 +120,8 @@ class PyMySQLDriver(MySQLDriver):
             raw.close()
 
     def terminate(self, raw: Any) -> None:
-        # Without a result to finish, neither the connection nor a streaming cursor tries to read
-        # the rest of it when it goes.
+        # Drop the result, so that neither the connection nor a streaming cursor tries to read the
+        # rest of it when it is collected.
         if raw._result is not None:
             raw._result.unbuffered_active = False
             raw._result = None
@@ -133,18 +133,22 @@ class PyMySQLDriver(MySQLDriver):
 
 
 class TLSContexts:
-    """The TLS contexts of one pool, by the arguments each was built from."""
+    """The TLS contexts of one pool, by the arguments from which each was built.
+
+    PyMySQL reads the system's CA file into a new context for each connection, even to a server
+    without TLS, which takes tens of milliseconds of CPU. Here each context is built once.
+    """
 
     def __init__(self) -> None:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """In a forked child: an inherited context may hold a lock that nobody will release."""
-        self._lock = threading.Lock()  # one thread builds, the others wait for its context
+        """In a forked child, drop the contexts: one may hold a lock that nobody will release."""
+        self._lock = threading.Lock()  # held while a context is built, so that it is built once
         self._built: dict[Any, ssl.SSLContext] = {}
 
     def get(self, key: Any, build: Callable[[], Any]) -> Any:
-        """The context of these arguments, built at their first use."""
+        """Return the context for these arguments, built at their first use."""
         with self._lock:
             if key not in self._built:
                 self._built[key] = build()
@@ -152,12 +156,9 @@ class TLSContexts:
 
 
 def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
-    """A connection class for one pool, which mends two things in the way PyMySQL connects.
+    """Return a connection class for one pool, which shares TLS contexts and bounds the handshake.
 
-    It reads the system's CA file into a new TLS context for each connection, also to a server
-    without TLS: tens of milliseconds of CPU. A context may serve any number of connections, so
-    one is built once. And its connect_timeout covers the TCP connect alone, so that a server that
-    hangs in the handshake hangs the caller: here the handshake has what is left of it.
+    PyMySQL's own connect_timeout covers the TCP connect only. Here it covers the handshake too.
     """
     base: Any = dbapi.connections.Connection
 
@@ -171,7 +172,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
             if self.connect_timeout is not None:
                 self._connect_deadline = time.monotonic() + self.connect_timeout
                 self._write_timeout = min(writes or self.connect_timeout, self.connect_timeout)
-                # Of this object while it connects, so that no later read pays for it.
+                # Set on the object while it connects, so that later reads cost nothing more.
                 self._read_packet = self._read_packet_in_time
             try:
                 super().connect(sock)

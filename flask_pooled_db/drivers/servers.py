@@ -9,45 +9,46 @@ from time import monotonic
 from typing import Any
 
 BACKOFF_FIRST, BACKOFF_MAX = 0.05, 5.0
-"""Seconds between failed connects, shortened by up to half at random."""
+"""Seconds between failed connects, shortened by up to half at random so that clients spread out."""
 
 BACKOFF_GROWTH = 1.2
-"""What each is multiplied by for the next. So a pause is about a quarter of the time that the
-server has been away: the pool is at work again within 1 s after an outage of 3 s, and a server that
-is away for longer is asked every few seconds."""
+"""The factor from one pause to the next. A pause is then about a quarter of the time for which the
+server has been away: the pool works again within 1 s after an outage of 3 s, and asks a server that
+is away for longer every few seconds."""
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Return how many seconds to wait after so many failures in a row."""
     longest = min(BACKOFF_MAX, BACKOFF_FIRST * BACKOFF_GROWTH ** min(failures - 1, 100))
     return longest * (1.0 - random.random() / 2)
 
 
 class Server:
-    """One of them: the connect arguments that name it, and how it did lately."""
+    """One server: the connect arguments that name it, and how it did lately."""
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.arguments = dict(arguments)
-        self.failures = 0  # in a row
-        self.not_before = 0.0
+        self.failures = 0  # in a row; they set the length of the next pause
+        self.not_before = 0.0  # when that pause ends
 
 
 class Servers:
-    """All of them, in the order to try them in: as given, or at random for each connect.
+    """The servers of one database, in the order in which to try them.
 
-    One that failed is left alone for a while, as long as there are others.
+    The order is the one given, or random for each connect. A server that failed is left alone for a
+    while if there are others.
     """
 
     def __init__(self, servers: Sequence[Mapping[str, Any]], *, at_random: bool = False) -> None:
         self._servers = [Server(arguments) for arguments in servers]
         self._at_random = at_random
-        self._lock = threading.Lock()  # guards what is known of each server
+        self._lock = threading.Lock()  # guards the state of each server
 
     def __len__(self) -> int:
         return len(self._servers)
 
     def candidates(self) -> list[Server]:
-        """Those to try, the best first. Never none."""
+        """Return the servers to try first, the best one first. There is at least one."""
         servers = list(self._servers)
         if self._at_random:
             random.shuffle(servers)
@@ -57,25 +58,26 @@ class Servers:
             return rested or sorted(servers, key=lambda server: server.not_before)
 
     def attempts(self) -> Iterator[Server]:
-        """The candidates, and then, if none of them will do, those that were to be left alone: what
-        they failed with may be over, and it is the pool's own pause that spares them.
+        """Yield the candidates, then the servers that are being left alone.
+
+        Those may be up again by now, and the pool's own pause keeps them from being stormed.
         """
         candidates = self.candidates()
         yield from candidates
         yield from (server for server in self._servers if server not in candidates)
 
     def failed(self, server: Server) -> None:
-        """Leave it alone for a while."""
+        """Leave a server alone for a while."""
         with self._lock:
             server.failures += 1
             server.not_before = monotonic() + backoff(server.failures)
 
     def succeeded(self, server: Server) -> None:
-        """It is as good as any other."""
+        """Forget the failures of a server."""
         with self._lock:
             server.failures = 0
             server.not_before = 0.0
 
     def after_fork(self) -> None:
-        """In a forked child, where the lock may be held by nobody."""
+        """In a forked child, replace the lock: a thread of the parent may have held it."""
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""sqlite3, with the placeholders of MariaDB's drivers."""
+"""sqlite3, which here takes the placeholders of MariaDB's drivers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers.base import Driver, Failure, Session, keep_forever
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.housekeeping import Job, housekeeper
 
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
-# What writes and is not taken for a write by sqlite3, which opens transactions for statements that
-# begin with INSERT, UPDATE, DELETE or REPLACE alone.
-_WRITES_TOO = re.compile(
+# Statements that write although sqlite3 opens no transaction for them: it does so only for those
+# that begin with INSERT, UPDATE, DELETE or REPLACE.
+_OTHER_WRITES = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:CREATE|ALTER|DROP|REINDEX|ANALYZE|WITH\b.*\b(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO))\b",
     re.DOTALL | re.IGNORECASE,
@@ -27,8 +27,7 @@ _WRITES_TOO = re.compile(
 _BUSY_TIMEOUT = 5.0
 _INSTRUCTIONS_PER_CHECK = 1000
 
-_MANAGED = "can't be set: the pool sets it"
-
+_POOL_SETS_IT = "can't be set: the pool sets it"
 
 _HAZARD_OF_SHARING = (
     "threads that share one and run the same SQL get wrong rows, seen from Python 3.12 "
@@ -49,10 +48,10 @@ class ForeignSQLiteDriver(Driver):
 class SQLiteDriver(Driver):
     """sqlite3.
 
-    The database is in WAL mode, foreign keys hold, and who finds it locked waits (`timeout`, 5 s).
-    A transaction begins with the first statement that writes, and takes the write lock with it,
-    so that it never fails half-way for having read too early. `:memory:` is one database for all
-    connections of the pool in one process.
+    The database is in WAL mode, foreign keys are enforced, and a statement that finds the database
+    locked waits (`timeout`, 5 s). A transaction begins with the first statement that writes, and
+    takes the write lock at once, so that it never fails half-way because it has read an old state.
+    `:memory:` is one database for all connections of the pool in one process.
     """
 
     module = "sqlite3"
@@ -61,11 +60,11 @@ class SQLiteDriver(Driver):
     hazard_of_sharing = _HAZARD_OF_SHARING
     tells_transactions = True
     refused_arguments: ClassVar = {
-        "autocommit": "can't be set: scopes commit; use readonly=True for reads without one",
+        "autocommit": AUTOCOMMIT_REFUSED,
         "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "
         "lock at its first write",
-        "check_same_thread": _MANAGED,
-        "factory": _MANAGED,
+        "check_same_thread": _POOL_SETS_IT,
+        "factory": _POOL_SETS_IT,
     }
 
     def __init__(
@@ -73,12 +72,13 @@ class SQLiteDriver(Driver):
     ) -> None:
         super().__init__(creator, dbapi, arguments, timeout)
         self._memory = arguments.get("database", ":memory:") in (":memory:", "")
-        self._anchor_lock = threading.Lock()
         if not self._memory:
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
-            # the table and not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
+            # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
             self.suffers_from_forks = True
+        # A connection that keeps a database in memory alive while the pool has no other.
         self._anchor: sqlite3.Connection | None = None
+        self._anchor_lock = threading.Lock()  # guards it
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -94,7 +94,7 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        # False and None mean something to these arguments: being named is enough.
+        # Refuse an argument that is named at all: False and None have meanings here.
         return super().problems(dict.fromkeys(arguments, True))
 
     @classmethod
@@ -124,7 +124,7 @@ class SQLiteDriver(Driver):
         )
 
     def _shared_memory(self) -> str:
-        """The name of a database in memory, which is there as long as one connection to it is."""
+        """Return the name of a database in memory. It exists while a connection to it is open."""
         with self._anchor_lock:
             name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
             if self._anchor is None:
@@ -147,7 +147,7 @@ class SQLiteDriver(Driver):
         return Failure.STATEMENT
 
     def is_retryable(self, error: BaseException) -> bool:
-        return self.is_transient(error)  # somebody else held the lock for too long
+        return self.is_transient(error)  # another transaction held the lock for too long
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.in_transaction)
@@ -159,7 +159,7 @@ class SQLiteDriver(Driver):
         return to_sqlite(sql) if isinstance(sql, str) and "%" in sql else sql
 
     def begin(self, raw: Any) -> None:
-        # Outside a transaction, a SAVEPOINT would be one, and its release a COMMIT.
+        # Outside a transaction, SAVEPOINT would begin one, and RELEASE would commit it.
         if not raw.in_transaction:
             raw.execute("BEGIN IMMEDIATE")
 
@@ -170,10 +170,10 @@ class SQLiteDriver(Driver):
         raw.set_statement_timeout(new.statement_timeout)
 
     def needs_interrupting(self, raw: Any) -> bool:
-        return False  # see Connection.set_statement_timeout
+        return False  # Connection.set_statement_timeout enforces it
 
     def isolation_statement(self, level: str) -> None:
-        """Every level is had: SQLite's transactions are serializable."""
+        """Return None: SQLite's transactions are serializable, which includes every level."""
 
     def close_all(self) -> None:
         with self._anchor_lock:
@@ -191,7 +191,7 @@ class SQLiteDriver(Driver):
 
 @functools.lru_cache(maxsize=1024)
 def to_sqlite(sql: str) -> str:
-    """`sql` with `%s` as `?`, `%(name)s` as `:name` and `%%` as a percent sign."""
+    """Return `sql` with `%s` as `?`, `%(name)s` as `:name` and `%%` as a percent sign."""
     return _PLACEHOLDER.sub(_placeholder, sql)
 
 
@@ -214,11 +214,12 @@ class Connection(sqlite3.Connection):
     was_in_transaction = False
     _statement_timeout = 0.0
     _limit: Job | None = None
+    """What ends the current statement at its time limit."""
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(factory or Cursor)
 
-    # sqlite3's own versions of these three do not call `cursor`.
+    # sqlite3's own versions of these three don't call `cursor`.
 
     def execute(self, sql: str, *args: Any) -> Any:
         return self.cursor().execute(sql, *args)
@@ -230,14 +231,14 @@ class Connection(sqlite3.Connection):
         return self.cursor().executescript(sql_script)
 
     def set_statement_timeout(self, seconds: float) -> None:
-        """Interrupt every later statement that takes longer; 0 takes that back."""
+        """Interrupt every later statement that takes longer. 0 means no limit."""
         self._statement_timeout = seconds
         if not seconds:
             self.set_progress_handler(None, _INSTRUCTIONS_PER_CHECK)
 
     def starts(self, sql: str) -> None:
-        """Called before every statement."""
-        if not self.in_transaction and self.isolation_level and _WRITES_TOO.match(sql):
+        """Prepare for a statement, which the cursor then executes."""
+        if not self.in_transaction and self.isolation_level and _OTHER_WRITES.match(sql):
             super().execute("BEGIN IMMEDIATE")
         self.was_in_transaction = self.in_transaction
         if self._statement_timeout:
@@ -246,11 +247,11 @@ class Connection(sqlite3.Connection):
     def _limit_time(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
-        # SQLite asks the lock whether it is taken. A function in Python would run the handlers of
-        # signals, and what they raise (KeyboardInterrupt, a worker's SystemExit) would be lost.
-        over = threading.Lock()
-        self.set_progress_handler(over.locked, _INSTRUCTIONS_PER_CHECK)
-        take = functools.partial(over.acquire, blocking=False)
+        # SQLite calls the lock's own method. If it called a Python function, signal handlers would
+        # run there, and what they raise (KeyboardInterrupt, a worker's SystemExit) would be lost.
+        is_over = threading.Lock()
+        self.set_progress_handler(is_over.locked, _INSTRUCTIONS_PER_CHECK)
+        take = functools.partial(is_over.acquire, blocking=False)
         self._limit = housekeeper.call_later(self._statement_timeout, take)
 
 
@@ -268,7 +269,7 @@ class Cursor(sqlite3.Cursor):
         return super().executemany(sql, *args)
 
     def executescript(self, sql_script: str) -> Any:
-        """Run one statement after the other, in the transaction: sqlite3 would commit first."""
+        """Run the statements one by one, inside the transaction: sqlite3 would commit first."""
         statement = ""
         for part in sql_script.split(";"):
             statement += f"{part};"
