@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 import flask_pooled_db
 from flask_pooled_db import ConfigError, PooledDB, UsageError, db_connection_context
-from flask_pooled_db.config import _CHECKS, PoolConfig, read_binds
+from flask_pooled_db.config import PoolConfig, read_binds
+from flask_pooled_db.config.pool import KEYS
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.pool import Pool
 from tests.support.apps import pooled_app
@@ -116,7 +117,7 @@ def raw_module() -> ModuleType:
 
 def test_the_keys_are_those_of_the_documentation() -> None:
     """Each key is a field of the config, and there are no others."""
-    assert set(_CHECKS) == set(DEFAULTS) == {field.name.upper() for field in fields(PoolConfig)}
+    assert set(KEYS) == set(DEFAULTS) == {field.name.upper() for field in fields(PoolConfig)}
 
 
 @pytest.mark.parametrize("key", sorted(DEFAULTS.keys() - {"URL"}))
@@ -699,7 +700,7 @@ def test_connect_args_complete_a_url() -> None:
         ({"URL": "mysql://h/d", "CONNECT_ARGS": {"database": "e"}}, "differ on 'database'"),
         ({"URL": "oracle://h/d"}, "the scheme oracle:// is not known"),
         ({"URL": "sqlite://host/file"}, "names no host"),
-        ({"URL": "sqlite:///f?timeout=soon"}, "a number that is none"),
+        ({"URL": "sqlite:///f?timeout=soon"}, "must be a number"),
         ({"URL": "sqlite:///f?isolation_level="}, "'isolation_level' can't be set"),
         ({"URL": "sqlite:///f", "CONNECT_ARGS": {"factory": 1}}, "'factory' can't be set"),
         ({"URL": "mysql://h/d?autocommit=true"}, "'autocommit' can't be set"),
@@ -777,7 +778,7 @@ SECRETS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("key", [*sorted(_CHECKS), "BINDS", "NO_KEY"])
+@pytest.mark.parametrize("key", [*sorted(KEYS), "BINDS", "NO_KEY"])
 def test_a3_no_value_is_in_the_error(key: str) -> None:
     """Wherever a password stands by mistake, the error says what is wrong without showing it."""
     for secret in SECRETS:
@@ -816,7 +817,7 @@ SCALARS = (
     | st.binary(max_size=4)
     | st.sampled_from([URL, "mysql://ann:pw@h/d", "rollback", "session", "SELECT 1", len, sqlite3])
 )
-NAMES = st.sampled_from([*_CHECKS, "BINDS"]) | st.text(max_size=8) | st.integers()
+NAMES = st.sampled_from([*KEYS, "BINDS"]) | st.text(max_size=8) | st.integers()
 
 
 def mappings(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -18,10 +18,8 @@ ROOT = PACKAGE.name
 LAYERS = {
     "errors": 0,
     "dbutils_names": 0,
-    "url": 1,
     "config": 1,
     "stats": 1,
-    "servers": 1,
     "ownership": 2,
     "threads": 1,
     "housekeeping": 2,

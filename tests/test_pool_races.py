@@ -365,24 +365,24 @@ def test_a_cut_that_comes_with_the_answer_leaves_no_dead_connection_behind(
 ) -> None:
     """Who is about to be cut off when the answer arrives is cut off, and replaced."""
     cutting = Gate()
-    abort = fake.abort
+    cut = fake.cut
 
-    def slow_abort(raw: Any) -> None:
+    def slow_cut(raw: Any) -> None:
         cutting.stop_here()
-        abort(raw)
+        cut(raw)
 
     with open_pool(fake, ping_after=0, connect_timeout=0.2) as pool:
         with pool.connection():
             pass
         pool._idle[0].good_until = 0.0
-        monkeypatch.setattr(fake, "abort", slow_abort)
+        monkeypatch.setattr(fake, "cut", slow_cut)
         pinging = fake.hold("ping")
         caller = call(pool.lease, timeout=60)
         pinging.wait_for_arrivals()
         cutting.wait_for_arrivals()  # the time of the ping is over
         pinging.open()  # and here is the answer
         assert caller.is_alive()
-        monkeypatch.setattr(fake, "abort", abort)
+        monkeypatch.setattr(fake, "cut", cut)
         cutting.open()
         lease = caller.result()
         assert number_of(lease) == 2

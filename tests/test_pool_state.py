@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from flask_pooled_db import connection as connection_module
 from flask_pooled_db import engine as engine_module
 from flask_pooled_db import pool as pool_module
-from flask_pooled_db import servers
+from flask_pooled_db.drivers import servers
 from flask_pooled_db.engine import Waiter
 from flask_pooled_db.errors import PoolTimeout
 from tests.support.fake_driver import FakeDriver, OperationalError

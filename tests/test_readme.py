@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import db_connection_context
-from flask_pooled_db.config import _CHECKS, PoolConfig
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config.pool import KEYS
 from tests.support.pools import PATIENCE
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -60,7 +61,7 @@ def test_a_nested_block_is_undone_alone(shop: dict[str, Any]) -> None:
 def test_the_configuration_table_is_complete() -> None:
     """The README lists every key, with the default that the code has."""
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
-    assert set(rows) == {*_CHECKS, "BINDS"}
+    assert set(rows) == {*KEYS, "BINDS"}
     defaults = PoolConfig(creator=object)
     for key in set(rows) - {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION", "REPLICA"}:
         assert eval(rows[key]) == getattr(defaults, key.lower()), key

@@ -29,7 +29,7 @@ from flask_pooled_db import (
     get_db_connection,
 )
 from flask_pooled_db.config import PoolConfig
-from flask_pooled_db.url import parse_url
+from flask_pooled_db.config.url import parse_url
 from tests.support.apps import pooled_app
 from tests.support.pools import PATIENCE, call, fail_to_connect
 from tests.support.proxy import Proxy

@@ -9,7 +9,7 @@ import pytest
 
 from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
 from flask_pooled_db.dbapi import LeaseConnection
-from flask_pooled_db.servers import Servers, backoff
+from flask_pooled_db.drivers.servers import Servers, backoff
 from tests.support.apps import pooled_app
 from tests.support.haproxy import HAProxy, allow_checks
 from tests.support.pools import fail_to_connect

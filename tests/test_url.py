@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_pooled_db.url import DatabaseURL, URLError, parse_url
+from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 SECRET = "Kolibri7Geheim"
 

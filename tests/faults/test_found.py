@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import db_connection_context, get_db_connection
-from flask_pooled_db.servers import Servers
+from flask_pooled_db.drivers.servers import Servers
 from tests.support.apps import pooled_app
 from tests.support.server import MariaDBServer
 
@@ -68,4 +68,4 @@ def test_p10_a_server_that_is_left_alone_is_tried_when_no_other_will_do() -> Non
     servers = Servers([{"host": "a"}, {"host": "b"}])
     first, second = servers.candidates()
     servers.failed(first)
-    assert list(servers.in_turn()) == [second, first]
+    assert list(servers.attempts()) == [second, first]

@@ -241,17 +241,17 @@ class FakeDriver(Driver):
         self.note("reset", raw)
         return self.resets
 
-    def abort(self, raw: Any) -> None:
-        self.look_at_lock("abort")
-        super().abort(raw)
+    def cut(self, raw: Any) -> None:
+        self.look_at_lock("cut")
+        super().cut(raw)
 
-    def abandon(self, raw: Any) -> None:
-        self.look_at_lock("abandon")
-        super().abandon(raw)
+    def terminate(self, raw: Any) -> None:
+        self.look_at_lock("terminate")
+        super().terminate(raw)
 
-    def disown(self, raw: Any) -> None:
-        self.look_at_lock("disown")
-        super().disown(raw)
+    def detach(self, raw: Any) -> None:
+        self.look_at_lock("detach")
+        super().detach(raw)
 
     def watch(self, pool: Pool) -> None:
         """Report in `violations` what is asked for by who holds the lock of this pool."""

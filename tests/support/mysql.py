@@ -8,7 +8,7 @@ from typing import Any
 
 import pymysql
 
-from flask_pooled_db.url import URLError, parse_url
+from flask_pooled_db.config.url import URLError, parse_url
 from tests.support.server import APP_USER, MariaDBServer, ServerError
 from tests.support.sockets import DATABASE_PORTS, LOOPBACK
 
