@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import logging
 import os
+import sys
+import threading
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from types import FrameType
 from typing import Protocol
 
 from flask_pooled_db.connection import PooledConnection, disown_connections
@@ -85,12 +89,19 @@ def _before_fork() -> None:
             "driver may stay locked in the child",
             FORK_PATIENCE,
         )
+    _settle_estates()
     for pool in list(pools):
         if pool.driver.suffers_from_forks:
             pool.close_idle()
     # Not earlier: it sees to the time limits of what was waited for.
     _pauses.append(housekeeper.pause(FORK_PATIENCE))
     workers.wait_for_the_rest(FORK_PATIENCE)  # what it started last, and what ends at once
+
+
+def _settle_estates() -> None:
+    for estate in [estate for estate in list(estates) if estate.is_vacant()]:
+        with contextlib.suppress(Exception):
+            estate.settle()
 
 
 def _warn_of_open_connections() -> None:
@@ -107,16 +118,59 @@ def _warn_of_open_connections() -> None:
 
 def _after_fork_in_parent() -> None:
     if _pauses.pop():
-        housekeeper.resume()
+        _soon(housekeeper.resume)
     workers.go_on()
+
+
+_waiting: list[tuple[FrameType, Callable[[], None]]] = []
+"""What is to be done when a fork has returned to the frame that called it."""
+
+
+def _soon(function: Callable[[], None]) -> None:
+    """Call a function as soon as `os.fork()` has returned.
+
+    From Python 3.13 on it counts the threads of the process after these hooks, for its warning.
+    Only the main thread can be made to do something later; in another one, the warning is due.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        function()
+        return
+    _waiting.append((sys._getframe(2), function))
+    ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+
+
+def _run_waiting(_: object) -> int:
+    """Called by the interpreter between two instructions of the main thread.
+
+    In a frame called by the one that forks, this may still be a hook: then wait for the next time.
+    """
+    running = sys._getframe(1)
+    while _waiting:
+        frame, function = _waiting[-1]
+        if running is not frame and _is_called_by(running, frame):
+            ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+            return 0
+        _waiting.pop()
+        function()
+    return 0
+
+
+def _is_called_by(frame: FrameType | None, caller: FrameType) -> bool:
+    while frame is not None and frame is not caller:
+        frame = frame.f_back
+    return frame is not None
+
+
+_RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
 
 
 def _after_fork_in_child() -> None:
     _pauses.clear()
-    estates.clear()
+    _waiting.clear()
     workers.after_fork()
     housekeeper.after_fork()
     disown_connections()
+    estates.clear()
     for pool in list(pools):
         pool.after_fork()
 
@@ -134,9 +188,7 @@ def close_pools() -> None:
     for pool in list(pools):
         with contextlib.suppress(Exception):
             pool.close()
-    for estate in [estate for estate in list(estates) if estate.is_vacant()]:
-        with contextlib.suppress(Exception):
-            estate.settle()
+    _settle_estates()
     housekeeper.stop()
 
 
