@@ -56,3 +56,8 @@ def wait_for_leaks_to_end(before: Footprint, patience: float = PATIENCE) -> list
     while (leaks := Footprint.now().leaks_since(before)) and time.monotonic() < deadline:
         time.sleep(_POLL_INTERVAL)
     return leaks
+
+
+def housekeeping_threads() -> list[threading.Thread]:
+    """Return the housekeeping threads of this process."""
+    return [thread for thread in threading.enumerate() if thread.name == _HOUSEKEEPING]
