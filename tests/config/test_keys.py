@@ -17,8 +17,9 @@ import flask_pooled_db
 from flask_pooled_db import PooledDB
 from flask_pooled_db.config import _CHECKS, PoolConfig
 from flask_pooled_db.pool import Pool
+from harness.waiting import wait_until
 from tests.config.configs import URL, config, warmed_pool
-from tests.support.pools import open_pool, wait_until
+from tests.support.pools import open_pool
 
 PACKAGE = Path(flask_pooled_db.__file__).parent
 

@@ -15,9 +15,9 @@ import pytest
 from flask_pooled_db import TransactionAborted, UsageError, db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
+from harness.naive import DRIVERS
+from harness.server import APP_USER, SCHEMES, MariaDBServer
 from tests.support.apps import pooled_app
-from tests.support.naive import DRIVERS
-from tests.support.server import APP_USER, SCHEMES, MariaDBServer
 
 
 @pytest.mark.parametrize("kind", ["module", "its connect", "partial of it"])

@@ -11,8 +11,9 @@ import pytest
 
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, Failure, make_driver
-from tests.support.pools import call, wait_until
-from tests.support.server import MariaDBServer
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
+from tests.support.pools import call
 
 SLOW = "SELECT id FROM t WHERE SLEEP(60) = 0"
 

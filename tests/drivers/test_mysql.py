@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout, TransactionAborted
+from harness.server import MariaDBServer
+from harness.tls import make_certificates
+from harness.workloads import connection_id
 from tests.runtime.forking import CHILDREN, FORKING, run_program
 from tests.support.pools import open_pool
 from tests.support.scenarios.base import add, assert_fit, must_raise, run
-from tests.support.server import MariaDBServer
 from tests.support.stages import UNTOUCHED, ServerStage
-from tests.support.tls import make_certificates
-from tests.support.workloads import connection_id
 
 pytestmark = pytest.mark.mysql_only
 

@@ -16,10 +16,10 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
+from harness.postgres import postgres
+from harness.sockets import free_port
+from harness.waiting import wait_until
 from tests.support.apps import pooled_app
-from tests.support.pools import wait_until
-from tests.support.postgres import postgres
-from tests.support.sockets import free_port
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pymysql
 
 from flask_pooled_db.drivers import mariadbconnector
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
-from tests.support.server import MariaDBServer
+from harness.server import MariaDBServer
 
 # What of the drivers' private parts is relied upon. A test here that fails after an upgrade of a
 # driver says which of them has to be looked at.

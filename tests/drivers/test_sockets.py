@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from flask_pooled_db.drivers.sockets import ENDED, UNCLEAR, look_at, look_at_talkative, look_at_tls
-from tests.support.sockets import is_readable
-from tests.support.tls import Certificates, tls_sockets
+from harness.sockets import is_readable
+from harness.tls import Certificates, tls_sockets
 
 
 @pytest.fixture

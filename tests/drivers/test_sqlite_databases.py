@@ -13,9 +13,10 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
+from harness.waiting import wait_until
 from tests.drivers.sqlite_app import in_app, query
 from tests.support.apps import pooled_app
-from tests.support.pools import open_pool, wait_until
+from tests.support.pools import open_pool
 
 
 @pytest.mark.usefixtures("app")

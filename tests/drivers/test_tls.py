@@ -12,8 +12,8 @@ import pytest
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.drivers.pymysql import TLSContexts, connection_class
-from tests.support.server import MariaDBServer
-from tests.support.tls import Certificates
+from harness.server import MariaDBServer
+from harness.tls import Certificates
 
 
 def count_contexts(monkeypatch: pytest.MonkeyPatch) -> list[None]:

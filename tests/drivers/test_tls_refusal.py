@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
-from tests.support.pools import open_pool, wait_until
-from tests.support.server import APP_USER, MariaDBServer
-from tests.support.tls import Certificates
+from harness.server import APP_USER, MariaDBServer
+from harness.tls import Certificates
+from harness.waiting import wait_until
+from tests.support.pools import open_pool
 
 ASK_FOR_TLS = {
     "pymysql": [{"ssl": "true"}, {"ssl_ca": "{ca}"}, {"ssl_ca": "{ca}", "ssl_verify_cert": "true"}],

@@ -10,8 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from example_app import create_app
+from harness.server import MariaDBServer
 from tests.example_app.requests import close
-from tests.support.server import MariaDBServer
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.gunicorn import PROJECT, TIMEOUT, GunicornServer
-from tests.support.sockets import LOOPBACK
+from harness.gunicorn import GunicornServer
+from harness.processes import PROJECT
+from harness.sockets import LOOPBACK
+from harness.waiting import PATIENCE
 
 
 class Gunicorn(GunicornServer):
@@ -26,7 +28,7 @@ class Gunicorn(GunicornServer):
     def init_db(self) -> None:
         """Run the app's own command."""
         command = [sys.executable, "-m", "flask", "--app", "example_app", "init-db"]
-        subprocess.run(command, cwd=PROJECT, env=self.env, check=True, timeout=TIMEOUT)
+        subprocess.run(command, cwd=PROJECT, env=self.env, check=True, timeout=PATIENCE)
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """The status and the text of an answer, on a connection of its own."""

@@ -15,12 +15,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from harness.sockets import LOOPBACK, free_port
+from harness.waiting import PATIENCE
 from tests.example_app.served import Gunicorn
-from tests.support.sockets import LOOPBACK, free_port
 
 pytestmark = pytest.mark.browser
 
-PATIENCE = 30.0
 FLAGS = (
     "--headless=new",
     "--no-sandbox",

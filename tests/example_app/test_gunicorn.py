@@ -17,9 +17,9 @@ from typing import Any
 import pymysql
 import pytest
 
+from harness.server import MariaDBServer
+from harness.waiting import PATIENCE
 from tests.example_app.served import Gunicorn
-from tests.support.gunicorn import TIMEOUT
-from tests.support.server import MariaDBServer
 
 CLIENTS = 8
 SCANS = 200
@@ -134,7 +134,7 @@ def test_stop_under_load_loses_no_confirmed_scan(gunicorn: Gunicorn, database: D
     scans = make_scans(100_000)
     with ThreadPoolExecutor(CLIENTS) as clients:
         ended = [clients.submit(scan_until_refused, scans[i::CLIENTS]) for i in range(CLIENTS)]
-        assert enough.wait(TIMEOUT)
+        assert enough.wait(PATIENCE)
         assert gunicorn.stop() == 0
     for end in ended:
         end.result()
@@ -162,7 +162,7 @@ def test_database_outages_under_load(
         FLASK_POOLED_DB_ACQUIRE_TIMEOUT="0.5",
     )
     gunicorn.init_db()
-    deadline = time.monotonic() + 2 * TIMEOUT
+    deadline = time.monotonic() + 2 * PATIENCE
     statuses: Counter[int] = Counter()
     answered = threading.Condition()  # guards `statuses`; notified at each answer
 
@@ -180,7 +180,7 @@ def test_database_outages_under_load(
         with answered:
             enough = statuses[status] + count
             while statuses[status] < enough:
-                assert answered.wait(TIMEOUT), gunicorn.log
+                assert answered.wait(PATIENCE), gunicorn.log
 
     scans = make_scans(3 * SCANS)
     with gunicorn:

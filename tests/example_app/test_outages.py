@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from example_app import create_app
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
 from tests.example_app.requests import SCAN, close, counters
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from flask import Flask
 
 from example_app import create_app
 from example_app.database import SAMPLE_ORDERS
+from harness.sockets import free_port
 from tests.example_app.requests import PACKAGE, SCAN, close, rows
 from tests.support.pools import fail_to_connect
-from tests.support.sockets import free_port
 
 
 def test_init_db_runs_twice(app: Flask, file: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from flask_pooled_db import db_connection_context, get_db_connection
 from flask_pooled_db.servers import Servers
+from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
-from tests.support.server import MariaDBServer
 
 
 class Injected(Exception):

@@ -22,8 +22,8 @@ from flask_pooled_db import (
     PoolTimeout,
     db_connection_context,
 )
-from tests.support.pools import PATIENCE
-from tests.support.server import MariaDBServer
+from harness.server import MariaDBServer
+from harness.waiting import PATIENCE
 from tests.support.sites import bare_app, serve, warnings_in
 
 

@@ -22,8 +22,9 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
+from harness.waiting import PATIENCE
 from tests.support.apps import pooled_app
-from tests.support.pools import PATIENCE, call
+from tests.support.pools import call
 from tests.support.sites import ids, insert, pool_of, serve, warnings_in
 
 

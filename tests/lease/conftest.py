@@ -12,9 +12,9 @@ from flask_pooled_db import (
     PooledDB,
     db_connection_context,
 )
+from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import Scenario
-from tests.support.server import MariaDBServer
 from tests.support.sites import CREATE
 from tests.support.stages import (
     ON_SHARED_SERVER,

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import CommitOutcomeUnknown, TransactionAborted, UsageError
+from harness.server import MariaDBServer
+from harness.sockets import is_readable
 from tests.support.scenarios import commits
 from tests.support.scenarios.base import MOVED, Scenario, add, must_raise, rival
-from tests.support.server import MariaDBServer
-from tests.support.sockets import is_readable
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

@@ -17,9 +17,10 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.support.apps import pooled_app
-from tests.support.pools import call, wait_until
-from tests.support.server import MariaDBServer
+from tests.support.pools import call
 from tests.support.sites import ids, insert
 
 FORBIDDEN = ["autocommit", "isolation_level", "connect", "reconnect", "auto_reconnect"]

@@ -7,22 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.processes import PROJECT
+from harness.server import MariaDBServer
+from harness.waiting import PATIENCE, wait_until
 from tests.support.scenarios.base import MOVED
-from tests.support.server import MariaDBServer
-from tests.support.stages import (
-    UNTOUCHED,
-    ServerStage,
-    eventually,
-    on_server,
-)
-
-DEADLINE = 30.0
-PROJECT = Path(__file__).resolve().parent.parent.parent
+from tests.support.stages import UNTOUCHED, ServerStage, on_server
 
 UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
@@ -30,7 +23,7 @@ import contextvars, json, sys
 import gevent
 from flask_pooled_db import TransactionAborted
 from tests.support.apps import pooled_app
-from tests.support.workloads import add, connection_id
+from harness.workloads import add, connection_id
 
 def timeout_inside_a_statement(db):
     told = {}
@@ -121,7 +114,7 @@ def under_gevent(stage: ServerStage, name: str, maxconnections: int = 10) -> dic
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -146,7 +139,7 @@ def test_t6_what_gevent_interrupts_is_discarded(gevent_stage: ServerStage, name:
     told = under_gevent(gevent_stage, name)
     assert told["raised"]
     assert told["after"] != told["before"]
-    eventually(lambda: not locks(gevent_stage), "the server has rolled back", 0.2)
+    wait_until(lambda: not locks(gevent_stage), "the server has rolled back", 0.2)
     assert gevent_stage.committed() == UNTOUCHED
 
 

@@ -9,6 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
+from harness.workloads import connection_id
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import MOVED, SCENARIOS, add, assert_fit, must_raise, signalled
 from tests.support.stages import (
@@ -17,7 +18,6 @@ from tests.support.stages import (
     ServerStage,
     Stage,
 )
-from tests.support.workloads import connection_id
 
 
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith("interrupted_by")])

@@ -11,13 +11,13 @@ import pytest
 from flask_pooled_db import (
     UsageError,
 )
+from harness.workloads import connection_id
 from tests.support.scenarios.base import MOVED, add, assert_fit, run
 from tests.support.stages import (
     FileStage,
     ServerStage,
     Stage,
 )
-from tests.support.workloads import connection_id
 
 
 def level_of_a_write(stage: ServerStage, connection: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import TransactionAborted
+from harness.workloads import connection_id
 from tests.support.scenarios import losses
 from tests.support.scenarios.base import (
     MOVED,
@@ -27,7 +28,6 @@ from tests.support.stages import (
     Stage,
     join,
 )
-from tests.support.workloads import connection_id
 
 
 def test_t3_no_statement_is_sent_twice(stage: ServerStage) -> None:

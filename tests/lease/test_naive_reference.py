@@ -14,8 +14,8 @@ import mariadb
 import pymysql
 import pytest
 
+from harness.server import MariaDBServer
 from tests.support.scenarios.base import SCENARIOS, Scenario
-from tests.support.server import MariaDBServer
 from tests.support.stages import on_file, on_server
 
 pytestmark = pytest.mark.slow

@@ -14,6 +14,7 @@ from flask_pooled_db import (
     UsageError,
     db_connection_context,
 )
+from harness.workloads import connection_id
 from tests.support.apps import pooled_app
 from tests.support.scenarios import sessions
 from tests.support.scenarios.base import MOVED, Scenario, add, assert_fit, must_raise, run
@@ -24,7 +25,6 @@ from tests.support.stages import (
     Stage,
     on_file,
 )
-from tests.support.workloads import connection_id
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import pytest
 from flask_pooled_db import (
     UsageError,
 )
+from harness.workloads import connection_id
 from tests.support.scenarios.base import MOVED, add, run, statement_is_sent
 from tests.support.stages import (
     ServerStage,
     Stage,
     join,
 )
-from tests.support.workloads import connection_id
 
 
 def ids_in_child_tasks(stage: ServerStage) -> tuple[int, tuple[int, int]]:

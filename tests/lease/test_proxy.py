@@ -11,8 +11,8 @@ from flask_pooled_db import (
     PooledDB,
     db_connection_context,
 )
+from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
-from tests.support.server import MariaDBServer
 from tests.support.sites import ids, insert
 
 EXCEPTIONS = [

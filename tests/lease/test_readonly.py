@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from harness.workloads import connection_id
 from tests.support.scenarios import sessions
 from tests.support.scenarios.base import add, assert_fit, run
 from tests.support.stages import (
@@ -13,7 +14,6 @@ from tests.support.stages import (
     ServerStage,
     Stage,
 )
-from tests.support.workloads import connection_id
 
 
 def test_readonly_refuses_writes(any_stage: Stage) -> None:

@@ -13,9 +13,9 @@ from flask_pooled_db import (
     TransactionAborted,
     UsageError,
 )
+from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import MOVED, add, must_raise, rival, run
-from tests.support.server import MariaDBServer
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from harness.server import MariaDBServer
 from tests.support.scenarios.base import MOVED, add, must_raise, run
-from tests.support.server import MariaDBServer
 from tests.support.stages import (
     ServerStage,
     on_server,

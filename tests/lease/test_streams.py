@@ -11,15 +11,11 @@ from flask import Response, stream_with_context
 from werkzeug.serving import make_server
 
 from flask_pooled_db import UsageError
+from harness.sockets import LOOPBACK, free_port
+from harness.waiting import wait_until
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import add, assert_fit, run
-from tests.support.sockets import LOOPBACK, free_port
-from tests.support.stages import (
-    UNTOUCHED,
-    Stage,
-    eventually,
-    join,
-)
+from tests.support.stages import UNTOUCHED, Stage, join
 
 
 def test_t6_an_abandoned_stream_gives_its_connection_back(direct_stage: Stage) -> None:
@@ -51,7 +47,7 @@ def test_t6_a_client_that_goes_away_gives_the_connection_back(direct_stage: Stag
             client.sendall(b"GET /endless HTTP/1.0\r\n\r\n")
             assert client.recv(100)
             assert direct_stage.db.stats().in_use == 1
-        eventually(lambda: direct_stage.db.stats().in_use == 0, "the connection is back")
+        wait_until(lambda: direct_stage.db.stats().in_use == 0, "the connection is back")
     finally:
         server.shutdown()
         join(thread)

@@ -10,9 +10,9 @@ import pytest
 from flask_pooled_db import (
     PoolTimeout,
 )
+from harness.server import MariaDBServer
 from tests.support.scenarios import sessions
 from tests.support.scenarios.base import MOVED, add, assert_fit, must_raise, run, signalled
-from tests.support.server import MariaDBServer
 from tests.support.stages import (
     FileStage,
     ServerStage,

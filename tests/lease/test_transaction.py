@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from flask_pooled_db import TransactionAborted, UsageError
+from harness.server import MariaDBServer
 from tests.support.scenarios import endings, losses
 from tests.support.scenarios.base import MOVED, add, must_raise, run
-from tests.support.server import MariaDBServer
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.server import MariaDBServer
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import Scenario
-from tests.support.server import MariaDBServer
 from tests.support.stages import (
     Stage,
     on_server,

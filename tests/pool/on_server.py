@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flask_pooled_db.pool import Pool
-from tests.support.proxy import Proxy
-from tests.support.workloads import connection_id
+from harness.proxy import Proxy
+from harness.workloads import connection_id
 
 COM_PING = 0x0E
 COM_RESET_CONNECTION = 0x1F

@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 
 from flask_pooled_db.errors import PoolClosed
+from harness.waiting import wait_until
 from tests.pool.helpers import use
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import (
-    call,
-    open_pool,
-    queue_up,
-    wait_until,
-)
+from tests.support.pools import call, open_pool, queue_up
 
 
 def test_close_refuses_new_leases_and_wakes_waiters(fake: FakeDriver) -> None:

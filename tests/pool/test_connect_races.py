@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from flask_pooled_db.errors import PoolClosed, PoolTimeout
+from harness.waiting import wait_until
 from tests.pool.helpers import has_lent, number_of
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import call, check_counts, open_pool, queue_up, wait_until
+from tests.support.pools import call, check_counts, open_pool, queue_up
 
 
 def test_close_during_a_connect_keeps_nothing(fake: FakeDriver) -> None:

@@ -8,15 +8,10 @@ import pytest
 
 from flask_pooled_db.engine import MAX_OPENING
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
+from harness.waiting import wait_until
 from tests.pool.helpers import use
 from tests.support.fake_driver import FakeDriver, OperationalError, WrongPassword
-from tests.support.pools import (
-    call,
-    most_tries,
-    open_pool,
-    queue_up,
-    wait_until,
-)
+from tests.support.pools import call, most_tries, open_pool, queue_up
 
 
 def test_p7_nothing_connects_before_the_first_lease(fake: FakeDriver) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
 from flask_pooled_db.pool import Pool
+from harness.proxy import Proxy
+from harness.server import APP_PASSWORD_WORD, MariaDBServer
+from harness.waiting import wait_until
 from tests.pool.on_server import use, value
 from tests.support.apps import pooled_app
-from tests.support.pools import call, most_tries, open_pool, wait_until
-from tests.support.proxy import Proxy
-from tests.support.server import APP_PASSWORD_WORD, MariaDBServer
+from tests.support.pools import call, most_tries, open_pool
 
 
 def test_p7_nothing_connects_at_init_app(

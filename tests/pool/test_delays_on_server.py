@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.pool.on_server import fill, run, value
 from tests.support.apps import pooled_app
-from tests.support.pools import call, open_pool, wait_until
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
+from tests.support.pools import call, open_pool
 
 
 @pytest.mark.slow

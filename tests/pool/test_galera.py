@@ -9,9 +9,9 @@ import pymysql
 import pytest
 
 from flask_pooled_db import PoolTimeout, db_connection_context
+from harness.server import MariaDBServer
+from harness.sockets import free_port
 from tests.support.apps import pooled_app
-from tests.support.server import MariaDBServer
-from tests.support.sockets import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,10 @@ import pytest
 
 from flask_pooled_db.engine import Waiter
 from flask_pooled_db.errors import ConnectFailed
+from harness.waiting import wait_until
 from tests.pool.helpers import Interruption, number_of
 from tests.support.fake_driver import FakeDriver, Gate, WrongPassword
-from tests.support.pools import check_counts, open_pool, queue_up, wait_until
+from tests.support.pools import check_counts, open_pool, queue_up
 
 
 def after_waking(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:

@@ -13,8 +13,9 @@ from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import TransactionAborted
 from flask_pooled_db.housekeeping import housekeeper
 from flask_pooled_db.pool import Pool
+from harness.waiting import wait_until
 from tests.support.fake_driver import FakeDriver, Gate, OperationalError
-from tests.support.pools import call, open_pool, wait_until
+from tests.support.pools import call, open_pool
 
 LIMITED = Session(False, 0.05)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
+from harness.sockets import is_readable
+from harness.waiting import wait_until
+from harness.workloads import connection_id
 from tests.pool.on_server import COM_PING, fill, pings, run, use
-from tests.support.pools import call, check_counts, open_pool, wait_until
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
-from tests.support.sockets import is_readable
-from tests.support.workloads import connection_id
+from tests.support.pools import call, check_counts, open_pool
 
 
 def test_p4_an_idle_connection_that_was_killed_is_replaced(

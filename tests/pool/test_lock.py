@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from flask_pooled_db.errors import PoolTimeout
+from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import (
-    open_pool,
-    wait_until,
-)
+from tests.support.pools import open_pool
 
 
 class LockWatcher(logging.Handler):

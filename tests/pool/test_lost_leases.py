@@ -8,9 +8,10 @@ import warnings
 import pytest
 
 from flask_pooled_db.pool import Pool
+from harness.waiting import wait_until
 from tests.pool.helpers import number_of
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import open_pool, queue_up, wait_until
+from tests.support.pools import open_pool, queue_up
 
 
 def lose_a_lease(pool: Pool) -> None:

@@ -7,14 +7,10 @@ import threading
 import pytest
 
 from flask_pooled_db.errors import PoolTimeout
+from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import (
-    call,
-    check_counts,
-    open_pool,
-    wait_until,
-)
+from tests.support.pools import call, check_counts, open_pool
 
 
 def test_p3_never_more_than_maxconnections_are_open(fake: FakeDriver) -> None:

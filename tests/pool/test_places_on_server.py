@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.pool.on_server import use
-from tests.support.pools import call, open_pool, wait_until
-from tests.support.server import MariaDBServer
+from tests.support.pools import call, open_pool
 
 
 def test_p3_the_server_never_sees_more_than_maxconnections(

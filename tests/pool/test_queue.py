@@ -9,15 +9,10 @@ import time
 import pytest
 
 from flask_pooled_db.errors import PoolTimeout
+from harness.waiting import PATIENCE, wait_until
 from tests.pool.helpers import Interruption, close_all, use
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import (
-    PATIENCE,
-    call,
-    open_pool,
-    queue_up,
-    wait_until,
-)
+from tests.support.pools import call, open_pool, queue_up
 
 
 def test_p2_a_waiter_gets_a_pool_timeout_at_its_deadline(fake: FakeDriver) -> None:

@@ -10,12 +10,12 @@ import pytest
 from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
 from flask_pooled_db.dbapi import LeaseConnection
 from flask_pooled_db.servers import Servers, backoff
+from harness.haproxy import HAProxy, allow_checks
+from harness.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
+from harness.sockets import free_port
+from harness.waiting import wait_until
 from tests.support.apps import pooled_app
-from tests.support.haproxy import HAProxy, allow_checks
 from tests.support.pools import fail_to_connect
-from tests.support.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
-from tests.support.sockets import free_port
-from tests.support.stages import eventually
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
         first, second = pair
         first.kill()
         idle = db.pool()._idle
-        eventually(
+        wait_until(
             lambda: sum(con.look() > 0 for con in idle) == ports.count(first.port),
             "the end",
         )

@@ -11,11 +11,11 @@ import pytest
 
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.pool import Pool
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
+from harness.workloads import connection_id
 from tests.pool.on_server import COM_RESET_CONNECTION, run, use, value
 from tests.support.pools import open_pool
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
-from tests.support.workloads import connection_id
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from harness.server import MariaDBServer
+from harness.workloads import connection_id
 from tests.pool.on_server import run
 from tests.support.pools import open_pool
-from tests.support.server import MariaDBServer
-from tests.support.workloads import connection_id
 
 # Those that tell of the moment, or of the connection itself.
 MOMENTARY = {"timestamp", "rand_seed1", "rand_seed2", "pseudo_thread_id"}

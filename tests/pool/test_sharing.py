@@ -17,10 +17,11 @@ from flask_pooled_db import UsageError, get_db_connection
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import PoolClosed, PoolTimeout
 from flask_pooled_db.pool import Pool
+from harness.waiting import wait_until
 from tests.pool.helpers import close_all, number_of
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import call, check_counts, open_pool, wait_until
+from tests.support.pools import call, check_counts, open_pool
 
 
 @pytest.fixture

@@ -8,14 +8,10 @@ import pytest
 
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import ConfigError, PoolTimeout, UsageError
+from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import (
-    call,
-    open_pool,
-    queue_up,
-    wait_until,
-)
+from tests.support.pools import call, open_pool, queue_up
 
 
 def test_maxcached_bounds_what_is_kept(fake: FakeDriver) -> None:

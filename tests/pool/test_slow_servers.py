@@ -9,9 +9,10 @@ import pytest
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.housekeeping import housekeeper
+from harness.waiting import wait_until
 from tests.pool.helpers import number_of
 from tests.support.fake_driver import FakeDriver, Gate
-from tests.support.pools import call, check_counts, open_pool, queue_up, wait_until
+from tests.support.pools import call, check_counts, open_pool, queue_up
 
 
 def test_a_cut_that_comes_with_the_answer_leaves_no_dead_connection_behind(

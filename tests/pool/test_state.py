@@ -24,8 +24,9 @@ from flask_pooled_db import pool as pool_module
 from flask_pooled_db import servers
 from flask_pooled_db.engine import Waiter
 from flask_pooled_db.errors import PoolTimeout
+from harness.waiting import wait_until
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import Caller, call, check_counts, open_pool, wait_until
+from tests.support.pools import Caller, call, check_counts, open_pool
 
 MAX_WAITERS = 4
 

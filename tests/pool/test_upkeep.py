@@ -13,12 +13,10 @@ import pytest
 
 from flask_pooled_db.housekeeping import housekeeper
 from flask_pooled_db.pool import Pool
+from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import (
-    open_pool,
-    wait_until,
-)
+from tests.support.pools import open_pool
 
 
 def _is(count: Callable[[], int], wanted: int) -> bool:

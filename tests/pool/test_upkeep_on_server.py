@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.pool.on_server import fill
-from tests.support.pools import open_pool, wait_until
-from tests.support.server import MariaDBServer
+from tests.support.pools import open_pool
 
 
 def test_p8_the_pool_shrinks_on_the_server_too(mariadb: MariaDBServer, mariadb_driver: str) -> None:

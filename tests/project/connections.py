@@ -6,15 +6,13 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import mariadb as mariadb_connector
 import pymysql
 
-from tests.support.naive import DRIVERS
+from harness.naive import DRIVERS
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 LOST = (pymysql.err.OperationalError, mariadb_connector.Error)
 
 # How long a test waits for what must not happen.

@@ -15,8 +15,8 @@ from benchmarks.__main__ import BENCHMARKS, main, make_report
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn, percentile
 from benchmarks.network import running_on, slow_network, two_cpus
-from benchmarks.report import render, table
-from tests.support.sockets import LOOPBACK
+from benchmarks.report import render, results
+from harness.sockets import LOOPBACK
 
 TINY = Effort(rounds=1, calls=50, seconds=0.05, connects=1, threads=(1, 2), held=3)
 
@@ -25,6 +25,14 @@ PEERS = {
     "throughput": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
     "roundtrips": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping"},
     "connect": {"PyMySQL, ssl_disabled", "PyMySQL", "mariadb"},
+    "tls": {
+        "DBUtils",
+        "SQLAlchemy",
+        "SQLAlchemy, pre_ping",
+        "private connections",
+        "a look at a socket without TLS",
+        "PyMySQL, a ping",
+    },
     "fairness": {"DBUtils", "SQLAlchemy"},
     "memory": {"DBUtils", "SQLAlchemy", "PyMySQL alone", "PyMySQL alone, ssl_disabled"},
     "webapp": {"Flask-SQLAlchemy", "Flask-SQLAlchemy, pre_ping"},
@@ -98,7 +106,7 @@ def test_a_bar_is_met_or_missed_as_measured(bar: Bar, is_met: bool) -> None:
     row = Row("case", "ms", 3.0, "peer", 6.0, 0.5, 0.4, 0.9, bar)
 
     assert row.is_met is is_met
-    [*_, line] = table({"name": [row]})
+    [*_, line] = results({"name": [row]})
     assert ("| yes |" in line, "| **no** |" in line) == (is_met, not is_met)
 
 

@@ -12,9 +12,10 @@ from flask import Flask
 
 from flask_pooled_db import db_connection_context
 from flask_pooled_db.config import _CHECKS, PoolConfig
-from tests.support.pools import PATIENCE
+from harness.processes import PROJECT
+from harness.waiting import PATIENCE
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 

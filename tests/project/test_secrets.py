@@ -30,12 +30,13 @@ from flask_pooled_db import (
 )
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.url import parse_url
+from harness.proxy import Proxy
+from harness.server import APP_PASSWORD, APP_PASSWORD_WORD, APP_USER, SCHEMES, MariaDBServer
+from harness.sockets import free_port
+from harness.waiting import PATIENCE
+from harness.workloads import connection_id
 from tests.support.apps import pooled_app
-from tests.support.pools import PATIENCE, call, fail_to_connect
-from tests.support.proxy import Proxy
-from tests.support.server import APP_PASSWORD, APP_PASSWORD_WORD, APP_USER, SCHEMES, MariaDBServer
-from tests.support.sockets import free_port
-from tests.support.workloads import connection_id
+from tests.support.pools import call, fail_to_connect
 
 IN_VAIN = 0.3
 

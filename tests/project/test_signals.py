@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pools import wait_until
-from tests.support.signals import AS_AT_A_TERMINAL
+from harness.processes import PROJECT
+from harness.signals import AS_AT_A_TERMINAL
+from harness.waiting import wait_until
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = {
     "benchmarks": ["benchmarks", "--quick", "connect"],
-    "faults": ["tests.faults", "--quick", "1-kill", "--system", "ours"],
+    "faults": ["faults", "--quick", "1-kill", "--system", "ours"],
 }
 TIME_TO_END = 60.0
 _MARK = "TESTS_STARTED_BY"

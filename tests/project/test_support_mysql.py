@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.connections import PROJECT
-from tests.support.mysql import URL_VARIABLE, account
-from tests.support.server import (
-    ServerError,
-)
-from tests.support.sockets import free_port
+from harness.mysql import URL_VARIABLE, account
+from harness.processes import PROJECT, ServerError
+from harness.sockets import free_port
 
 pytestmark = pytest.mark.mariadb_only
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.connections import fetch_one
-from tests.support.naive import NaiveDB
-from tests.support.server import (
+from harness.naive import NaiveDB
+from harness.server import (
     MariaDBServer,
 )
-from tests.support.workloads import balances, connection_id, create_accounts, transfer
+from harness.workloads import balances, connection_id, create_accounts, transfer
+from tests.project.connections import fetch_one
 
 pytestmark = pytest.mark.mariadb_only
 

@@ -9,15 +9,16 @@ import time
 import pymysql
 import pytest
 
-from tests.project.connections import LOST, SILENCE, InThread, connected, fetch_one
-from tests.support.naive import DRIVERS
-from tests.support.protocol import COM_QUERY
-from tests.support.proxy import Proxy
-from tests.support.server import (
+from harness.naive import DRIVERS
+from harness.protocol import COM_QUERY
+from harness.proxy import Proxy
+from harness.server import (
     MariaDBServer,
 )
-from tests.support.sockets import LOOPBACK, free_port
-from tests.support.workloads import add, balances, connection_id, create_accounts
+from harness.sockets import LOOPBACK, free_port
+from harness.waiting import wait_until
+from harness.workloads import add, balances, connection_id, create_accounts
+from tests.project.connections import LOST, SILENCE, InThread, connected, fetch_one
 
 pytestmark = pytest.mark.mariadb_only
 
@@ -29,7 +30,7 @@ class TestProxy:
         """A port that was free when it was chosen, and is not any more, is given up."""
         with socket.create_server((LOOPBACK, 0)) as other:
             ports = iter([other.getsockname()[1], free_port()])
-            monkeypatch.setattr("tests.support.proxy.free_port", lambda: next(ports))
+            monkeypatch.setattr("harness.proxy.free_port", lambda: next(ports))
             with (
                 Proxy(mariadb.host, mariadb.port) as proxy,
                 connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection,
@@ -118,9 +119,7 @@ class TestProxy:
             proxy.deaf()
         assert id_ in server.connections()
         proxy.hear()
-        deadline = time.monotonic() + 5
-        while id_ in server.connections():
-            assert time.monotonic() < deadline
+        wait_until(lambda: id_ not in server.connections(), "the end of the connection")
 
     def test_refuse_closes_newcomers_only(
         self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str

@@ -8,16 +8,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 import pytest
 
+from harness.processes import ServerError
+from harness.server import APP_PASSWORD, APP_PASSWORD_WORD, APP_USER, MariaDBServer, find_program
+from harness.workloads import connection_id, create_accounts, total
 from tests.project.connections import LOST, SILENCE, InThread, connected, fetch_one
-from tests.support.server import (
-    APP_PASSWORD,
-    APP_PASSWORD_WORD,
-    APP_USER,
-    MariaDBServer,
-    ServerError,
-    find_program,
-)
-from tests.support.workloads import connection_id, create_accounts, total
 
 pytestmark = pytest.mark.mariadb_only
 

@@ -14,13 +14,14 @@ import flask
 import pytest
 
 from flask_pooled_db.housekeeping import housekeeper
-from tests.project.connections import SILENCE, connected
-from tests.support.leaks import Footprint, wait_for_leaks_to_end
-from tests.support.proxy import Proxy
-from tests.support.server import (
+from harness.processes import PROJECT
+from harness.proxy import Proxy
+from harness.server import (
     MariaDBServer,
 )
-from tests.support.signals import AS_AT_A_TERMINAL
+from harness.signals import AS_AT_A_TERMINAL
+from tests.project.connections import SILENCE, connected
+from tests.support.leaks import Footprint, wait_for_leaks_to_end
 
 pytestmark = pytest.mark.mariadb_only
 
@@ -41,7 +42,7 @@ class TestInterruptedSession:
         session = subprocess.Popen(
             [*AS_AT_A_TERMINAL, *pytest_here, *options],
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=PROJECT,
             text=True,
         )
         with session:

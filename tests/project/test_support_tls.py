@@ -6,13 +6,13 @@ import mariadb as mariadb_connector
 import pymysql
 import pytest
 
-from tests.project.connections import connected, descriptor_of, fetch_all, fetch_one, is_encrypted
-from tests.support.proxy import Proxy
-from tests.support.server import (
+from harness.proxy import Proxy
+from harness.server import (
     MariaDBServer,
 )
-from tests.support.sockets import is_readable
-from tests.support.tls import Certificates
+from harness.sockets import is_readable
+from harness.tls import Certificates
+from tests.project.connections import connected, descriptor_of, fetch_all, fetch_one, is_encrypted
 
 pytestmark = pytest.mark.mariadb_only
 

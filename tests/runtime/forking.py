@@ -8,7 +8,8 @@ import sys
 PRELUDE = '''
 import gc, logging, os, sys, threading, time, warnings
 from flask_pooled_db.errors import PooledDBError, UsageError
-from tests.support.pools import check_counts, open_pool, wait_until
+from tests.support.pools import check_counts, open_pool
+from harness.waiting import wait_until
 logging.basicConfig(format="%(message)s")
 url = sys.argv[1]
 

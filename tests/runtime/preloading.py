@@ -13,9 +13,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.gunicorn import GunicornServer
-from tests.support.pools import wait_until
-from tests.support.server import MariaDBServer
+from harness.gunicorn import GunicornServer
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.support.token_app import (
     SQLITE_SESSION,
     ready,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
 from tests.runtime.forking import CHILDREN, FORKING, run_program
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
 
 
 @pytest.mark.parametrize("child", CHILDREN)

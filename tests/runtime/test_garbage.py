@@ -14,9 +14,9 @@ from flask import Flask
 from flask_pooled_db import PooledDB, db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.pool import Pool
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import wait_until
-from tests.support.server import MariaDBServer
 
 PROGRAM = """
 import gc, os, sys, threading, time

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from flask_pooled_db.housekeeping import Housekeeper
+from harness.waiting import wait_until
 from tests.support.leaks import housekeeping_threads
-from tests.support.pools import wait_until
 
 
 @pytest.fixture

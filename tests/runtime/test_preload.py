@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.runtime.preloading import (
     MAXCONNECTIONS,
     ON_MARIADB,
@@ -30,8 +32,6 @@ from tests.runtime.preloading import (
     sqlite_database,
     wrong,
 )
-from tests.support.pools import wait_until
-from tests.support.server import MariaDBServer
 from tests.support.token_app import (
     AT_END,
     AT_START,

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from flask_pooled_db.threads import Workers, is_gone
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.support.fake_driver import Gate
-from tests.support.pools import call, wait_until
-from tests.support.server import MariaDBServer
+from tests.support.pools import call
 
 
 @pytest.fixture

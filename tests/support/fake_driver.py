@@ -11,8 +11,7 @@ from typing import Any
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool import Pool
-
-_PATIENCE = 20.0
+from harness.waiting import PATIENCE
 
 
 class Error(Exception):
@@ -52,12 +51,12 @@ class Gate:
 
     def stop_here(self) -> None:
         self._arrivals.release()
-        assert self._opened.wait(_PATIENCE), "nobody opened the gate"
+        assert self._opened.wait(PATIENCE), "nobody opened the gate"
 
     def wait_for_arrivals(self, count: int = 1) -> None:
         """Return when so many threads more have come to the gate."""
         for _ in range(count):
-            assert self._arrivals.acquire(timeout=_PATIENCE), "nobody came to the gate"
+            assert self._arrivals.acquire(timeout=PATIENCE), "nobody came to the gate"
 
     def open(self) -> None:
         """Let all pass, from now on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -14,11 +13,9 @@ from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import Pool
 from flask_pooled_db.stats import PoolStats
+from harness.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
-
-PATIENCE = 20.0
-_POLL_INTERVAL = 0.005
 
 
 @contextmanager
@@ -72,14 +69,6 @@ def call(function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:
     caller = Caller(function, args, kwargs)
     caller.start()
     return caller
-
-
-def wait_until(condition: Callable[[], object], what: str = "") -> None:
-    """Return when the condition holds; for what no event tells of."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not come to be: {what or condition}"
-        time.sleep(_POLL_INTERVAL)
 
 
 def queue_up(pool: Pool, function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:

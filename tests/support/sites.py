@@ -18,7 +18,7 @@ from flask_pooled_db import (
     PoolStats,
     db_connection_context,
 )
-from tests.support.pools import PATIENCE
+from harness.waiting import PATIENCE
 
 CREATE = "CREATE TABLE t (id INTEGER PRIMARY KEY, name VARCHAR(20))"
 

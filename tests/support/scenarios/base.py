@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 
 import pymysql
 
-from tests.support.stages import UNTOUCHED, ServerStage, Stage, eventually, join
+from harness.waiting import PATIENCE, wait_until
+from tests.support.stages import UNTOUCHED, ServerStage, Stage, join
 
 ON_MARIADB = ("pymysql", "mariadbconnector")
 ON_SQLITE = ("sqlite",)
 EVERYWHERE = ON_MARIADB + ON_SQLITE
 MOVED = {**UNTOUCHED, 1: 90, 2: 110}
-DEADLINE = 10.0
 AnyStage = TypeVar("AnyStage", bound=Stage, contravariant=True)
 
 
@@ -121,7 +121,7 @@ def rival(stage: ServerStage, holds: Sequence[int], then: int | None = None) -> 
         if then is not None:
             waiting = threading.Thread(target=_lock, args=(client, then), daemon=True)
             waiting.start()
-            eventually(lambda: _waits(stage, client), "the rival waits for its lock", 0.2)
+            wait_until(lambda: _waits(stage, client), "the rival waits for its lock", 0.2)
         yield
     except BaseException:
         stage.server.kill_connection(client.thread_id())
@@ -179,8 +179,8 @@ def statement_is_sent(stage: ServerStage, prefix: bytes) -> Callable[[], object]
     """A function that returns while the server works on a statement that starts so."""
 
     def wait() -> None:
-        stage.proxy.wait_for_command(prefix, DEADLINE)
-        eventually(lambda: _works_on(stage, prefix), "the server works on the statement")
+        stage.proxy.wait_for_command(prefix, PATIENCE)
+        wait_until(lambda: _works_on(stage, prefix), "the server works on the statement")
 
     return wait
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from flask import Response, stream_with_context
 
+from harness.waiting import wait_until
+from harness.workloads import connection_id
 from tests.support.scenarios.base import (
     EVERYWHERE,
     MOVED,
@@ -23,8 +25,7 @@ from tests.support.scenarios.base import (
     signalled,
     statement_is_sent,
 )
-from tests.support.stages import FileStage, ServerStage, Stage, eventually
-from tests.support.workloads import connection_id
+from tests.support.stages import FileStage, ServerStage, Stage
 
 
 class Timeout(BaseException):
@@ -43,7 +44,7 @@ def _interrupted_by(error: BaseException) -> None:
         assert caught == [error]
         with stage.db.connection_context() as connection:
             assert connection_id(connection) != before
-        eventually(lambda: before not in stage.server.connections(), "the connection is closed")
+        wait_until(lambda: before not in stage.server.connections(), "the connection is closed")
         assert_untouched(stage)
         assert_fit(stage)
 

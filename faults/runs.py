@@ -15,19 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.bank import Audit, Ledger, Transfer, open_bank
-from tests.faults.load import ACCOUNTS, THREADS, Load, Tally
-from tests.faults.systems import SYSTEMS, Place, System
-from tests.support.proxy import Proxy
-from tests.support.server import APP_USER, MariaDBServer
-from tests.support.tls import Certificates
+from faults.bank import Audit, Ledger, Transfer, open_bank
+from faults.load import ACCOUNTS, THREADS, Load, Tally
+from faults.systems import SYSTEMS, Place, System
+from harness.proxy import Proxy
+from harness.server import APP_USER, MariaDBServer
+from harness.tls import Certificates
+from harness.waiting import PATIENCE, holds_within
 
 WINDOW = 0.5
-FULL = 0.8
+FULL_SHARE = 0.8
 """Throughput is full again with a window of so many seconds at this share of the rate before."""
 
 SETTLE_TIMEOUT = 5.0
-_POLL_INTERVAL = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Effort:
         return max(1, round(count * self.scale))
 
 
-LONG = Effort(before=1.0, patience=10.0, scale=1.0)
-SHORT = Effort(before=0.6, patience=5.0, scale=0.3)
+FULL = Effort(before=1.0, patience=10.0, scale=1.0)
+QUICK = Effort(before=0.6, patience=5.0, scale=0.3)
 
 
 @dataclass
@@ -148,9 +148,8 @@ class Scene:
         began = time.monotonic()
         yield
         self.outages.append(Outage(began, time.monotonic()))
-        deadline = time.monotonic() + self.effort.patience
-        while self._full_after(self.outages[-1]) is None and time.monotonic() < deadline:
-            time.sleep(_POLL_INTERVAL)
+        outage = self.outages[-1]
+        holds_within(self.effort.patience, lambda: self._full_after(outage) is not None, 0.01)
 
     def recovery(self) -> tuple[float | None, float | None]:
         """The worst times to the first success, and to full throughput, of all outages."""
@@ -164,7 +163,7 @@ class Scene:
         return next((at - outage.ended for at in later), None)
 
     def _full_after(self, outage: Outage) -> float | None:
-        enough = FULL * self.rate * WINDOW
+        enough = FULL_SHARE * self.rate * WINDOW
         now = time.monotonic()
         times = [at for at in list(self.load.tally.successes) if at > outage.ended]
         for place, start in enumerate([outage.ended, *times]):
@@ -175,15 +174,12 @@ class Scene:
                 return start - outage.ended
         return None
 
-    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Return when the condition holds."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"waited in vain for {what}; errors so far: {self.load.tally.errors}"
-                )
-            time.sleep(_POLL_INTERVAL)
+        if not holds_within(PATIENCE, condition):
+            raise TimeoutError(
+                f"waited in vain for {what}; errors so far: {self.load.tally.errors}"
+            )
 
 
 def _until(start: float, at: float) -> bool:
@@ -317,6 +313,4 @@ def open_files() -> int:
 
 def wait_to_settle(condition: Callable[[], bool]) -> None:
     """Return when the condition holds, or when it had time enough to."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(_POLL_INTERVAL)
+    holds_within(SETTLE_TIMEOUT, condition)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,15 +13,15 @@ from typing import Self
 
 import pymysql
 
-from tests.support.server import MariaDBServer, ServerError, _user_option, find_program
-from tests.support.sockets import LOOPBACK, free_port
+from harness.processes import ServerError, wait_until_ready
+from harness.server import MariaDBServer, find_program, user_option
+from harness.sockets import LOOPBACK, free_port
 
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
 
 _NODES = 3
 _READY_TIMEOUT = 60.0
 _RECOVERY_TIMEOUT = 60.0
-_POLL_INTERVAL = 0.02
 # Failures are noticed within 1 to 2 s; by default it takes 5 to 15.
 _TIMES = (
     "evs.keepalive_period=PT0.2S;evs.inactive_check_period=PT0.2S;evs.suspect_timeout=PT1S;"
@@ -71,11 +70,12 @@ class GaleraNode(MariaDBServer):
 
     def wait_until_ready(self) -> None:
         """Return when it is a synced member of the primary component."""
-        deadline = time.monotonic() + _READY_TIMEOUT
-        while self.status("wsrep_local_state_comment") != "Synced" or not self.is_ready:
-            if not self.running or time.monotonic() > deadline:
-                raise ServerError(f"The node does not come up. Its log ends:\n{self.error_log()}")
-            time.sleep(_POLL_INTERVAL)
+        wait_until_ready(
+            self._alive(), self._is_synced, "A Galera node", self.error_log, _READY_TIMEOUT
+        )
+
+    def _is_synced(self) -> bool:
+        return self.status("wsrep_local_state_comment") == "Synced" and self.is_ready
 
     @property
     def is_ready(self) -> bool:
@@ -133,7 +133,7 @@ class GaleraNode(MariaDBServer):
             [
                 find_program("mariadbd"),
                 "--no-defaults",
-                *_user_option(),
+                *user_option(),
                 f"--datadir={self._directory / 'data'}",
                 f"--socket={self._directory / 'recovery.sock'}",
                 f"--pid-file={self._directory / 'recovery.pid'}",

@@ -17,7 +17,7 @@ from typing import Any
 
 import trustme
 
-from tests.support.sockets import LOOPBACK
+from harness.sockets import LOOPBACK
 
 _CHUNK = 65536
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pymysql
 
-from tests.faults.harness import Effort, Outcome, Scene, Setting, run
-from tests.faults.load import worker_name
-from tests.support.server import APP_USER, MariaDBServer
+from faults.load import worker_name
+from faults.runs import Effort, Outcome, Scene, Setting, run
+from harness.server import APP_USER, MariaDBServer
 
 KILLS_A_SECOND = 50
 _TOO_MANY_CONNECTIONS = 1040

@@ -23,8 +23,8 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
-from tests.support.naive import NaiveDB
-from tests.support.server import APP_PASSWORD, APP_USER, SCHEMES
+from harness.naive import NaiveDB
+from harness.server import APP_PASSWORD, APP_USER, SCHEMES
 
 Work = Callable[[Any], object]
 

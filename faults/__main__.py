@@ -1,8 +1,7 @@
-"""`python -m tests.faults`: break things, print the report, and keep that of a whole run."""
+"""`python -m faults`: break things, print the report, and keep that of a whole run."""
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import logging
 import multiprocessing
@@ -15,40 +14,42 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
-from tests.faults.catalog import FAULTS
-from tests.faults.harness import LONG, SHORT, Effort, Outcome
-from tests.faults.systems import SYSTEMS
-from tests.faults.table import machine_facts, render
-from tests.support.signals import unwind_on_signals
+from faults.catalog import FAULTS
+from faults.runs import FULL, QUICK, Effort, Outcome
+from faults.systems import SYSTEMS
+from faults.table import render
+from harness.processes import children, kill_all
+from harness.program import Program
+from harness.report import machine_facts
+from harness.signals import unwind_on_signals
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-REPORT = PROJECT / "docs" / "reliability.md"
 _TIME_LIMIT = 120.0
 _END_TIMEOUT = 10.0
 _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
+PROGRAM = Program(
+    "faults",
+    FAULTS,
+    kind="fault",
+    about=__doc__,
+    quick=(QUICK, "shorter"),
+    full=FULL,
+    page="reliability.md",
+)
+PROGRAM.parser.add_argument(
+    "--system", choices=SYSTEMS, help="on this system alone; writes no file"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the faults that are named, or all of them, each on each system in a new process."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FAULTS)}")
-    parser.add_argument("--quick", action="store_true", help="shorter, and writes no file")
-    parser.add_argument("--system", choices=SYSTEMS, help="on this system alone; writes no file")
-    options = parser.parse_args(arguments)
-    unknown = set(options.names) - set(FAULTS)
-    if unknown:
-        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
-    names = options.names or list(FAULTS)
+    order = PROGRAM.order(arguments)
+    system = order.options.system
     _adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="pooled-db-faults-") as directory:
         _use_directory(directory)
-        report = _make_report(names, options.system, SHORT if options.quick else LONG)
-    sys.stdout.write(report)
-    if not options.quick and not options.system and set(names) == set(FAULTS):
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(report)
+        report = _make_report(order.names, system, order.effort)
+    PROGRAM.publish(report, keep=order.is_whole and not system)
 
 
 def _make_report(names: Sequence[str], system: str | None, effort: Effort) -> str:
@@ -101,10 +102,10 @@ def _adopt_orphans() -> None:
 
 def _end_orphans() -> None:
     """End them, where there are any."""
-    pid = os.getpid()
-    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    orphans = children(os.getpid())
+    kill_all(orphans)
+    for orphan in orphans:
+        os.waitpid(orphan, 0)
 
 
 def _receive(receiving: Connection, process: BaseProcess) -> Outcome | str:

@@ -14,12 +14,12 @@ from typing import Any
 
 from flask import Flask, g
 
-from tests.faults.bank import Transfer, open_bank, random_transfer
-from tests.faults.harness import Effort, Outcome, open_files, open_ledger, take_stock
-from tests.faults.load import ACCOUNTS, JOIN_TIMEOUT, THREADS, Tally
-from tests.faults.systems import SYSTEMS, Place, System
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
+from faults.bank import Transfer, open_bank, random_transfer
+from faults.load import ACCOUNTS, JOIN_TIMEOUT, THREADS, Tally
+from faults.runs import Effort, Outcome, open_files, open_ledger, take_stock
+from faults.systems import SYSTEMS, Place, System
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
 
 REQUESTS = 10_000
 _LEAST = 1_000

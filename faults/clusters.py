@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from tests.faults.bank import open_bank
-from tests.faults.harness import (
+from faults.bank import open_bank
+from faults.load import ACCOUNTS, Load, Tally
+from faults.runs import (
     Effort,
     Outcome,
     Scene,
@@ -16,11 +17,10 @@ from tests.faults.harness import (
     open_ledger,
     perform_on,
 )
-from tests.faults.load import ACCOUNTS, Load, Tally
-from tests.faults.systems import SYSTEMS, Place
-from tests.support.galera import GaleraCluster, GaleraNode
-from tests.support.haproxy import HAProxy, allow_checks
-from tests.support.replication import ReplicatedPair
+from faults.systems import SYSTEMS, Place
+from harness.galera import GaleraCluster, GaleraNode
+from harness.haproxy import HAProxy, allow_checks
+from harness.replication import ReplicatedPair
 
 
 def galera(kind: str, effort: Effort) -> Outcome:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from tests.support.protocol import Command, CommandSplitter
-from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
-from tests.support.tls import Certificates, TLSEnd
+from harness.protocol import Command, CommandSplitter
+from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
+from harness.tls import Certificates, TLSEnd
 
 T = TypeVar("T")
 

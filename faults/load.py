@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from faults.bank import Ledger, Transfer, random_transfer
+from faults.systems import is_documented, name_of
 from flask_pooled_db import CommitOutcomeUnknown
-from tests.faults.bank import Ledger, Transfer, random_transfer
-from tests.faults.systems import is_documented, name_of
 
 THREADS = 8
 ACCOUNTS = 64

@@ -10,9 +10,9 @@ from typing import Any
 from flask import Flask
 from flask.typing import ResponseReturnValue
 
+from faults.bank import Transfer
+from faults.systems import SYSTEMS, Place, is_documented, name_of
 from flask_pooled_db import CommitOutcomeUnknown
-from tests.faults.bank import Transfer
-from tests.faults.systems import SYSTEMS, Place, is_documented, name_of
 
 TASK = "FAULTS_TASK"
 ERROR, DOCUMENTED, UNKNOWN = "X-Error", "X-Documented", "X-Unknown"

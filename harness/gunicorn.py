@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.sockets import LOOPBACK, free_port
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
-TIMEOUT = 30.0
-_POLL_INTERVAL = 0.02
+from harness.processes import PROJECT, children, kill_all, start, wait_until_ready
+from harness.sockets import LOOPBACK, free_port
+from harness.waiting import PATIENCE
 
 
 class GunicornServer:
     """gunicorn with these options and this environment; a context manager that ends it.
 
     `start` and `stop` may be called again and again, and the port stays. `log` holds all output.
-    It is ready when `GET /` answers 200.
+    It is ready when `GET` of `ready` answers 200.
     """
 
-    def __init__(self, directory: Path, options: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        ready: str = "/",
+    ) -> None:
         self.port = free_port()
         # Coverage takes locks of its own that a fork amid its threads leaves locked in the child:
         # with --preload, workers were seen to hang in them.
         outer = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
         self.env = {**outer, **env}
         self._options = tuple(options)
+        self._ready = ready
         self._log = directory / f"gunicorn-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -72,39 +76,34 @@ class GunicornServer:
 
     def workers(self) -> list[int]:
         """The process ids of the workers there are now."""
-        return _children(self.pid)
+        return children(self.pid)
 
     def start(self) -> None:
         """Start, and return when it serves."""
         command = [sys.executable, "-m", "gunicorn", *self._options]
         options = ["--no-control-socket", "--bind", f"{LOOPBACK}:{self.port}"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *options], cwd=PROJECT, env=self.env, stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + TIMEOUT
-        while not self._serves():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(_POLL_INTERVAL)
+        self._process = start(
+            [*command, *options], self._log, env=self.env, cwd=PROJECT, new_session=False
+        )
+        wait_until_ready(self._process, self._serves, "gunicorn", self._log.read_text)
 
     def stop(self) -> int:
         """Send SIGTERM to the arbiter and return its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(TIMEOUT)
+            return self._process.wait(PATIENCE)
         finally:
             self._kill()
 
-    def connect(self, timeout: float = TIMEOUT) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = PATIENCE) -> http.client.HTTPConnection:
         """A connection to it, which opens with its first request."""
         return http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout)
 
     def _serves(self) -> bool:
         connection = self.connect()
         try:
-            connection.request("GET", "/")
+            connection.request("GET", self._ready)
             return connection.getresponse().status == 200
         except OSError:
             return False
@@ -115,13 +114,7 @@ class GunicornServer:
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
-        workers = _children(process.pid)
+        workers = children(process.pid)
         process.kill()
         process.wait()
-        for worker in workers:  # one that hangs would not see that its arbiter is gone
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        kill_all(workers)  # one that hangs would not see that its arbiter is gone

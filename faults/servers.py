@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.harness import Effort, Outcome, Scene, run
+from faults.runs import Effort, Outcome, Scene, run
 
 OUTAGE = 3.0
 

@@ -13,7 +13,7 @@ import mariadb
 import pymysql
 from dbutils.pooled_db import PooledDB
 
-from tests.support.server import MariaDBServer
+from harness.server import MariaDBServer
 
 DRIVERS: dict[str, ModuleType] = {"pymysql": pymysql, "mariadbconnector": mariadb}
 

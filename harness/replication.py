@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from tests.support.server import MariaDBServer, ServerError
+from harness.processes import ServerError
+from harness.server import MariaDBServer
 
 _CATCH_UP_TIMEOUT = 20
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tests.faults import clusters, connections, greenlets, networks, requests, servers, workers
-from tests.faults.harness import Effort, Outcome
+from faults import clusters, connections, greenlets, networks, requests, servers, workers
+from faults.runs import Effort, Outcome
 
 OURS = "ours"
 PEERS = ("dbutils", "sqlalchemy", "mariadb-pool")

@@ -18,8 +18,9 @@ from typing import Any, Self
 
 from flask import Flask
 
-from tests.faults.bank import Transfer, open_bank
-from tests.faults.harness import (
+from faults.bank import Transfer, open_bank
+from faults.load import ACCOUNTS, Load, OutcomeUnknown, Tally
+from faults.runs import (
     Effort,
     Outcome,
     Scene,
@@ -28,12 +29,11 @@ from tests.faults.harness import (
     open_ledger,
     wait_to_settle,
 )
-from tests.faults.load import ACCOUNTS, Load, OutcomeUnknown, Tally
-from tests.faults.systems import SYSTEMS, System, Work
-from tests.faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
-from tests.support.gunicorn import GunicornServer
-from tests.support.pools import wait_until
-from tests.support.server import MariaDBServer
+from faults.systems import SYSTEMS, System, Work
+from faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
+from harness.gunicorn import GunicornServer
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
 
 WORKERS = 2
 THREADED = ("--worker-class=gthread", "--threads=4")
@@ -63,7 +63,7 @@ class Served(System):
         self.app = Flask("faults")  # the real one is in the workers
         self.is_one_of_ours = SYSTEMS[kind].is_ours
         self.maxconnections = WORKERS * SYSTEMS[kind].maxconnections
-        mine = (f"--workers={WORKERS}", "--graceful-timeout=3", "tests.faults.webapp:create_app()")
+        mine = (f"--workers={WORKERS}", "--graceful-timeout=3", "faults.webapp:create_app()")
         self._gunicorn = GunicornServer(directory, [*options, *mine], {TASK: json.dumps(task)})
 
     def __enter__(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.server import MariaDBServer
+from harness.server import MariaDBServer
 
 
 def create_accounts(server: MariaDBServer, database: str, n: int, amount: int) -> None:

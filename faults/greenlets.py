@@ -22,8 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.bank import Ledger, Transfer, open_bank, random_transfer
-from tests.faults.harness import (
+from faults.bank import Ledger, Transfer, open_bank, random_transfer
+from faults.load import ACCOUNTS, Tally
+from faults.runs import (
     Effort,
     Outcome,
     connections,
@@ -31,15 +32,14 @@ from tests.faults.harness import (
     open_ledger,
     wait_to_settle,
 )
-from tests.faults.load import ACCOUNTS, Tally
-from tests.faults.systems import SYSTEMS, Place, System
-from tests.support.server import MariaDBServer
+from faults.systems import SYSTEMS, Place, System
+from harness.processes import PROJECT
+from harness.server import MariaDBServer
 
 GREENLETS = 1_000
 CONNECTIONS = 10
 SECONDS = 7.0
 _END_TIMEOUT = 10.0
-_PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 def random_timeouts(kind: str, effort: Effort) -> Outcome:
@@ -59,7 +59,7 @@ def random_timeouts(kind: str, effort: Effort) -> Outcome:
         child = stack.enter_context(
             subprocess.Popen(
                 command,
-                cwd=_PROJECT,
+                cwd=PROJECT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

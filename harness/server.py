@@ -11,7 +11,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +21,10 @@ from urllib.parse import quote, urlencode
 import pymysql
 import pymysql.cursors
 
-from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
-from tests.support.tls import Certificates
+from harness.processes import ServerError, end, start, wait_until_ready
+from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
+from harness.tls import Certificates
+from harness.waiting import holds_within
 
 T = TypeVar("T")
 
@@ -35,19 +36,12 @@ APP_PASSWORD = APP_PASSWORD_WORD + "@:/?#[]%41%s{}&=+ '\"\\!"
 
 SCHEMES = {"pymysql": "mysql+pymysql", "mariadbconnector": "mariadb+mariadbconnector"}
 
-_START_TIMEOUT = 30.0
-_STOP_TIMEOUT = 20.0
 _KILL_TIMEOUT = 5.0
-_POLL_INTERVAL = 0.01
 _SIDE_TIMEOUT = 30
 _UNKNOWN_THREAD = 1094
 _PORT_TAKEN = "Address already in use"
 _PORT_ATTEMPTS = 5
 _SMALL_LOG = "--innodb-log-file-size=8M"
-
-
-class ServerError(RuntimeError):
-    """The test server is missing, or did not do as it was told in time."""
 
 
 class MariaDBServer:
@@ -258,11 +252,8 @@ class MariaDBServer:
         except pymysql.err.OperationalError as error:
             if error.args[0] != _UNKNOWN_THREAD:
                 raise
-        deadline = time.monotonic() + _KILL_TIMEOUT
-        while id_ in self.connections():
-            if time.monotonic() > deadline:
-                raise ServerError(f"Connection {id_} outlived its KILL by {_KILL_TIMEOUT} s.")
-            time.sleep(_POLL_INTERVAL)
+        if not holds_within(_KILL_TIMEOUT, lambda: id_ not in self.connections()):
+            raise ServerError(f"Connection {id_} outlived its KILL by {_KILL_TIMEOUT} s.")
 
     def error_log(self, lines: int = 30) -> str:
         """The last lines of the server's error log."""
@@ -286,7 +277,7 @@ class MariaDBServer:
         command = [
             find_program("mariadbd"),
             "--no-defaults",
-            *_user_option(),
+            *user_option(),
             f"--datadir={self._directory / 'data'}",
             # Servers that share a directory for temporary tables remove each other's.
             f"--tmpdir={self._directory}",
@@ -305,30 +296,15 @@ class MariaDBServer:
             *self.options,
         ]
         self._pid_file.unlink(missing_ok=True)  # a killed server leaves it
-        with self._error_log.open("ab") as log:
-            # A session of its own: Ctrl-C at the terminal ends the tests, and these the server.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        self._process = start(command, self._error_log)
         try:
-            self._wait_until_ready()
+            # The server writes its pid when it has its ports. Asking these instead would take
+            # another server for this one where that holds a port this one could not get.
+            wait_until_ready(self._process, self._pid_file.exists, "MariaDB", self.error_log)
+            self.query("SELECT 1")
         except BaseException:
             self.kill()
             raise
-
-    def _wait_until_ready(self) -> None:
-        # The server writes its pid when it has its ports. Asking these instead would take another
-        # server for this one where that holds a port this one could not get.
-        deadline = time.monotonic() + _START_TIMEOUT
-        while not self._pid_file.exists():
-            self._alive()
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"MariaDB was not ready within {_START_TIMEOUT} s."
-                    f" Its log ends:\n{self.error_log()}"
-                )
-            time.sleep(_POLL_INTERVAL)
-        self.query("SELECT 1")
 
     def _create_app_user(self) -> None:
         self.execute(f"CREATE USER '{APP_USER}'@'%%' IDENTIFIED BY %s", APP_PASSWORD)
@@ -340,19 +316,10 @@ class MariaDBServer:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)  # a paused server would never see a SIGTERM
-        try:
-            process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired as error:
+        if not end(process, how):
             raise ServerError(
-                f"MariaDB did not stop within {_STOP_TIMEOUT} s and was killed."
-                f" Its log ends:\n{self.error_log()}"
-            ) from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                process.wait()
+                f"MariaDB did not stop in time and was killed. Its log ends:\n{self.error_log()}"
+            )
 
     def _side_connection(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
         if self._side is not None:
@@ -389,7 +356,7 @@ def find_program(name: str) -> str:
     return found
 
 
-def _user_option() -> list[str]:
+def user_option() -> list[str]:
     """MariaDB refuses to run as root unless told to."""
     return ["--user=root"] if os.geteuid() == 0 else []
 
@@ -414,7 +381,7 @@ def _template() -> Path:
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 _SMALL_LOG,
-                *_user_option(),
+                *user_option(),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

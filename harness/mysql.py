@@ -9,8 +9,9 @@ from typing import Any
 import pymysql
 
 from flask_pooled_db.url import URLError, parse_url
-from tests.support.server import APP_USER, MariaDBServer, ServerError
-from tests.support.sockets import DATABASE_PORTS, LOOPBACK
+from harness.processes import ServerError
+from harness.server import APP_USER, MariaDBServer
+from harness.sockets import DATABASE_PORTS, LOOPBACK
 
 URL_VARIABLE = "POOLED_DB_TEST_MYSQL"
 

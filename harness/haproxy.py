@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.server import MariaDBServer, find_program
-from tests.support.sockets import DATABASE_PORTS, LOOPBACK, free_port
+from harness.processes import end, start, wait_until_ready
+from harness.server import MariaDBServer, find_program
+from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 
 _CONFIGURATION = """\
 defaults
@@ -27,8 +28,6 @@ listen database
     option mysql-check user haproxy
     default-server inter 200ms fall 2 rise 2 on-marked-down shutdown-sessions
 """
-_START_TIMEOUT = 10.0
-_POLL_INTERVAL = 0.02
 
 
 class HAProxy:
@@ -49,20 +48,14 @@ class HAProxy:
         ]
         head = _CONFIGURATION.format(host=self.host, port=self.port)
         configuration.write_text(head + "".join(lines))
-        self._process = subprocess.Popen(
-            [find_program("haproxy"), "-db", "-f", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        log = self._directory / "haproxy.log"
+        self._process = start([find_program("haproxy"), "-db", "-f", str(configuration)], log)
         DATABASE_PORTS.add(self.port)
-        deadline = time.monotonic() + _START_TIMEOUT
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._end()
-                raise RuntimeError("HAProxy does not come up")
-            time.sleep(_POLL_INTERVAL)
+        try:
+            wait_until_ready(self._process, self._listens, "HAProxy", log.read_text)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -79,8 +72,7 @@ class HAProxy:
 
     def _end(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            end(self._process, signal.SIGKILL)
         shutil.rmtree(self._directory, ignore_errors=True)
 
 

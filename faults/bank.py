@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.server import MariaDBServer
+from harness.server import MariaDBServer
 
 OPENING_BALANCE = 1_000
 

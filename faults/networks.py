@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.harness import Effort, Outcome, Scene, Setting, run
-from tests.faults.load import THREADS
+from faults.load import THREADS
+from faults.runs import Effort, Outcome, Scene, Setting, run
 
 OUTAGE = 3.0
 

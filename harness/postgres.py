@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.sockets import free_port
+from harness.sockets import free_port
 
 _OWNER = "postgres"
 

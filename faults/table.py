@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
 
-from tests.faults.catalog import FAULTS
-from tests.faults.harness import FULL, WINDOW, Outcome
-from tests.faults.load import THREADS
-from tests.faults.systems import SYSTEMS
-from tests.support.server import MariaDBServer
+from faults.catalog import FAULTS
+from faults.load import THREADS
+from faults.runs import FULL_SHARE, WINDOW, Outcome
+from faults.systems import SYSTEMS
+from harness.report import page, table
 
 BAR = 1.0
 """Seconds from the server being back to the first success, and to full throughput."""
-
-PACKAGES = ("Flask", "DBUtils", "PyMySQL", "mariadb", "SQLAlchemy", "Flask-SQLAlchemy", "gunicorn")
 
 Results = Mapping[str, Mapping[str, Outcome | str]]
 """By fault and by system; a text in place of an outcome says why there is none."""
@@ -25,8 +19,8 @@ Results = Mapping[str, Mapping[str, Outcome | str]]
 HEAD = f"""\
 # Reliability
 
-Made by `make faults` (`python -m tests.faults`; `--quick` takes a few minutes and writes no file;
-names select: `python -m tests.faults 1-kill 5-deaf`).
+Made by `make faults` (`python -m faults`; `--quick` takes a few minutes and writes no file;
+names select: `python -m faults 1-kill 5-deaf`).
 
 Real servers are broken under the load of {THREADS} threads (with gevent, of 1,000 greenlets) that
 transfer money between accounts. Every commit that was acknowledged is written to a file outside of
@@ -44,7 +38,7 @@ used as their documentation shows. The numbers are as measured, also where anoth
 - *leaked*: connections still lent, beyond the limit on the server, or files left open, when all is
   over. *stuck*: threads that never came back.
 - *first success* and *full throughput*: seconds after the database was back, the worst of all
-  outages of the run. Throughput is full with a window of {WINDOW} s at {FULL:.0%} of the rate
+  outages of the run. Throughput is full with a window of {WINDOW} s at {FULL_SHARE:.0%} of the rate
   before. The bar for both is {BAR:.0f} s.
 """
 
@@ -71,28 +65,27 @@ COLUMNS = (
 )
 
 
+NUMBERS = COLUMNS[1:-1]
+
+
 def render(results: Results, facts: Sequence[str]) -> str:
     """The whole page."""
-    lines = [HEAD, "## Measured on", "", *(f"- {fact}" for fact in facts), ""]
-    lines += ["## In short", "", *_summary(results), ""]
-    lines += ["## The bars", "", *_bars(results), "", "## In full", ""]
+    full: list[str] = []
     for name, outcomes in results.items():
-        lines += [f"### {name}", "", FAULTS[name].about, "", *_table(outcomes), ""]
-    return "\n".join(lines)
+        rows = [_row(kind, outcome) for kind, outcome in outcomes.items()]
+        full += [f"### {name}", "", FAULTS[name].about, "", *table(COLUMNS, rows, NUMBERS), ""]
+    sections = {"In short": _summary(results), "The bars": _bars(results), "In full": full}
+    return page(HEAD, facts, sections)
 
 
 def _summary(results: Results) -> list[str]:
     """Fault by system: what was lost or torn, what leaked, how long it took."""
     kinds = [kind for kind in SYSTEMS if any(kind in outcomes for outcomes in results.values())]
-    lines = [
-        *SUMMARY_HEAD,
-        f"| fault | {' | '.join(SYSTEMS[kind].title for kind in kinds)} |",
-        f"| --- |{' --- |' * len(kinds)}",
+    rows = [
+        [name, *(_short(outcomes[kind]) if kind in outcomes else "" for kind in kinds)]
+        for name, outcomes in results.items()
     ]
-    for name, outcomes in results.items():
-        cells = [_short(outcomes[kind]) if kind in outcomes else "" for kind in kinds]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+    return [*SUMMARY_HEAD, *table(["fault", *(SYSTEMS[kind].title for kind in kinds)], rows)]
 
 
 def _short(outcome: Outcome | str) -> str:
@@ -139,18 +132,13 @@ def missed(outcome: Outcome | str) -> list[str]:
     return broken
 
 
-def _table(outcomes: Mapping[str, Outcome | str]) -> list[str]:
-    head = [f"| {' | '.join(COLUMNS)} |", f"| --- |{' ---: |' * (len(COLUMNS) - 2)} --- |"]
-    return [*head, *(_row(kind, outcome) for kind, outcome in outcomes.items())]
-
-
-def _row(kind: str, outcome: Outcome | str) -> str:
+def _row(kind: str, outcome: Outcome | str) -> Sequence[str]:
     title = SYSTEMS[kind].title
     if isinstance(outcome, str):
-        return f"| {title} |{' |' * (len(COLUMNS) - 2)} **{outcome}** |"
+        return [title, *[""] * len(NUMBERS), f"**{outcome}**"]
     audit = outcome.audit
     errors = ", ".join(f"{name}: {count}" for name, count in sorted(outcome.errors.items()))
-    cells = [
+    return [
         title,
         f"{audit.acknowledged:,}",
         *map(str, (audit.lost, audit.doubled, audit.half, audit.denied, audit.unknown)),
@@ -159,19 +147,4 @@ def _row(kind: str, outcome: Outcome | str) -> str:
         _seconds(outcome, outcome.first_success),
         _seconds(outcome, outcome.full_throughput),
         errors or "none",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def machine_facts() -> list[str]:
-    """What the numbers depend on, and nothing that names the machine."""
-    with MariaDBServer() as server:
-        version = server.query("SELECT VERSION()")[0][0]
-    today = datetime.now(UTC).date().isoformat()
-    load = f"load average {os.getloadavg()[0]:.1f} at the start"
-    return [
-        f"{today}, {os.cpu_count()} CPUs ({platform.machine()}), {load}",
-        f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}",
-        ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
-        f"MariaDB server {version}, on the loopback interface",
     ]
