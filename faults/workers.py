@@ -13,8 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from flask import Flask
 
@@ -32,6 +31,7 @@ from faults.runs import (
 from faults.systems import SYSTEMS, System, Work
 from faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
 from harness.gunicorn import GunicornServer
+from harness.processes import Managed
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
 
@@ -52,7 +52,7 @@ class Told(Exception):
         self.called = called
 
 
-class Served(System):
+class Served(System, Managed):
     """One of the systems behind gunicorn, as its clients see it; a context manager."""
 
     title = "gunicorn"
@@ -66,22 +66,10 @@ class Served(System):
         mine = (f"--workers={WORKERS}", "--graceful-timeout=3", "faults.webapp:create_app()")
         self._gunicorn = GunicornServer(directory, [*options, *mine], {TASK: json.dumps(task)})
 
-    def __enter__(self) -> Self:
-        self._gunicorn.__enter__()
-        try:
-            wait_until(lambda: len(self.states()) == WORKERS)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def start(self) -> None:
+        """Start gunicorn; return when all its workers serve."""
+        self._gunicorn.start()
+        wait_until(lambda: len(self.states()) == WORKERS)
 
     @property
     def arbiter(self) -> int:

@@ -8,12 +8,10 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pymysql
 
-from harness.processes import ServerError, wait_until_ready
+from harness.processes import Managed, ServerError, wait_until_ready
 from harness.server import MariaDBServer, find_program, user_option
 from harness.sockets import LOOPBACK, free_port
 
@@ -155,33 +153,25 @@ class GaleraNode(MariaDBServer):
         return str(found[-1])
 
 
-class GaleraCluster:
+class GaleraCluster(Managed):
     """Three nodes that replicate to one another; a context manager."""
 
     def __init__(self, options: Sequence[Sequence[str]] = ((),) * _NODES) -> None:
         self.nodes = [GaleraNode(given) for given in options]
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the nodes one after the other; return when all are ready."""
         for node in self.nodes:
             self._stack.callback(node.close)
-        try:
-            first, *others = self.nodes
-            first.prepare()
-            for node in others:
-                first.copy_to(node)
-            first.join(self.nodes, found=True)
-            for node in others:
-                node.join(self.nodes)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
+        first, *others = self.nodes
+        first.prepare()
+        for node in others:
+            first.copy_to(node)
+        first.join(self.nodes, found=True)
+        for node in others:
+            node.join(self.nodes)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the nodes."""
         self._stack.close()

@@ -9,15 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from harness.processes import PROJECT, children, kill_all, start, wait_until_ready
+from harness.processes import PROJECT, Managed, children, kill_all, start, wait_until_ready
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import PATIENCE
 
 
-class GunicornServer:
+class GunicornServer(Managed):
     """gunicorn with these options and this environment; a context manager that ends it.
 
     `start` and `stop` may be called again and again, and the port stays. `log` holds all output.
@@ -41,22 +39,6 @@ class GunicornServer:
         self._ready = ready
         self._log = directory / f"gunicorn-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._kill()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._kill()
 
     @property
     def log(self) -> str:
@@ -94,7 +76,7 @@ class GunicornServer:
         try:
             return self._process.wait(PATIENCE)
         finally:
-            self._kill()
+            self.close()
 
     def connect(self, timeout: float = PATIENCE) -> http.client.HTTPConnection:
         """A connection to it, which opens with its first request."""
@@ -110,7 +92,8 @@ class GunicornServer:
         finally:
             connection.close()
 
-    def _kill(self) -> None:
+    def close(self) -> None:
+        """Kill it and its workers, if it runs."""
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return

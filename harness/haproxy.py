@@ -9,10 +9,8 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from harness.processes import end, start, wait_until_ready
+from harness.processes import Managed, end, start, wait_until_ready
 from harness.server import MariaDBServer, find_program
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 
@@ -30,7 +28,7 @@ listen database
 """
 
 
-class HAProxy:
+class HAProxy(Managed):
     """It spreads connections over the servers that are up; a context manager."""
 
     def __init__(self, servers: Sequence[MariaDBServer]) -> None:
@@ -40,7 +38,8 @@ class HAProxy:
         self._directory = Path(tempfile.mkdtemp(prefix="pooled-db-haproxy-"))
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start it, and return when it listens."""
         configuration = self._directory / "haproxy.cfg"
         lines = [
             f"    server s{number} {server.host}:{server.port} check\n"
@@ -51,26 +50,14 @@ class HAProxy:
         log = self._directory / "haproxy.log"
         self._process = start([find_program("haproxy"), "-db", "-f", str(configuration)], log)
         DATABASE_PORTS.add(self.port)
-        try:
-            wait_until_ready(self._process, self._listens, "HAProxy", log.read_text)
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end()
+        wait_until_ready(self._process, self._listens, "HAProxy", log.read_text)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((self.host, self.port)) == 0
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End it and remove its directory."""
         if self._process is not None:
             end(self._process, signal.SIGKILL)
         shutil.rmtree(self._directory, ignore_errors=True)

@@ -6,19 +6,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import mariadb
 import pymysql
 from dbutils.pooled_db import PooledDB
 
+from harness.processes import Managed
 from harness.server import MariaDBServer
 
 DRIVERS: dict[str, ModuleType] = {"pymysql": pymysql, "mariadbconnector": mariadb}
 
 
-class NaiveDB:
+class NaiveDB(Managed):
     """DBUtils' `PooledDB` as its documentation shows it, and a context manager around it.
 
     `creator` is a DB-API 2 module and `connect_args` are its own. Nothing here is made worse on
@@ -55,17 +56,6 @@ class NaiveDB:
     def on_sqlite(cls, path: Path) -> NaiveDB:
         """One for a SQLite file."""
         return cls(sqlite3, database=str(path), check_same_thread=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the idle connections; those in use close when they are given back."""

@@ -8,6 +8,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from harness.waiting import PATIENCE, holds_within
 
@@ -19,6 +21,33 @@ _TIME_TO_STOP = 20.0
 
 class ServerError(RuntimeError):
     """A server is missing, or did not do as it was told in time."""
+
+
+class Managed:
+    """A context manager that starts on entry, and is closed on exit or where the start fails."""
+
+    def start(self) -> None:
+        """Start what is managed; by default it runs already."""
+
+    def close(self) -> None:
+        """End it, and remove what it left; again is no error."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def start(

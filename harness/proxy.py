@@ -12,9 +12,9 @@ import threading
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from harness.processes import Managed
 from harness.protocol import Command, CommandSplitter
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 from harness.tls import Certificates, TLSEnd
@@ -44,7 +44,7 @@ class _Fault:
         return True
 
 
-class Proxy:
+class Proxy(Managed):
     """A proxy on a free port of 127.0.0.1, in a thread of its own; a context manager.
 
     `delay` is in seconds and in each direction, and may be changed at any time; asyncio's clock
@@ -88,17 +88,6 @@ class Proxy:
         self._thread = threading.Thread(target=self._run, name="tests proxy", daemon=True)
         self._thread.start()
         self._open_port()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "deaf" if self.is_deaf else "refusing" if self.is_refusing else "open"

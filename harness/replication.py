@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
-from harness.processes import ServerError
+from harness.processes import Managed, ServerError
 from harness.server import MariaDBServer
 
 _CATCH_UP_TIMEOUT = 20
 
 
-class ReplicatedPair:
+class ReplicatedPair(Managed):
     """Two servers, one of which is `primary`, the other `replica`; a context manager."""
 
     def __init__(self) -> None:
@@ -31,23 +29,15 @@ class ReplicatedPair:
         self.primary, self.replica = self.servers
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        try:
-            for server in self.servers:
-                self._stack.enter_context(server)
-                server.execute("RESET MASTER")  # each made the application's user by itself
-        except BaseException:
-            self._stack.close()
-            raise
+    def start(self) -> None:
+        """Start both servers, and have the replica follow."""
+        for server in self.servers:
+            self._stack.enter_context(server)
+            server.execute("RESET MASTER")  # each made the application's user by itself
         self._follow()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End both servers."""
         self._stack.close()
 
     def demote(self) -> None:

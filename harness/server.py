@@ -14,14 +14,13 @@ import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import pymysql
 import pymysql.cursors
 
-from harness.processes import ServerError, end, start, wait_until_ready
+from harness.processes import Managed, ServerError, end, start, wait_until_ready
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 from harness.tls import Certificates
 from harness.waiting import holds_within
@@ -44,7 +43,7 @@ _PORT_ATTEMPTS = 5
 _SMALL_LOG = "--innodb-log-file-size=8M"
 
 
-class MariaDBServer:
+class MariaDBServer(Managed):
     """A private MariaDB on a free port of 127.0.0.1; a context manager that ends it for good.
 
     `options` are further command line options of mariadbd, such as `--max-connections=10`. The
@@ -81,22 +80,6 @@ class MariaDBServer:
         self._side_lock = threading.RLock()
         # A session that ends without its finalizers still leaves no server behind.
         atexit.register(self.close)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "stopped"

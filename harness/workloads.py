@@ -1,4 +1,4 @@
-"""What the tests run: accounts, and transfers between them that leave the sum as it was."""
+"""What is run on the servers: accounts, and transfers between them that leave the sum as it was."""
 
 from __future__ import annotations
 
@@ -28,12 +28,19 @@ def total(server: MariaDBServer, database: str) -> int:
     return sum(balances(server, database).values())
 
 
+def run(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+    """Run a statement on a connection of any driver, and return its rows, if it has any."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(sql)
+        return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        cursor.close()
+
+
 def add(connection: Any, account: int, amount: int) -> None:
     """Add to an account's balance, in the connection's transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE accounts SET balance = balance + %s WHERE id = %s", (amount, account)
-        )
+    run(connection, f"UPDATE accounts SET balance = balance + {amount} WHERE id = {account}")
 
 
 def transfer(
@@ -51,7 +58,4 @@ def transfer(
 
 def connection_id(connection: Any) -> int:
     """The server's number for a connection, as `MariaDBServer.kill_connection` takes it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT CONNECTION_ID()")
-        row = cursor.fetchone()
-    return int(row[0])
+    return int(run(connection, "SELECT CONNECTION_ID()")[0][0])

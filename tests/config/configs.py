@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import sqlite3
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -42,19 +39,6 @@ def binds_of(keys: Mapping[str, Any]) -> dict[str, PoolConfig]:
     binds = read_binds(keys, "sqlite:///default.sqlite", problems)
     assert not problems
     return binds
-
-
-def raw_module() -> ModuleType:
-    """A DB-API 2 module that nothing is known about."""
-    module = ModuleType("rawdb")
-    module.__dict__.update(
-        {name: vars(sqlite3)[name] for name in ("Error", "OperationalError", "InterfaceError")},
-        apilevel="2.0",
-        threadsafety=1,
-        paramstyle="qmark",
-        connect=functools.partial(sqlite3.connect, check_same_thread=False),
-    )
-    return module
 
 
 @contextlib.contextmanager

@@ -14,9 +14,10 @@ import pytest
 from flask_pooled_db import db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
-from tests.config.configs import problems_of, raw_module
+from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
 from tests.support.pools import open_pool
+from tests.support.rawdb import rawdb
 
 
 def own_connect(database: str) -> sqlite3.Connection:
@@ -34,7 +35,7 @@ with_dbapi.dbapi = sqlite3  # type: ignore[attr-defined]
 CREATORS: list[Any] = [
     sqlite3,
     sqlite3.connect,
-    raw_module(),
+    rawdb(),
     own_connect,
     with_dbapi,
     functools.partial(own_connect),

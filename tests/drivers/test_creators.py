@@ -7,7 +7,6 @@ import functools
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from flask_pooled_db.drivers import make_driver
 from harness.naive import DRIVERS
 from harness.server import APP_USER, SCHEMES, MariaDBServer
 from tests.support.apps import pooled_app
+from tests.support.rawdb import rawdb
 
 
 @pytest.mark.parametrize("kind", ["module", "its connect", "partial of it"])
@@ -67,21 +67,6 @@ def test_t1_a_creator_of_one_s_own_does_not_switch_transactions_off(
             conn.cursor().execute("INSERT INTO t VALUES (1)")
             raise LookupError
     assert mariadb.query(f"SELECT id FROM `{database}`.t") == []
-
-
-def rawdb(**more: Any) -> ModuleType:
-    """A module with the names that PEP 249 asks for and no others: sqlite3 in disguise."""
-    module = ModuleType("rawdb")
-    names = {name for name in vars(sqlite3) if name.endswith("Error")}
-    module.__dict__.update({name: vars(sqlite3)[name] for name in names})
-    module.__dict__.update(
-        apilevel="2.0",
-        threadsafety=1,
-        paramstyle="qmark",
-        connect=functools.partial(sqlite3.connect, check_same_thread=False),
-        **more,
-    )
-    return module
 
 
 @pytest.fixture

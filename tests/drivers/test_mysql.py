@@ -13,10 +13,10 @@ import pytest
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout, TransactionAborted
 from harness.server import MariaDBServer
 from harness.tls import make_certificates
-from harness.workloads import connection_id
+from harness.workloads import add, connection_id, run
 from tests.runtime.forking import CHILDREN, FORKING, run_program
 from tests.support.pools import open_pool
-from tests.support.scenarios.base import add, assert_fit, must_raise, run
+from tests.support.scenarios.base import assert_fit, must_raise
 from tests.support.stages import UNTOUCHED, ServerStage
 
 pytestmark = pytest.mark.mysql_only

@@ -19,9 +19,7 @@ from flask_pooled_db import (
 )
 from flask_pooled_db.drivers.sqlite import to_sqlite
 from tests.drivers.sqlite_app import query
-
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
-
+from tests.support.stages import ENDLESS
 
 MANY_ROWS = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT i FROM n"

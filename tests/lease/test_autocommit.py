@@ -7,8 +7,9 @@ import pytest
 from flask_pooled_db import (
     UsageError,
 )
+from harness.workloads import add
 from tests.support.scenarios import sessions
-from tests.support.scenarios.base import MOVED, Scenario, add
+from tests.support.scenarios.base import MOVED, Scenario
 from tests.support.stages import (
     ServerStage,
     Stage,

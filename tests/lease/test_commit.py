@@ -10,8 +10,9 @@ import pytest
 from flask_pooled_db import CommitOutcomeUnknown, TransactionAborted, UsageError
 from harness.server import MariaDBServer
 from harness.sockets import is_readable
+from harness.workloads import add
 from tests.support.scenarios import commits
-from tests.support.scenarios.base import MOVED, Scenario, add, must_raise, rival
+from tests.support.scenarios.base import MOVED, Scenario, must_raise, rival
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

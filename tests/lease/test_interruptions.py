@@ -9,9 +9,9 @@ from collections.abc import Generator
 
 import pytest
 
-from harness.workloads import connection_id
+from harness.workloads import add, connection_id
 from tests.support.scenarios import interruptions
-from tests.support.scenarios.base import MOVED, SCENARIOS, add, assert_fit, must_raise, signalled
+from tests.support.scenarios.base import MOVED, SCENARIOS, assert_fit, must_raise, signalled
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

@@ -11,8 +11,8 @@ import pytest
 from flask_pooled_db import (
     UsageError,
 )
-from harness.workloads import connection_id
-from tests.support.scenarios.base import MOVED, add, assert_fit, run
+from harness.workloads import add, connection_id, run
+from tests.support.scenarios.base import MOVED, assert_fit
 from tests.support.stages import (
     FileStage,
     ServerStage,

@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import TransactionAborted
-from harness.workloads import connection_id
+from harness.workloads import add, connection_id, run
 from tests.support.scenarios import losses
 from tests.support.scenarios.base import (
     MOVED,
     Scenario,
-    add,
     assert_fit,
     must_raise,
     rival,
-    run,
     statement_is_sent,
 )
 from tests.support.stages import (

@@ -14,10 +14,10 @@ from flask_pooled_db import (
     UsageError,
     db_connection_context,
 )
-from harness.workloads import connection_id
+from harness.workloads import add, connection_id, run
 from tests.support.apps import pooled_app
 from tests.support.scenarios import sessions
-from tests.support.scenarios.base import MOVED, Scenario, add, assert_fit, must_raise, run
+from tests.support.scenarios.base import MOVED, Scenario, assert_fit, must_raise
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

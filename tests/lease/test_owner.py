@@ -13,8 +13,8 @@ import pytest
 from flask_pooled_db import (
     UsageError,
 )
-from harness.workloads import connection_id
-from tests.support.scenarios.base import MOVED, add, run, statement_is_sent
+from harness.workloads import add, connection_id, run
+from tests.support.scenarios.base import MOVED, statement_is_sent
 from tests.support.stages import (
     ServerStage,
     Stage,

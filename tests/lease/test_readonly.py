@@ -6,9 +6,9 @@ import contextlib
 
 import pytest
 
-from harness.workloads import connection_id
+from harness.workloads import add, connection_id, run
 from tests.support.scenarios import sessions
-from tests.support.scenarios.base import add, assert_fit, run
+from tests.support.scenarios.base import assert_fit
 from tests.support.stages import (
     UNTOUCHED,
     ServerStage,

@@ -9,8 +9,9 @@ import pytest
 
 from flask_pooled_db import UsageError, get_db_connection
 from flask_pooled_db.dbapi import DriverAttribute, DriverException
+from harness.workloads import add
 from tests.support.scenarios import releases
-from tests.support.scenarios.base import MOVED, Scenario, add
+from tests.support.scenarios.base import MOVED, Scenario
 from tests.support.stages import (
     UNTOUCHED,
     Stage,

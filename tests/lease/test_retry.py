@@ -14,8 +14,9 @@ from flask_pooled_db import (
     UsageError,
 )
 from harness.server import MariaDBServer
+from harness.workloads import add, run
 from tests.support.apps import pooled_app
-from tests.support.scenarios.base import MOVED, add, must_raise, rival, run
+from tests.support.scenarios.base import MOVED, must_raise, rival
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness.server import MariaDBServer
-from tests.support.scenarios.base import MOVED, add, must_raise, run
+from harness.workloads import add, run
+from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import (
     ServerStage,
     on_server,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.scenarios.base import MOVED, add, must_raise, run
+from harness.workloads import add, run
+from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

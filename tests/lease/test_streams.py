@@ -13,8 +13,9 @@ from werkzeug.serving import make_server
 from flask_pooled_db import UsageError
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
+from harness.workloads import add, run
 from tests.support.scenarios import interruptions
-from tests.support.scenarios.base import add, assert_fit, run
+from tests.support.scenarios.base import assert_fit
 from tests.support.stages import UNTOUCHED, Stage, join
 
 

@@ -11,9 +11,11 @@ from flask_pooled_db import (
     PoolTimeout,
 )
 from harness.server import MariaDBServer
+from harness.workloads import add, run
 from tests.support.scenarios import sessions
-from tests.support.scenarios.base import MOVED, add, assert_fit, must_raise, run, signalled
+from tests.support.scenarios.base import MOVED, assert_fit, must_raise, signalled
 from tests.support.stages import (
+    ENDLESS,
     FileStage,
     ServerStage,
     on_file,
@@ -36,9 +38,6 @@ def test_statement_timeout_costs_the_statement_alone(stage: ServerStage) -> None
             run(connection, "SELECT SLEEP(20)")
         add(connection, 2, 10)
     assert stage.committed() == MOVED
-
-
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
 
 
 def test_statement_timeout_on_sqlite(sqlite_stage: FileStage) -> None:

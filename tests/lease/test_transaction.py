@@ -9,8 +9,9 @@ import pytest
 
 from flask_pooled_db import TransactionAborted, UsageError
 from harness.server import MariaDBServer
+from harness.workloads import add, run
 from tests.support.scenarios import endings, losses
-from tests.support.scenarios.base import MOVED, add, must_raise, run
+from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import (
     UNTOUCHED,
     FileStage,

@@ -1,1 +1,1 @@
-"""The project itself: its layers, README, secrets, benchmarks, and the tests' own support."""
+"""The project itself: its layers, its README, and that no password is shown anywhere."""

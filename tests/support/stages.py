@@ -24,6 +24,9 @@ ACCOUNTS = 4
 AMOUNT = 100
 UNTOUCHED = dict.fromkeys(range(1, ACCOUNTS + 1), AMOUNT)
 
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+"""A statement that SQLite works on for good."""
+
 ON_SHARED_SERVER = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
 """The drivers, as parameters of what asks for the fixture `mariadb` by itself."""
 

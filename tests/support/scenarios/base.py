@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import pymysql
 
 from harness.waiting import PATIENCE, wait_until
+from harness.workloads import add, run
 from tests.support.stages import UNTOUCHED, ServerStage, Stage, join
 
 ON_MARIADB = ("pymysql", "mariadbconnector")
@@ -55,21 +56,6 @@ def scenario(
         return made
 
     return register
-
-
-def add(connection: Any, account: int, amount: int) -> None:
-    """Add to an account's balance, in the connection's transaction."""
-    run(connection, f"UPDATE accounts SET balance = balance + {amount} WHERE id = {account}")
-
-
-def run(connection: Any, sql: str) -> list[tuple[Any, ...]]:
-    """Run a statement and return its rows, if it has any."""
-    cursor = connection.cursor()
-    try:
-        cursor.execute(sql)
-        return list(cursor.fetchall()) if cursor.description else []
-    finally:
-        cursor.close()
 
 
 @contextmanager

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from flask_pooled_db import CommitOutcomeUnknown
+from harness.workloads import add, run
 from tests.support.scenarios.base import (
     MOVED,
     ON_MARIADB,
     ON_SQLITE,
-    add,
     assert_fit,
     assert_untouched,
     must_raise,
-    run,
     scenario,
 )
 from tests.support.stages import FileStage, ServerStage

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from harness.workloads import add
 from tests.support.scenarios.base import (
     EVERYWHERE,
     MOVED,
     ON_MARIADB,
-    add,
     assert_fit,
     assert_untouched,
     must_raise,

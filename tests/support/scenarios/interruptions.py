@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from flask import Response, stream_with_context
 
 from harness.waiting import wait_until
-from harness.workloads import connection_id
+from harness.workloads import add, connection_id, run
 from tests.support.scenarios.base import (
     EVERYWHERE,
     MOVED,
     ON_MARIADB,
     ON_SQLITE,
-    add,
     assert_fit,
     assert_untouched,
     must_raise,
-    run,
     scenario,
     signalled,
     statement_is_sent,

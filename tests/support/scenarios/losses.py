@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 
+from harness.workloads import add, run
 from tests.support.scenarios.base import (
     EVERYWHERE,
     MOVED,
     ON_MARIADB,
     ON_SQLITE,
-    add,
     assert_fit,
     assert_untouched,
     must_raise,
     rival,
-    run,
     scenario,
 )
 from tests.support.stages import FileStage, ServerStage, Stage

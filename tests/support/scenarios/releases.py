@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from harness.workloads import add, run
 from tests.support.scenarios.base import (
     EVERYWHERE,
     MOVED,
-    add,
     assert_fit,
     assert_untouched,
     must_raise,
-    run,
     scenario,
 )
 from tests.support.stages import Stage

@@ -20,7 +20,7 @@ from harness.server import (
     MariaDBServer,
 )
 from harness.signals import AS_AT_A_TERMINAL
-from tests.project.connections import SILENCE, connected
+from tests.harness.connections import SILENCE, connected
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 
 pytestmark = pytest.mark.mariadb_only

@@ -12,7 +12,7 @@ from harness.server import (
 )
 from harness.sockets import is_readable
 from harness.tls import Certificates
-from tests.project.connections import connected, descriptor_of, fetch_all, fetch_one, is_encrypted
+from tests.harness.connections import connected, descriptor_of, fetch_all, fetch_one, is_encrypted
 
 pytestmark = pytest.mark.mariadb_only
 

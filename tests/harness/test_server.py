@@ -11,7 +11,7 @@ import pytest
 from harness.processes import ServerError
 from harness.server import APP_PASSWORD, APP_PASSWORD_WORD, APP_USER, MariaDBServer, find_program
 from harness.workloads import connection_id, create_accounts, total
-from tests.project.connections import LOST, SILENCE, InThread, connected, fetch_one
+from tests.harness.connections import LOST, SILENCE, InThread, connected, fetch_one
 
 pytestmark = pytest.mark.mariadb_only
 

@@ -11,7 +11,7 @@ from harness.server import (
     MariaDBServer,
 )
 from harness.workloads import balances, connection_id, create_accounts, transfer
-from tests.project.connections import fetch_one
+from tests.harness.connections import fetch_one
 
 pytestmark = pytest.mark.mariadb_only
 

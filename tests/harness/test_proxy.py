@@ -18,7 +18,7 @@ from harness.server import (
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
 from harness.workloads import add, balances, connection_id, create_accounts
-from tests.project.connections import LOST, SILENCE, InThread, connected, fetch_one
+from tests.harness.connections import LOST, SILENCE, InThread, connected, fetch_one
 
 pytestmark = pytest.mark.mariadb_only
 
