@@ -95,7 +95,7 @@ bench: system-server $(VENV)/.dev $(VENV)/.connector
 
 faults: system-faults $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
-	exec $(RUN) tests.faults
+	exec $(RUN) faults
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis .*_cache

@@ -21,8 +21,8 @@ from benchmarks.contenders import pooled_app
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn
 from flask_pooled_db import PooledDB
-from tests.support.server import MariaDBServer
-from tests.support.tls import make_certificates
+from harness.server import MariaDBServer
+from harness.tls import make_certificates
 
 PLAIN, DEFAULT, CONNECTOR = "PyMySQL, ssl_disabled", "PyMySQL", "mariadb"
 

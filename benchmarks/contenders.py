@@ -23,8 +23,8 @@ from sqlalchemy.pool import QueuePool
 from benchmarks import nothing
 from benchmarks.measure import OURS
 from flask_pooled_db import PooledDB, db_connection_context
-from tests.support.naive import NaiveDB
-from tests.support.server import SCHEMES, MariaDBServer
+from harness.naive import NaiveDB
+from harness.server import SCHEMES, MariaDBServer
 
 DBUTILS = "DBUtils"
 SQLALCHEMY = "SQLAlchemy"

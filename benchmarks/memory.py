@@ -33,8 +33,8 @@ from benchmarks.contenders import (
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Row, compare
 from flask_pooled_db import db_connection_context
-from tests.support.naive import NaiveDB
-from tests.support.server import MariaDBServer
+from harness.naive import NaiveDB
+from harness.server import MariaDBServer
 
 ROUNDS = 3  # it hardly varies
 PLAIN, DEFAULT = "PyMySQL alone, ssl_disabled", "PyMySQL alone"

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from tests.support.sockets import LOOPBACK
+from harness.processes import PROJECT
+from harness.sockets import LOOPBACK
 
-PROJECT = Path(__file__).resolve().parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK")
 _BACKLOG = 512
 _MOST_AT_ONCE = 65_536

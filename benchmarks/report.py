@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
 
 from benchmarks.measure import Row
-from tests.support.server import MariaDBServer
-
-PACKAGES = ("Flask", "DBUtils", "PyMySQL", "mariadb", "SQLAlchemy", "Flask-SQLAlchemy", "gunicorn")
+from harness.report import page, table
 
 HEAD = """\
 # Benchmarks
@@ -27,9 +21,16 @@ median, and in parentheses the lowest and the highest. Times say what this machi
 what the pools are.
 """
 
-TABLE_HEAD = (
-    "| benchmark | case | unit | ours | peer | peer's | ratio (lowest to highest) | bar | met |",
-    "| --- | --- | --- | ---: | --- | ---: | --- | --- | --- |",
+COLUMNS = (
+    "benchmark",
+    "case",
+    "unit",
+    "ours",
+    "peer",
+    "peer's",
+    "ratio (lowest to highest)",
+    "bar",
+    "met",
 )
 
 
@@ -37,26 +38,30 @@ def render(
     rows: Mapping[str, Sequence[Row]], about: Mapping[str, str], facts: Sequence[str]
 ) -> str:
     """The whole page. `rows` and `about`, what each benchmark does, are by its name."""
-    lines = [HEAD, "## Measured on", "", *(f"- {fact}" for fact in facts), "", "## Results", ""]
-    lines += table(rows)
-    lines += ["", "## Bars", "", *(_bars(rows) or ["None was measured."])]
-    lines += ["", "## What is measured", ""]
-    for name, own in rows.items():
-        notes = " ".join(dict.fromkeys(row.note for row in own if row.note))
-        lines.append(f"- **{name}**: {about[name]} {notes}".rstrip())
-    return "\n".join(lines) + "\n"
+    sections = {
+        "Results": results(rows),
+        "Bars": _bars(rows) or ["None was measured."],
+        "What is measured": [_about(name, about[name], own) for name, own in rows.items()],
+    }
+    return page(HEAD, facts, sections)
 
 
-def table(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+def results(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     """The table's lines."""
-    return [*TABLE_HEAD, *(_line(name, row) for name, own in rows.items() for row in own)]
+    cells = [_cells(name, row) for name, own in rows.items() for row in own]
+    return table(COLUMNS, cells, numbers=("ours", "peer's"))
 
 
-def _line(name: str, row: Row) -> str:
+def _about(name: str, about: str, rows: Sequence[Row]) -> str:
+    notes = " ".join(dict.fromkeys(row.note for row in rows if row.note))
+    return f"- **{name}**: {about} {notes}".rstrip()
+
+
+def _cells(name: str, row: Row) -> Sequence[str]:
     values = _number(row.ours), row.peer, _number(row.theirs)
     ratio = f"{_number(row.ratio)} ({_number(row.lowest)} to {_number(row.highest)})"
     bar = (str(row.bar), "yes" if row.is_met else "**no**") if row.bar else ("", "")
-    return f"| {' | '.join((name, row.case, row.unit, *values, ratio, *bar))} |"
+    return name, row.case, row.unit, *values, ratio, *bar
 
 
 def _number(value: float) -> str:
@@ -76,19 +81,4 @@ def _bars(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         for name, own in rows.items()
         for row in own
         if row.bar
-    ]
-
-
-def machine_facts() -> list[str]:
-    """What the numbers depend on, and nothing that names the machine."""
-    with MariaDBServer() as server:
-        version = server.query("SELECT VERSION()")[0][0]
-    today = datetime.now(UTC).date().isoformat()
-    load = f"load average {os.getloadavg()[0]:.1f} at the start"
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
-    return [
-        f"{today}, {os.cpu_count()} CPUs ({platform.machine()}), {load}",
-        f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}",
-        packages,
-        f"MariaDB server {version}, on the loopback interface",
     ]

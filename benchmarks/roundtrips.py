@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from benchmarks.contenders import DBUTILS, Block, Contender, Place, ours, pools_on, sizes
 from benchmarks.effort import Effort
 from benchmarks.measure import Bar, Row, compare
-from tests.support.proxy import Proxy
-from tests.support.server import MariaDBServer
-from tests.support.workloads import add, create_accounts
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
+from harness.workloads import add, create_accounts
 
 SCOPES = 10
 STATEMENTS = (0, 1, 3)

@@ -28,8 +28,8 @@ from benchmarks.contenders import (
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn
 from benchmarks.network import Network, running_on, slow_network, two_cpus
-from tests.support.server import MariaDBServer
-from tests.support.workloads import add, create_accounts
+from harness.server import MariaDBServer
+from harness.workloads import add, create_accounts
 
 ROUND_TRIP = 0.002
 PINGS = 50

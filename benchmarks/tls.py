@@ -25,9 +25,9 @@ from benchmarks.measure import OURS, Row, compare, in_turn
 from benchmarks.network import running_on, slow_network, two_cpus
 from benchmarks.throughput import ROUND_TRIP, Team
 from flask_pooled_db.drivers.sockets import look_at, look_at_tls
-from tests.support.server import MariaDBServer
-from tests.support.tls import Certificates, make_certificates, tls_sockets
-from tests.support.workloads import create_accounts
+from harness.server import MariaDBServer
+from harness.tls import Certificates, make_certificates, tls_sockets
+from harness.workloads import create_accounts
 
 THREADS = (1, 16)
 LOOKS = 1000

@@ -10,20 +10,19 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO
+from pathlib import Path
 
 from benchmarks.effort import Effort
-from benchmarks.load import HOST, KINDS, Answered, get_order, order_of, send
+from benchmarks.load import KINDS, Answered, get_order, order_of
 from benchmarks.measure import OURS, Row, compare
-from benchmarks.network import PROJECT
-from tests.support.server import MariaDBServer
-from tests.support.sockets import free_port
+from harness.gunicorn import GunicornServer
+from harness.processes import PROJECT
+from harness.server import MariaDBServer
+from harness.waiting import PATIENCE
 
 CLIENTS = 8
-PATIENCE = 30.0
 WARM_UP = 0.5
 LONGER = 2  # windows of this benchmark, in those of the others
 FIGURES = {"requests_a_second": "1/s", "median": "ms", "percentile_99": "ms"}
@@ -92,31 +91,9 @@ def _make_tables(server: MariaDBServer, database: str, environment: dict[str, st
 @contextmanager
 def _served(app: str, environment: dict[str, str]) -> Iterator[int]:
     """The port of an app under gunicorn."""
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--workers", "2"]
-    options = ["--worker-class", "gthread", "--threads", "4", "--bind", f"{HOST}:{port}"]
+    options = ["--workers=2", "--worker-class=gthread", "--threads=4", app]
     with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(
-            [*command, *options, app], cwd=PROJECT, env=environment, stdout=log, stderr=log
-        ) as process,
+        tempfile.TemporaryDirectory(prefix="pooled-db-gunicorn-") as directory,
+        GunicornServer(Path(directory), options, environment, ready=get_order(0).path) as served,
     ):
-        try:
-            _wait_until_served(process, port, log)
-            yield port
-        finally:
-            process.terminate()
-
-
-def _wait_until_served(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            send(port, get_order(0))
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                log.seek(0)
-                raise RuntimeError(f"gunicorn does not serve:\n{log.read()}") from None
-            time.sleep(0.05)
-        else:
-            return
+        yield served.port

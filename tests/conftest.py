@@ -12,13 +12,17 @@ from types import FrameType
 
 import hypothesis
 import pytest
+from flask import Flask
 
+from flask_pooled_db import PooledDB
+from harness.mysql import URL_VARIABLE, MySQLServer, versions
+from harness.processes import ServerError
+from harness.proxy import Proxy
+from harness.server import SCHEMES, MariaDBServer
+from harness.tls import Certificates, make_certificates
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
-from tests.support.mysql import URL_VARIABLE, MySQLServer, versions
-from tests.support.proxy import Proxy
-from tests.support.server import SCHEMES, MariaDBServer, ServerError
+from tests.support.sites import bare_app
 from tests.support.stages import ON_SHARED_SERVER, FileStage, ServerStage, Stage, on_file, on_server
-from tests.support.tls import Certificates, make_certificates
 
 _SESSION = os.getpid()
 _TIME_TO_END = 60.0
@@ -213,3 +217,16 @@ def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]
     else:
         with on_server("ours", request.getfixturevalue("mariadb"), request.param) as stage:
             yield stage
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """An SQLite file."""
+    return f"sqlite:///{tmp_path / 'shop.db'}"
+
+
+@pytest.fixture
+def site(url: str) -> Iterator[tuple[Flask, PooledDB]]:
+    """An app on that file, with the table `t`."""
+    with bare_app(url=url) as pair:
+        yield pair

@@ -1,4 +1,1 @@
-"""Real servers broken under real load, and a count of what was lost.
-
-`python -m tests.faults` is the long form; `test_faults.py` the short one.
-"""
+"""The short form of the fault suite, and what it found."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.catalog import FAULTS
-from tests.faults.harness import SHORT, Outcome
-from tests.support.tls import Certificates
+from faults.catalog import FAULTS
+from faults.runs import QUICK, Outcome
+from harness.tls import Certificates
 
 pytestmark = [
     pytest.mark.slow,
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-PATIENCE = 5.0
+TO_FIRST_SUCCESS = 5.0
 """The bar is 1 s, and kept by the long form: this machine may be busy with other things."""
 
 LONG_ONLY = {"10-galera-haproxy"}  # Galera takes its time to form a cluster
@@ -38,13 +38,13 @@ def test_faults_lose_nothing(name: str, kind: str) -> None:
     """After the fault every acknowledged commit is there once, every transfer whole or absent,
     every error was a documented one, nothing is leaked, and the pool is soon at work again.
     """
-    lose_nothing(FAULTS[name].run(kind, SHORT))
+    lose_nothing(FAULTS[name].run(kind, QUICK))
 
 
 @pytest.mark.parametrize(("name", "kind"), OVER_TLS, ids=["-".join(run) for run in OVER_TLS])
 def test_faults_lose_nothing_over_tls(name: str, kind: str, certificates: Certificates) -> None:
     """The same where every connection is encrypted, and the network still breaks in COMMIT."""
-    lose_nothing(FAULTS[name].run(kind, replace(SHORT, certificates=certificates)))
+    lose_nothing(FAULTS[name].run(kind, replace(QUICK, certificates=certificates)))
 
 
 def lose_nothing(outcome: Outcome) -> None:
@@ -52,11 +52,11 @@ def lose_nothing(outcome: Outcome) -> None:
     assert outcome.audit.acknowledged > 0
     if outcome.outages:
         assert outcome.first_success is not None, outcome
-        assert outcome.first_success < PATIENCE, outcome
+        assert outcome.first_success < TO_FIRST_SUCCESS, outcome
 
 
 def test_faults_are_seen_where_they_do_harm() -> None:
     """The pool that people write by hand tears transfers apart, and the audit says so."""
-    outcome = FAULTS["8-deadlocks"].run("dbutils", SHORT)
+    outcome = FAULTS["8-deadlocks"].run("dbutils", QUICK)
     assert outcome.audit.half > 0
     assert outcome.problems

@@ -9,8 +9,8 @@ import pytest
 
 from flask_pooled_db import db_connection_context, get_db_connection
 from flask_pooled_db.drivers.servers import Servers
+from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
-from tests.support.server import MariaDBServer
 
 
 class Injected(Exception):
@@ -68,4 +68,4 @@ def test_p10_a_server_that_is_left_alone_is_tried_when_no_other_will_do() -> Non
     servers = Servers([{"host": "a"}, {"host": "b"}])
     first, second = servers.candidates()
     servers.failed(first)
-    assert list(servers.attempts()) == [second, first]
+    assert list(servers.in_turn()) == [second, first]

@@ -1,1 +1,1 @@
-"""What the tests stand on: a MariaDB server, a faulty network, the naive reference."""
+"""What the tests stand on, beside `harness`: apps, pools, the fake driver, scenarios."""

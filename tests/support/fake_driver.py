@@ -10,9 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.pool import Pool
-
-_PATIENCE = 20.0
+from flask_pooled_db.lease.dbutils import Pool
+from harness.waiting import PATIENCE
 
 
 class Error(Exception):
@@ -52,12 +51,12 @@ class Gate:
 
     def stop_here(self) -> None:
         self._arrivals.release()
-        assert self._opened.wait(_PATIENCE), "nobody opened the gate"
+        assert self._opened.wait(PATIENCE), "nobody opened the gate"
 
     def wait_for_arrivals(self, count: int = 1) -> None:
         """Return when so many threads more have come to the gate."""
         for _ in range(count):
-            assert self._arrivals.acquire(timeout=_PATIENCE), "nobody came to the gate"
+            assert self._arrivals.acquire(timeout=PATIENCE), "nobody came to the gate"
 
     def open(self) -> None:
         """Let all pass, from now on."""
@@ -257,9 +256,9 @@ class FakeDriver(Driver):
         """Report in `violations` what is asked for by who holds the lock of this pool."""
         lock: Any = WatchedLock()
         self._lock = lock
-        pool._lock = lock
+        pool.engine.state.lock = lock
         pool._share_freed = threading.Condition(lock)
-        pool._returned = threading.Condition(lock)
+        pool.engine.state.returned = threading.Condition(lock)
 
 
 class WatchedLock:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 
 from flask import has_app_context
 
-from tests.support.sockets import database_sockets
-
-PATIENCE = 2.0
+from harness.sockets import database_sockets
+from harness.waiting import holds_within
 
 _THREAD_PREFIX = "flask-pooled-db"
 _HOUSEKEEPING = "flask-pooled-db housekeeping"
-_POLL_INTERVAL = 0.02
+_TIME_TO_END = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,18 @@ class Footprint:
         return leaks
 
 
-def wait_for_leaks_to_end(before: Footprint, patience: float = PATIENCE) -> list[str]:
+def wait_for_leaks_to_end(before: Footprint, patience: float = _TIME_TO_END) -> list[str]:
     """The leaks since `before` that `patience` seconds did not mend."""
-    deadline = time.monotonic() + patience
-    while (leaks := Footprint.now().leaks_since(before)) and time.monotonic() < deadline:
-        time.sleep(_POLL_INTERVAL)
+    leaks: list[str] = []
+
+    def has_none() -> bool:
+        leaks[:] = Footprint.now().leaks_since(before)
+        return not leaks
+
+    holds_within(patience, has_none, 0.02)
     return leaks
+
+
+def housekeeping_threads() -> list[threading.Thread]:
+    """Return the housekeeping threads of this process."""
+    return [thread for thread in threading.enumerate() if thread.name == _HOUSEKEEPING]

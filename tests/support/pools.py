@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -12,13 +11,11 @@ from typing import Any, Generic, TypeVar
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import PoolTimeout
-from flask_pooled_db.pool import Pool
-from flask_pooled_db.stats import PoolStats
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.pool import PoolStats
+from harness.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
-
-PATIENCE = 20.0
-_POLL_INTERVAL = 0.005
 
 
 @contextmanager
@@ -74,14 +71,6 @@ def call(function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:
     return caller
 
 
-def wait_until(condition: Callable[[], object], what: str = "") -> None:
-    """Return when the condition holds; for what no event tells of."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not come to be: {what or condition}"
-        time.sleep(_POLL_INTERVAL)
-
-
 def queue_up(pool: Pool, function: Callable[..., T], *args: Any, **kwargs: Any) -> Caller[T]:
     """Call a function in a thread; return when it waits for a connection of the pool.
 
@@ -107,13 +96,13 @@ def fail_to_connect(pool: Pool) -> None:
 
 def check_counts(pool: Pool) -> PoolStats:
     """Assert that the counts of a pool agree with each other; return them."""
-    with pool._lock:
+    with pool.engine.state.lock:
         stats = pool._stats()
-        closing = stats.open - stats.in_use - stats.idle - pool._opening
+        closing = stats.open - stats.in_use - stats.idle - pool.engine.state.connector.opening
         assert closing >= 0, f"more connections than places taken: {stats}"
-        assert not set(pool._idle) & pool._in_use, "a connection is idle and in use"
-        assert len(set(pool._idle)) == len(pool._idle), "a connection is idle twice"
-        assert not (pool._idle and pool._waiters), "a caller waits beside an idle connection"
+        assert not set(pool.engine.state.idle) & pool.engine.state.in_use, "a connection is idle and in use"
+        assert len(set(pool.engine.state.idle)) == len(pool.engine.state.idle), "a connection is idle twice"
+        assert not (pool.engine.state.idle and pool.engine.state.queue.waiters), "a caller waits beside an idle connection"
     return stats
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,20 +13,22 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from harness.naive import NaiveDB
+from harness.proxy import Proxy
+from harness.server import SCHEMES, MariaDBServer
+from harness.waiting import PATIENCE, wait_until
+from harness.workloads import balances, connection_id, create_accounts
 from tests.support.apps import pooled_app
-from tests.support.naive import NaiveDB
-from tests.support.proxy import Proxy
-from tests.support.server import SCHEMES, MariaDBServer
-from tests.support.workloads import balances, connection_id, create_accounts
 
 ACCOUNTS = 4
 AMOUNT = 100
 UNTOUCHED = dict.fromkeys(range(1, ACCOUNTS + 1), AMOUNT)
 
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+"""A statement that SQLite works on for good."""
+
 ON_SHARED_SERVER = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
 """The drivers, as parameters of what asks for the fixture `mariadb` by itself."""
-
-_DEADLINE = 30.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ServerStage(Stage):
         """
         self.server.kill_connection(connection_id(connection))
         if self.kind == "ours":
-            eventually(lambda: connection._con.look() > 0, "the end of a connection")
+            wait_until(lambda: connection._entry.look() > 0, "the end of a connection")
 
     def streaming_cursor(self, connection: Any) -> Any:
         if self.driver == "pymysql":
@@ -160,15 +161,7 @@ def on_file(kind: str, path: Path, **settings: Any) -> Iterator[FileStage]:
             yield FileStage(kind, "sqlite", app, naive, path)
 
 
-def eventually(condition: Callable[[], object], what: str, interval: float = 0.01) -> None:
-    """Wait until something that others do has come to pass."""
-    deadline = time.monotonic() + _DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {_DEADLINE} s: {what}"
-        time.sleep(interval)
-
-
 def join(thread: threading.Thread) -> None:
     """Wait for a thread to end; one that never does is a failure."""
-    thread.join(_DEADLINE)
+    thread.join(PATIENCE)
     assert not thread.is_alive(), f"{thread.name} did not end"

@@ -1,0 +1,150 @@
+"""CREATOR and CONNECT_ARGS."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from flask_pooled_db import db_connection_context
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import make_driver
+from tests.config.configs import problems_of
+from tests.support.apps import pooled_app
+from tests.support.pools import open_pool
+from tests.support.rawdb import rawdb
+
+
+def own_connect(database: str) -> sqlite3.Connection:
+    """A function of the application's own that connects."""
+    return sqlite3.connect(database, check_same_thread=False)
+
+
+def with_dbapi(database: str) -> Any:
+    """A function that says which module its connections are of."""
+    return own_connect(database)
+
+
+with_dbapi.dbapi = sqlite3  # type: ignore[attr-defined]
+
+CREATORS: list[Any] = [
+    sqlite3,
+    sqlite3.connect,
+    rawdb(),
+    own_connect,
+    with_dbapi,
+    functools.partial(own_connect),
+    functools.partial(sqlite3.connect, check_same_thread=False),
+]
+
+
+@pytest.mark.parametrize(
+    "creator",
+    CREATORS,
+    ids=["module", "its connect", "unknown", "own", "with dbapi", "partial", "partial of connect"],
+)
+def test_a_creator_is_a_module_or_anything_that_connects(creator: Any, tmp_path: Path) -> None:
+    """With each kind of creator, a scope commits, and rolls back when it is left by an error."""
+    path = str(tmp_path / "shop.db")
+    with pooled_app(creator=creator, connect_args={"database": path}):
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("CREATE TABLE t (a INTEGER)")
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("INSERT INTO t VALUES (1)")
+        with (
+            contextlib.suppress(LookupError),
+            db_connection_context() as conn,
+            conn.cursor() as cur,
+        ):
+            cur.execute("INSERT INTO t VALUES (2)")
+            raise LookupError
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("SELECT a FROM t")
+            assert cur.fetchall() == [(1,)]
+
+
+def test_a_module_that_is_known_is_known_by_its_creator_too() -> None:
+    """A driver given as a module, or as its `connect`, has the adapter that its URL has."""
+    for creator in (pymysql, pymysql.connect):
+        driver = make_driver(PoolConfig.from_mapping({"CREATOR": creator}))
+        assert driver.name == "pymysql"
+
+
+def test_a_partial_is_of_the_module_of_its_function() -> None:
+    """The exception classes of a connection made by a partial are those of its module."""
+    creator = functools.partial(pymysql.connect, host="127.0.0.1")
+    driver = make_driver(PoolConfig.from_mapping({"CREATOR": creator}))
+    assert driver.Error is pymysql.Error
+
+
+def test_connect_args_reach_the_creator_as_they_are() -> None:
+    """A function of the application's own gets its arguments and no others."""
+    seen = []
+
+    def connect(**arguments: Any) -> Any:
+        seen.append(arguments)
+        return sqlite3.connect(":memory:", check_same_thread=False)
+
+    with open_pool(creator=connect, connect_args={"a": 1, "b": [2]}) as pool:
+        pool.lease().close()
+    assert seen == [{"a": 1, "b": [2]}]
+
+
+def test_connect_args_complete_a_url() -> None:
+    """CONNECT_ARGS are added to what the URL says; the same value twice is no contradiction."""
+    made = PoolConfig.from_mapping(
+        {
+            "URL": "mysql://ann:pw@h/d?charset=utf8mb4",
+            "CONNECT_ARGS": {"database": "d", "program_name": "shop"},
+        }
+    )
+    arguments = make_driver(made)._arguments
+    assert arguments == {
+        "connect_timeout": 5.0,
+        "host": "h",
+        "user": "ann",
+        "password": "pw",
+        "database": "d",
+        "charset": "utf8mb4",
+        "program_name": "shop",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        ({"URL": "mysql://h/d", "CONNECT_ARGS": {"database": "e"}}, "differ on 'database'"),
+        ({"URL": "oracle://h/d"}, "the scheme oracle:// is not known"),
+        ({"URL": "sqlite://host/file"}, "names no host"),
+        ({"URL": "sqlite:///f?timeout=soon"}, "must be a number"),
+        ({"URL": "sqlite:///f?isolation_level="}, "'isolation_level' can't be set"),
+        ({"URL": "sqlite:///f", "CONNECT_ARGS": {"factory": 1}}, "'factory' can't be set"),
+        ({"URL": "mysql://h/d?autocommit=true"}, "'autocommit' can't be set"),
+        ({"URL": "mysql://h/d?defer_connect=1"}, "'defer_connect' can't be set"),
+        ({"URL": "mysql://h/d?ssl_disabled=1&ssl_ca=f"}, "'ssl_disabled' contradicts"),
+        ({"URL": "mariadb://h/d?reconnect=1"}, "'reconnect' can't be set"),
+        ({"URL": "mariadb://h/d?pool_name=p"}, "'pool_name' can't be set"),
+        ({"URL": "sqlite:///f", "TARGET": "primary"}, "TARGET can't be 'primary'"),
+        ({"URL": "postgresql+psycopg://a,b/d", "TARGET": "primary"}, "TARGET can't be 'primary'"),
+        ({"CREATOR": pymysql, "CONNECT_ARGS": {"autocommit": True}}, "'autocommit' can't be set"),
+    ],
+)
+def test_a_database_that_can_not_be_had_is_refused(keys: dict[str, Any], word: str) -> None:
+    """What the driver can't do, or must not be told, is a problem before anything connects."""
+    (problem,) = problems_of({f"POOLED_DB_{name}": value for name, value in keys.items()})
+    assert problem.startswith("POOLED_DB: ")
+    assert word in problem
+
+
+def test_a_driver_that_is_not_installed_is_named_with_the_way_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "mariadb", None)
+    (problem,) = problems_of({"POOLED_DB_URL": "mariadb://h/d"})
+    assert "pip install 'flask-pooled-db[mariadb]'" in problem

@@ -1,0 +1,163 @@
+"""The keys: which there are, their defaults, and where each has its effect."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+import flask_pooled_db
+from flask_pooled_db import PooledDB
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config.pool import KEYS
+from flask_pooled_db.lease.dbutils import Pool
+from harness.waiting import wait_until
+from tests.config.configs import URL, config, warmed_pool
+from tests.support.pools import open_pool
+
+PACKAGE = Path(flask_pooled_db.__file__).parent
+
+DEFAULTS: dict[str, Any] = {
+    "URL": None,
+    "CREATOR": None,
+    "CONNECT_ARGS": {},
+    "MINCACHED": 3,
+    "MAXCACHED": 10,
+    "MAXSHARED": 0,
+    "MAXCONNECTIONS": 20,
+    "BLOCKING": True,
+    "MAXUSAGE": 0,
+    "SETSESSION": (),
+    "PING": 1,
+    "ACQUIRE_TIMEOUT": 10.0,
+    "MAX_WAITING": 0,
+    "MAX_LIFETIME": 1800.0,
+    "IDLE_TIMEOUT": 600.0,
+    "PING_AFTER": 5.0,
+    "CONNECT_TIMEOUT": 5.0,
+    "STATEMENT_TIMEOUT": 0.0,
+    "RESET": "rollback",
+    "LEAK_THRESHOLD": 0.0,
+    "HOST_ORDER": "given",
+    "TARGET": "any",
+    "REPLICA": None,
+    "REPLICA_FALLBACK": True,
+}
+
+
+def test_the_keys_are_those_of_the_documentation() -> None:
+    """Each key is a field of the config, and there are no others."""
+    assert set(KEYS) == set(DEFAULTS) == {field.name.upper() for field in fields(PoolConfig)}
+
+
+@pytest.mark.parametrize("key", sorted(DEFAULTS.keys() - {"URL"}))
+def test_each_default_is_the_documented_one(key: str) -> None:
+    """A key that is not set has its documented default."""
+    value = getattr(config(), key.lower())
+    assert (value, type(value)) == (DEFAULTS[key], type(DEFAULTS[key]))
+
+
+@pytest.mark.parametrize("key", sorted(DEFAULTS.keys() - {"URL"}))
+def test_none_stands_for_not_set(key: str) -> None:
+    """A key set to None has its default."""
+    assert config(**{key: None}) == config()
+
+
+def test_every_key_is_read_where_it_has_its_effect() -> None:
+    """No key is checked and then forgotten: the package reads each field of a config."""
+    read = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("config"):
+                read.add(node.attr)
+    assert {field.name for field in fields(PoolConfig)} <= read
+
+
+def of_connection(look: Callable[[Any], Any]) -> Callable[[Pool], Any]:
+    """The same of a connection that the pool makes."""
+
+    def look_at_one(pool: Pool) -> Any:
+        with contextlib.closing(pool.steady_connection()) as con:
+            return look(con)
+
+    return look_at_one
+
+
+EFFECTS: dict[str, tuple[Any, Callable[[Pool], Any], Any]] = {
+    "MINCACHED": (2, lambda pool: pool._mincached, 2),
+    "MAXCACHED": (4, lambda pool: pool._maxcached, 4),
+    "MAXCONNECTIONS": (4, lambda pool: pool.stats().maxconnections, 4),
+    "BLOCKING": (False, lambda pool: pool._blocking, False),
+    "MAXUSAGE": (7, of_connection(lambda con: con._maxusage), 7),
+    "SETSESSION": (["SELECT 1"], of_connection(lambda con: con._setsession_sql), None),
+    "PING": (7, of_connection(lambda con: con.pings_on_query), True),
+    "CONNECT_TIMEOUT": (2, lambda pool: pool.driver.connect_timeout, 2.0),
+    "STATEMENT_TIMEOUT": (3, lambda pool: pool.usual_session.statement_timeout, 3.0),
+    "CONNECT_ARGS": ({"timeout": 0.125}, lambda pool: pool.driver._arguments["timeout"], 0.125),
+}
+
+
+@pytest.mark.parametrize("key", sorted(EFFECTS))
+def test_a_key_reaches_the_pool(key: str) -> None:
+    """What is set is what the pool, its connections and its driver go by."""
+    value, look, expected = EFFECTS[key]
+    with warmed_pool(**{key.lower(): value}) as pool:
+        seen = look(pool)
+    assert seen == expected if expected is not None else list(seen) == value
+
+
+def test_mincached_connections_are_opened_once_the_pool_is_in_use() -> None:
+    """MINCACHED connections are kept open."""
+    with warmed_pool(mincached=3) as pool:
+        wait_until(lambda: pool.stats().idle == 3)
+
+
+def test_acquire_timeout_is_how_long_a_caller_waits() -> None:
+    """ACQUIRE_TIMEOUT of 0 doesn't wait."""
+    with open_pool(url=URL, maxconnections=1, acquire_timeout=0.05) as pool:
+        lease = pool.lease(timeout=5.0)
+        with pytest.raises(flask_pooled_db.PoolTimeout) as caught:
+            pool.lease()
+        lease.close()
+    assert caught.value.waited >= 0.05
+
+
+def test_it_reads_well_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`app.config.from_prefixed_env()` gives every kind of value, in binds too."""
+    environment = {
+        "URL": "sqlite:///top",
+        "MAXCONNECTIONS": "7",
+        "BLOCKING": "false",
+        "ACQUIRE_TIMEOUT": "2.5",
+        "SETSESSION": json.dumps(["PRAGMA cache_size=7"]),
+        "RESET": "session",
+        "PING": "7",
+        "CONNECT_ARGS__timeout": "1.5",
+        "BINDS__log": "sqlite:///log",
+        "BINDS__reports__URL": "sqlite:///reports",
+        "BINDS__reports__MAXCONNECTIONS": "2",
+        "BINDS__reports__CONNECT_ARGS__timeout": "3",
+    }
+    for name, text in environment.items():
+        monkeypatch.setenv(f"FLASK_POOLED_DB_{name}", text)
+    app = Flask("app_under_test")
+    app.config.from_prefixed_env()
+    db = PooledDB(app)
+    with app.app_context():
+        top, log, reports = (db.pool(bind).config for bind in (None, "log", "reports"))
+    db.close()
+    assert (top.maxconnections, top.blocking, top.acquire_timeout) == (7, False, 2.5)
+    assert (top.setsession, top.reset, top.ping) == (("PRAGMA cache_size=7",), "session", 7)
+    assert top.connect_args == {"timeout": 1.5}
+    assert log.url is not None
+    assert (log.url.database, log.maxconnections) == ("log", 7)
+    assert (reports.maxconnections, reports.connect_args) == (2, {"timeout": 3})

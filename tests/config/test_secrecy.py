@@ -1,0 +1,73 @@
+"""A3: the error and the repr of a configuration show no value."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_pooled_db import ConfigError, PooledDB
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config.pool import KEYS
+from tests.config.configs import SECRET, URL
+
+
+class Leaky:
+    """A value whose repr is a secret."""
+
+    def __repr__(self) -> str:
+        return SECRET
+
+
+SECRETS: list[Any] = [
+    SECRET,
+    f"mysql://ann:{SECRET}",
+    f"mysql://ann:{SECRET}@h:x/d",
+    f"mysql://ann:{SECRET}@h/d",
+    f"oracle://ann:{SECRET}@h/d",
+    f"sqlite://ann:{SECRET}@h/d",
+    f"mysql://h/d?ssl_disabled=1&ssl_ca={SECRET}&password={SECRET}",
+    SECRET.encode(),
+    [SECRET],
+    (1, SECRET, 2),
+    {"password": SECRET},
+    {"password": [SECRET], "autocommit": True},
+    {"a": SECRET},
+    {"a": [SECRET]},
+    {"a": {"URL": SECRET}},
+    {"a": {"URL": f"mysql://ann:{SECRET}"}},
+    {"a": {"URL": f"mysql://ann:{SECRET}@h/d", "REPLICA": f"mysql://ann:{SECRET}@h/d"}},
+    {"a": {"URL": f"mysql://ann:{SECRET}@h/d", "CONNECT_ARGS": {"password": f"{SECRET}2"}}},
+    Leaky(),
+    [Leaky()],
+]
+
+
+@pytest.mark.parametrize("key", [*sorted(KEYS), "BINDS", "NO_KEY"])
+def test_a3_no_value_is_in_the_error(key: str) -> None:
+    """Wherever a password stands by mistake, the error says what is wrong without showing it."""
+    for secret in SECRETS:
+        for other in ({}, {"POOLED_DB_URL": URL}, {"POOLED_DB_URL": f"mysql://ann:{SECRET}@h/d"}):
+            app = Flask("app_under_test", instance_path="/nonexistent/instance")
+            app.config.update({**other, f"POOLED_DB_{key}": secret})
+            try:
+                PooledDB(app).close()
+            except ConfigError as error:
+                told = f"{error}{error!r}{error.problems}"
+                assert SECRET not in told, f"{key}={secret!r} is told as {told}"
+
+
+def test_a3_the_repr_of_a_config_shows_no_value_that_may_hold_a_password() -> None:
+    """A config can be logged."""
+    made = PoolConfig.from_mapping(
+        {
+            "URL": f"mysql://ann:{SECRET}@h/d?password={SECRET}",
+            "CONNECT_ARGS": {"password": SECRET},
+            "SETSESSION": [f"SET PASSWORD = '{SECRET}'"],
+            "PING": f"SELECT '{SECRET}'",
+        }
+    )
+    assert SECRET not in repr(made)
+    assert SECRET not in repr(PoolConfig.from_mapping({"CREATOR": functools.partial(len, SECRET)}))

@@ -1,0 +1,100 @@
+"""Sizes that fit each other, and keys that contradict each other."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+
+import flask_pooled_db
+from flask_pooled_db import ConfigError
+from flask_pooled_db.config import PoolConfig
+from tests.config.configs import URL, config, warmed_pool
+
+
+@pytest.mark.parametrize(
+    ("keys", "mincached", "maxcached", "maxconnections"),
+    [
+        ({}, 3, 10, 20),
+        ({"MAXCONNECTIONS": 2}, 2, 2, 2),
+        ({"MAXCONNECTIONS": 1}, 1, 1, 1),
+        ({"MAXCONNECTIONS": 5}, 3, 5, 5),
+        ({"MAXCONNECTIONS": 0}, 3, 10, 0),
+        ({"MAXCACHED": 50}, 3, 50, 50),
+        ({"MAXCACHED": 1}, 1, 1, 20),
+        ({"MAXCACHED": 0}, 3, 0, 20),
+        ({"MINCACHED": 0}, 0, 10, 20),
+        ({"MINCACHED": 15}, 15, 15, 20),
+        ({"MINCACHED": 30}, 30, 30, 30),
+        ({"MINCACHED": 30, "MAXCONNECTIONS": 40}, 30, 30, 40),
+        ({"MAXCACHED": 0, "MAXCONNECTIONS": 2}, 2, 0, 2),
+        ({"MINCACHED": 2, "MAXCONNECTIONS": 2}, 2, 2, 2),
+        ({"MINCACHED": 5, "MAXCACHED": 0}, 5, 0, 20),
+        ({"MAXCACHED": 50, "MAXCONNECTIONS": 0}, 3, 50, 0),
+    ],
+)
+def test_a_default_never_contradicts_what_was_set(
+    keys: dict[str, int], mincached: int, maxcached: int, maxconnections: int
+) -> None:
+    """What is set stands; the other sizes are made to fit it."""
+    made = config(**keys)
+    sizes = (made.mincached, made.maxcached, made.maxconnections)
+    assert sizes == (mincached, maxcached, maxconnections)
+
+
+def test_maxshared_alone_leaves_room_for_the_shared_ones() -> None:
+    """More connections to share than the default maximum raise it; a set one stays."""
+    assert config(MAXSHARED=30).maxconnections == 30
+    assert config(MAXSHARED=5, MAXCONNECTIONS=5).maxconnections == 5
+
+
+def test_the_pool_does_not_exceed_a_small_maximum() -> None:
+    """MAXCONNECTIONS=2 alone is a limit of 2."""
+    with warmed_pool(mincached=None, maxconnections=2) as pool:
+        leases = [pool.lease(), pool.lease()]
+        with pytest.raises(flask_pooled_db.PoolTimeout):
+            pool.lease(timeout=0)
+        for lease in leases:
+            lease.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "small", "large"),
+    [
+        ({"MINCACHED": 5, "MAXCACHED": 4}, "MINCACHED (5)", "MAXCACHED (4)"),
+        ({"MINCACHED": 5, "MAXCONNECTIONS": 4}, "MINCACHED (5)", "MAXCONNECTIONS (4)"),
+        ({"MAXCACHED": 5, "MAXCONNECTIONS": 4}, "MAXCACHED (5)", "MAXCONNECTIONS (4)"),
+        ({"MAXSHARED": 5, "MAXCONNECTIONS": 4}, "MAXSHARED (5)", "MAXCONNECTIONS (4)"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(
+    keys: dict[str, int], small: str, large: str
+) -> None:
+    """Two sizes that were both set and can't both hold: neither is changed behind one's back."""
+    with pytest.raises(ConfigError) as caught:
+        config(**keys)
+    (problem,) = caught.value.problems
+    assert problem == f"{small} is more than {large}: lower the first or raise the second"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"URL": URL, "CREATOR": sqlite3}, ("URL", "CREATOR", "keep one")),
+        ({"MINCACHED": 1}, ("URL is not set", "CREATOR")),
+        ({"URL": URL, "BLOCKING": False, "MAX_WAITING": 5}, ("MAX_WAITING", "BLOCKING", "remove")),
+        (
+            {"URL": URL, "MAXCONNECTIONS": 0, "MAX_WAITING": 5},
+            ("MAX_WAITING", "MAXCONNECTIONS 0", "remove"),
+        ),
+    ],
+)
+def test_keys_that_exclude_each_other_are_refused(
+    keys: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """The error names both keys and the way out."""
+    with pytest.raises(ConfigError) as caught:
+        PoolConfig.from_mapping(keys)
+    (problem,) = caught.value.problems
+    assert all(word in problem for word in words)

@@ -1,0 +1,145 @@
+"""What is MySQL's own: TLS without being asked, and its limits for statements.
+
+Run with `pytest --mysql`: `mariadb` is a MySQL here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_pooled_db.errors import ConnectFailed, PoolTimeout, TransactionAborted
+from harness.server import MariaDBServer
+from harness.tls import make_certificates
+from harness.workloads import add, connection_id, run
+from tests.runtime.forking import CHILDREN, FORKING, run_program
+from tests.support.pools import open_pool
+from tests.support.scenarios.base import assert_fit, must_raise
+from tests.support.stages import UNTOUCHED, ServerStage
+
+pytestmark = pytest.mark.mysql_only
+
+
+def cipher(connection: Any) -> str:
+    """What the server encrypts a connection with; nothing where it does not."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+        return str(cursor.fetchone()[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"ssl": "true"}], ids=["plain", "TLS"])
+def test_p11_a_connection_is_as_encrypted_as_asked(
+    mariadb: MariaDBServer, mariadb_driver: str, options: dict[str, Any]
+) -> None:
+    """The server itself says so."""
+    with open_pool(url=mariadb.url(mariadb_driver, **options)) as pool:
+        with pool.connection() as connection:
+            assert bool(cipher(connection)) is bool(options)
+
+
+def test_p11_a_certificate_of_an_unknown_ca_is_refused(
+    mariadb: MariaDBServer, mariadb_driver: str, tmp_path: Path
+) -> None:
+    """With verification asked for, a server that anybody could be is not talked to."""
+    ca = make_certificates(tmp_path).wrong_ca
+    url = mariadb.url(mariadb_driver, ssl_ca=str(ca), ssl_verify_cert="true")
+    with open_pool(url=url) as pool:
+        with pytest.raises((PoolTimeout, ConnectFailed)) as caught:
+            pool.lease(timeout=0.5)
+        assert caught.value.__cause__ is not None
+
+
+def test_p4_a_dead_tls_connection_is_replaced(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """What lies unread in a TLS connection is a look at its socket away too."""
+    with open_pool(url=mariadb.url(mariadb_driver, ssl="true")) as pool:
+        numbers = []
+        for _ in range(2):
+            with pool.connection() as connection:
+                assert cipher(connection)
+                numbers.append(connection_id(connection))
+        assert numbers[0] == numbers[1]
+        mariadb.kill_connection(numbers[0])
+        with pool.connection() as connection:
+            assert connection_id(connection) != numbers[0]
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_p6_a_child_sends_nothing_on_a_tls_connection_of_its_parent(
+    mariadb: MariaDBServer, mariadb_driver: str, child: str
+) -> None:
+    """A goodbye packed in TLS, or a byte out of turn, would end the parent's session."""
+    run_program(CHILDREN[child] + FORKING, mariadb.url(mariadb_driver, ssl="true"))
+
+
+# MySQL's own limit, max_execution_time, is for SELECT alone, and SELECT SLEEP() answers 1 at its
+# end, as if nothing were wrong. So the pool ends a statement by KILL QUERY.
+
+STATEMENT_TOOK_TOO_LONG = 3024
+
+SLOW = {
+    "SELECT": "SELECT id FROM accounts WHERE SLEEP(20) = 0",
+    "UPDATE": "UPDATE accounts SET balance = balance + SLEEP(20) WHERE id = 3",
+    "SELECT SLEEP": "SELECT SLEEP(3)",
+}
+
+
+def number(error: Any) -> int:
+    """The server's number of a driver's error."""
+    return int(getattr(error, "errno", None) or error.args[0])
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_statement_timeout_ends_the_statement_and_its_transaction(
+    stage: ServerStage, what: str
+) -> None:
+    """A statement that takes longer is the driver's error 3024; nothing can follow it, and nothing
+    of its transaction is committed.
+    """
+    with must_raise(TransactionAborted):
+        with stage.db.connection_context(statement_timeout=0.3) as connection:
+            add(connection, 1, -10)
+            with pytest.raises(connection.OperationalError) as caught:
+                run(connection, SLOW[what])
+            assert number(caught.value) == STATEMENT_TOOK_TOO_LONG
+            with pytest.raises(TransactionAborted):
+                add(connection, 2, 10)
+    assert stage.committed() == UNTOUCHED
+    assert_fit(stage)
+
+
+def test_statement_timeout_holds_in_a_readonly_block(stage: ServerStage) -> None:
+    """Where there is no transaction to end, the error is the same."""
+    with must_raise(Exception) as caught:
+        with stage.db.connection_context(readonly=True, statement_timeout=0.3) as connection:
+            run(connection, SLOW["SELECT SLEEP"])
+    assert isinstance(caught[0], connection.OperationalError)
+    assert number(caught[0]) == STATEMENT_TOOK_TOO_LONG
+    assert_fit(stage)
+
+
+def test_statement_timeout_ends_with_its_statement(stage: ServerStage) -> None:
+    """A statement that was fast enough leaves no limit to the next lease of its connection."""
+    with stage.db.connection_context(statement_timeout=0.3) as connection:
+        before = connection_id(connection)
+    with stage.db.connection_context() as connection:
+        assert connection_id(connection) == before
+        assert run(connection, "SELECT SLEEP(1)") == [(0,)]
+
+
+def test_statement_timeout_does_not_hit_the_next_lease(stage: ServerStage) -> None:
+    """The KILL QUERY for a statement that was too slow does not come twice, nor too late."""
+    with must_raise(TransactionAborted):
+        with stage.db.connection_context(statement_timeout=0.3) as connection:
+            with pytest.raises(connection.OperationalError):
+                run(connection, SLOW["UPDATE"])
+    with stage.db.connection_context() as connection:
+        assert run(connection, "SELECT SLEEP(1)") == [(0,)]
+
+
+def test_statement_timeout_is_for_each_statement(stage: ServerStage) -> None:
+    """Statements that are fast enough one by one may take longer together."""
+    with stage.db.connection_context(statement_timeout=3) as connection:
+        for _ in range(3):
+            assert run(connection, "SELECT SLEEP(1.1)") == [(0,)]

@@ -1,0 +1,209 @@
+"""PostgreSQL through psycopg: the transaction promises, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from flask import Flask
+
+from flask_pooled_db import (
+    PooledDB,
+    TransactionAborted,
+    UsageError,
+    db_connection_context,
+    get_db_connection,
+)
+from harness.postgres import postgres
+from harness.sockets import free_port
+from harness.waiting import wait_until
+from tests.support.apps import pooled_app
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The URL of a database on a server of this module's own."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def app(url: str) -> Iterator[tuple[Flask, PooledDB]]:
+    """An app with an empty table `t`."""
+    with pooled_app(url) as pair:
+        with db_connection_context() as conn:
+            conn.cursor().execute("DROP TABLE IF EXISTS t")
+            conn.cursor().execute("CREATE TABLE t (id INT PRIMARY KEY)")
+        yield pair
+
+
+def insert(conn: object, number: int) -> None:
+    """Insert one row."""
+    with conn.cursor() as cur:  # type: ignore[attr-defined]
+        cur.execute("INSERT INTO t VALUES (%s)", (number,))
+
+
+def rows() -> list[int]:
+    """What was committed."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute("SELECT id FROM t ORDER BY id")
+        return [row[0] for row in cur.fetchall()]
+
+
+def test_p4_a_host_that_is_down_is_passed_over(url: str) -> None:
+    """Several hosts in a URL are tried in their order, here too."""
+    user, host = url.rsplit("@", 1)
+    with pooled_app(f"{user}@127.0.0.1:{free_port()},{host}") as (_app, db):
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("SELECT 1")
+            assert cur.fetchone() == (1,)
+        assert db.stats().connect_errors == 0
+
+
+def test_t1_a_scope_commits_or_rolls_back(app: tuple[Flask, PooledDB]) -> None:
+    """Left normally it commits, left by an exception it does not."""
+    with db_connection_context() as conn:
+        insert(conn, 1)
+
+    def fail() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 2)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert rows() == [1]
+    assert app[1].stats().in_use == 0
+
+
+def test_a_nested_scope_is_undone_alone(app: tuple[Flask, PooledDB]) -> None:
+    """An error in a nested scope leaves the outer transaction usable."""
+    with db_connection_context() as conn:
+        insert(conn, 1)
+        with pytest.raises(conn.IntegrityError), db_connection_context() as inner:
+            insert(inner, 1)
+        insert(conn, 2)
+    assert rows() == [1, 2]
+
+
+def test_t4_a_swallowed_error_is_not_committed_over(app: tuple[Flask, PooledDB]) -> None:
+    """PostgreSQL would turn the COMMIT into a ROLLBACK without a word: the scope raises."""
+
+    def swallow() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            with pytest.raises(conn.IntegrityError):
+                insert(conn, 1)
+
+    with pytest.raises(TransactionAborted):
+        swallow()
+    assert rows() == []
+
+
+def test_t4_a_lost_connection_aborts_and_is_replaced(app: tuple[Flask, PooledDB]) -> None:
+    """The next scope has another connection."""
+
+    def end_itself() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            conn.cursor().execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(psycopg.OperationalError):
+        end_itself()
+    assert rows() == []
+
+
+def test_p4_an_idle_connection_that_was_ended_is_replaced(app: tuple[Flask, PooledDB]) -> None:
+    """Its end is seen on the socket, before the caller has it."""
+    victim = app[1].pool().lease()
+    with victim.cursor() as cur:
+        cur.execute("SELECT pg_backend_pid()")
+        (pid,) = cur.fetchone()
+    other = get_db_connection()
+    victim.close()
+    other.cursor().execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    assert rows() == []
+    other.close()
+    assert app[1].stats().discarded == 1
+
+
+def test_what_is_not_known_of_the_driver_is_refused(app: tuple[Flask, PooledDB]) -> None:
+    """An option that could not be kept is an error, not a promise."""
+    with pytest.raises(UsageError, match="readonly"):
+        with db_connection_context(readonly=True) as conn:
+            conn.cursor().execute("SELECT 1")
+    with pytest.raises(UsageError, match="isolation_level"):
+        with db_connection_context(isolation_level="SERIALIZABLE"):
+            pass
+    assert app[1].stats().discarded == 0
+
+
+def test_run_transaction_starts_over_after_a_serialization_failure(
+    app: tuple[Flask, PooledDB],
+) -> None:
+    """Its error number is known."""
+    db, tries = app[1], []
+
+    def work(conn: object) -> None:
+        tries.append(1)
+        with conn.cursor() as cur:  # type: ignore[attr-defined]
+            cur.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            cur.execute("SELECT COUNT(*) FROM t")
+            if len(tries) == 1:
+                with db_connection_context(independent=True) as other:
+                    other.cursor().execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+                    other.cursor().execute("SELECT COUNT(*) FROM t")
+                    insert(other, 1)
+            cur.execute("INSERT INTO t VALUES (%s)", (1 + len(tries),))
+
+    db.run_transaction(work)
+    assert rows() == [1, 3]
+
+
+def test_statement_timeout_cancels_a_statement(app: tuple[Flask, PooledDB]) -> None:
+    """Of any kind; the transaction is rolled back, and the connection serves the next lease."""
+
+    def overrun(sql: str) -> None:
+        with db_connection_context(statement_timeout=0.1) as conn:
+            insert(conn, 1)
+            conn.cursor().execute(sql)
+
+    for sql in ("SELECT pg_sleep(20)", "INSERT INTO t SELECT 2 FROM pg_sleep(20)"):
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            overrun(sql)
+        assert rows() == []
+    assert app[1].stats().discarded == 0
+
+
+def test_t4_a_cancelled_statement_that_was_swallowed_commits_nothing(
+    app: tuple[Flask, PooledDB],
+) -> None:
+    """PostgreSQL would turn the COMMIT into a ROLLBACK without a word."""
+
+    def swallow() -> None:
+        with db_connection_context(statement_timeout=0.1) as conn:
+            insert(conn, 1)
+            with contextlib.suppress(psycopg.Error):
+                conn.cursor().execute("SELECT pg_sleep(20)")
+
+    with pytest.raises(TransactionAborted):
+        swallow()
+    assert rows() == []
+
+
+def test_p4_what_a_server_may_say_at_any_time_costs_no_connection(
+    app: tuple[Flask, PooledDB], url: str
+) -> None:
+    """A notification that nobody reads is no end of the connection."""
+    with db_connection_context() as conn:
+        conn.cursor().execute("SELECT 1")
+    (idle,) = app[1].pool()._idle
+    idle.raw.execute("LISTEN news")
+    idle.raw.commit()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
+        other.execute("NOTIFY news")
+    wait_until(lambda: idle.look() != 0)
+    assert rows() == []
+    assert app[1].stats().discarded == 0

@@ -1,0 +1,92 @@
+"""The private names of the drivers that the adapters rely on."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from types import ModuleType
+from typing import Any
+
+import mariadb as mariadb_connector
+import pymysql
+
+from flask_pooled_db.drivers import mariadbconnector
+from flask_pooled_db.drivers import pymysql as pymysql_adapter
+from harness.server import MariaDBServer
+
+# What of the drivers' private parts is relied upon. A test here that fails after an upgrade of a
+# driver says which of them has to be looked at.
+
+PYMYSQL_PRIVATE = {
+    "_sock",
+    "_result",
+    "_read_timeout",
+    "_write_timeout",
+    "_force_close",
+    "_execute_command",
+    "_read_ok_packet",
+    "_read_packet",
+    "_create_ssl_ctx",
+}
+
+PYMYSQL_RESULT_PRIVATE = {"_finish_unbuffered_query"}
+PYMYSQL_OWN = {"_connect_deadline", "_read_packet_in_time"}
+MARIADB_PRIVATE = {"_closed", "_get_socket"}
+
+
+def private_names(module: ModuleType, of: str) -> set[str]:
+    """The private attributes of the driver's objects that an adapter touches."""
+    names = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.ClassDef) and node.name == of:
+            names |= {
+                inner.attr
+                for inner in ast.walk(node)
+                if isinstance(inner, ast.Attribute)
+                and inner.attr.startswith("_")
+                and not inner.attr.startswith("__")
+            }
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("raw", "raw._result"):
+            names |= {node.attr} if node.attr.startswith("_") else set()
+    return names
+
+
+def test_the_private_names_of_pymysql_are_listed_and_exist(mariadb: MariaDBServer) -> None:
+    """The adapter touches no private name of PyMySQL's that isn't watched over here."""
+    touched = private_names(pymysql_adapter, "Connection") - PYMYSQL_OWN
+    assert touched == PYMYSQL_PRIVATE | PYMYSQL_RESULT_PRIVATE, (
+        "keep the list of private names complete"
+    )
+    raw: Any = pymysql.connect(**mariadb.connect_args(), ssl_disabled=True)
+    try:
+        missing = sorted(name for name in PYMYSQL_PRIVATE if not hasattr(raw, name))
+        assert not missing, f"PyMySQL {pymysql.VERSION_STRING} has no more {missing}"
+        assert not any(hasattr(raw, name) for name in PYMYSQL_OWN), "PyMySQL now has one itself"
+        raw.query("SELECT 1")
+        for name in ("unbuffered_active", "has_next", *PYMYSQL_RESULT_PRIVATE):
+            assert hasattr(raw._result, name), f"PyMySQL's result has no more {name}"
+    finally:
+        raw.close()
+    assert raw._sock is None, "PyMySQL keeps the socket of a closed connection"
+
+
+def test_pymysql_reads_its_timeouts_when_it_reads() -> None:
+    """The bound on the handshake rests on this: each read takes the timeout of that moment."""
+    connection: Any = pymysql.Connection
+    assert "self._read_timeout" in inspect.getsource(connection._read_bytes)
+    assert "self._read_packet" in inspect.getsource(connection._get_server_information)
+
+
+def test_the_private_names_of_the_connector_are_listed_and_exist(mariadb: MariaDBServer) -> None:
+    """The adapter touches no private name of the connector's that isn't watched over here."""
+    touched = private_names(mariadbconnector, "")
+    assert touched == MARIADB_PRIVATE, "keep the list of private names complete"
+    raw = mariadb_connector.connect(**mariadb.connect_args())
+    try:
+        missing = sorted(name for name in MARIADB_PRIVATE if not hasattr(raw, name))
+        assert not missing, f"the connector {mariadb_connector.__version__} has no more {missing}"
+        assert raw._closed is False or raw._closed == 0
+        assert raw._get_socket() > 0
+    finally:
+        raw.close()
+    assert raw._closed

@@ -1,0 +1,79 @@
+"""A look at a connection's socket: what is the end, and what is no news."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+import pytest
+
+from flask_pooled_db.drivers.sockets import ENDED, UNCLEAR, look_at, look_at_talkative, look_at_tls
+from harness.sockets import is_readable
+from harness.tls import Certificates, tls_sockets
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection: the client's, and the server's."""
+    client, server = socket.socketpair()
+    with client, server:
+        yield client, server
+
+
+def test_p4_silence_is_no_news(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Nor is what was not there before a look was taken."""
+    client, _ = pair
+    assert look_at(client.fileno())() == 0
+    assert look_at_talkative(client.fileno())() == 0
+    assert look_at(None)() == look_at_talkative(None)() == 0
+
+
+def test_p4_what_nobody_asked_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The end of a connection, to a driver that expects nothing; unclear to one that might."""
+    client, server = pair
+    server.send(b"x")
+    assert look_at(client.fileno())() > 0
+    assert look_at_talkative(client.fileno())() == UNCLEAR
+
+
+def test_p4_the_end_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    """With something said before it or without."""
+    client, server = pair
+    server.send(b"x")
+    server.close()
+    assert look_at(client.fileno())() > 0
+    assert look_at_talkative(client.fileno())() == ENDED
+
+
+def test_p4_late_session_tickets_are_no_news(certificates: Certificates) -> None:
+    """They are read, and are gone then."""
+    with tls_sockets(certificates) as (client, server):
+        look = look_at_tls(client)
+        assert is_readable(client.fileno(), 0)
+        assert look() == 0
+        assert not is_readable(client.fileno(), 0)
+        assert client.gettimeout() is None
+        server.send(b"answer")
+        assert client.recv(10) == b"answer"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("how", ["data", "alert", "end", "reset"])
+def test_p4_the_end_of_a_tls_connection(
+    certificates: Certificates, version: ssl.TLSVersion, how: str
+) -> None:
+    """It is found behind late session tickets, too."""
+    with tls_sockets(certificates, version) as (client, server):
+        look = look_at_tls(client)
+        if how == "data":
+            server.send(b"x")
+        elif how == "alert":
+            server.settimeout(0)
+            with pytest.raises(ssl.SSLWantReadError):
+                server.unwrap()
+        elif how == "end":
+            server.close()
+        else:
+            client.shutdown(socket.SHUT_RDWR)
+        assert look() == ENDED

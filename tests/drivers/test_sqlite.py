@@ -1,0 +1,232 @@
+"""SQLite: the same SQL as on MariaDB."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_pooled_db import (
+    PooledDB,
+    TransactionAborted,
+    db_connection_context,
+)
+from flask_pooled_db.drivers.sqlite import to_sqlite
+from tests.drivers.sqlite_app import query
+from tests.support.stages import ENDLESS
+
+MANY_ROWS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT i FROM n"
+)
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("sql", "params", "row"),
+    [
+        ("SELECT %s", ("a",), ("a",)),
+        ("SELECT %s, %s", [1, None], (1, None)),
+        ("SELECT %(a)s, %(b)s, %(a)s", {"a": 1, "b": "x"}, (1, "x", 1)),
+        ("SELECT %s LIKE 'a%%'", ("abc",), (1,)),
+        ("SELECT %s || '%%s'", ("a",), ("a%s",)),
+        ("SELECT %s, '%%%%'", ("a",), ("a", "%%")),
+        ("SELECT 5 %% %s", (3,), (2,)),
+        ("SELECT ?", ("a",), ("a",)),
+        ("SELECT :a", {"a": "x"}, ("x",)),
+        ("SELECT '100%'", (), ("100%",)),
+        ("SELECT 'a' LIKE 'a%'", None, (1,)),
+        ("SELECT '%s'", None, ("%s",)),
+    ],
+)
+def test_placeholders_are_those_of_mariadb_s_drivers(
+    sql: str, params: Any, row: tuple[Any, ...]
+) -> None:
+    """`%s`, `%(name)s` and `%%` mean what they mean there; so do sqlite3's own."""
+    if params == ():
+        assert query(sql) == [row]
+    else:
+        assert query(sql, params) == [row]
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    "sql", ["SELECT %d, %s", "SELECT '100%', %s", "SELECT %s LIKE 'a%'", "SELECT %(a)d, %s", "%s %"]
+)
+def test_another_placeholder_is_an_error(sql: str) -> None:
+    """A percent sign that MariaDB's drivers would refuse is refused, and the remedy is told."""
+    with db_connection_context() as conn:
+        with pytest.raises(conn.ProgrammingError, match="a percent sign is written %%"):
+            conn.cursor().execute(sql, ("a",))
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("sql", "params"), [("SELECT %s", (1, 2)), ("SELECT %s, %s", (1,)), ("SELECT %(a)s", {})]
+)
+def test_the_wrong_number_of_parameters_is_an_error(sql: str, params: Any) -> None:
+    """Nothing is run with a parameter missing, or one too many."""
+    with db_connection_context() as conn, pytest.raises(conn.ProgrammingError):
+        conn.cursor().execute(sql, params)
+
+
+def test_executemany_takes_the_same_placeholders(app: tuple[Flask, PooledDB]) -> None:
+    """So does a connection's own `execute`."""
+    with db_connection_context() as conn:
+        conn.cursor().executemany("INSERT INTO t VALUES (%s, %s)", [(1, "a"), (2, "b")])
+        conn.execute("INSERT INTO t VALUES (%(id)s, %(name)s)", {"id": 3, "name": "50%"})
+        conn.executemany("INSERT INTO t VALUES (%s, %s)", [(4, "d"), (5, "e")])
+    assert query("SELECT id FROM t WHERE name LIKE %s ORDER BY id", ("%",)) == [
+        (1,),
+        (2,),
+        (3,),
+        (4,),
+        (5,),
+    ]
+
+
+@given(st.text())
+def test_a_text_without_a_percent_sign_is_left_as_it_is(text: str) -> None:
+    """And one with every percent sign doubled comes out as it was."""
+    assert to_sqlite(text.replace("%", "%%")) == text
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES (1, 'a')",
+        "CREATE TABLE u (a)",
+        "DROP TABLE t",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT 1, 'a'",
+    ],
+)
+def test_readonly_refuses_writes(sql: str) -> None:
+    """A write fails, and nothing of it is there; the next lease may write."""
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        with db_connection_context(readonly=True) as conn:
+            conn.execute(sql)
+    assert query("SELECT name FROM sqlite_master") == [("t",)]
+    assert query("SELECT * FROM t") == []
+    with db_connection_context() as conn:
+        conn.execute("INSERT INTO t VALUES (2, 'b')")
+    assert query("SELECT id FROM t") == [(2,)]
+
+
+@pytest.mark.usefixtures("app")
+def test_readonly_sees_what_was_committed_meanwhile() -> None:
+    """Each statement reads what is there now: no snapshot is kept."""
+    with db_connection_context(readonly=True) as reader:
+        assert reader.execute("SELECT COUNT(*) FROM t").fetchone() == (0,)
+        with db_connection_context(independent=True) as writer:
+            writer.execute("INSERT INTO t VALUES (1, 'a')")
+        assert reader.execute("SELECT COUNT(*) FROM t").fetchone() == (1,)
+
+
+@pytest.mark.usefixtures("app")
+def test_statement_timeout_interrupts_a_statement() -> None:
+    """A statement that takes longer fails, and is given no more time than it was allowed."""
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        with db_connection_context(statement_timeout=0.05) as conn:
+            conn.execute(ENDLESS).fetchall()
+    assert query("SELECT 1") == [(1,)]
+
+
+@pytest.mark.usefixtures("app")
+def test_statement_timeout_is_for_each_statement() -> None:
+    """Its clock starts anew with every statement."""
+    with db_connection_context(statement_timeout=0.5) as conn:
+        deadline = time.monotonic() + 0.7
+        while time.monotonic() < deadline:
+            conn.execute(MANY_ROWS).fetchone()
+
+
+@pytest.mark.usefixtures("app")
+def test_t4_an_interrupted_write_aborts_what_it_was_a_part_of() -> None:
+    """SQLite rolls the transaction back by itself then: nothing of it is committed."""
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n)"
+        " INSERT INTO t SELECT i, 'x' FROM n"
+    )
+
+    def swallow() -> None:
+        with db_connection_context(statement_timeout=0.05) as conn:
+            conn.execute("INSERT INTO t VALUES (1, 'a')")
+            with contextlib.suppress(sqlite3.OperationalError):
+                conn.execute(endless)
+
+    with pytest.raises(TransactionAborted):
+        swallow()
+    assert query("SELECT * FROM t") == []
+
+
+@pytest.mark.usefixtures("app")
+def test_a_savepoint_is_undone_alone() -> None:
+    """A nested block that fails costs its own work."""
+    with db_connection_context() as conn:
+        conn.execute("INSERT INTO t VALUES (1, 'a')")
+        with contextlib.suppress(LookupError), db_connection_context() as inner:
+            inner.execute("INSERT INTO t VALUES (2, 'b')")
+            raise LookupError
+        with db_connection_context() as inner:
+            inner.execute("INSERT INTO t VALUES (3, 'c')")
+    assert query("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_savepoint_that_comes_first_commits_nothing() -> None:
+    """The end of a nested block is not that of the transaction, also where it wrote first."""
+    with contextlib.suppress(LookupError), db_connection_context():
+        with db_connection_context() as inner:
+            inner.execute("INSERT INTO t VALUES (1, 'a')")
+        raise LookupError
+    assert query("SELECT * FROM t") == []
+
+
+def test_unread_rows_keep_no_snapshot_for_the_next_lease(app: tuple[Flask, PooledDB]) -> None:
+    """A cursor that was left half read is closed with its lease: the next one reads what is there
+    then, and who writes is not in its way.
+    """
+    with db_connection_context() as conn:
+        conn.cursor().executemany("INSERT INTO t VALUES (%s, 'x')", [(i,) for i in range(500)])
+    kept = []
+    with db_connection_context(readonly=True) as conn:
+        kept.append(conn.execute("SELECT id FROM t"))
+        kept.append(conn.cursor())
+        kept[1].execute("SELECT id FROM t")
+        assert [cursor.fetchone() for cursor in kept] == [(0,), (0,)]
+    with contextlib.closing(sqlite3.connect(app[1].pool().driver._arguments["database"])) as other:
+        other.execute("DELETE FROM t")
+        other.commit()
+        assert query("SELECT COUNT(*) FROM t") == [(0,)]
+        (busy, *_) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert busy == 0, "a snapshot is still held"
+
+
+@pytest.mark.usefixtures("app")
+def test_t7_a_cursor_made_by_the_connection_s_execute_ends_with_the_lease() -> None:
+    """`conn.execute()`, which sqlite3 has beyond the standard, returns a cursor like any other."""
+    with db_connection_context() as conn:
+        cursor = conn.execute("SELECT 1 UNION SELECT 2")
+        assert cursor.connection is conn
+        assert list(cursor) == [(1,), (2,)]
+    for use in (cursor.fetchone, cursor.fetchall, lambda: cursor.execute("SELECT 1")):
+        with pytest.raises(Exception, match="was released"):
+            use()
+
+
+@pytest.mark.usefixtures("app")
+def test_a_script_is_a_part_of_the_scope() -> None:
+    """`executescript` commits nothing before its time."""
+    with contextlib.suppress(LookupError), db_connection_context() as conn:
+        conn.execute("INSERT INTO t VALUES (1, 'a')")
+        conn.cursor().executescript("INSERT INTO t VALUES (2, 'b;c'); INSERT INTO t VALUES (3, '')")
+        conn.executescript("INSERT INTO t VALUES (4, 'd');\n-- the end;\n")
+        assert conn.execute("SELECT COUNT(*) FROM t").fetchone() == (4,)
+        raise LookupError
+    assert query("SELECT * FROM t") == []

@@ -1,0 +1,1 @@
+"""The example app: on SQLite and MariaDB, under gunicorn, in a browser."""

@@ -1,0 +1,50 @@
+"""The example app under gunicorn."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.gunicorn import GunicornServer
+from harness.processes import PROJECT
+from harness.sockets import LOOPBACK
+from harness.waiting import PATIENCE
+
+
+class Gunicorn(GunicornServer):
+    """The example app under gunicorn."""
+
+    def __init__(self, directory: Path, url: str, **env: str) -> None:
+        options = ["--config", "example_app/gunicorn.conf.py"]
+        super().__init__(directory, options, {"POOLED_DB_URL": url, "WEB_CONCURRENCY": "3", **env})
+
+    @property
+    def address(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}/"
+
+    def init_db(self) -> None:
+        """Run the app's own command."""
+        command = [sys.executable, "-m", "flask", "--app", "example_app", "init-db"]
+        subprocess.run(command, cwd=PROJECT, env=self.env, check=True, timeout=PATIENCE)
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        """The status and the text of an answer, on a connection of its own."""
+        connection = self.connect()
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            connection.request(
+                method, path, json.dumps(body) if body is not None else None, headers
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Any:
+        """The JSON of a 200."""
+        status, text = self.request("GET", path)
+        assert status == 200, text
+        return json.loads(text)

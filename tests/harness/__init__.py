@@ -1,0 +1,1 @@
+"""The servers, proxies and processes that the tests, `benchmarks` and `faults` start."""

@@ -1,0 +1,1 @@
+"""The lease and the scope: transactions on a connection that is lent."""

@@ -1,0 +1,148 @@
+"""The attributes of a lent connection: what is passed on, what is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import (
+    Flask,
+)
+
+from flask_pooled_db import (
+    PooledDB,
+    UsageError,
+    db_connection_context,
+    get_db_connection,
+)
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
+from tests.support.apps import pooled_app
+from tests.support.pools import call
+from tests.support.sites import ids, insert
+
+FORBIDDEN = ["autocommit", "isolation_level", "connect", "reconnect", "auto_reconnect"]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_what_would_work_against_the_scope_is_forbidden(any_app: PooledDB, name: str) -> None:
+    """Neither read, nor called, nor set: the error names it and the way to go."""
+    with db_connection_context() as conn:
+        with pytest.raises(UsageError, match=name):
+            getattr(conn, name)
+        with pytest.raises(UsageError, match=name):
+            setattr(conn, name, True)
+        insert(conn, 1)
+    assert ids() == [1]
+
+
+@pytest.mark.parametrize("name", ["database", "row_factory", "warnings", "anything"])
+def test_no_attribute_of_the_connection_can_be_set(any_app: PooledDB, name: str) -> None:
+    """What is set would stay for the next one who borrows the connection: it is refused, and not
+    silently kept from the driver.
+    """
+    with db_connection_context() as conn:
+        with pytest.raises(AttributeError):
+            setattr(conn, name, 5)
+
+
+def test_the_drivers_own_attributes_can_be_listed(any_app: PooledDB) -> None:
+    """`dir()` tells of what the driver's connection has beside the standard's; what it has not is
+    missed in the way of every object.
+    """
+    with db_connection_context() as conn:
+        assert {"cursor", "commit", "IntegrityError", "rollback"} <= set(dir(conn))
+        raw = any_app.pool().driver.connect()
+        assert {name for name in dir(raw) if not name.startswith("_")} <= set(dir(conn))
+        raw.close()
+        assert not hasattr(conn, "anything")
+
+
+class Wrapped:
+    """A driver's connection in an object that passes everything on, as tracing tools make them."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+def test_a_wrapped_connection_passes_its_attributes_on(tmp_path: Path) -> None:
+    """Also where they can't be listed."""
+
+    def connect() -> Wrapped:
+        return Wrapped(sqlite3.connect(tmp_path / "db", check_same_thread=False))
+
+    app = Flask("wrapped")
+    app.config["POOLED_DB_CREATOR"] = connect
+    db = PooledDB(app)
+    with app.app_context():
+        with db_connection_context() as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+            assert conn.total_changes == 0
+            assert not hasattr(conn, "anything")
+            assert not hasattr(conn, "_raw")
+        with pytest.raises(UsageError, match="was released"):
+            conn.execute("SELECT 1")
+    db.close()
+
+
+def test_what_is_set_on_a_cursor_has_its_effect(site: tuple[Flask, PooledDB]) -> None:
+    """A driver's own setting of a cursor is its own, and ends with it."""
+    with site[0].app_context():
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.row_factory = sqlite3.Row
+            cur.execute("SELECT 1 AS a")
+            assert cur.fetchone()["a"] == 1
+        with pytest.raises(UsageError, match="was released"):
+            cur.row_factory = None
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("SELECT 1 AS a")
+            assert cur.fetchone() == (1,)
+
+
+def test_what_a_cursor_is_made_from_is_not_set(any_app: PooledDB) -> None:
+    """`cursor.connection` is read alone."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        with pytest.raises(AttributeError):
+            cur.connection = conn  # type: ignore[misc]
+        assert cur.connection is conn
+
+
+def test_ping_does_not_reconnect(any_app: PooledDB) -> None:
+    """Code that pings before it works runs as it is."""
+    with get_db_connection() as conn:
+        conn.ping()
+        conn.ping(True)
+        conn.ping(reconnect=True)
+    assert any_app.stats().connects == 1
+
+
+def test_the_repr_is_a_line_of_state(any_app: PooledDB) -> None:
+    """It says of which driver the connection is, and how it is."""
+    with db_connection_context() as conn:
+        assert repr(conn) == f"<Lease of a {any_app.pool().driver.name} connection, in use>"
+    assert repr(conn).endswith("released>")
+
+
+def test_two_threads_at_once_are_refused(
+    mariadb: MariaDBServer, database: str, mariadb_driver: str
+) -> None:
+    """Who uses a connection that is in use by another thread is told, and harms nobody."""
+    with pooled_app(mariadb.url(mariadb_driver, database)), get_db_connection() as conn:
+        lock = f"{database}_lock"
+        assert mariadb.query("SELECT GET_LOCK(%s, 0)", lock) == [(1,)]
+        caller = call(conn.cursor().execute, "SELECT GET_LOCK(%s, 30)", (lock,))
+        waiting = "SELECT 1 FROM information_schema.processlist WHERE state = 'User lock'"
+        try:
+            wait_until(lambda: mariadb.query(waiting), "the statement runs")
+            for use in (conn.cursor, conn.commit, conn.rollback, conn.ping, conn.begin):
+                with pytest.raises(UsageError, match="in use by another thread"):
+                    use()
+        finally:
+            mariadb.query("SELECT RELEASE_LOCK(%s)", lock)
+        caller.result()
+        conn.commit()

@@ -1,0 +1,103 @@
+"""T6: signals, exceptions and cancelled tasks in the middle of a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Generator
+
+import pytest
+
+from harness.workloads import add, connection_id
+from tests.support.scenarios import interruptions
+from tests.support.scenarios.base import MOVED, SCENARIOS, assert_fit, must_raise, signalled
+from tests.support.stages import (
+    UNTOUCHED,
+    FileStage,
+    ServerStage,
+    Stage,
+)
+
+
+@pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith("interrupted_by")])
+def test_t6_an_interrupted_connection_is_discarded(stage: ServerStage, name: str) -> None:
+    """What a signal raises inside a statement rolls back, and the connection is not used again."""
+    SCENARIOS[name](stage)
+    stats = stage.db.stats()
+    assert (stats.in_use, stats.discarded) == (0, 1)
+
+
+def test_t6_an_interrupted_lease_can_not_go_on(stage: ServerStage) -> None:
+    """A caller that swallows what interrupted a statement gets no further."""
+    interruptions.interrupted_and_swallowed(stage)
+
+
+def test_t6_an_interrupted_read_on_sqlite_rolls_back(sqlite_stage: FileStage) -> None:
+    """A signal in the middle of an endless SELECT: rolled back, and the pool lends on."""
+    interruptions.interrupted_while_reading(sqlite_stage)
+    assert sqlite_stage.db.stats().in_use == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_t6_a_commit_that_is_interrupted_is_not_hidden(
+    stage: ServerStage, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What interrupts COMMIT is what the caller sees; the log tells of the doubt, and the
+    connection is not used again.
+    """
+    with contextlib.ExitStack() as signals, must_raise(type(error)):
+        with stage.db.connection_context() as connection:
+            before = connection_id(connection)
+            add(connection, 1, -10)
+            add(connection, 2, 10)
+            stage.proxy.delay = 0.3  # COMMIT is on record, and its answer far away
+            commit_is_sent = functools.partial(stage.proxy.wait_for_command, b"COMMIT")
+            signals.enter_context(signalled(error, commit_is_sent))
+    stage.proxy.delay = 0.0
+    assert "COMMIT was interrupted" in caplog.text
+    with stage.db.connection_context() as connection:
+        assert connection_id(connection) != before
+    assert stage.committed() in (UNTOUCHED, MOVED)
+    assert stage.db.stats().in_use == 0
+
+
+def test_t6_a_generator_that_is_closed_rolls_back(direct_stage: Stage) -> None:
+    """GeneratorExit leaves the block like any other exception."""
+
+    def rows() -> Generator[int, None, None]:
+        with direct_stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            yield 1
+            add(connection, 2, 10)
+
+    generator = rows()
+    next(generator)
+    generator.close()
+    assert direct_stage.committed() == UNTOUCHED
+    assert direct_stage.db.stats().in_use == 0
+    assert_fit(direct_stage)
+
+
+def test_t6_a_task_that_is_cancelled_rolls_back(direct_stage: Stage) -> None:
+    """CancelledError leaves the block like any other exception."""
+
+    async def work(inside: asyncio.Event) -> None:
+        with direct_stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            inside.set()
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        task = asyncio.ensure_future(work(inside))
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with direct_stage.db.connection_context() as connection:
+            add(connection, 3, 0)
+
+    asyncio.run(main())
+    assert direct_stage.committed() == UNTOUCHED
+    assert direct_stage.db.stats().in_use == 0

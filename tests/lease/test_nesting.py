@@ -1,0 +1,220 @@
+"""Nested blocks: they join the outer one, under a savepoint or without."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_pooled_db import (
+    TransactionAborted,
+    UsageError,
+    db_connection_context,
+)
+from harness.workloads import add, connection_id, run
+from tests.support.apps import pooled_app
+from tests.support.scenarios import sessions
+from tests.support.scenarios.base import MOVED, Scenario, assert_fit, must_raise
+from tests.support.stages import (
+    UNTOUCHED,
+    FileStage,
+    ServerStage,
+    Stage,
+    on_file,
+)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [sessions.inner_block_sees_the_outer_one, sessions.inner_block_ends_with_the_outer_one],
+    ids=lambda scenario: scenario.name,
+)
+def test_a_nested_block_is_a_part_of_the_outer_one(
+    any_stage: Stage, scenario: Scenario[Stage]
+) -> None:
+    """A block inside a block of the same bind shares its transaction and its fate."""
+    scenario(any_stage)
+
+
+def test_nested_blocks_hold_one_connection(any_stage: Stage) -> None:
+    """However deep a request nests, it holds one connection: it can't run out of them by itself."""
+    with any_stage.db.connection_context() as first:
+        with any_stage.db.connection_context() as second:
+            with any_stage.db.connection_context(savepoint=False) as third:
+                assert first is second is third
+                assert any_stage.db.stats().in_use == 1
+
+
+def test_a_failed_nested_block_costs_its_own_work_alone(any_stage: Stage) -> None:
+    """An exception that leaves an inner block undoes that block; the outer one goes on."""
+    with any_stage.db.connection_context() as outer:
+        add(outer, 1, -10)
+        for _ in range(2):
+            with must_raise(LookupError):
+                with any_stage.db.connection_context() as inner:
+                    add(inner, 3, -1)
+                    with any_stage.db.connection_context() as innermost:
+                        add(innermost, 4, -1)
+                    raise LookupError
+        with any_stage.db.connection_context() as inner:
+            with must_raise(LookupError):
+                with any_stage.db.connection_context() as innermost:
+                    add(innermost, 4, -1)
+                    raise LookupError
+            add(inner, 2, 10)
+    assert any_stage.committed() == MOVED
+
+
+def test_a_nested_block_that_comes_first_is_undone_alone(any_stage: Stage) -> None:
+    """The same where the outer block has run nothing before the inner one."""
+    with any_stage.db.connection_context() as outer:
+        with must_raise(LookupError):
+            with any_stage.db.connection_context() as inner:
+                add(inner, 3, -1)
+                raise LookupError
+        add(outer, 1, -10)
+        with any_stage.db.connection_context() as inner:
+            add(inner, 2, 10)
+    assert any_stage.committed() == MOVED
+
+
+def test_a_nested_block_that_runs_nothing_sends_nothing(stage: ServerStage) -> None:
+    """A savepoint is set with the first statement that needs it."""
+    with stage.db.connection_context() as outer:
+        add(outer, 1, -10)
+        stage.proxy.reset_counts()
+        with stage.db.connection_context(), stage.db.connection_context():
+            pass
+        with contextlib.suppress(LookupError), stage.db.connection_context():
+            raise LookupError
+        assert stage.proxy.commands == []
+        add(outer, 2, 10)
+    assert stage.committed() == MOVED
+
+
+def test_without_savepoint_a_failed_nested_block_dooms_the_outer_one(any_stage: Stage) -> None:
+    """With `savepoint=False` an exception that leaves the inner block aborts the whole."""
+    error = LookupError("in the inner block")
+    with must_raise(TransactionAborted) as caught:
+        with any_stage.db.connection_context() as outer:
+            add(outer, 1, -10)
+            with must_raise(LookupError):
+                with any_stage.db.connection_context(savepoint=False) as inner:
+                    add(inner, 2, 10)
+                    raise error
+            with pytest.raises(TransactionAborted):
+                add(outer, 3, 1)
+    assert caught[0].__cause__ is error
+    assert any_stage.committed() == UNTOUCHED
+    assert_fit(any_stage)
+
+
+def test_without_savepoint_a_nested_block_sends_nothing_of_its_own(stage: ServerStage) -> None:
+    """With `savepoint=False` the inner block costs no round trip."""
+    with stage.db.connection_context() as outer:
+        add(outer, 1, -10)
+        stage.proxy.reset_counts()
+        with stage.db.connection_context(savepoint=False) as inner:
+            add(inner, 2, 10)
+        assert stage.proxy.round_trips == 1
+    assert stage.committed() == MOVED
+
+
+def test_an_independent_block_is_a_transaction_of_its_own(stage: ServerStage) -> None:
+    """`independent=True` takes its own connection: it sees nothing uncommitted, and stays when
+    the outer block rolls back.
+    """
+    with must_raise(LookupError):
+        with stage.db.connection_context() as outer:
+            add(outer, 1, -10)
+            with stage.db.connection_context(independent=True) as own:
+                assert own is not outer
+                assert connection_id(own) != connection_id(outer)
+                assert run(own, "SELECT balance FROM accounts WHERE id = 1") == [(100,)]
+                add(own, 3, 5)
+                with stage.db.connection_context() as nested:
+                    assert nested is own
+                own.commit()
+            with stage.db.connection_context() as inner:
+                assert inner is outer
+            raise LookupError
+    assert stage.committed() == {**UNTOUCHED, 3: 105}
+
+
+def test_an_independent_block_reads_what_is_committed(sqlite_stage: FileStage) -> None:
+    """On SQLite too, where another connection can read while one writes."""
+    with sqlite_stage.db.connection_context() as outer:
+        add(outer, 1, -10)
+        with sqlite_stage.db.connection_context(independent=True) as own:
+            assert own is not outer
+            assert run(own, "SELECT balance FROM accounts WHERE id = 1") == [(100,)]
+        add(outer, 2, 10)
+    assert sqlite_stage.committed() == MOVED
+
+
+def block(stage: Stage, account: int, amount: int) -> Iterator[Any]:
+    """A generator that is inside a block until it is resumed."""
+    with stage.db.connection_context() as connection:
+        add(connection, account, amount)
+        yield connection
+
+
+def test_blocks_left_out_of_order_roll_back(any_stage: Stage) -> None:
+    """An outer block that ends before the inner one is an error, and nothing is committed."""
+    outer, inner = block(any_stage, 1, -10), block(any_stage, 2, 10)
+    assert next(outer) is next(inner)
+    with pytest.raises(UsageError, match="left before one that was entered inside it"):
+        next(outer)
+    with pytest.raises((UsageError, TransactionAborted)):
+        next(inner)
+    assert any_stage.committed() == UNTOUCHED
+    assert any_stage.db.stats().in_use == 0
+    assert_fit(any_stage)
+
+
+def test_blocks_left_out_of_order_roll_back_in_the_middle(any_stage: Stage) -> None:
+    """The same for a nested block that ends before one inside it: the outermost can't commit."""
+    with must_raise(TransactionAborted):
+        with any_stage.db.connection_context() as outermost:
+            add(outermost, 3, 1)
+            outer, inner = block(any_stage, 1, -10), block(any_stage, 2, 10)
+            assert next(outer) is next(inner)
+            with pytest.raises(UsageError):
+                next(outer)
+            with pytest.raises(TransactionAborted):
+                next(inner)
+    assert any_stage.committed() == UNTOUCHED
+    assert_fit(any_stage)
+
+
+def test_a_block_that_is_dropped_gives_its_connection_back(any_stage: Stage) -> None:
+    """A generator that is dropped inside its block rolls back and releases."""
+    generator = block(any_stage, 1, -10)
+    next(generator)
+    del generator
+    assert any_stage.db.stats().in_use == 0
+    assert any_stage.committed() == UNTOUCHED
+
+
+def test_binds_are_databases_of_their_own(tmp_path: Path) -> None:
+    """A block inside a block of another bind is a transaction of its own."""
+    with on_file("ours", tmp_path / "a.sqlite") as a, on_file("ours", tmp_path / "b.sqlite") as b:
+        binds = {"a": f"sqlite:///{a.path}", "b": f"sqlite:///{b.path}"}
+        with pooled_app(binds=binds) as (_, db):
+            with must_raise(LookupError):
+                with db.connection_context("a") as outer:
+                    add(outer, 1, -10)
+                    with db.connection_context("b") as other:
+                        add(other, 1, -10)
+                        add(other, 2, 10)
+                        with db.connection_context("a") as inner:
+                            assert inner is outer
+                    raise LookupError
+            assert (a.committed(), b.committed()) == (UNTOUCHED, MOVED)
+            with pytest.raises(UsageError, match="'c'"):
+                db_connection_context("c")
+            with pytest.raises(UsageError, match="no default database"):
+                db_connection_context()

@@ -1,0 +1,134 @@
+"""What a caller gets is a connection as PEP 249 has it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from flask_pooled_db import (
+    PooledDB,
+    db_connection_context,
+)
+from harness.server import MariaDBServer
+from tests.support.apps import pooled_app
+from tests.support.sites import ids, insert
+
+EXCEPTIONS = [
+    "Warning",
+    "Error",
+    "InterfaceError",
+    "DatabaseError",
+    "DataError",
+    "OperationalError",
+    "IntegrityError",
+    "InternalError",
+    "ProgrammingError",
+    "NotSupportedError",
+]
+
+
+def test_pep249_the_exception_classes_are_attributes(any_app: PooledDB) -> None:
+    """They are the driver's own, also after the connection was released."""
+    with db_connection_context() as conn:
+        module: Any = any_app.pool().driver.dbapi
+        before = [getattr(conn, name) for name in EXCEPTIONS]
+    assert before == [getattr(module, name) for name in EXCEPTIONS]
+    assert [getattr(conn, name) for name in EXCEPTIONS] == before
+
+
+def test_pep249_errors_are_caught_by_the_attribute(any_app: PooledDB) -> None:
+    """`except conn.IntegrityError` is the same code for every driver."""
+    try:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            insert(conn, 1)
+    except conn.IntegrityError:
+        pass
+    assert ids() == []
+
+
+def test_pep249_a_cursor(any_app: PooledDB) -> None:
+    """A cursor has the standard's attributes and ways to fetch."""
+    with db_connection_context() as conn:
+        cur = conn.cursor()
+        assert cur.connection is conn
+        described = cur.description
+        assert described is None
+        cur.executemany("INSERT INTO t VALUES (%s, %s)", [(i, str(i)) for i in range(1, 8)])
+        assert cur.rowcount == 7
+        cur.execute("UPDATE t SET name = %s WHERE id < %s", ("y", 3))
+        assert cur.rowcount == 2
+        cur.execute("SELECT id, name FROM t ORDER BY id")
+        assert [column[0] for column in cur.description] == ["id", "name"]
+        assert cur.fetchone()[0] == 1
+        assert [id_ for id_, _ in cur.fetchmany(2)] == [2, 3]
+        cur.arraysize = 2
+        assert cur.arraysize == 2
+        assert [id_ for id_, _ in cur.fetchmany()] == [4, 5]
+        assert next(cur)[0] == 6
+        assert [id_ for id_, _ in cur] == [7]
+        assert cur.fetchone() is None
+        assert list(cur.fetchall()) == []
+        with pytest.raises(StopIteration):
+            next(cur)
+        cur.close()
+
+
+def test_pep249_lastrowid(any_app: PooledDB) -> None:
+    """The number that the database gave a row."""
+    kind = any_app.pool().driver.name
+    auto = "INTEGER PRIMARY KEY" if kind == "sqlite3" else "INT PRIMARY KEY AUTO_INCREMENT"
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute(f"CREATE TABLE numbered (id {auto}, a INT)")
+        cur.execute("INSERT INTO numbered (a) VALUES (%s)", (5,))
+        assert cur.lastrowid == 1
+        cur.execute("INSERT INTO numbered (a) VALUES (%s)", (5,))
+        assert cur.lastrowid == 2
+
+
+def test_pep249_two_cursors_of_one_connection(any_app: PooledDB) -> None:
+    """They are in the same transaction."""
+    with db_connection_context() as conn, conn.cursor() as one, conn.cursor() as other:
+        one.execute("INSERT INTO t VALUES (1, 'x')")
+        other.execute("SELECT COUNT(*) FROM t")
+        assert other.fetchone()[0] == 1
+
+
+def test_pep249_callproc(mariadb: MariaDBServer, database: str, mariadb_driver: str) -> None:
+    """A stored procedure is a part of the transaction."""
+    mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY, name VARCHAR(20))")
+    mariadb.execute(
+        f"CREATE PROCEDURE `{database}`.put(IN a INT) INSERT INTO `{database}`.t VALUES (a, 'p')"
+    )
+    with pooled_app(mariadb.url(mariadb_driver, database)):
+        with (
+            contextlib.suppress(LookupError),
+            db_connection_context() as conn,
+            conn.cursor() as cur,
+        ):
+            cur.callproc("put", (1,))
+            raise LookupError
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.callproc("put", (2,))
+        assert ids() == [2]
+
+
+def test_t6_results_nobody_asked_for_are_read_before_commit(
+    mariadb: MariaDBServer, database: str
+) -> None:
+    """With PyMySQL, which leaves them to be read: a procedure with several results, of which none
+    was fetched. Its work is committed, and the connection is not used again.
+    """
+    mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY, name VARCHAR(20))")
+    mariadb.execute(
+        f"CREATE PROCEDURE `{database}`.put(IN a INT) BEGIN"
+        f" SELECT 1; INSERT INTO `{database}`.t VALUES (a, 'p'); SELECT 2; END"
+    )
+    with pooled_app(mariadb.url("pymysql", database)) as (_, db):
+        with db_connection_context() as conn:
+            cur = conn.cursor()
+            cur.execute("CALL put(1)")
+        assert ids() == [1]
+        assert db.stats().discarded == 1

@@ -1,0 +1,76 @@
+"""How many round trips a block costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.server import MariaDBServer
+from harness.workloads import add, run
+from tests.support.scenarios.base import MOVED, must_raise
+from tests.support.stages import (
+    ServerStage,
+    on_server,
+)
+
+
+def warm(stage: ServerStage, **options: Any) -> None:
+    """Have a connection in the pool, and forget what that took."""
+    with stage.db.connection_context(**options) as connection:
+        run(connection, "SELECT 1")
+    stage.proxy.reset_counts()
+
+
+def test_round_trips_of_an_empty_block(stage: ServerStage) -> None:
+    """A block that runs nothing sends nothing."""
+    warm(stage)
+    with stage.db.connection_context() as connection:
+        connection.cursor().close()
+    assert stage.proxy.commands == []
+
+
+@pytest.mark.parametrize("statements", [1, 2, 5])
+def test_round_trips_of_n_statements(stage: ServerStage, statements: int) -> None:
+    """n statements take n + 1: the last is COMMIT, and no ROLLBACK comes after it."""
+    warm(stage)
+    with stage.db.connection_context() as connection:
+        for _ in range(statements):
+            add(connection, 1, 1)
+    assert stage.proxy.round_trips == statements + 1
+    assert stage.proxy.commands[-1].starts_with(b"COMMIT")
+
+
+def test_round_trips_of_a_rollback(stage: ServerStage) -> None:
+    """n statements and their rollback take n + 1."""
+    warm(stage)
+    with must_raise(LookupError):
+        with stage.db.connection_context() as connection:
+            add(connection, 1, 1)
+            raise LookupError
+    assert stage.proxy.round_trips == 2
+    assert stage.proxy.commands[-1].starts_with(b"ROLLBACK")
+
+
+def test_round_trips_of_readonly(stage: ServerStage) -> None:
+    """n statements in a readonly block take n, once the connection is in that mode."""
+    warm(stage, readonly=True)
+    with stage.db.connection_context(readonly=True) as connection:
+        for _ in range(3):
+            run(connection, "SELECT * FROM accounts")
+    assert stage.proxy.round_trips == 3
+
+
+def test_round_trips_of_a_commit_that_is_not_needed(mariadb: MariaDBServer) -> None:
+    """Where the driver truly knows that no transaction is open, there is no COMMIT to send."""
+    with on_server("ours", mariadb, "mariadbconnector") as stage:
+        warm(stage)
+        with stage.db.connection_context() as connection:
+            run(connection, "SELECT 1")
+        assert stage.proxy.round_trips == 1
+        with stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            add(connection, 2, 10)
+            connection.commit()
+            run(connection, "SELECT 1")
+        assert stage.committed() == MOVED

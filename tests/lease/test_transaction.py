@@ -1,0 +1,148 @@
+"""T1 and T2: a scope commits or rolls back, and the caller sees its own exception."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+
+from flask_pooled_db import TransactionAborted, UsageError
+from harness.server import MariaDBServer
+from harness.workloads import add, run
+from tests.support.scenarios import endings, losses
+from tests.support.scenarios.base import MOVED, must_raise
+from tests.support.stages import (
+    UNTOUCHED,
+    FileStage,
+    ServerStage,
+    Stage,
+    on_server,
+)
+
+
+def test_t1_left_normally_it_commits(any_stage: Stage) -> None:
+    """A block that is left normally has committed."""
+    endings.left_normally(any_stage)
+
+
+def test_t1_left_by_an_exception_it_rolls_back(any_stage: Stage) -> None:
+    """A block left by an exception, of whatever kind, has rolled back."""
+    endings.left_by_an_exception(any_stage)
+
+
+@pytest.mark.parametrize("error", [None, ValueError(), SystemExit(), GeneratorExit()], ids=repr)
+def test_t1_the_connection_is_released_exactly_once(
+    any_stage: Stage, error: BaseException | None
+) -> None:
+    """However a block is left, its connection is idle afterwards, and counted once."""
+    for _ in range(3):
+        with contextlib.suppress(type(error) if error else LookupError):
+            with any_stage.db.connection_context() as connection:
+                add(connection, 1, 0)
+                assert any_stage.db.stats().in_use == 1
+                if error:
+                    raise error
+    stats = any_stage.db.stats()
+    assert (stats.in_use, stats.idle, stats.open, stats.checkouts) == (0, 1, 1, 3)
+
+
+def test_t1_a_write_that_sqlite3_takes_for_none_is_rolled_back(sqlite_stage: FileStage) -> None:
+    """A write that begins with WITH, or creates a table, is rolled back like any other."""
+    losses.first_statement_is_no_plain_one(sqlite_stage)
+
+
+def test_t1_a_script_is_a_part_of_the_transaction(sqlite_stage: FileStage) -> None:
+    """`executescript()` commits nothing by itself."""
+    with must_raise(LookupError):
+        with sqlite_stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            connection.cursor().executescript(
+                "UPDATE accounts SET balance = 0; CREATE TABLE more (a TEXT DEFAULT ';');"
+            )
+            raise LookupError
+    assert sqlite_stage.committed() == UNTOUCHED
+    with sqlite_stage.db.connection_context() as connection:
+        connection.cursor().executescript(
+            "-- a; b\nCREATE TABLE more (a); INSERT INTO more VALUES (';')"
+        )
+    with sqlite_stage.db.connection_context() as connection:
+        assert run(connection, "SELECT a FROM more") == [(";",)]
+
+
+def test_t1_a_block_is_entered_once(any_stage: Stage) -> None:
+    """One `db_connection_context()` is one transaction: it can't be entered again."""
+    scope = any_stage.db.connection_context()
+    with scope:
+        with pytest.raises(UsageError, match="entered once"):
+            scope.__enter__()
+    with pytest.raises(UsageError, match="left already"):
+        scope.__exit__(None, None, None)
+    with pytest.raises(UsageError, match="entered once"):
+        scope.__enter__()
+
+
+def test_t1_a_cursor_that_can_not_be_made_costs_nothing(any_stage: Stage) -> None:
+    """Of a cursor the server learns nothing: wrong arguments are the caller's to correct, and the
+    transaction goes on.
+    """
+    with any_stage.db.connection_context() as connection:
+        add(connection, 1, -10)
+        with pytest.raises(TypeError):
+            connection.cursor(no_such_option=True)
+        add(connection, 2, 10)
+    assert any_stage.committed() == MOVED
+
+
+def test_t2_a_failing_rollback_is_logged_and_never_raised(
+    stage: ServerStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the rollback fails too, the caller sees its own exception, and the log the other."""
+    with caplog.at_level(logging.WARNING, "flask_pooled_db"):
+        endings.rollback_fails(stage)
+    assert "Rolling back a connection failed" in caplog.text
+
+
+@pytest.mark.slow
+def test_t2_a_rollback_that_hangs_is_cut_short(
+    server: MariaDBServer, mariadb_driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that never answers the ROLLBACK does not keep the caller's exception from it."""
+    with on_server("ours", server, mariadb_driver, connect_timeout=1) as stage:
+        try:
+            with caplog.at_level(logging.WARNING, "flask_pooled_db"), must_raise(LookupError):
+                with stage.db.connection_context() as connection:
+                    add(connection, 1, -10)
+                    stage.proxy.deaf()
+                    raise LookupError
+        finally:
+            stage.proxy.hear()
+        assert "Rolling back a connection failed" in caplog.text
+        assert stage.db.stats().in_use == 0
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_t2_closing_a_cursor_hides_no_error(stage: ServerStage, close: bool) -> None:
+    """A cursor closed in a `finally` does not replace the error that ended the transaction."""
+    with must_raise(stage_errors(stage)) as caught:
+        with stage.db.connection_context() as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT 1")
+            cursor.fetchall()
+            stage.kill(connection)
+            try:
+                if close:
+                    cursor.execute("SELECT 2")
+                else:
+                    with cursor:
+                        cursor.execute("SELECT 2")
+            finally:
+                cursor.close()
+    assert not isinstance(caught[0], TransactionAborted)
+
+
+def stage_errors(stage: Stage) -> type[Exception]:
+    """The root of the driver's errors."""
+    with stage.db.connection_context() as connection:
+        error: type[Exception] = connection.Error
+    return error

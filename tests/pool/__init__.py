@@ -1,0 +1,1 @@
+"""The pool: connections, and who gets them."""

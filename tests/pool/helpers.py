@@ -1,0 +1,40 @@
+"""What the tests of the pool do with a pool and its leases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_pooled_db.pool import Entry
+from flask_pooled_db.lease.dbutils import Pool
+
+
+def use(pool: Pool) -> int:
+    """The number of the connection that one statement ran on."""
+    with pool.connection() as conn:
+        cursor = conn.cursor()
+        cursor.execute("SELECT")
+        number: int = cursor.fetchone()[0]
+    return number
+
+
+def let_rest(con: PooledConnection) -> None:
+    """Make an idle connection one that was not used for long."""
+    con.valid_until = con.since = 0.0
+
+
+def close_all(leases: list[Any]) -> None:
+    for lease in leases:
+        lease.close()
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+def number_of(lease: Any) -> int:
+    number: int = lease.cursor().fetchone()[0]
+    return number
+
+
+def has_lent(pool: Pool, more_than: int) -> bool:
+    return pool.stats().checkouts > more_than

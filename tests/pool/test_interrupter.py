@@ -1,0 +1,165 @@
+"""Time limits that the pool keeps, of statements that nothing else would end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flask_pooled_db.drivers import Session
+from flask_pooled_db.errors import TransactionAborted
+from flask_pooled_db.runtime.housekeeper import housekeeper
+from flask_pooled_db.lease.dbutils import Pool
+from harness.waiting import wait_until
+from tests.support.fake_driver import FakeDriver, Gate, OperationalError
+from tests.support.pools import call, open_pool
+
+LIMITED = Session(False, 0.05)
+
+
+class InterruptibleDriver(FakeDriver):
+    """One whose statement "LONG" runs until it is interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = threading.Event()
+
+    def needs_interrupting(self, raw: Any) -> bool:
+        return True
+
+    def interrupt(self, raw: Any, helper: Any) -> None:
+        self.note("interrupt", raw)
+        self.interrupted.set()
+
+    def is_interruption(self, error: BaseException) -> bool:
+        return "interrupted" in str(error)
+
+    def note(self, what: str, raw: Any) -> None:
+        super().note(what, raw)
+        if what.startswith("LONG"):
+            assert self.interrupted.wait(20), "nobody interrupted the statement"
+            if what == "LONG":
+                raise OperationalError("interrupted")
+
+
+@pytest.fixture
+def fake() -> InterruptibleDriver:
+    """A driver of the test's own."""
+    return InterruptibleDriver()
+
+
+@pytest.fixture
+def pool(fake: InterruptibleDriver) -> Iterator[Pool]:
+    """A pool of one connection."""
+    with open_pool(fake, maxconnections=1) as pool:
+        yield pool
+
+
+def test_a_statement_that_takes_too_long_is_interrupted(
+    fake: InterruptibleDriver, pool: Pool
+) -> None:
+    """It fails with its own error, and its transaction with it."""
+    lease = pool.lease(session=LIMITED)
+    lease.cursor().execute("UPDATE")
+    with pytest.raises(OperationalError, match="interrupted"):
+        lease.cursor().execute("LONG")
+    with pytest.raises(TransactionAborted):
+        lease.cursor().execute("UPDATE")
+    lease.close()
+    assert fake.count("interrupt") == 1
+
+
+def test_a_statement_in_time_is_left_alone(fake: InterruptibleDriver, pool: Pool) -> None:
+    """And so is whatever its connection does later."""
+    ended = Gate()
+    with pool.lease(session=LIMITED) as lease:
+        for _ in range(3):
+            lease.cursor().execute("UPDATE")
+    housekeeper.call_later(0.1, ended.stop_here)  # when all limits would have struck
+    ended.wait_for_arrivals()
+    ended.open()
+    assert fake.count("interrupt") == 0
+
+
+def test_a_session_without_a_limit_has_none(fake: InterruptibleDriver, pool: Pool) -> None:
+    """Also on a connection whose last session had one."""
+    with pool.lease(session=LIMITED) as lease:
+        lease.cursor().execute("UPDATE")
+    with pool.lease() as lease:
+        caller = call(lease.cursor().execute, "LONG ENOUGH")
+        wait_until(lambda: fake.count("LONG ENOUGH"))
+        caller.join(0.2)
+        assert caller.is_alive()
+        fake.interrupted.set()
+        caller.wait()
+    assert fake.count("interrupt") == 0
+
+
+def test_an_interruption_under_way_is_waited_for(fake: InterruptibleDriver, pool: Pool) -> None:
+    """So it never hits the connection's next statement, or the next lease."""
+    gate = fake.hold("interrupt")
+    lease = pool.lease(session=LIMITED)
+    caller = call(lease.cursor().execute, "LONG")
+    gate.wait_for_arrivals()
+    fake.interrupted.set()  # the statement ends by itself, while its interruption is on its way
+    caller.join(0.2)
+    assert caller.is_alive()
+    gate.open()
+    with pytest.raises(OperationalError):
+        caller.result()
+    lease.close()
+
+
+def test_a_statement_that_ended_well_under_an_interruption_fails(
+    fake: InterruptibleDriver, pool: Pool
+) -> None:
+    """What it did is rolled back, and its connection is not used again: the interruption may yet
+    come.
+    """
+    lease = pool.lease(session=LIMITED)
+    with pytest.raises(OperationalError, match="took longer than its limit"):
+        lease.cursor().execute("LONG AND DEAF")
+    lease.close()
+    assert fake.count("commit") == 0
+    assert pool.stats().discarded == 1
+
+
+def test_where_an_interruption_fails_the_connection_is_cut(
+    fake: InterruptibleDriver, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller has waited long enough; the server rolls back when it notices."""
+    fake.fail("interrupt", OperationalError("no way"))
+    lease = pool.lease(session=LIMITED)
+    raw = fake.raws[1]
+    caller = call(lease.cursor().execute, "LONG")
+    assert raw.server_side.recv(1) == b""  # its socket was shut
+    fake.interrupted.set()
+    with pytest.raises(OperationalError):
+        caller.result()
+    lease.close()
+    with caplog.at_level(logging.WARNING):
+        assert "Interrupting a statement after its time limit of 0.050 s failed" in caplog.text
+
+
+def test_many_statements_are_interrupted_by_one_thread() -> None:
+    """It ends with the last of them."""
+    fake = InterruptibleDriver()
+    gate = fake.hold("interrupt")
+    with open_pool(fake, maxconnections=4) as pool:
+        leases = [pool.lease(session=LIMITED) for _ in range(4)]
+        callers = [call(lease.cursor().execute, "LONG") for lease in leases]
+        gate.wait_for_arrivals()
+        threads = [t for t in threading.enumerate() if t.name == "flask-pooled-db interrupter"]
+        assert len(threads) == 1
+        gate.open()
+        for caller in callers:
+            with pytest.raises(OperationalError):
+                caller.result()
+        for lease in leases:
+            lease.close()
+        assert fake.count("interrupt") <= 4
+        threads[0].join(20)
+        assert not threads[0].is_alive()

@@ -1,0 +1,66 @@
+"""Leases that are garbage before they were released."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+
+import pytest
+
+from flask_pooled_db.lease.dbutils import Pool
+from harness.waiting import wait_until
+from tests.pool.helpers import number_of
+from tests.support.fake_driver import FakeDriver
+from tests.support.pools import open_pool, queue_up
+
+
+def lose_a_lease(pool: Pool) -> None:
+    """Take a connection, and forget it."""
+    pool.connection()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def test_a_lost_lease_comes_back(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """A lease that was garbage collected without close() costs its connection, not its place."""
+    with open_pool(fake, maxconnections=1) as pool:
+        lose_a_lease(pool)
+        with pool.lease(timeout=60) as lease:
+            assert number_of(lease) == 2
+        assert pool.stats().leaked == 1
+        assert fake.open_now == 1
+    assert caplog.text.count("never given back") == 1
+
+
+def test_a_lost_lease_warns_of_itself(fake: FakeDriver) -> None:
+    """With a ResourceWarning, as files and sockets do."""
+    with open_pool(fake) as pool:
+        pool.connection()
+        with pytest.warns(ResourceWarning, match="never given back"):
+            gc.collect()
+
+
+def test_a_lost_lease_serves_who_waits_already(fake: FakeDriver) -> None:
+    """The housekeeping finds it, also when no new caller comes."""
+    with open_pool(fake, maxconnections=1) as pool:
+        keep = [pool.connection()]
+        caller = queue_up(pool, pool.lease, timeout=60)
+        keep.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        caller.result().close()
+
+
+def test_a_lease_that_is_lost_after_close_is_closed(fake: FakeDriver) -> None:
+    """The end of the pool is not the end of its care."""
+    with open_pool(fake) as pool:
+        keep = [pool.connection()]
+        pool.close()
+        keep.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        wait_until(lambda: fake.open_now == 0)
+        wait_until(lambda: pool.stats().open == 0)

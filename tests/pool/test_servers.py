@@ -1,0 +1,265 @@
+"""Several servers: in which order they are tried, and when one of them will not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
+from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.drivers.servers import Servers, backoff
+from harness.haproxy import HAProxy, allow_checks
+from harness.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
+from harness.sockets import free_port
+from harness.waiting import wait_until
+from tests.support.apps import pooled_app
+from tests.support.pools import fail_to_connect
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
+    """Two servers that know nothing of each other, each with a database `shop`.
+
+    They have TLS where the test asks for that.
+    """
+    tls = getattr(request, "param", "plain") == "tls"
+    certificates = request.getfixturevalue("certificates") if tls else None
+    with (
+        MariaDBServer(certificates=certificates) as first,
+        MariaDBServer(certificates=certificates) as second,
+    ):
+        for server in (first, second):
+            server.execute("CREATE DATABASE shop")
+            server.execute("CREATE TABLE shop.t (id INT PRIMARY KEY) ENGINE=InnoDB")
+        yield first, second
+
+
+def url_of(driver: str, *ports: int) -> str:
+    """A URL that names a server on each port."""
+    from urllib.parse import quote
+
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return f"{SCHEMES[driver]}://{APP_USER}:{quote(APP_PASSWORD, safe='')}@{hosts}/shop"
+
+
+def url_of_all(driver: str, *servers: MariaDBServer) -> str:
+    """A URL that names all of these, and asks for TLS where they have it."""
+    first = servers[0]
+    places = ",".join(f"{server.host}:{server.port}" for server in servers)
+    return first.url(driver, "shop").replace(f"{first.host}:{first.port}", places)
+
+
+on_every_wire = pytest.mark.parametrize("pair", ["plain", "tls"], indirect=True)
+
+
+def port_in_use() -> int:
+    """The port of the server that a new scope is served by."""
+    with db_connection_context() as conn:
+        return port_of(conn)
+
+
+def port_of(conn: LeaseConnection) -> int:
+    """The port of the server that a connection goes to."""
+    with conn.cursor() as cur:
+        cur.execute("SELECT @@port")
+        return int(cur.fetchone()[0])
+
+
+def test_servers_are_tried_in_the_order_given(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """The first one serves; one that is down is passed over at no error."""
+    first, second = pair
+    with pooled_app(url_of(mariadb_driver, first.port, second.port)):
+        assert port_in_use() == first.port
+    with pooled_app(url_of(mariadb_driver, free_port(), second.port)):
+        assert port_in_use() == second.port
+
+
+@on_every_wire
+def test_p4_when_a_server_dies_the_next_one_serves(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """The next scope after the end of a server runs on the other one."""
+    first, second = pair
+    with pooled_app(url_of_all(mariadb_driver, first, second)):
+        assert port_in_use() == first.port
+        first.kill()
+        assert port_in_use() == second.port
+
+
+def test_p10_with_all_servers_down_a_caller_waits_for_any() -> None:
+    """`PoolTimeout` at the deadline, from the connect error, as with one server."""
+    with pooled_app(url_of("pymysql", free_port(), free_port())) as (_, db):
+        fail_to_connect(db.pool())
+        with pytest.raises(PoolTimeout) as info, db_connection_context(timeout=0.3):
+            pass
+        assert type(info.value.__cause__).__name__ == "OperationalError"
+
+
+def test_wrong_credentials_on_every_server_fail_at_once(
+    pair: tuple[MariaDBServer, MariaDBServer],
+) -> None:
+    """Where no server may take them another time, nobody waits."""
+    url = url_of("pymysql", *(server.port for server in pair)).replace(APP_USER, "nobody")
+    with pooled_app(url):
+        with pytest.raises(ConnectFailed), db_connection_context():
+            pass
+
+
+def test_target_primary_takes_only_a_server_that_accepts_writes(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """A read-only server is passed over for one that is not, wherever it stands."""
+    first, second = pair
+    first.execute("SET GLOBAL read_only=1")
+    url = url_of(mariadb_driver, first.port, second.port)
+    with pooled_app(url, target="primary"):
+        assert port_in_use() == second.port
+    with pooled_app(url):
+        assert port_in_use() == first.port
+
+
+def test_t4_a_demoted_primary_is_replaced_not_served_again(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """One error for the scope that meets the demotion; every scope after it is on the other."""
+    first, second = pair
+    url = url_of(mariadb_driver, first.port, second.port)
+    with pooled_app(url, target="primary", mincached=3) as (_app, db):
+        outer = [db.pool().lease() for _ in range(3)]
+        for lease in outer:
+            lease.cursor().execute("SELECT 1")
+        first.execute("SET GLOBAL read_only=1")
+        for lease in outer:
+            lease.close()
+        with pytest.raises(Exception, match="read-only"):
+            write(1)
+        for number in range(2, 8):
+            write(number)
+    assert [row[0] for row in second.query("SELECT id FROM shop.t ORDER BY id")] == [*range(2, 8)]
+    assert first.query("SELECT COUNT(*) FROM shop.t") == [(0,)]
+
+
+def test_run_transaction_starts_over_on_the_new_primary(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """A demotion in the middle costs nothing but another try."""
+    first, second = pair
+    url = url_of(mariadb_driver, first.port, second.port)
+    with pooled_app(url, target="primary") as (_app, db):
+        assert port_in_use() == first.port
+        first.execute("SET GLOBAL read_only=1")
+        db.run_transaction(lambda conn: conn.cursor().execute("INSERT INTO t VALUES (1)"))
+    assert second.query("SELECT id FROM shop.t") == [(1,)]
+
+
+def write(number: int) -> None:
+    """Insert a row in a scope of its own."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute("INSERT INTO t VALUES (%s)", (number,))
+
+
+def test_readonly_scopes_run_on_the_replica(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """Reads go to the bind that is named, everything else stays."""
+    first, second = pair
+    replica = url_of(mariadb_driver, second.port)
+    url = url_of(mariadb_driver, first.port)
+    with pooled_app(url, replica="near", binds={"near": replica}):
+        assert port_in_use() == first.port
+        assert port_of_read() == second.port
+        with db_connection_context():
+            assert port_of_read() == first.port  # a part of the outer transaction
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_readonly_scopes_fall_back_to_the_primary(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str, fallback: bool
+) -> None:
+    """While no replica is up they run on the primary, without waiting; unless that is off."""
+    first, second = pair
+    settings = {"replica": "near", "replica_fallback": fallback, "acquire_timeout": 2}
+    binds = {"near": url_of(mariadb_driver, second.port)}
+    with pooled_app(url_of(mariadb_driver, first.port), binds=binds, **settings):
+        assert port_of_read() == second.port
+        second.kill()
+        if not fallback:
+            with pytest.raises(PoolTimeout):
+                port_of_read()
+            return
+        assert port_of_read() == first.port
+        assert port_of_read() == first.port
+        second.start()
+        deadline_reads = (port_of_read() for _ in range(100_000))
+        assert next(port for port in deadline_reads if port == second.port)
+
+
+def port_of_read() -> int:
+    """The port of the server that a new readonly scope is served by."""
+    with db_connection_context(readonly=True) as conn, conn.cursor() as cur:
+        cur.execute("SELECT @@port")
+        return int(cur.fetchone()[0])
+
+
+def test_one_that_failed_is_left_alone_while_there_are_others() -> None:
+    """It comes back after its pause, and at once where it is the only one."""
+    servers = Servers([{"host": "a"}, {"host": "b"}])
+    first, second = servers.candidates()
+    servers.failed(first)
+    assert servers.candidates() == [second]
+    servers.failed(second)
+    assert set(servers.candidates()) == {first, second}
+    servers.succeeded(first)
+    assert servers.candidates() == [first]
+
+
+def test_a_random_order_spreads_over_all() -> None:
+    """Every server is the first one now and then."""
+    servers = Servers([{"host": name} for name in "abc"], at_random=True)
+    assert {servers.candidates()[0].arguments["host"] for _ in range(200)} == set("abc")
+
+
+@pytest.mark.slow
+@on_every_wire
+def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
+    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
+) -> None:
+    """What went through it to a server that died is replaced by connections to the other one."""
+    for server in pair:
+        allow_checks(server)
+    with (
+        HAProxy(pair) as proxy,
+        pooled_app(pair[0].url(mariadb_driver, "shop", port=proxy.port)) as (_app, db),
+    ):
+        with ExitStack() as stack:
+            ports = [
+                port_of(stack.enter_context(db_connection_context(independent=True)))
+                for _ in range(6)
+            ]
+        assert set(ports) == {server.port for server in pair}
+        first, second = pair
+        first.kill()
+        idle = db.pool()._idle
+        wait_until(
+            lambda: sum(con.look() > 0 for con in idle) == ports.count(first.port),
+            "the end",
+        )
+        assert [port_in_use() for _ in range(20)] == [second.port] * 20
+
+
+def test_p10_pauses_grow_from_50_ms_to_5_s() -> None:
+    """Each is a fifth longer than the one before, and shortened by up to half at random."""
+    first = [backoff(1) for _ in range(200)]
+    assert 0.025 <= min(first) < max(first) <= 0.05
+    assert max(backoff(2) for _ in range(200)) <= 0.06
+    assert 2.5 <= min(backoff(1_000) for _ in range(200)) <= 5.0
+    outage = 0.0
+    for failures in range(1, 100):
+        longest = min(5.0, 0.05 * 1.2 ** (failures - 1))
+        # The bar for outages of up to 3 s: nobody waits longer than 1 s for the next try.
+        assert outage > 3.0 or longest <= 1.0
+        outage += longest * 0.75

@@ -1,0 +1,18 @@
+"""P8 on a real server."""
+
+from __future__ import annotations
+
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
+from tests.pool.on_server import fill
+from tests.support.pools import open_pool
+
+
+def test_p8_the_pool_shrinks_on_the_server_too(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """After IDLE_TIMEOUT the server is rid of what the load no longer needs."""
+    with open_pool(
+        url=mariadb.url(mariadb_driver), mincached=1, maxconnections=4, idle_timeout=0.3
+    ) as pool:
+        numbers = set(fill(pool, 4))
+        wait_until(lambda: len(numbers & set(mariadb.connections())) == 1)
+        assert pool.stats().open == 1

@@ -1,0 +1,68 @@
+"""The README's code runs, in the order it is read in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_pooled_db import db_connection_context
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config.pool import KEYS
+from harness.processes import PROJECT
+from harness.waiting import PATIENCE
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The names that the README's blocks define."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "shop"}
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), names)
+    yield names
+    # The pool warms up in the background: a connect that came after the test would make the
+    # database in whatever is the current directory by then.
+    names["db"].close(timeout=PATIENCE)
+
+
+def test_the_complete_app_takes_an_order(shop: dict[str, Any]) -> None:
+    """The app of the README saves an order, and shows what its pool does."""
+    app: Flask = shop["app"]
+    answer = app.test_client().post("/orders", json={"code": "A1"})
+    assert (answer.status_code, answer.json) == (201, {"saved": True})
+    with app.app_context():
+        assert shop["orders"]() == ["A1"]
+    assert app.test_client().get("/pool").get_json()["in_use"] == 0
+
+
+def test_a_nested_block_is_undone_alone(shop: dict[str, Any]) -> None:
+    """An order is placed without the item that is out of stock."""
+    app: Flask = shop["app"]
+    app.test_client().post("/orders", json={"code": "A1"})
+    with app.app_context():
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("CREATE TABLE stock (item VARCHAR(20) PRIMARY KEY, n INTEGER)")
+            cur.executemany("INSERT INTO stock VALUES (%s, %s)", [("nut", 5), ("bolt", 0)])
+        assert shop["place_order"]("A2", ["nut", "bolt"]) == ["bolt"]
+        shop["restock"]("bolt")
+        with db_connection_context(readonly=True) as conn, conn.cursor() as cur:
+            cur.execute("SELECT item, n FROM stock ORDER BY item")
+            assert cur.fetchall() == [("bolt", 1), ("nut", 4)]
+        assert shop["orders"]() == ["A1", "A2"]
+
+
+def test_the_configuration_table_is_complete() -> None:
+    """The README lists every key, with the default that the code has."""
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
+    assert set(rows) == {*KEYS, "BINDS"}
+    defaults = PoolConfig(creator=object)
+    for key in set(rows) - {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION", "REPLICA"}:
+        assert eval(rows[key]) == getattr(defaults, key.lower()), key

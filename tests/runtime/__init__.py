@@ -1,0 +1,1 @@
+"""The process: the housekeeping, the threads, the fork, the exit."""

@@ -1,0 +1,256 @@
+"""P6: a fork inherits nothing.
+
+Each test runs a program of its own that forks, and looks at what reached the server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
+from tests.runtime.forking import CHILDREN, FORKING, run_program
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_p6_a_child_sends_nothing_on_a_connection_of_its_parent(
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str, child: str
+) -> None:
+    """Whatever the child does, and however it ends; and the parent goes on as if it were not.
+
+    Over TLS a goodbye, or a byte out of turn, would end the parent's session too.
+    """
+    run_program(CHILDREN[child] + FORKING, server.url(mariadb_driver, port=proxy.port))
+    for connection in (1, 2, 3):
+        commands = [c for c in proxy.commands if c.connection == connection]
+        texts = [c.payload for c in commands]
+        before = max(i for i, text in enumerate(texts) if b"before the fork" in text)
+        later = [i for i, text in enumerate(texts) if b"after the fork" in text]
+        if later:
+            assert later[0] == before + 1, commands
+    assert not [c for c in proxy.commands if b"'child'" in c.payload]
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_p6_a_child_touches_no_sqlite_connection_of_its_parent(tmp_path: Path, child: str) -> None:
+    """SQLite's connections do not survive a fork at all: the child makes its own."""
+    run_program(CHILDREN[child] + FORKING, f"sqlite:///{tmp_path}/db")
+
+
+def test_p6_a_transaction_on_sqlite_outlives_the_children(tmp_path: Path) -> None:
+    """The parent's write lock stays its own, and its work is committed as a whole."""
+    program = """
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        conn.cursor().execute("CREATE TABLE t (a)")
+        conn.cursor().execute("INSERT INTO t VALUES (1)")
+        conn.commit()
+        conn.cursor().execute("INSERT INTO t VALUES (2)")
+        def child():
+            with pool.connection() as own:
+                assert ask(own, "SELECT count(*) FROM t") == 1
+        fork(child)
+        conn.cursor().execute("INSERT INTO t VALUES (3)")
+        conn.commit()
+    def child():
+        with pool.connection() as own:
+            assert ask(own, "SELECT count(*) FROM t") == 3
+            own.cursor().execute("INSERT INTO t VALUES (4)")
+            own.commit()
+        pool.close()
+    fork(child)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT count(*) FROM t") == 4
+        assert ask(conn, "PRAGMA integrity_check") == "ok"
+"""
+    run_program(program, f"sqlite:///{tmp_path}/db")
+
+
+def test_p6_a_database_in_memory_is_each_process_s_own() -> None:
+    """The child starts with an empty one; the parent's keeps what it holds."""
+    program = """
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        conn.cursor().execute("CREATE TABLE t (a)")
+        conn.commit()
+    def child():
+        with pool.connection() as own:
+            assert ask(own, "SELECT count(*) FROM sqlite_master") == 0
+    fork(child)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT count(*) FROM t") == 0
+"""
+    run_program(program, "sqlite:///:memory:")
+
+
+def test_p6_a_fork_while_other_threads_hold_the_locks(
+    mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """The child has locks of its own, and a housekeeping thread of its own."""
+    program = """
+from flask_pooled_db.runtime.housekeeper import housekeeper
+with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
+    pool.connection().close()
+    held, release = threading.Barrier(3), threading.Event()
+    def hold(lock):
+        with lock:
+            held.wait()
+            release.wait()
+    threads = [
+        threading.Thread(target=hold, args=(lock,), daemon=True)
+        for lock in (pool.engine.state.lock, housekeeper._changed)
+    ]
+    for thread in threads:
+        thread.start()
+    held.wait()
+    def child():
+        with pool.lease(timeout=20) as conn:
+            assert ask(conn, "SELECT 1") == 1
+        wait_until(lambda: pool.stats().open == 0)  # its housekeeping works
+        pool.close()
+    fork_amid_threads(child)
+    release.set()
+    for thread in threads:
+        thread.join()
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT 1") == 1
+"""
+    run_program(program, mariadb.url(mariadb_driver))
+
+
+def test_p6_a_fork_in_the_middle_of_connects_and_statements(
+    mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """Whatever other threads are at when the fork comes, child and parent both go on."""
+    program = """
+with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
+    stop, errors = threading.Event(), []
+    def work():
+        try:
+            while not stop.is_set():
+                with pool.lease(timeout=20) as conn:
+                    assert ask(conn, "SELECT 7") == 7
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    def child():
+        for _ in range(10):
+            with pool.lease(timeout=20) as conn:
+                assert ask(conn, "SELECT 8") == 8
+        assert check_counts(pool).open <= 4
+    for _ in range(10):
+        fork_amid_threads(child)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+"""
+    run_program(program, mariadb.url(mariadb_driver))
+
+
+@pytest.mark.slow
+def test_p6_many_forks_while_threads_connect_over_tls(
+    tls_mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """No child finds a lock of the TLS library held by a thread that only its parent has."""
+    program = """
+with open_pool(url=url, maxconnections=4, maxusage=1) as pool:
+    stop, errors = threading.Event(), []
+    def work():
+        try:
+            while not stop.is_set():
+                with pool.lease(timeout=20) as conn:
+                    assert ask(conn, "SELECT 7") == 7
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    def child():
+        with pool.lease(timeout=20) as conn:
+            assert ask(conn, "SELECT 8") == 8
+        os._exit(0)  # what is measured is the connect
+    for _ in range(250):
+        fork(child)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+"""
+    run_program(program, tls_mariadb.url(mariadb_driver))
+
+
+def test_p6_a_child_of_a_child_inherits_nothing_either(
+    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
+) -> None:
+    """Each generation leaves its connections to itself."""
+    program = """
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        first = ask(conn, "SELECT CONNECTION_ID()")
+    def grandchild():
+        with pool.connection() as conn:
+            assert ask(conn, "SELECT CONNECTION_ID()") not in (first, second)
+        pool.close()
+    def child():
+        global second
+        with pool.connection() as conn:
+            second = ask(conn, "SELECT CONNECTION_ID()")
+            assert second != first
+        fork(grandchild)
+        with pool.connection() as conn:
+            assert ask(conn, "SELECT CONNECTION_ID()") == second
+        pool.close()
+    fork(child)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT CONNECTION_ID()") == first
+"""
+    run_program(program, server.url(mariadb_driver, port=proxy.port))
+    assert proxy.connections == 3
+
+
+def test_p6_one_warning_tells_of_connections_opened_before_the_fork(tmp_path: Path) -> None:
+    """One, however often the process forks."""
+    program = """
+with open_pool(url=url) as pool:
+    lease = pool.connection()
+    for _ in range(3):
+        fork(lambda: pool.connection().close())
+    lease.close()
+"""
+    _, errors = run_program(program, f"sqlite:///{tmp_path}/db")
+    assert errors.count("Forking with 1 open database connections") == 1
+    assert errors.count("\n") == 1
+
+
+def test_p6_a_fork_before_the_first_connection_is_nothing_to_warn_of(tmp_path: Path) -> None:
+    """As with gunicorn's --preload and an app that connects in its workers alone."""
+    program = """
+with open_pool(url=url) as pool:
+    fork(lambda: pool.connection().close())
+    pool.connection().close()
+"""
+    assert run_program(program, f"sqlite:///{tmp_path}/db") == ("", "")
+
+
+def test_p6_a_closed_pool_stays_closed_in_the_child(tmp_path: Path) -> None:
+    """And a lease that its parent still held is not the child's to use."""
+    program = """
+from flask_pooled_db.errors import PoolClosed
+with open_pool(url=url) as pool:
+    lease = pool.connection()
+    pool.close()
+    def child():
+        try:
+            pool.connection()
+        except PoolClosed:
+            return
+        sys.exit("the child has an open pool")
+    fork(child)
+    lease.close()
+"""
+    run_program(program, f"sqlite:///{tmp_path}/db")
