@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from dbutils.pooled_db import PooledDB
@@ -15,6 +17,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.sharing import Sharing, shared_class
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
+from flask_pooled_db.pool.upkeep import upkeep
 
 
 class Pool(PooledDB):  # type: ignore[misc]
@@ -24,7 +27,14 @@ class Pool(PooledDB):  # type: ignore[misc]
     `close()` are DBUtils'. Nothing is opened before the first of them is called.
     """
 
-    def __init__(self, config: PoolConfig, driver: Driver, *, bind: str = DEFAULT_BIND) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        driver: Driver,
+        *,
+        bind: str = DEFAULT_BIND,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         super().__init__(
             driver,
             mincached=0,  # opened in the background once the pool is in use
@@ -38,10 +48,13 @@ class Pool(PooledDB):  # type: ignore[misc]
             ping=config.ping,
         )
         self.counters = Counters()
-        self.engine = Engine(config, driver, bind=bind, events=self.counters)
-        self._sharing: Sharing | None = None
+        self.engine = Engine(
+            config, driver, bind=bind, events=self.counters, clock=clock, tend=upkeep.tend
+        )
+        upkeep.add(self.engine)
+        self.sharing: Sharing | None = None
         if config.maxshared and driver.threadsafety > 1:
-            self._sharing = Sharing(self.engine, config.maxshared)
+            self.sharing = Sharing(self.engine, config.maxshared)
         elif config.maxshared:
             warnings.warn(
                 f"POOLED_DB_MAXSHARED has no effect: the connections of {driver.name} can't be "
@@ -79,7 +92,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         Raises `PoolTimeout` after `timeout` seconds (None: as configured), `ConnectFailed`, or
         `PoolClosed`.
         """
-        engine, home = self.engine, self._sharing
+        engine, home = self.engine, self.sharing
         session = session or engine.usual_session
         holder = Leases() if holder is None else holder
         owner = owner or current_owner()
@@ -120,8 +133,8 @@ class Pool(PooledDB):  # type: ignore[misc]
         connection is closed when it is returned.
         """
         self.engine.close(timeout)
-        if self._sharing is not None:
-            self._sharing.close()
+        if self.sharing is not None:
+            self.sharing.close()
 
     # Beyond DBUtils
 

@@ -30,7 +30,7 @@ class Scope:
     a part of that scope's transaction instead.
     """
 
-    __slots__ = ("_holder", "_lease", "_options", "_outer", "_outer_session", "_pool", "_savepoint")
+    __slots__ = ("_holder", "_lease", "_outer", "_outer_session", "_pool", "_savepoint", "options")
 
     _holder: Leases | None  # None once it was entered
     _lease: LeaseConnection | None
@@ -45,7 +45,7 @@ class Scope:
             options.check()
         self._pool = pool
         self._holder = holder
-        self._options = options
+        self.options = options
         self._lease = self._outer_session = None
 
     def __enter__(self) -> LeaseConnection:
@@ -55,7 +55,7 @@ class Scope:
         owner = current_owner()
         self._outer = outer = _innermost.get()
         lease = None
-        if outer is not None and not self._options.independent:
+        if outer is not None and not self.options.independent:
             lease = self._find_outer(owner)
         if lease is not None:
             self._join(lease)
@@ -77,7 +77,7 @@ class Scope:
 
     def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
         """Take a connection for a transaction of its own."""
-        pool, options = self._pool, self._options
+        pool, options = self._pool, self.options
         if options is DEFAULT_OPTIONS:  # most often
             session = pool.usual_session
             entry = pool.acquire(None, session)
@@ -141,7 +141,7 @@ class Scope:
     # A scope inside another
 
     def _join(self, lease: LeaseConnection) -> None:
-        options = self._options
+        options = self.options
         if options.isolation_level is not None:
             raise UsageError(
                 "isolation_level in a nested db_connection_context(): the transaction has begun; "

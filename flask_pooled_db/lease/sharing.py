@@ -6,6 +6,7 @@ module: nothing but the DBUtils face knows of it.
 
 from __future__ import annotations
 
+import functools
 import threading
 from time import monotonic
 
@@ -28,11 +29,11 @@ class Sharing:
 
     def _start(self, state: State) -> None:
         self._state = state  # a forked child has a new one
-        self._changed = threading.Condition(state.lock)  # guards the fields below
+        self.changed = threading.Condition(state.lock)  # guards the fields below
         self._leases: dict[Entry, int] = {}  # how many leases each shared connection has
         self._joinable: set[Entry] = set()  # those that may get one more
         self._in_transaction: set[Entry] = set()  # those on which begin() was called
-        self._sharing = 0  # how many are joinable, or about to be
+        self.count = 0  # how many are joinable, or about to be
 
     def acquire(self, timeout: float | None = None) -> Entry:
         """Return a connection to share: a new one up to `maxshared`, else the one shared least."""
@@ -62,8 +63,8 @@ class Sharing:
             self._pool.refuse_locked()
             limit = self._state.places.limit
             is_full = limit and len(self._state.in_use) >= limit
-            if self._sharing < self._most and not (is_full and self._joinable):
-                self._sharing += 1
+            if self.count < self._most and not (is_full and self._joinable):
+                self.count += 1
                 return None, False
             entry = self._least_shared_locked()
             if entry is not None:
@@ -73,7 +74,7 @@ class Sharing:
             left = deadline - monotonic()
             if left <= 0:
                 return None, True
-            self._changed.wait(left)
+            self.changed.wait(left)
 
     def _add(self, timeout: float) -> Entry:
         entry = None
@@ -82,11 +83,11 @@ class Sharing:
         finally:
             with self._state.lock:
                 if entry is None:
-                    self._sharing -= 1
+                    self.count -= 1
                 else:
                     self._leases[entry] = 1
                     self._joinable.add(entry)
-                self._changed.notify_all()
+                self.changed.notify_all()
         return entry
 
     def _least_shared_locked(self) -> Entry | None:
@@ -110,8 +111,8 @@ class Sharing:
                 entry.expires_at = 0.0
             if entry in self._joinable and not (left and is_valid):
                 self._joinable.remove(entry)
-                self._sharing -= 1
-            self._changed.notify_all()
+                self.count -= 1
+            self.changed.notify_all()
             return not left
 
     def begin(self, entry: Entry) -> None:
@@ -123,12 +124,12 @@ class Sharing:
         """Note that a connection may be shared again."""
         with self._state.lock:
             self._in_transaction.discard(entry)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def close(self) -> None:
         """Wake the callers that wait: the pool is closed."""
         with self._state.lock:
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     # The home of its leases
 
@@ -139,7 +140,7 @@ class Sharing:
 
     def lost(self, entry: Entry) -> None:
         """Note that a lease is garbage; its connection is closed when it has no others."""
-        self._pool.lost(entry)
+        self._pool.lost(entry, functools.partial(self.leave, entry, is_valid=False))
 
     def invalidate(self) -> None:
         """Have all connections of the pool checked."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from time import monotonic
 from typing import Protocol
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
@@ -68,9 +67,10 @@ class Backoff:
     The pool's lock guards it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.failures = 0  # in a row
-        self.next_try = 0.0  # of the monotonic clock
+        self.next_try = 0.0  # when the pause ends
         self.error: BaseException | None = None
         self.is_permanent = False  # retrying will not help
 
@@ -82,7 +82,11 @@ class Backoff:
     @property
     def refusal(self) -> BaseException | None:
         """The permanent error to fail with at once, as long as its pause lasts."""
-        return self.error if self.is_permanent and monotonic() < self.next_try else None
+        return self.error if self.is_permanent and self.pause_locked() > 0 else None
+
+    def pause_locked(self) -> float:
+        """Return the seconds that are left of the pause; 0 or less if it is over."""
+        return self.next_try - self._clock()
 
     def succeeded_locked(self) -> bool:
         """Note a success. Returns whether it ends a series of failures."""
@@ -98,7 +102,7 @@ class Backoff:
         self.failures += 1
         self.error = error
         self.is_permanent = is_permanent
-        self.next_try = monotonic() + backoff(self.failures)
+        self.next_try = self._clock() + backoff(self.failures)
         return first
 
 
@@ -111,7 +115,7 @@ class Connector:
         self._open = functools.partial(open_entry, driver, config, ping, clock)
         self._is_transient = driver.is_transient
         self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
-        self.backoff = Backoff()
+        self.backoff = Backoff(clock)
         self.opening = 0  # places given to openers
         self.hanging = 0  # connects that hang: they have no place, and still count as under way
         self.closing = threading.Event()  # ends the pauses of openers
@@ -136,7 +140,8 @@ class Connector:
 
     def start_after_pause(self, host: Host, place: Place) -> None:
         """Start an opener when the pause after the last failure is over."""
-        housekeeper.call_at(self.backoff.next_try, functools.partial(self._start, host, place))
+        pause = max(self.backoff.pause_locked(), 0.0)
+        housekeeper.call_later(pause, functools.partial(self._start, host, place))
 
     def _start(self, host: Host, place: Place) -> None:
         try:

@@ -25,7 +25,6 @@ from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.pool.state import Change, Sizes, State, Terms
-from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import workers
 
 logger = logging.getLogger("flask_pooled_db")
@@ -49,7 +48,11 @@ class Engine:
         bind: str = DEFAULT_BIND,
         events: Events | None = None,
         clock: Callable[[], float] = monotonic,
+        tend: Callable[[Engine], None] = lambda _: None,
     ) -> None:
+        """`events` are told what happens. `tend` is called by a checkout that has to wait or to
+        check: upkeep begins with the first one. `clock` is a monotonic clock, in seconds.
+        """
         ping = PingPolicy.parse(config.ping)
         self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock)
         self.sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
@@ -61,7 +64,7 @@ class Engine:
         self.replica: Engine | None = None  # where readonly leases of this pool go
         self.is_replica = False
         self.lease_classes: dict[type, Any] = {}  # made by the lease layer, once for each kind
-        upkeep.add(self)
+        self._tend = tend
 
     def read_from(self, replica: Engine) -> None:
         """Send readonly leases to another pool."""
@@ -129,7 +132,8 @@ class Engine:
     ) -> Entry:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
-        upkeep.tend(self)
+        self.reclaim_leaked()
+        self._tend(self)
         had_its_turn = False
         while True:
             if entry is None:
@@ -335,7 +339,7 @@ class Engine:
     def next_turn(self, place: Place) -> float | None:
         state = self.state
         with state.lock:
-            pause = state.connector.backoff.next_try - monotonic()
+            pause = state.connector.backoff.pause_locked()
             is_needed = len(state.queue) > 0 or (pause <= 0 and not workers.is_forking)
             is_wanted = is_needed and not state.is_closed
             if is_wanted and state.places.taken <= state.places.most:  # else it was made smaller
@@ -444,11 +448,11 @@ class Engine:
 
     # Leases that nobody returned
 
-    def lost(self, entry: Entry) -> None:
+    def lost(self, entry: Entry, is_last: Callable[[], bool] = lambda: True) -> None:
         """Note that the lease of a connection is garbage. Takes no lock and does no I/O, since a
-        finalizer may call it anywhere.
+        finalizer may call it anywhere. `is_last` will say whether it was the only lease.
         """
-        self.state.leaked.append(entry)
+        self.state.leaked.append((entry, is_last))
         warnings.warn(
             f"a connection of bind {self.terms.bind!r} was never given back: use it in a `with` "
             "block",
@@ -461,14 +465,15 @@ class Engine:
         leaked = self.state.leaked
         while leaked:
             try:
-                entry = leaked.popleft()
+                entry, is_last = leaked.popleft()
             except IndexError:  # another thread was faster
                 return
             self.terms.events.leaked()
             logger.warning(
                 "A connection of bind %r was never given back; it is closed", self.terms.bind
             )
-            self.evict(entry, "its lease was garbage")
+            if is_last():
+                self.evict(entry, "its lease was garbage")
 
     # The whole pool
 
@@ -481,8 +486,9 @@ class Engine:
             idle_timeout = self.terms.config.idle_timeout
             expired = state.expired_locked(now, idle_timeout, self.sizes.mincached)
             state.take_idle_locked(expired)
-            if state.connector.backoff.next_try <= monotonic():
+            if state.connector.backoff.pause_locked() <= 0:
                 self._assign_locked(change)
+        self._report_long_leases(now)
         if expired or state.leaked:
             closing = Change()
             closing.evict(expired, "it was idle or open for too long")
@@ -496,6 +502,24 @@ class Engine:
     def _close_expired(self, closing: Change) -> None:
         self.reclaim_leaked()
         self._carry_out(closing)
+
+    def _report_long_leases(self, now: float) -> None:
+        """Log the leases that have been out for longer than `leak_threshold`, each once."""
+        state, threshold = self.state, self.terms.config.leak_threshold
+        if not threshold:
+            return
+        with state.lock:
+            long = {entry: entry.since for entry in state.in_use if now - entry.since > threshold}
+            reported, state.reported = state.reported, long
+        for entry, since in long.items():
+            if reported.get(entry) != since:
+                logger.warning(
+                    "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
+                    "%.1f s)",
+                    self.terms.bind,
+                    now - since,
+                    threshold,
+                )
 
     def drain(self) -> None:
         """Replace every connection: the idle ones now, those in use when they are returned."""

@@ -56,7 +56,9 @@ class State:
         self.places = Places(sizes.maxconnections)  # taken by idle, in use, opening and closing
         self.checkouts = 0
         self.generation = 0  # how often the pool was drained: older connections are not kept
-        self.leaked: deque[Entry] = deque()  # their leases were garbage; no lock is needed for it
+        self.reported: dict[Entry, float] = {}  # leases reported as long, by their checkout
+        # Connections whose leases were garbage. It needs no lock.
+        self.leaked: deque[tuple[Entry, Callable[[], bool]]] = deque()
         self.is_closed = False
         self.is_tended = False  # from the first checkout on: nothing is opened ahead of it
         self.connector = Connector(terms.config, terms.ping, terms.driver, terms.clock)
@@ -123,7 +125,7 @@ class State:
         """Return whether one more connection may be kept. The sizes may have changed while it was
         in use or being opened, and the caller it was opened for may have gone.
         """
-        if self.places.taken > self.places.most:
+        if self.is_closed or self.places.taken > self.places.most:
             return False
         return len(self.idle) < (sizes.maxcached or math.inf) or len(self.queue) > 0
 

@@ -7,14 +7,11 @@ import logging
 import weakref
 from collections.abc import Collection
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry, detach_entries
 from flask_pooled_db.runtime import Job, Part, housekeeper, join, workers
-
-if TYPE_CHECKING:
-    from flask_pooled_db.pool.engine import Engine
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -36,7 +33,6 @@ class Estate:
         self._driver: Driver = pool.terms.driver
         self._parts: tuple[Collection[Entry], ...] = (pool.state.idle, pool.state.in_use)
         self.due = 0.0  # when the pool is swept next
-        self.reported: dict[Entry, float] = {}  # leases reported as long, by their checkout
 
     def settle(self) -> None:
         """Close what the pool left behind."""
@@ -59,8 +55,7 @@ class Upkeep(Part):
         self._pools.add(pool)
 
     def tend(self, pool: Engine) -> None:
-        """Begin to sweep a pool, at its first checkout; reclaim what was leaked."""
-        pool.reclaim_leaked()
+        """Begin to sweep a pool, at its first checkout."""
         with pool.state.lock:
             is_first, pool.state.is_tended = not pool.state.is_tended, True
         if is_first:
@@ -97,7 +92,6 @@ class Upkeep(Part):
             self._estates.discard(estate)  # not earlier: a lease may be leaked after the end
         else:
             pool.sweep()
-            _report_long_leases(pool, estate.reported)
 
     # The process
 
@@ -131,26 +125,6 @@ def _interval(pool: Engine) -> float:
     times = (config.idle_timeout, config.max_lifetime, config.leak_threshold)
     shortest = min((seconds / 4 for seconds in times if seconds), default=LONGEST_INTERVAL)
     return max(SHORTEST_INTERVAL, min(shortest, LONGEST_INTERVAL))
-
-
-def _report_long_leases(pool: Engine, reported: dict[Entry, float]) -> None:
-    """Log leases that have been out for longer than `leak_threshold`, each once."""
-    threshold = pool.terms.config.leak_threshold
-    if not threshold:
-        return
-    now = pool.terms.clock()
-    with pool.state.lock:
-        long = {entry: entry.since for entry in pool.state.in_use if now - entry.since > threshold}
-    for entry, since in long.items():
-        if reported.get(entry) != since:
-            logger.warning(
-                "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is %.1f s)",
-                pool.terms.bind,
-                now - since,
-                threshold,
-            )
-    reported.clear()
-    reported.update(long)
 
 
 upkeep = Upkeep()

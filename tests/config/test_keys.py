@@ -93,15 +93,19 @@ def of_connection(look: Callable[[Any], Any]) -> Callable[[Pool], Any]:
 
 
 EFFECTS: dict[str, tuple[Any, Callable[[Pool], Any], Any]] = {
-    "MINCACHED": (2, lambda pool: pool._mincached, 2),
-    "MAXCACHED": (4, lambda pool: pool._maxcached, 4),
+    "MINCACHED": (2, lambda pool: pool.engine.sizes.mincached, 2),
+    "MAXCACHED": (4, lambda pool: pool.engine.sizes.maxcached, 4),
     "MAXCONNECTIONS": (4, lambda pool: pool.stats().maxconnections, 4),
-    "BLOCKING": (False, lambda pool: pool._blocking, False),
-    "MAXUSAGE": (7, of_connection(lambda con: con._maxusage), 7),
-    "SETSESSION": (["SELECT 1"], of_connection(lambda con: con._setsession_sql), None),
-    "PING": (7, of_connection(lambda con: con.pings_on_query), True),
+    "BLOCKING": (False, lambda pool: pool.config.blocking, False),
+    "MAXUSAGE": (7, of_connection(lambda con: con.usable().origin.config.maxusage), 7),
+    "SETSESSION": (
+        ["SELECT 1"],
+        of_connection(lambda con: con.usable().origin.config.setsession),
+        None,
+    ),
+    "PING": (7, of_connection(lambda con: con.usable().origin.ping.on_query), True),
     "CONNECT_TIMEOUT": (2, lambda pool: pool.driver.connect_timeout, 2.0),
-    "STATEMENT_TIMEOUT": (3, lambda pool: pool.usual_session.statement_timeout, 3.0),
+    "STATEMENT_TIMEOUT": (3, lambda pool: pool.engine.usual_session.statement_timeout, 3.0),
     "CONNECT_ARGS": ({"timeout": 0.125}, lambda pool: pool.driver._arguments["timeout"], 0.125),
 }
 

@@ -199,7 +199,7 @@ def test_p4_what_a_server_may_say_at_any_time_costs_no_connection(
     """A notification that nobody reads is no end of the connection."""
     with db_connection_context() as conn:
         conn.cursor().execute("SELECT 1")
-    (idle,) = app[1].pool()._idle
+    (idle,) = app[1].pool().engine.state.idle
     idle.raw.execute("LISTEN news")
     idle.raw.commit()
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:

@@ -68,4 +68,4 @@ def test_p10_a_server_that_is_left_alone_is_tried_when_no_other_will_do() -> Non
     servers = Servers([{"host": "a"}, {"host": "b"}])
     first, second = servers.candidates()
     servers.failed(first)
-    assert list(servers.in_turn()) == [second, first]
+    assert list(servers.attempts()) == [second, first]

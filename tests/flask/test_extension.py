@@ -164,16 +164,15 @@ def test_every_option_of_a_scope_is_had_by_function_and_method(
     }
     with app.app_context():
         scope = context(**options)
-        assert {name: getattr(scope, f"_{name}") for name in ("readonly", "timeout")} == {
+        assert scope.options._asdict() == {
             "readonly": True,
             "timeout": 1.0,
+            "statement_timeout": 2.0,
+            "isolation_level": None,
+            "savepoint": False,
+            "independent": True,
         }
-        assert (scope._statement_timeout, scope._with_savepoint, scope._independent) == (
-            2.0,
-            False,
-            True,
-        )
-        assert context(isolation_level="SERIALIZABLE")._isolation_level == "SERIALIZABLE"
+        assert context(isolation_level="SERIALIZABLE").options.isolation_level == "SERIALIZABLE"
         with pytest.raises(TypeError):
             context(None, True)
 
@@ -210,7 +209,7 @@ def test_close_lets_leases_end(site: tuple[Flask, PooledDB]) -> None:
             insert(conn, 2)
         assert db.stats().open == 0
     with contextlib.closing(app.extensions["pooled_db"].pool(None).steady_connection()) as con:
-        assert con.raw.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
+        assert con.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
 
 
 def test_an_async_view_commits(site: tuple[Flask, PooledDB]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_pooled_db.pool import Entry
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.pool import Entry
 
 
 def use(pool: Pool) -> int:
@@ -17,7 +17,7 @@ def use(pool: Pool) -> int:
     return number
 
 
-def let_rest(con: PooledConnection) -> None:
+def let_rest(con: Entry) -> None:
     """Make an idle connection one that was not used for long."""
     con.valid_until = con.since = 0.0
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from flask_pooled_db.pool.connector import MAX_OPENING
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
+from flask_pooled_db.pool.connector import MAX_OPENING
 from harness.waiting import wait_until
 from tests.pool.helpers import use
 from tests.support.fake_driver import FakeDriver, OperationalError, WrongPassword
@@ -82,7 +82,7 @@ def test_p10_a_few_connects_at_most_are_under_way(fake: FakeDriver) -> None:
     with open_pool(fake, maxconnections=50, maxcached=50) as pool:
         callers = [queue_up(pool, use, pool) for _ in range(50)]
         gate.wait_for_arrivals(MAX_OPENING)
-        assert (pool.engine.state.connector.opening, pool.stats().open) == (MAX_OPENING, MAX_OPENING)
+        assert pool.engine.state.connector.opening == pool.stats().open == MAX_OPENING
         later = fake.hold("connect")  # those that come after these take for ever
         gate.open()
         for caller in callers:

@@ -44,9 +44,10 @@ def test_dbutils_a_steady_connection_is_outside_of_the_pool(fake: FakeDriver) ->
 
 
 def test_dbutils_cache_rolls_back_and_takes_back(fake: FakeDriver) -> None:
-    """`cache()` takes what `acquire()` gave; a second time it finds nothing to take."""
+    """`cache()` takes a lease back; a second time it finds nothing to take."""
     with open_pool(fake) as pool:
-        con = pool.acquire()
+        con = pool.connection()
+        con.cursor().execute("UPDATE")
         pool.cache(con)
         assert fake.count("rollback") == 1
         pool.cache(con)
@@ -57,7 +58,8 @@ def test_dbutils_cache_rolls_back_and_takes_back(fake: FakeDriver) -> None:
 def test_dbutils_cache_closes_what_can_not_be_rolled_back(fake: FakeDriver) -> None:
     """A connection whose rollback fails is not lent again."""
     with open_pool(fake) as pool:
-        con = pool.acquire()
+        con = pool.connection()
+        con.cursor().execute("UPDATE")
         fake.fail("rollback", OperationalError())
         pool.cache(con)
         assert (pool.stats().open, fake.open_now) == (0, 0)
@@ -68,7 +70,8 @@ def test_dbutils_cache_keeps_no_connection_whose_rollback_was_interrupted(
 ) -> None:
     """A BaseException is passed on, and costs the connection, not its place."""
     with open_pool(fake, maxconnections=1) as pool:
-        con = pool.acquire()
+        con = pool.connection()
+        con.cursor().execute("UPDATE")
         fake.fail("rollback", Interruption())
         with pytest.raises(Interruption):
             pool.cache(con)

@@ -1,4 +1,4 @@
-"""What this package takes for granted of DBUtils: these tests say so where a release changes it."""
+"""What the DBUtils face takes for granted of DBUtils: a release that changes it fails here."""
 
 from __future__ import annotations
 
@@ -6,184 +6,83 @@ import ast
 import importlib.metadata
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dbutils.pooled_db import PooledDB
-from dbutils.steady_db import SteadyDBConnection, SteadyDBCursor
 
 import flask_pooled_db
-from flask_pooled_db.pool import Entry
-from flask_pooled_db.dbutils_names import CONNECTION_NAMES, POOL_NAMES
-from flask_pooled_db.pool import Engine
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.proxy import LeaseConnection
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool
 
 VERSION = importlib.metadata.version("DBUtils")
-
-BASES: list[tuple[type, type, Mapping[str, str]]] = [
-    (PooledDB, Pool, POOL_NAMES),
-    (SteadyDBConnection, PooledConnection, CONNECTION_NAMES),
-]
 
 
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def names_of_self(tree: ast.AST) -> Iterator[str]:
-    """The private attributes of `self` that a class's code mentions, and its private methods."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "self" and is_private(node.attr):
-                yield node.attr
-        elif isinstance(node, ast.FunctionDef) and is_private(node.name):
-            yield node.name
-
-
 def private_names(cls: type) -> set[str]:
-    """The private names a class has of its own."""
-    return set(names_of_self(ast.parse(textwrap.dedent(inspect.getsource(cls)))))
+    """Return the private attributes and methods that a class's code mentions of `self`."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    names |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+    return set(filter(is_private, names))
 
 
-def own_names(ours: type) -> set[str]:
-    """The private names of a class of this package, and of its bases here."""
-    here = [cls for cls in ours.__mro__ if cls.__module__.startswith(flask_pooled_db.__name__)]
-    return set().union(*map(private_names, here))
-
-
-def changes(cls: type, touched: Mapping[str, str]) -> list[str]:
-    """One sentence for each name that is touched and is there no more."""
-    gone = sorted(set(touched) - private_names(cls))
-    return [
-        f"DBUtils {VERSION} has no {cls.__name__}.{name} any more, which flask_pooled_db touches "
-        f"({touched[name]}): see flask_pooled_db/dbutils_names.py"
-        for name in gone
-    ]
-
-
-def names_of_others(tree: ast.AST) -> Iterator[str]:
-    """The private attributes that code mentions of anything but `self`."""
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Attribute) and is_private(node.attr)):
-            continue
-        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
-            yield node.attr
-
-
-def package_sources() -> Iterator[tuple[str, ast.AST]]:
+def imports_of_dbutils() -> Iterator[tuple[str, str]]:
+    """Yield each import of DBUtils in the package, and the module it is in."""
     root = Path(flask_pooled_db.__file__).parent
     for path in sorted(root.rglob("*.py")):
-        yield str(path.relative_to(root)), ast.parse(path.read_text())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dbutils"):
+                for alias in node.names:
+                    yield str(path.relative_to(root)), f"{node.module}.{alias.name}"
 
 
-# The list
+def test_dbutils_is_known_in_one_place() -> None:
+    """The face imports its public class, and nothing else of the package imports DBUtils."""
+    assert list(imports_of_dbutils()) == [("lease/dbutils.py", "dbutils.pooled_db.PooledDB")]
 
 
-@pytest.mark.parametrize(("base", "ours", "touched"), BASES)
-def test_every_name_that_is_touched_is_there(
-    base: type, ours: type, touched: Mapping[str, str]
-) -> None:
-    """Else the message says which one, and what it was good for."""
-    gone = changes(base, touched)
-    assert not gone, "\n".join(gone)
+def test_no_private_name_of_dbutils_is_touched() -> None:
+    """DBUtils may change those in any release, or begin to use one that the face has."""
+    assert private_names(Pool) & private_names(PooledDB) == set(), f"DBUtils {VERSION}"
 
 
-def test_the_message_names_what_is_missing() -> None:
-    """A base class without `_store` and `_usage` would be told apart."""
-
-    class Changed:
-        def _create(self) -> None:
-            self._con = None
-
-    told = changes(Changed, {"_con": "a", "_usage": "how many statements"})
-    assert len(told) == 1
-    assert f"DBUtils {VERSION} has no Changed._usage any more" in told[0]
-    assert "how many statements" in told[0]
-
-
-@pytest.mark.parametrize(("base", "ours", "touched"), BASES)
-def test_no_other_private_name_is_touched(
-    base: type, ours: type, touched: Mapping[str, str]
-) -> None:
-    """What a subclass uses or overrides of its base class's own is in the list.
-
-    That goes for names that a new release begins to use as well, and that are this package's: they
-    would get in each other's way.
-    """
-    used = own_names(ours) & private_names(base)
-    assert used - set(touched) == set(), (
-        f"{ours.__name__} has these names in common with {base.__name__} of DBUtils {VERSION}; add "
-        "them to flask_pooled_db/dbutils_names.py, or give them another name"
-    )
-
-
-def test_no_module_touches_another_private_name_from_outside() -> None:
-    """`con._name` of DBUtils' is in the list too, wherever it is written."""
-    theirs = private_names(PooledDB) | private_names(SteadyDBConnection)
-    listed = {*POOL_NAMES, *CONNECTION_NAMES}
-    found = {
-        f"{module}: {name}"
-        for module, tree in package_sources()
-        for name in names_of_others(tree)
-        if name in theirs - listed
-    }
-    assert not found
-
-
-def test_nothing_is_in_the_list_that_is_not_touched() -> None:
-    """A name that is used no more leaves the list."""
-    of_others = {name for _, tree in package_sources() for name in names_of_others(tree)}
-    for _, ours, touched in BASES:
-        assert set(touched) <= own_names(ours) | of_others
-
-
-def test_the_private_modules_and_classes_of_dbutils_are_left_alone() -> None:
-    """Only the two base classes are imported."""
-    imported = {
-        f"{node.module}.{alias.name}"
-        for _, tree in package_sources()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dbutils")
-        for alias in node.names
-    }
-    assert imported == {
-        "dbutils.pooled_db.PooledDB",
-        "dbutils.steady_db.SteadyDBConnection",
-    }
+def test_the_pool_is_a_pooled_db() -> None:
+    """Code that asks for DBUtils' class gets it, and leases as its connections."""
+    with open_pool(FakeDriver()) as pool:
+        assert isinstance(pool, PooledDB)
+        with pool.connection() as connection:
+            assert isinstance(connection, LeaseConnection)
 
 
 # Signatures
 
 
-def test_the_constructors_take_what_they_are_given() -> None:
-    """By name, so that their order may change."""
-    pool = inspect.signature(PooledDB.__init__).parameters
-    connection = inspect.signature(SteadyDBConnection.__init__).parameters
-    common = {"creator", "maxusage", "setsession", "failures", "ping", "isfatal"}
+def test_the_constructor_takes_what_it_is_given() -> None:
+    """By name, so that the order may change."""
+    parameters = set(inspect.signature(PooledDB.__init__).parameters)
     sizes = {"mincached", "maxcached", "maxshared", "maxconnections", "blocking"}
-    assert common | sizes <= set(pool)
-    assert common <= set(connection)
-
-
-@pytest.mark.parametrize(
-    "name", ["_close", "_create", "_cursor", "_ping_check", "_reset", "close", "commit", "rollback"]
-)
-def test_overridden_methods_take_what_dbutils_calls_them_with(name: str) -> None:
-    """Each parameter of DBUtils' own, by its name and place."""
-    theirs = inspect.signature(getattr(SteadyDBConnection, name)).parameters
-    ours = inspect.signature(getattr(PooledConnection, name)).parameters
-    assert [(p.name, p.kind) for p in ours.values()] == [(p.name, p.kind) for p in theirs.values()]
+    assert {"creator", "maxusage", "setsession", "failures", "ping"} | sizes <= parameters
 
 
 @pytest.mark.parametrize(
     "name", ["connection", "dedicated_connection", "steady_connection", "unshare", "cache", "close"]
 )
-def test_the_methods_of_the_pool_can_be_called_as_in_dbutils(name: str) -> None:
-    """More parameters may follow, if they can be left out."""
+def test_methods_can_be_called_as_in_dbutils(name: str) -> None:
+    """More parameters may follow if they can be left out."""
     theirs = list(inspect.signature(getattr(PooledDB, name)).parameters)
     ours = inspect.signature(getattr(Pool, name)).parameters
     assert list(ours)[: len(theirs)] == theirs
@@ -191,7 +90,7 @@ def test_the_methods_of_the_pool_can_be_called_as_in_dbutils(name: str) -> None:
         assert ours[more].default is not inspect.Parameter.empty
 
 
-def test_every_public_method_of_dbutils_pool_is_accounted_for() -> None:
+def test_every_public_method_of_dbutils_is_accounted_for() -> None:
     """A new one would work on DBUtils' own lists, which are always empty here."""
     public = {name for name in vars(PooledDB) if not name.startswith("_")}
     assert public == {
@@ -203,49 +102,21 @@ def test_every_public_method_of_dbutils_pool_is_accounted_for() -> None:
         "cache",
         "close",
     }
-    overridden = public - {"version", "dedicated_connection"}
-    assert overridden <= {*vars(Pool), *vars(Engine)}
+    assert public - {"version", "dedicated_connection"} <= set(vars(Pool))
 
 
 # Behaviour
 
 
-def bare_pool(driver: FakeDriver, **options: Any) -> Any:
-    """DBUtils' own pool, for what its constructor does."""
-    return PooledDB(driver, **options)
-
-
-def test_the_pools_constructor_connects_to_nothing_with_mincached_0() -> None:
-    """A subclass's fields do not exist yet when it runs."""
+def test_the_constructor_connects_to_nothing() -> None:
+    """With mincached 0, which is what the face passes on."""
     fake = FakeDriver()
-    bare_pool(fake, mincached=0, maxconnections=3)
+    PooledDB(fake, mincached=0, maxconnections=3)
     assert fake.count("connect") == 0
 
 
-def test_the_pools_constructor_keeps_the_limits() -> None:
-    """Those that fit together are kept as they are."""
-    pool = bare_pool(
-        FakeDriver(threadsafety=2),
-        mincached=0,
-        maxcached=4,
-        maxshared=2,
-        maxconnections=6,
-        blocking=True,
-        maxusage=9,
-    )
-    limits = (pool._maxcached, pool._maxshared, pool._maxconnections)
-    assert limits == (4, 2, 6)
-    assert (pool._blocking, pool._maxusage) == (True, 9)
-
-
-def test_the_pools_constructor_asks_the_creator_for_its_thread_safety() -> None:
-    """With 1, nothing is shared."""
-    assert bare_pool(FakeDriver(threadsafety=1), maxshared=2)._maxshared == 0
-    assert bare_pool(FakeDriver(threadsafety=2), maxshared=2)._maxshared == 2
-
-
 def test_a_dedicated_connection_comes_from_connection() -> None:
-    """Which this package overrides, and `dedicated_connection()` not."""
+    """The face overrides `connection()`, and leaves `dedicated_connection()` alone."""
 
     class Asked(PooledDB):  # type: ignore[misc]
         def connection(self, shareable: bool = True) -> Any:
@@ -254,30 +125,8 @@ def test_a_dedicated_connection_comes_from_connection() -> None:
     assert Asked(FakeDriver()).dedicated_connection() == ("connection", False)
 
 
-def test_the_connections_constructor_creates_and_stores() -> None:
-    """It calls `_create`, keeps what that returns as `_con`, and sets the marks."""
-    made: list[Any] = []
-
-    class Made(SteadyDBConnection):  # type: ignore[misc]
-        def _create(self) -> Any:
-            # These are set by then.
-            made.append((self._setsession_sql, self._ping, self._pinger, self._maxusage))
-            return self._creator()
-
-        def __del__(self) -> None:
-            pass
-
-    fake = FakeDriver()
-    connection = Made(fake, setsession=["SET 1"], failures=fake.failures, ping=2, maxusage=5)
-    assert made == [(["SET 1"], 2, None, 5)]
-    assert connection._con is fake.raws[1]
-    marks = (connection._closed, connection._transaction, connection._usage)
-    assert marks == (False, False, 0)
-    fake.raws[1].close()
-
-
-def test_setsession_runs_its_statements_on_the_connection_it_is_given() -> None:
-    """In order, and commits nothing."""
+def test_setsession_runs_on_each_new_connection() -> None:
+    """Its statements run in order, before anything else."""
     fake = FakeDriver()
     with open_pool(fake, setsession=["SET 1", "SET 2"]) as pool, pool.connection():
         pass
@@ -291,73 +140,41 @@ def test_setsession_runs_its_statements_on_the_connection_it_is_given() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("ping", "flag", "has_pinger"),
-    [
-        (0, 0, False),
-        (None, 0, False),
-        (1, 1, False),
-        (7, 7, False),
-        ("SELECT 1", 1, True),
-        (len, 1, True),
-        ((4, "SELECT 1"), 4, True),
-        ((2, len), 2, True),
-    ],
-)
-def test_ping_is_split_into_when_and_how(ping: Any, flag: int, has_pinger: bool) -> None:
-    """Into `_ping` and `_pinger`."""
+def test_a_steady_connection_belongs_to_no_pool() -> None:
+    """It is not counted, and `close()` closes it."""
     fake = FakeDriver()
-    connection = SteadyDBConnection(fake, ping=ping, failures=fake.failures)
-    assert connection._ping == flag
-    assert (connection._pinger is not None) == has_pinger
-    connection.close()
-
-
-def test_a_statement_as_ping_is_run_on_the_drivers_connection() -> None:
-    """The check that DBUtils makes of it takes that one."""
-    fake = FakeDriver()
-    connection = SteadyDBConnection(fake, ping="SELECT 'alive'", failures=fake.failures)
-    connection._pinger(fake.raws[1])
-    assert fake.count("SELECT 'alive'") == 1
-    connection.close()
-
-
-def test_begin_marks_a_transaction() -> None:
-    """And asks the driver only where it knows of `begin()`."""
-    fake = FakeDriver()
-    connection = SteadyDBConnection(fake, failures=fake.failures)
-    connection.begin()
-    assert connection._transaction is True
-    connection.close()
-
-
-def test_a_steady_cursor_comes_from_the_connections_own_cursor_method() -> None:
-    """DBUtils' cursor class asks `_cursor`, which this package overrides."""
-    fake = FakeDriver()
-    with open_pool(fake) as pool:
+    with open_pool(fake, maxconnections=1) as pool:
         steady = pool.steady_connection()
-        cursor = SteadyDBCursor(steady)
-        assert type(cursor._cursor).__name__ == "FakeCursor"
-        cursor.close()
+        assert pool.stats().open == 0
+        steady.cursor().execute("SELECT 1")
         steady.close()
-    assert fake.open_now == 0
+        assert fake.open_now == 0
 
 
-def test_nothing_is_done_behind_a_leases_back() -> None:
-    """DBUtils' failover is out: a connection whose statement failed is not swapped."""
+def test_nothing_is_done_behind_a_steady_connection() -> None:
+    """DBUtils would connect anew, and run again what failed."""
     fake = FakeDriver()
     with open_pool(fake) as pool:
         steady = pool.steady_connection()
+        steady.cursor().execute("UPDATE")
         fake.fail("commit", fake.failures[0]())
-        with pytest.raises(fake.failures):
+        with pytest.raises(Exception, match="COMMIT was sent and its answer was lost"):
             steady.commit()
-        fake.fail("rollback", fake.failures[0]())
-        with pytest.raises(fake.failures):
-            steady.rollback()
-        fake.fail("ping", fake.failures[0]())
-        assert steady._ping_check() is False
         assert fake.count("connect") == 1
         steady.close()
+
+
+def test_cache_and_unshare_take_a_lease_back() -> None:
+    """As `close()` does."""
+    fake = FakeDriver()
+    with open_pool(fake) as pool:
+        for take_back in (pool.cache, pool.unshare):
+            lease = pool.connection()
+            lease.cursor().execute("UPDATE")
+            take_back(lease)
+            take_back(lease)  # again is no error
+            assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
+        assert fake.count("rollback") == 2
 
 
 def test_the_supported_range_is_the_one_that_was_read() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.errors import ConnectFailed
+from flask_pooled_db.pool.queue import Waiter
 from harness.waiting import wait_until
 from tests.pool.helpers import Interruption, number_of
 from tests.support.fake_driver import FakeDriver, Gate, WrongPassword

@@ -11,8 +11,8 @@ import pytest
 
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import TransactionAborted
-from flask_pooled_db.runtime.housekeeper import housekeeper
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.runtime.housekeeper import housekeeper
 from harness.waiting import wait_until
 from tests.support.fake_driver import FakeDriver, Gate, OperationalError
 from tests.support.pools import call, open_pool

@@ -64,11 +64,11 @@ def test_p1_no_driver_call_and_no_log_record_comes_from_who_holds_the_lock(
         lease = pool.connection()
         for con in pool.engine.state.in_use:
             con.since -= 10
-        pool.sweep()  # reports a long lease
+        pool.engine.sweep()  # reports a long lease
         lease.close()
         for con in pool.engine.state.idle:
             con.expires_at = 0.0
-        pool.sweep()  # closes an old one
+        pool.engine.sweep()  # closes an old one
         pool.resize(1, 1, 1)
         with pytest.raises(PoolTimeout), pool.connection():
             pool.lease(timeout=0)

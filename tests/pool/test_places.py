@@ -60,9 +60,11 @@ def test_p3_without_a_limit_everyone_gets_a_connection(fake: FakeDriver) -> None
 def test_what_is_given_back_twice_is_taken_once(fake: FakeDriver) -> None:
     """Neither keeping nor discarding it a second time changes anything."""
     with open_pool(fake) as pool:
-        con = pool.acquire()
-        pool.give_back(con, None)
-        pool.give_back(con, None)
-        pool.give_back(con, "of no use")
+        entry = pool.engine.acquire()
+        pool.engine.release(entry)
+        pool.engine.release(entry)
+        entry.condemn("of no use")
+        pool.engine.release(entry)
+        entry.condemned = None
         assert (check_counts(pool).open, pool.stats().idle) == (1, 1)
         assert use(pool) == 1

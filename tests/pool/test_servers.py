@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
-from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.drivers.servers import Servers, backoff
+from flask_pooled_db.lease.proxy import LeaseConnection
 from harness.haproxy import HAProxy, allow_checks
 from harness.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
 from harness.sockets import free_port
@@ -243,7 +243,7 @@ def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
         assert set(ports) == {server.port for server in pair}
         first, second = pair
         first.kill()
-        idle = db.pool()._idle
+        idle = db.pool().engine.state.idle
         wait_until(
             lambda: sum(con.look() > 0 for con in idle) == ports.count(first.port),
             "the end",

@@ -17,6 +17,7 @@ from flask_pooled_db import UsageError, get_db_connection
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import PoolClosed, PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.sharing import Sharing
 from harness.waiting import wait_until
 from tests.pool.helpers import close_all, number_of
 from tests.support.apps import pooled_app
@@ -28,6 +29,12 @@ from tests.support.pools import call, check_counts, open_pool
 def fake() -> FakeDriver:
     """A driver whose connections may be shared between threads."""
     return FakeDriver(threadsafety=2)
+
+
+def shared(pool: Pool) -> Sharing:
+    """Return what the pool knows of its shared connections."""
+    assert pool.sharing is not None
+    return pool.sharing
 
 
 def test_up_to_maxshared_connections_are_opened_before_any_is_shared(fake: FakeDriver) -> None:
@@ -112,9 +119,9 @@ def test_a_connect_that_fails_gives_the_place_to_the_next(fake: FakeDriver) -> N
             pool.lease(timeout=0.05, shareable=True)
         fake.mend("connect")
         lease = pool.connection()
-        assert pool._sharing == 1
+        assert shared(pool).count == 1
         lease.close()
-        assert pool._sharing == 0
+        assert shared(pool).count == 0
 
 
 def test_p4_a_shared_connection_that_died_is_shared_no_more(fake: FakeDriver) -> None:
@@ -155,7 +162,7 @@ def test_a_lost_share_leaves_the_other_shares_alone(fake: FakeDriver) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
-        pool._reclaim_orphans()
+        pool.engine.reclaim_leaked()
         assert number_of(kept) == 1
         kept.close()
         assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
@@ -163,13 +170,12 @@ def test_a_lost_share_leaves_the_other_shares_alone(fake: FakeDriver) -> None:
 
 
 def test_unshare_gives_back_one_share(fake: FakeDriver) -> None:
-    """DBUtils' `unshare()`, for who works with the pool's own connections."""
+    """DBUtils' `unshare()` takes back one lease, and the connection with its last lease."""
     with open_pool(fake, maxshared=1) as pool:
-        first, second = pool._acquire_shared(None), pool._acquire_shared(None)
-        assert first is second
+        first, second = pool.connection(), pool.connection()
         pool.unshare(first)
         assert pool.stats().in_use == 1
-        pool.unshare(first)
+        pool.unshare(second)
         assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
 
@@ -179,7 +185,7 @@ def test_close_wakes_who_waits_for_a_share(fake: FakeDriver) -> None:
         first = pool.connection()
         first.begin()
         waiter = call(pool.connection)
-        wait_until(lambda: pool._share_freed._waiters)  # type: ignore[attr-defined]
+        wait_until(lambda: shared(pool).changed._waiters)  # type: ignore[attr-defined]
         pool.close()
         with pytest.raises(PoolClosed):
             waiter.result()

@@ -10,7 +10,6 @@ import gc
 import threading
 import time
 import warnings
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +17,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from flask_pooled_db.pool import entry as connection_module
-from flask_pooled_db.pool import engine as engine_module
-from flask_pooled_db.pool import upkeep as pool_module
 from flask_pooled_db.drivers import servers
-from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.pool import upkeep as upkeep_module
+from flask_pooled_db.pool.queue import Waiter
 from harness.waiting import wait_until
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import Caller, call, check_counts, open_pool
@@ -85,17 +82,20 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.offset = 0.0
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(engine_module, "monotonic", self.clock)
-        self.patch.setattr(pool_module, "monotonic", self.clock)
-        self.patch.setattr(connection_module, "time", SimpleNamespace(monotonic=self.clock))
         self.patch.setattr(servers, "BACKOFF_FIRST", 0.001)
         self.patch.setattr(servers, "BACKOFF_MAX", 0.002)
         # No sweep but the test's own: it would mend what must not need it.
-        self.patch.setattr(pool_module, "_LONGEST_SWEEP_INTERVAL", 1e6)
+        self.patch.setattr(upkeep_module, "LONGEST_INTERVAL", 1e6)
         self.patch.setattr(Waiter, "wait", wait_while_patient)
         self.fake = FakeDriver()
         self.pools = open_pool(
-            self.fake, mincached=1, maxcached=2, maxconnections=2, ping_after=5, maxusage=50
+            self.fake,
+            clock=self.clock,
+            mincached=1,
+            maxcached=2,
+            maxconnections=2,
+            ping_after=5,
+            maxusage=50,
         )
         self.pool = self.pools.__enter__()
         self.leases: list[Any] = []
@@ -174,7 +174,7 @@ class PoolMachine(RuleBasedStateMachine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
-        self.pool.sweep()
+        self.pool.engine.sweep()
 
     # What happens to the server
 
@@ -206,7 +206,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 10.0, 700.0, 2000.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.offset += seconds
-        self.pool.sweep()
+        self.pool.engine.sweep()
 
     # What holds
 

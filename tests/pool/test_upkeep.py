@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from flask_pooled_db.pool import Engine
 from flask_pooled_db.runtime.housekeeper import housekeeper
-from flask_pooled_db.lease.dbutils import Pool
 from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver
@@ -40,7 +40,7 @@ def test_p8_idle_connections_above_mincached_are_closed_after_idle_timeout(
         close_all([pool.connection() for _ in range(4)])
         wait_until(lambda: pool.stats().open == 1)
         assert fake.count("connect") == 4
-        pool.sweep()
+        pool.engine.sweep()
         assert pool.stats().open == 1
 
 
@@ -51,7 +51,7 @@ def test_p8_connections_are_replaced_at_max_lifetime(fake: FakeDriver) -> None:
         wait_until(lambda: pool.stats().idle == 1 and not pool.engine.state.connector.opening)
         for con in (*pool.engine.state.idle, *pool.engine.state.in_use):
             con.expires_at -= 101
-        pool.sweep()
+        pool.engine.sweep()
         wait_until(lambda: pool.stats().idle == 1 and not pool.engine.state.connector.opening)
         assert fake.count("connect") == 3
         lease.close()
@@ -64,7 +64,7 @@ def test_p8_lifetimes_differ(fake: FakeDriver) -> None:
     """Connections that were opened together do not end together."""
     with open_pool(fake, maxconnections=20, maxcached=20, max_lifetime=100) as pool:
         close_all([pool.connection() for _ in range(20)])
-        lifetimes = {con.expires_at - con.opened_at for con in pool.engine.state.idle}
+        lifetimes = {con.expires_at - con.origin.opened_at for con in pool.engine.state.idle}
     assert len(lifetimes) > 1
     assert all(90 <= lifetime <= 100 for lifetime in lifetimes)
 
@@ -83,7 +83,7 @@ def test_a_pool_that_is_dropped_is_not_kept_alive(fake: FakeDriver) -> None:
     """The job that sweeps it holds it weakly."""
     with open_pool(fake) as pool:
         pool.connection().close()
-        reference: weakref.ref[Pool] = weakref.ref(pool)
+        reference: weakref.ref[Engine] = weakref.ref(pool.engine)
     del pool
     wait_until(lambda: gc.collect() is not None and reference() is None)
 
@@ -93,19 +93,19 @@ def test_a_sweep_that_fails_is_not_the_last_one(
 ) -> None:
     """The pool is swept again at the next turn."""
     with open_pool(fake, idle_timeout=0.1) as pool:
-        sweep, failed = Pool.sweep, threading.Event()
+        sweep, failed = Engine.sweep, threading.Event()
 
-        def fail_once(self: Pool) -> None:
-            if self is pool and not failed.is_set():
+        def fail_once(self: Engine) -> None:
+            if self is pool.engine and not failed.is_set():
                 failed.set()
                 raise ZeroDivisionError
             sweep(self)
 
-        monkeypatch.setattr(Pool, "sweep", fail_once)
+        monkeypatch.setattr(Engine, "sweep", fail_once)
         pool.connection().close()
         assert failed.wait(20)
         wait_until(lambda: pool.stats().open == 0)
-    assert "A housekeeping job failed" in caplog.text
+    assert "Sweeping a pool failed" in caplog.text
 
 
 def test_a_lease_beyond_leak_threshold_is_logged_once(
@@ -121,7 +121,7 @@ def test_a_lease_beyond_leak_threshold_is_logged_once(
             with pool.connection():
                 wait_until(functools.partial(_is, reports, times))
                 for _ in range(3):
-                    pool.sweep()
+                    pool.engine.sweep()
                 assert caplog.text.count("has been out for") == times
     record = next(r for r in caplog.records if "has been out" in r.getMessage())
     assert record.levelno == logging.WARNING
@@ -135,7 +135,7 @@ def test_without_a_leak_threshold_no_lease_is_too_long(
     with open_pool(fake) as pool, pool.connection():
         for con in pool.engine.state.in_use:
             con.since -= 1e6
-        pool.sweep()
+        pool.engine.sweep()
     assert "has been out" not in caplog.text
 
 
@@ -145,7 +145,7 @@ def test_a_slow_close_does_not_hold_up_the_housekeeping(fake: FakeDriver) -> Non
         pool.connection().close()
         pool.engine.state.idle[0].expires_at = 0.0
         gate = fake.hold("close")
-        pool.sweep()
+        pool.engine.sweep()
         gate.wait_for_arrivals()
         done = threading.Event()
         housekeeper.call_later(0.0, done.set)

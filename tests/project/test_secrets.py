@@ -138,7 +138,7 @@ def test_a3_in_what_things_show_of_themselves(
             ear.hear(pool, pool.config, pool.driver, pool.stats(), scope)
             with scope as conn, conn.cursor() as cur:
                 cur.execute("SELECT 1")
-                ear.hear(conn, cur, conn._con, conn.driver, conn.session)
+                ear.hear(conn, cur, conn.usable(), conn.driver, conn.session)
                 ear.hear(cur.driver_cursor)
             ear.hear(conn, cur, list(pool.engine.state.idle))
 
@@ -326,7 +326,7 @@ def test_a3_when_a_connection_is_forgotten_or_lost(
         del lost
         gc.collect()
         pool.lease(timeout=10).close()
-        pool.sweep()
+        pool.engine.sweep()
         with pytest.raises(UsageError) as caught:
             kept.cursor()
     ear.hear_error(caught.value)

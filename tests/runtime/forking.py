@@ -86,9 +86,9 @@ def child():
     "gives back by hand what it inherited": """
 def child():
     for con in in_use:
-        pool.cache(con)
-        pool.give_back(con, None)
-        pool.give_back(con, "of no use")
+        pool.engine.release(con)
+        con.condemn("of no use")
+        pool.engine.release(con)
     assert check_counts(pool).open == 0
 """,
     "uses its own": """

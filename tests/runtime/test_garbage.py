@@ -76,7 +76,7 @@ def test_idle_connections_of_a_garbage_pool_are_closed() -> None:
     pool = Pool(PoolConfig(creator=fake, mincached=0), fake)
     held = pool.connection()
     pool.connection().close()
-    reference = weakref.ref(pool)
+    reference = weakref.ref(pool.engine)
     del pool
     gc.collect()
     assert reference() is not None

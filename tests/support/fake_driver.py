@@ -257,8 +257,9 @@ class FakeDriver(Driver):
         lock: Any = WatchedLock()
         self._lock = lock
         pool.engine.state.lock = lock
-        pool._share_freed = threading.Condition(lock)
         pool.engine.state.returned = threading.Condition(lock)
+        if pool.sharing is not None:
+            pool.sharing.changed = threading.Condition(lock)
 
 
 class WatchedLock:

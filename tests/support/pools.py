@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -20,7 +21,11 @@ T = TypeVar("T")
 
 @contextmanager
 def open_pool(
-    driver: Driver | None = None, *, bind: str = "default", **keys: Any
+    driver: Driver | None = None,
+    *,
+    bind: str = "default",
+    clock: Callable[[], float] = time.monotonic,
+    **keys: Any,
 ) -> Iterator[Pool]:
     """A pool of these configuration keys (in lower case), closed at the end.
 
@@ -28,7 +33,7 @@ def open_pool(
     """
     keys = {"mincached": 0, **({"creator": driver} if driver else {}), **keys}
     config = PoolConfig.from_mapping({name.upper(): value for name, value in keys.items()})
-    pool = Pool(config, driver or make_driver(config), bind=bind)
+    pool = Pool(config, driver or make_driver(config), bind=bind, clock=clock)
     try:
         yield pool
     finally:
@@ -96,14 +101,14 @@ def fail_to_connect(pool: Pool) -> None:
 
 def check_counts(pool: Pool) -> PoolStats:
     """Assert that the counts of a pool agree with each other; return them."""
-    with pool.engine.state.lock:
-        stats = pool._stats()
-        closing = stats.open - stats.in_use - stats.idle - pool.engine.state.connector.opening
-        assert closing >= 0, f"more connections than places taken: {stats}"
-        assert not set(pool.engine.state.idle) & pool.engine.state.in_use, "a connection is idle and in use"
-        assert len(set(pool.engine.state.idle)) == len(pool.engine.state.idle), "a connection is idle twice"
-        assert not (pool.engine.state.idle and pool.engine.state.queue.waiters), "a caller waits beside an idle connection"
-    return stats
+    state = pool.engine.state
+    with state.lock:
+        closing = state.places.taken - len(state.in_use) - len(state.idle) - state.connector.opening
+        assert closing >= 0, f"more connections than places taken: {state.places.taken}"
+        assert not set(state.idle) & state.in_use, "a connection is idle and in use"
+        assert len(set(state.idle)) == len(state.idle), "a connection is idle twice"
+        assert not (state.idle and state.queue.waiters), "a caller waits beside an idle connection"
+    return pool.stats()
 
 
 def most_tries(seconds: float) -> int:
