@@ -528,7 +528,7 @@ class Engine(PooledDB):  # type: ignore[misc]
         """[locked] Whether a connection more may be kept: the sizes may have changed, and those it
         was opened for may have gone.
         """
-        if self._open > self._open_limit:
+        if self._closed or self._open > self._open_limit:
             return False
         return bool(self._waiters) or len(self._idle) < self._idle_limit
 

@@ -274,6 +274,29 @@ def test_p3_resize_under_load_ends_at_the_new_maximum(fake: FakeDriver) -> None:
         assert pool.stats().open <= 3
 
 
+def test_a_pool_closed_as_a_connect_begins_keeps_no_connection(
+    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An opener that has just seen the pool open closes again what it then opens."""
+    about_to_connect = Gate()
+    open_one = Pool._open_one
+
+    def stop_and_open(pool: Pool) -> bool:
+        about_to_connect.stop_here()
+        return open_one(pool)
+
+    monkeypatch.setattr(Pool, "_open_one", stop_and_open)
+    with open_pool(fake) as pool:
+        caller = queue_up(pool, pool.connection)
+        about_to_connect.wait_for_arrivals()
+        pool.close()
+        about_to_connect.open()
+        with pytest.raises(PoolClosed):
+            caller.result()
+        wait_until(lambda: pool.stats().open == 0)
+        assert check_counts(pool).idle == 0
+
+
 def test_a_connection_that_comes_too_late_for_its_caller_serves_the_next(fake: FakeDriver) -> None:
     """It is idle until somebody asks."""
     connecting = fake.hold("connect")
