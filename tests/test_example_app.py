@@ -21,7 +21,7 @@ import example_app
 from example_app import create_app
 from example_app.database import SAMPLE_ORDERS, db
 from example_app.parsing import QUALITIES
-from tests.support.pools import fail_to_connect
+from tests.support.pools import PATIENCE, fail_to_connect
 from tests.support.proxy import Proxy
 from tests.support.server import MariaDBServer
 from tests.support.sockets import free_port
@@ -65,8 +65,10 @@ def client(app: Flask) -> FlaskClient:
 
 
 def close(app: Flask) -> None:
+    # Connects that are under way in the background end first, and the proxy they may go through
+    # after them.
     with app.app_context():
-        db.close()
+        db.close(timeout=PATIENCE)
 
 
 def counters(client: FlaskClient, order: str = "A-1001") -> tuple[int, int]:
