@@ -21,6 +21,7 @@ UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import contextvars, json, sys
 import gevent
+import gevent.event
 from flask_pooled_db import TransactionAborted
 from tests.support.apps import pooled_app
 from harness.workloads import add, connection_id
@@ -75,9 +76,13 @@ def swallowed_timeout(db):
     return told
 
 def children(db):
+    held, all_held = [], gevent.event.Event()
     def child():
         with db.connection_context() as connection:
-            gevent.sleep(0.1)
+            held.append(connection)
+            if len(held) == 3:
+                all_held.set()
+            assert all_held.wait(20), "the others got no connection"
             return connection_id(connection)
     with db.connection_context() as connection:
         greenlets = [gevent.spawn(contextvars.copy_context().run, child) for _ in range(3)]

@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from flask_pooled_db.errors import PoolClosed, PoolTimeout
+from flask_pooled_db.pool import Engine
 from harness.waiting import wait_until
 from tests.pool.helpers import has_lent, number_of
-from tests.support.fake_driver import FakeDriver, OperationalError
+from tests.support.fake_driver import FakeDriver, Gate, OperationalError
 from tests.support.pools import call, check_counts, open_pool, queue_up
 
 
@@ -105,6 +106,29 @@ def test_p3_resize_in_the_pause_after_a_failed_connect_takes_the_place_back(
         lease.close()
         caller.result().close()
         assert fake.count("connect") == 2
+
+
+def test_a_pool_closed_as_a_connect_begins(
+    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An opener that has just seen the pool open closes again what it then opens."""
+    about_to_connect = Gate()
+    generation = Engine.generation
+
+    def stop_and_go_on(engine: Engine) -> int:
+        about_to_connect.stop_here()
+        return generation(engine)
+
+    monkeypatch.setattr(Engine, "generation", stop_and_go_on)
+    with open_pool(fake) as pool:
+        caller = queue_up(pool, pool.connection)
+        about_to_connect.wait_for_arrivals()
+        pool.close()
+        about_to_connect.open()
+        with pytest.raises(PoolClosed):
+            caller.result()
+        wait_until(lambda: pool.stats().open == 0)
+        assert check_counts(pool).idle == 0
 
 
 def test_p3_resize_under_load_ends_at_the_new_maximum(fake: FakeDriver) -> None:
