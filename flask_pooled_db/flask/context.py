@@ -19,7 +19,7 @@ from flask_pooled_db.pool import Engine
 logger = logging.getLogger("flask_pooled_db")
 
 EXTENSION = "pooled_db"
-_CURRENT = "_pooled_db"
+CURRENT = "_pooled_db"
 _ENDPOINT = "_pooled_db_endpoint"
 
 
@@ -49,20 +49,17 @@ class AppState:
 
 def current() -> tuple[AppState, Leases]:
     """Return the current app's state, and the leases that the current app context holds."""
-    # The short way is for all but the first call in an app context.
-    kept: tuple[AppState, Leases] | None = g._get_current_object().__dict__.get(_CURRENT)
-    return kept or _enter()
-
-
-def _enter() -> tuple[AppState, Leases]:
     context = app_ctx._get_current_object()  # type: ignore[attr-defined]
-    state = context.app.extensions.get(EXTENSION)
-    if state is None:
-        raise UsageError(
-            f"PooledDB is not initialised on {context.app!r}: call init_app(app) in its factory"
-        )
-    # One pair for all threads that share the context.
-    pair: tuple[AppState, Leases] = context.g.__dict__.setdefault(_CURRENT, (state, Leases()))
+    kept = context.g.__dict__
+    pair: tuple[AppState, Leases] | None = kept.get(CURRENT)
+    if pair is None:
+        state = context.app.extensions.get(EXTENSION)
+        if state is None:
+            raise UsageError(
+                f"PooledDB is not initialised on {context.app!r}: call init_app(app) in its factory"
+            )
+        # One pair for all threads that share the context.
+        pair = kept.setdefault(CURRENT, (state, Leases()))
     return pair
 
 
@@ -75,14 +72,14 @@ def register(app: Flask) -> None:
 
 def _note_endpoint(exc: BaseException | None) -> None:
     """Keep the endpoint for `release_all`, which runs when the request is gone."""
-    kept = g.get(_CURRENT)
+    kept = g.get(CURRENT)
     if kept is not None and kept[1]:
         setattr(g, _ENDPOINT, request.endpoint)
 
 
 def release_all(exc: BaseException | None) -> None:
     """Release the leases this context still holds, except those of another thread that is alive."""
-    kept = g.pop(_CURRENT, None)
+    kept = g.pop(CURRENT, None)
     if kept is None or not kept[1]:
         return
     owner = current_owner()

@@ -169,10 +169,11 @@ class Lease:
         """Close a driver's cursor and forget it. After the end of the lease there is nothing to
         close.
         """
-        if self.is_over or self._entry is None:
+        entry = self._entry
+        if entry is None or self._state > BUSY:
             return
         driver = self.driver
-        if driver.has_to_close_cursors or driver.has_unread_rows(self._entry.raw):
+        if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             self.call(cursor.driver_cursor.close)
             self.has_read(cursor)
             if self._cursors:
@@ -336,25 +337,25 @@ class Lease:
             return
         entry, self._entry = self._entry, None
         self._ended, self._state = self._state, RELEASED
-        if entry is not None:  # for the type checker: it was held
+        if entry is None:
+            return  # for the type checker: it was held
+        if self._ended is UNUSED:
+            self._home.release(entry, unused=True)
+        else:
             self._give_back(entry, self._ended)
 
     def _give_back(self, entry: Entry, state: State) -> None:
         """Return the connection of a lease that ended in this state, fit for the next one."""
-        if state is UNUSED:
-            self._home.release(entry, unused=True)
-            return
-        is_done = False
         try:
             # After COMMIT there is most often nothing left to do.
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
                 self._tidy(entry, state)
             if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
                 entry.condemn("its autocommit mode was changed")
-            is_done = True
+        except BaseException:
+            entry.condemn("it was interrupted while being returned")
+            raise
         finally:
-            if not is_done:
-                entry.condemn("it was interrupted while being returned")
             self._home.release(entry)
 
     def _tidy(self, entry: Entry, state: State) -> None:

@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
+from flask_pooled_db.config import PingPolicy
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Entry
+
+UNUSED, IDLE, IN_TRANSACTION = State.UNUSED, State.IDLE, State.IN_TRANSACTION
 
 _EXCEPTIONS = frozenset(
     {
@@ -82,12 +86,18 @@ class LeaseConnection(TransactionLease):
 
     __slots__ = ()
 
-    cursor_class: ClassVar[type[LeaseCursor]]  # set by the class made for a driver's connections
+    # Set by the class that is made for a pool's connections
+    cursor_class: ClassVar[type[LeaseCursor]]
+    pings_on_cursor: ClassVar[bool]
 
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
         """Return a new cursor; the arguments are the driver's."""
-        entry = self.touch()
-        if entry.origin.ping.on_cursor:
+        entry = self._entry
+        if entry is None or self._state > IN_TRANSACTION:
+            raise self._refusal()
+        if self._state is UNUSED:
+            self._state = IDLE
+        if self.pings_on_cursor:
             self.check_by_ping()
         cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it
         return self.cursor_class(self, cursor)
@@ -330,12 +340,12 @@ def class_for(entry: Entry, known: dict[type, type[LeaseConnection]]) -> type[Le
     """
     kind = type(entry.raw)
     if kind not in known:
-        known[kind] = make_class(entry.raw, entry.driver)
+        known[kind] = make_class(entry.raw, entry.driver, entry.origin.ping)
     entry.lease_class = known[kind]
     return known[kind]
 
 
-def make_class(raw: Any, driver: Driver) -> type[LeaseConnection]:
+def make_class(raw: Any, driver: Driver, ping: PingPolicy) -> type[LeaseConnection]:
     """Make the class for leases of connections like this one."""
     kind: Any = type(raw)
     if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
@@ -355,5 +365,10 @@ def make_class(raw: Any, driver: Driver) -> type[LeaseConnection]:
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
     cursor_class = LeaseCursor if is_plain else ParticularCursor
-    namespace |= {"__slots__": (), "driver": driver, "cursor_class": cursor_class}
+    namespace |= {
+        "__slots__": (),
+        "driver": driver,
+        "cursor_class": cursor_class,
+        "pings_on_cursor": ping.on_cursor,
+    }
     return type("LeaseConnection", (base,), namespace)

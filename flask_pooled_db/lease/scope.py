@@ -59,6 +59,12 @@ class Scope:
             lease = self._find_outer(owner)
         if lease is not None:
             self._join(lease)
+        elif self.options is DEFAULT_OPTIONS:  # most often
+            pool = self._pool
+            session = pool.usual_session
+            entry = pool.acquire(None, session)
+            make = entry.lease_class or class_for(entry, pool.lease_classes)
+            lease = make(pool, entry, owner, holder, session, 1)
         else:
             lease = self._borrow(owner, holder)
         self._lease = lease
@@ -76,17 +82,13 @@ class Scope:
         return None
 
     def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
-        """Take a connection for a transaction of its own."""
+        """Take a connection as the options want it."""
         pool, options = self._pool, self.options
-        if options is DEFAULT_OPTIONS:  # most often
-            session = pool.usual_session
-            entry = pool.acquire(None, session)
+        session = pool.session(options.readonly, options.statement_timeout)
+        if options.readonly:
+            pool, entry = pool.acquire_to_read(options.timeout, session)
         else:
-            session = pool.session(options.readonly, options.statement_timeout)
-            if options.readonly:
-                pool, entry = pool.acquire_to_read(options.timeout, session)
-            else:
-                entry = pool.acquire(options.timeout, session)
+            entry = pool.acquire(options.timeout, session)
         make = entry.lease_class or class_for(entry, pool.lease_classes)
         lease: LeaseConnection = make(pool, entry, owner, holder, session, 1)
         if options.isolation_level is not None:

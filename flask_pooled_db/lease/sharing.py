@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import threading
 from time import monotonic
+from typing import Any
 
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
-from flask_pooled_db.lease.state import Event
 from flask_pooled_db.lease.state import State as LeaseState
 from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.state import State
@@ -154,12 +154,16 @@ class SharedLease(LeaseConnection):
 
     _home: Sharing
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._state = LeaseState.IDLE  # what others do on its connection is not known to it
+
     def begin(self) -> None:
         super().begin()
         self._home.begin(self.touch())
 
-    def _end_transaction(self, event: Event) -> None:
-        super()._end_transaction(event)
+    def _end_transaction(self) -> None:
+        super()._end_transaction()
         if self._entry is not None:
             self._home.transaction_ended(self._entry)
 

@@ -14,7 +14,7 @@ from flask_pooled_db.pool import Entry
 
 logger = logging.getLogger("flask_pooled_db")
 
-UNUSED, _, IN_TRANSACTION, _, ROLLED_BACK, _, BROKEN, RELEASED = State
+UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, _, BROKEN, RELEASED = State
 
 
 class TransactionLease(Lease):
@@ -53,7 +53,7 @@ class TransactionLease(Lease):
         if entry.streams or self.driver.has_unread_rows(entry.raw):
             self._finish_reading(entry)
         self.call(entry.roll_back)
-        self._end_transaction(Event.ROLLBACK)
+        self._end_transaction()
         self._home.terms.events.rolled_back()
 
     def begin(self) -> None:
@@ -66,8 +66,9 @@ class TransactionLease(Lease):
         if self._depth > 1:
             raise refusals.nested(what)
 
-    def _end_transaction(self, event: Event) -> None:
-        self._move(event)
+    def _end_transaction(self) -> None:
+        """Note that COMMIT or ROLLBACK was answered, or that there is nothing to commit."""
+        self._state = IDLE
         self._is_certain = True
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
@@ -144,7 +145,7 @@ class TransactionLease(Lease):
                 raise self._refusal()
             return
         if driver.tells_transactions and not self._has_transaction(entry):
-            self._end_transaction(Event.NOTHING_TO_COMMIT)
+            self._end_transaction()
             return
         if entry.streams or driver.has_unread_rows(entry.raw):
             self._finish_reading(entry)
@@ -157,7 +158,7 @@ class TransactionLease(Lease):
         except BaseException as error:
             self._commit_failed(error)
             raise
-        self._end_transaction(Event.COMMITTED)
+        self._end_transaction()
         self._home.terms.events.committed()
 
     def _has_transaction(self, entry: Entry) -> bool:

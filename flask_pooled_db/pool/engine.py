@@ -6,10 +6,8 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import logging
-import random
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -17,20 +15,17 @@ from flask_pooled_db.config import DEFAULT_BIND, PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
 from flask_pooled_db.pool import reports
-from flask_pooled_db.pool.connector import Attempt
 from flask_pooled_db.pool.entry import Entry
-from flask_pooled_db.pool.events import Events, NoEvents
+from flask_pooled_db.pool.events import Events, NoEvents, listener
 from flask_pooled_db.pool.interrupter import Interrupter
+from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
-from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.queue import Waiter
-from flask_pooled_db.pool.state import Change, Sizes, State, Terms
+from flask_pooled_db.pool.state import Change, Sizes, Terms
+from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import workers
 
 logger = logging.getLogger("flask_pooled_db")
-
-LIFETIME_JITTER = 0.1
-"""The part of `max_lifetime` by which lifetimes differ, so that not all expire at once."""
 
 
 class Engine:
@@ -55,21 +50,28 @@ class Engine:
         """
         ping = PingPolicy.parse(config.ping)
         self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock)
-        self.sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
-        self.state = State(self.terms, self.sizes)
         self.liveness = Liveness(config, ping, clock)
+        sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
+        self.supply = Supply(self.terms, sizes, self.liveness)
+        self.state = self.supply.state
+        self.leaks = Leaks(self.terms, self.supply)
         self.interrupter = Interrupter(driver, config.connect_timeout)
         self.usual_session = Session(False, config.statement_timeout)
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
-        self.is_replica = False
         self.lease_classes: dict[type, Any] = {}  # made by the lease layer, once for each kind
         self._tend = tend
+        # What each checkout and each return needs, at hand.
+        self._clock = clock
+        self._acquired = listener(self.terms.events, "acquired")
+        self._returned = listener(self.terms.events, "returned")
+        self._resets = config.reset == "session"
+        self._trust = self.liveness.trust
 
     def read_from(self, replica: Engine) -> None:
         """Send readonly leases to another pool."""
         self.replica = replica
-        replica.is_replica = True
+        replica.supply.is_replica = True
 
     def open_outside(self) -> Entry:
         """Return a new connection that belongs to no pool."""
@@ -93,17 +95,17 @@ class Engine:
         entry = None
         with state.lock:
             idle = state.idle
-            if idle and not state.queue.waiters:
-                entry = (
-                    idle.pop() if idle[-1].session is session else state.pop_idle_locked(session)
-                )
+            if idle and not state.waiters:
+                is_fit = idle[-1].session is session
+                entry = idle.pop() if is_fit else state.pop_idle_locked(session)
                 state.in_use.add(entry)
                 state.checkouts += 1
-        now = self.terms.clock()
+        now = self._clock()
         if entry is not None:
             entry.since = now
             if now < entry.valid_until and not entry.look():  # most often no more is needed
-                self.terms.events.acquired()
+                if self._acquired is not None:
+                    self._acquired()
                 return entry
         return self._acquire_slowly(entry, now, timeout, Waiter(session))
 
@@ -116,7 +118,7 @@ class Engine:
             return replica, replica.acquire(timeout, session)
         try:
             waiter = Waiter(session, needs_up=True)
-            return replica, replica._acquire_slowly(None, self.terms.clock(), timeout, waiter)
+            return replica, replica._acquire_slowly(None, self._clock(), timeout, waiter)
         except (PoolTimeout, ConnectFailed):
             if not replica.is_down:
                 raise  # it is busy, and this pool may be so too
@@ -132,7 +134,7 @@ class Engine:
     ) -> Entry:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
-        self.reclaim_leaked()
+        self.leaks.reclaim()
         self._tend(self)
         had_its_turn = False
         while True:
@@ -143,7 +145,7 @@ class Engine:
                 return entry
             entry = None
             had_its_turn = True  # and got a dead connection
-            now = self.terms.clock()
+            now = self._clock()
             if now >= deadline and now - started >= PING_GRACE:
                 raise self.timeout(started)
             waiter = Waiter(waiter.session, needs_up=waiter.needs_up)
@@ -152,18 +154,18 @@ class Engine:
         self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
     ) -> Entry:
         state = self.state
-        with self._changing() as change:
+        with self.supply.changing() as change:
             self.refuse_locked()
             is_refused = (not at_head and state.is_overrun_locked(self.terms.config)) or (
                 waiter.needs_up and self.is_down and not state.idle
             )
             if not is_refused:
                 state.queue.add_locked(waiter, at_head=at_head)
-                self._assign_locked(change)
+                self.supply.assign_locked(change)
         if is_refused:
             raise self.timeout(started, may_wait=False)
         try:
-            waiter.wait(deadline - self.terms.clock())
+            waiter.wait(deadline - self._clock())
         except BaseException:
             entry = self._withdraw(waiter)
             if entry is not None:
@@ -208,9 +210,9 @@ class Engine:
 
         `unused` says that nothing was done with it.
         """
-        if self.terms.config.reset == "session" and not (unused or entry.condemned):
+        if self._resets and not unused and entry.condemned is None:
             self._reset(entry)
-        state, now = self.state, self.terms.clock()
+        state, now = self.state, self._clock()
         change = None
         with state.lock:
             try:
@@ -218,19 +220,24 @@ class Engine:
             except KeyError:
                 return  # it was returned before, or opened before a fork
             entry.since = now
-            self.liveness.renew(entry, now)
-            is_kept = entry.condemned is None and now < entry.expires_at
-            is_kept = is_kept and state.has_room_locked(self.sizes)
+            entry.valid_until = 0.0 if entry.is_suspect else now + self._trust
+            is_kept = (
+                entry.condemned is None
+                and now < entry.expires_at
+                and state.places.taken <= state.places.most
+                and (len(state.idle) < state.most_idle or state.waiters)
+            )
             if is_kept:
                 state.idle.append(entry)
-                if state.queue.waiters:
+                if state.waiters:
                     change = Change()
-                    self._assign_locked(change)
-        self.terms.events.returned()
+                    self.supply.assign_locked(change)
+        if self._returned is not None:
+            self._returned()
         if not is_kept:
-            self._close(entry, entry.condemned or "it has served its time")
+            self.supply.close(entry, entry.condemned or "it has served its time")
         elif change is not None:
-            self._carry_out(change)
+            self.supply.carry_out(change)
 
     def _reset(self, entry: Entry) -> None:
         try:
@@ -245,11 +252,11 @@ class Engine:
     def evict(self, entry: Entry, reason: str) -> None:
         """Terminate a connection that is in use, and free its place."""
         entry.condemn(reason)
-        self._close(entry, reason)
+        self.supply.close(entry, reason)
 
     def evict_idle(self, reason: str) -> None:
         """Terminate what is idle: its server may not be listening."""
-        with self._changing() as change:
+        with self.supply.changing() as change:
             idle = self.state.take_idle_locked()
             for entry in idle:
                 entry.condemn(reason)
@@ -257,179 +264,20 @@ class Engine:
 
     def close_idle(self, reason: str) -> None:
         """Close what is idle, with a goodbye."""
-        with self._changing() as change:
+        with self.supply.changing() as change:
             change.evict(self.state.take_idle_locked(), reason)
-
-    # Changes: decided under the lock, carried out without it
-
-    @contextmanager
-    def _changing(self) -> Iterator[Change]:
-        """Hold the lock during the block, and carry out afterwards what it asked for."""
-        change = Change()
-        try:
-            with self.state.lock:
-                yield change
-        finally:
-            self._carry_out(change)
-
-    def _carry_out(self, change: Change) -> None:
-        try:
-            while change.places:
-                self._start_opener(change.places)
-            while change.evictions:
-                self._close(*change.evictions.pop())
-        finally:
-            if change.places or change.evictions:  # interrupted: nothing may be forgotten
-                for entry, reason in change.evictions:
-                    entry.condemn(reason)
-                self._carry_out(change)
-
-    def _start_opener(self, places: list[Place]) -> None:
-        place = places[-1]
-        try:
-            self.state.connector.start(self, place)
-        except BaseException:
-            self._drop_opener(place)
-            raise
-        finally:
-            places.remove(place)
-
-    def _close(self, entry: Entry, reason: str) -> None:
-        """Close a connection, with a goodbye unless it is condemned, and free its place."""
-        try:
-            entry.terminate() if entry.condemned else entry.close()
-        finally:
-            self.terms.events.evicted(reason)
-            with self._changing() as change:
-                self.state.in_use.discard(entry)
-                self._free_locked(entry.place)
-                self._assign_locked(change)
-
-    def _free_locked(self, place: Place | None) -> None:
-        if place is not None:
-            place.give_back()
-            self.state.returned.notify_all()
-
-    def _assign_locked(self, change: Change) -> None:
-        """Hand idle connections to waiters, and take places for openers: this is where waiters,
-        idle connections and free places meet.
-        """
-        state = self.state
-        if state.is_closed:
-            return
-        while state.queue.waiters and state.idle:
-            waiter = state.queue.next_locked()
-            entry = state.pop_idle_locked(waiter.session)
-            entry.since = self.terms.clock()
-            state.in_use.add(entry)
-            state.checkouts += 1
-            waiter.settle(entry)
-        for _ in range(state.wanted_locked(self.sizes, is_replica=self.is_replica)):
-            place = state.places.take()
-            if place is None:
-                return
-            state.connector.opening += 1
-            change.places.append(place)
-
-    # For openers, see `connector.Host`
-
-    def generation(self) -> int:
-        return self.state.generation
-
-    def next_turn(self, place: Place) -> float | None:
-        state = self.state
-        with state.lock:
-            pause = state.connector.backoff.pause_locked()
-            is_needed = len(state.queue) > 0 or (pause <= 0 and not workers.is_forking)
-            is_wanted = is_needed and not state.is_closed
-            if is_wanted and state.places.taken <= state.places.most:  # else it was made smaller
-                return pause
-            state.connector.opening -= 1
-            self._free_locked(place)
-            return None
-
-    def _drop_opener(self, place: Place) -> None:
-        with self.state.lock:
-            self.state.connector.opening -= 1
-            self._free_locked(place)
-
-    def connected(self, attempt: Attempt, entry: Entry) -> Place | None:
-        state, config = self.state, self.terms.config
-        if config.max_lifetime:
-            share = 1.0 - LIFETIME_JITTER * random.random()
-            entry.expires_at = entry.origin.opened_at + config.max_lifetime * share
-        self.liveness.welcome(entry)
-        self.terms.events.opened()
-        with self._changing() as change:
-            entry.place = self._finish_locked(attempt)
-            has_recovered = state.connector.backoff.succeeded_locked()
-            is_current = attempt.generation == state.generation
-            if entry.place is not None and is_current and state.has_room_locked(self.sizes):
-                state.idle.append(entry)
-            else:
-                change.evict([entry], "it is not needed any more")
-            self._assign_locked(change)
-            place = change.places.pop() if change.places else None  # this opener serves one itself
-        if has_recovered:
-            logger.warning("The database of bind %r is back", self.terms.bind)
-        return place
-
-    def connect_failed(
-        self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
-    ) -> Place | None:
-        state = self.state
-        self.terms.events.connect_failed(error)
-        with self._changing() as change:
-            if hangs:
-                place, attempt.place = attempt.place, None
-                state.connector.hanging += 1
-                state.connector.opening -= 1
-            else:
-                place = self._finish_locked(attempt)
-            is_first = state.connector.backoff.failed_locked(error, is_permanent=is_permanent)
-            state.queue.fail_locked(
-                lambda: reports.connect_failed(self.terms.bind, error),
-                lambda waiter: is_permanent or waiter.needs_up,
-            )
-            self._free_locked(place)
-            if state.queue.waiters:  # else upkeep makes the next try
-                self._assign_locked(change)
-            place = change.places.pop() if change.places else None
-        if is_first:
-            logger.warning(
-                "Connecting to the database of bind %r failed: %s",
-                self.terms.bind,
-                reports.describe(error),
-            )
-        return place
-
-    def _finish_locked(self, attempt: Attempt) -> Place | None:
-        """Note that a connect has returned. Returns its place, or a new one if it hung."""
-        connector = self.state.connector
-        if attempt.place is None:
-            connector.hanging -= 1
-            return self.state.places.take()
-        connector.opening -= 1
-        return attempt.place
-
-    def no_opener(self, place: Place, error: BaseException) -> None:
-        """Note that the system has no thread for an opener, and try again after a pause."""
-        attempt = Attempt(place, self.state.generation)
-        retry = self.connect_failed(attempt, error, is_permanent=False)
-        if retry is not None:
-            self.state.connector.start_after_pause(self, retry)
 
     # Reports
 
     def snapshot(self) -> reports.Snapshot:
         """Return the numbers of this moment."""
         with self.state.lock:
-            return self.state.snapshot_locked(self.terms.clock())
+            return self.state.snapshot_locked(self._clock())
 
     def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
         """Return the error of a caller that waits since `started` and gives up."""
         self.terms.events.timed_out()
-        waited = self.terms.clock() - started
+        waited = self._clock() - started
         cause = self.state.connector.backoff.error
         return reports.pool_timeout(
             self.terms.bind, self.snapshot(), waited, cause, may_wait=may_wait
@@ -449,31 +297,10 @@ class Engine:
     # Leases that nobody returned
 
     def lost(self, entry: Entry, is_last: Callable[[], bool] = lambda: True) -> None:
-        """Note that the lease of a connection is garbage. Takes no lock and does no I/O, since a
-        finalizer may call it anywhere. `is_last` will say whether it was the only lease.
+        """Note that the lease of a connection is garbage; it is closed by the next checkout that
+        takes its time, or by upkeep. `is_last` will say whether it was the only lease.
         """
-        self.state.leaked.append((entry, is_last))
-        warnings.warn(
-            f"a connection of bind {self.terms.bind!r} was never given back: use it in a `with` "
-            "block",
-            ResourceWarning,
-            stacklevel=2,
-        )
-
-    def reclaim_leaked(self) -> None:
-        """Close the connections of leases that are garbage."""
-        leaked = self.state.leaked
-        while leaked:
-            try:
-                entry, is_last = leaked.popleft()
-            except IndexError:  # another thread was faster
-                return
-            self.terms.events.leaked()
-            logger.warning(
-                "A connection of bind %r was never given back; it is closed", self.terms.bind
-            )
-            if is_last():
-                self.evict(entry, "its lease was garbage")
+        self.leaks.note(entry, is_last)
 
     # The whole pool
 
@@ -481,14 +308,14 @@ class Engine:
         """Close what has been idle or open for too long, and open up to `mincached`. It does not
         wait: connections are opened and closed by other threads.
         """
-        state, now = self.state, self.terms.clock()
-        with self._changing() as change:
+        state, now = self.state, self._clock()
+        with self.supply.changing() as change:
             idle_timeout = self.terms.config.idle_timeout
-            expired = state.expired_locked(now, idle_timeout, self.sizes.mincached)
+            expired = state.expired_locked(now, idle_timeout, self.supply.sizes.mincached)
             state.take_idle_locked(expired)
             if state.connector.backoff.pause_locked() <= 0:
-                self._assign_locked(change)
-        self._report_long_leases(now)
+                self.supply.assign_locked(change)
+        self.leaks.report_long_leases(now)
         if expired or state.leaked:
             closing = Change()
             closing.evict(expired, "it was idle or open for too long")
@@ -497,33 +324,15 @@ class Engine:
             except RuntimeError:  # the system has no more threads: terminating takes no time
                 for entry in expired:
                     entry.condemn("there was no thread to close it")
-                self._carry_out(closing)
+                self.supply.carry_out(closing)
 
     def _close_expired(self, closing: Change) -> None:
-        self.reclaim_leaked()
-        self._carry_out(closing)
-
-    def _report_long_leases(self, now: float) -> None:
-        """Log the leases that have been out for longer than `leak_threshold`, each once."""
-        state, threshold = self.state, self.terms.config.leak_threshold
-        if not threshold:
-            return
-        with state.lock:
-            long = {entry: entry.since for entry in state.in_use if now - entry.since > threshold}
-            reported, state.reported = state.reported, long
-        for entry, since in long.items():
-            if reported.get(entry) != since:
-                logger.warning(
-                    "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
-                    "%.1f s)",
-                    self.terms.bind,
-                    now - since,
-                    threshold,
-                )
+        self.leaks.reclaim()
+        self.supply.carry_out(closing)
 
     def drain(self) -> None:
         """Replace every connection: the idle ones now, those in use when they are returned."""
-        with self._changing() as change:
+        with self.supply.changing() as change:
             change.evict(self._retire_locked(), "the pool was drained")
 
     def _retire_locked(self) -> list[Entry]:
@@ -536,18 +345,19 @@ class Engine:
     def resize(self, sizes: Sizes) -> None:
         """Change the sizes. Leases beyond them go on; their connections are closed afterwards."""
         state = self.state
-        with self._changing() as change:
+        with self.supply.changing() as change:
             if state.is_closed:
                 raise reports.pool_closed(self.terms.bind)
-            self.sizes = sizes
-            state.places.limit = sizes.maxconnections
+            self.supply.sizes = sizes
+            state.places.set_limit(sizes.maxconnections)
+            state.most_idle = sizes.maxcached or math.inf
             surplus = max(
                 state.places.taken - state.places.most,
                 len(state.idle) - sizes.maxcached if sizes.maxcached else 0,
             )
             oldest = list(state.idle)[: max(0, int(min(surplus, len(state.idle))))]
             change.evict(state.take_idle_locked(oldest), "the pool was made smaller")
-            self._assign_locked(change)
+            self.supply.assign_locked(change)
 
     def close(self, timeout: float = 0.0) -> None:
         """Lend nothing more, wait up to `timeout` seconds for leases, close all connections.
@@ -556,12 +366,12 @@ class Engine:
         closed when it is returned.
         """
         state = self.state
-        with self._changing() as change:
+        with self.supply.changing() as change:
             state.is_closed = True
             state.queue.fail_locked(lambda: reports.pool_closed(self.terms.bind))
             change.evict(self._retire_locked(), "the pool was closed")
         state.connector.closing.set()
-        self.reclaim_leaked()
+        self.leaks.reclaim()
         deadline = monotonic() + timeout
         with state.lock:
             while state.places.taken and (left := deadline - monotonic()) > 0:
@@ -570,8 +380,6 @@ class Engine:
 
     def after_fork(self) -> None:
         """Start afresh in a forked child: what the parent opened is the parent's."""
-        is_closed = self.state.is_closed
-        self.state = State(self.terms, self.sizes)
-        self.state.is_closed = is_closed
+        self.state = self.supply.start_afresh()
         self.interrupter.after_fork()
         self.terms.driver.after_fork()

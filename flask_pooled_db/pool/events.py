@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -59,3 +60,13 @@ class NoEvents:
     def committed(self) -> None: ...
 
     def rolled_back(self) -> None: ...
+
+
+def listener(events: Events, name: str) -> Callable[[], None] | None:
+    """Return what to call for an event, or None if nobody listens: a frequent event that is not
+    wanted then costs a comparison.
+    """
+    if getattr(type(events), name, None) is getattr(NoEvents, name):
+        return None
+    told: Callable[[], None] = getattr(events, name)
+    return told

@@ -55,10 +55,6 @@ class Liveness:
             entry.is_suspect = True
             entry.valid_until = 0.0
 
-    def renew(self, entry: Entry, now: float) -> None:
-        """Note that a connection was used until now."""
-        entry.valid_until = 0.0 if entry.is_suspect else now + self.trust
-
     def check(self, entry: Entry, deadline: float) -> Verdict:
         """Look at a connection, and ping it if a look is not enough. May take until `deadline`.
 

@@ -29,21 +29,16 @@ class Places:
     """
 
     def __init__(self, limit: int = 0, parent: Places | None = None) -> None:
-        self.limit = limit
         self._parent = parent
-        self._taken = 0
-        # Guards `_taken`. A parent is shared by pools that have a lock each.
+        self.taken = 0  # how many places are taken
+        # Guards `taken`. A parent is shared by pools that have a lock each.
         self._lock = threading.Lock()
+        self.set_limit(limit)
 
-    @property
-    def taken(self) -> int:
-        """How many places are taken."""
-        return self._taken
-
-    @property
-    def most(self) -> float:
-        """How many may be taken; infinity if there is no limit."""
-        return self.limit or math.inf
+    def set_limit(self, limit: int) -> None:
+        """Change the number of places. Those beyond it that are taken stay so until given back."""
+        self.limit = limit
+        self.most = limit or math.inf  # how many may be taken
 
     def take(self) -> Place | None:
         """Return a place, or None if none is free."""
@@ -54,8 +49,8 @@ class Places:
         if self._parent is not None and not self._parent.take_one():
             return False
         with self._lock:
-            if self._taken < self.most:
-                self._taken += 1
+            if self.taken < self.most:
+                self.taken += 1
                 return True
         if self._parent is not None:
             self._parent.free_one()
@@ -64,6 +59,6 @@ class Places:
     def free_one(self) -> None:
         """Free a place, here and in the parent."""
         with self._lock:
-            self._taken -= 1
+            self.taken -= 1
         if self._parent is not None:
             self._parent.free_one()

@@ -53,12 +53,13 @@ class State:
         self.idle: deque[Entry] = deque()  # the last used is at the right end
         self.in_use: set[Entry] = set()
         self.queue = Queue()
+        self.waiters = self.queue.waiters
         self.places = Places(sizes.maxconnections)  # taken by idle, in use, opening and closing
         self.checkouts = 0
         self.generation = 0  # how often the pool was drained: older connections are not kept
-        self.reported: dict[Entry, float] = {}  # leases reported as long, by their checkout
         # Connections whose leases were garbage. It needs no lock.
         self.leaked: deque[tuple[Entry, Callable[[], bool]]] = deque()
+        self.most_idle = sizes.maxcached or math.inf
         self.is_closed = False
         self.is_tended = False  # from the first checkout on: nothing is opened ahead of it
         self.connector = Connector(terms.config, terms.ping, terms.driver, terms.clock)
@@ -121,13 +122,14 @@ class State:
         wanted = max(len(self.queue), missing) - self.connector.opening
         return min(wanted, self.connector.room_locked())
 
-    def has_room_locked(self, sizes: Sizes) -> bool:
+    def has_room_locked(self) -> bool:
         """Return whether one more connection may be kept. The sizes may have changed while it was
         in use or being opened, and the caller it was opened for may have gone.
         """
-        if self.is_closed or self.places.taken > self.places.most:
-            return False
-        return len(self.idle) < (sizes.maxcached or math.inf) or len(self.queue) > 0
+        places = self.places
+        return places.taken <= places.most and (
+            len(self.idle) < self.most_idle or bool(self.waiters)
+        )
 
     def is_overrun_locked(self, config: PoolConfig) -> bool:
         """Return whether one more caller would wait although it must not."""

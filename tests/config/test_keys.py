@@ -93,8 +93,8 @@ def of_connection(look: Callable[[Any], Any]) -> Callable[[Pool], Any]:
 
 
 EFFECTS: dict[str, tuple[Any, Callable[[Pool], Any], Any]] = {
-    "MINCACHED": (2, lambda pool: pool.engine.sizes.mincached, 2),
-    "MAXCACHED": (4, lambda pool: pool.engine.sizes.maxcached, 4),
+    "MINCACHED": (2, lambda pool: pool.engine.supply.sizes.mincached, 2),
+    "MAXCACHED": (4, lambda pool: pool.engine.supply.sizes.maxcached, 4),
     "MAXCONNECTIONS": (4, lambda pool: pool.stats().maxconnections, 4),
     "BLOCKING": (False, lambda pool: pool.config.blocking, False),
     "MAXUSAGE": (7, of_connection(lambda con: con.usable().origin.config.maxusage), 7),

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 import example_app
 from example_app.database import db
+from harness.waiting import PATIENCE
 from tests.support.stages import ON_SHARED_SERVER
 
 PACKAGE = Path(example_app.__file__).parent
@@ -21,8 +22,10 @@ EVERY_DATABASE = pytest.mark.parametrize("url", ["sqlite", *ON_SHARED_SERVER], i
 
 
 def close(app: Flask) -> None:
+    # Connects that are under way in the background end first, and the proxy they may go through
+    # after them.
     with app.app_context():
-        db.close()
+        db.close(timeout=PATIENCE)
 
 
 def counters(client: FlaskClient, order: str = "A-1001") -> tuple[int, int]:

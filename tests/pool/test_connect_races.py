@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from flask_pooled_db.errors import PoolClosed, PoolTimeout
-from flask_pooled_db.pool import Engine
+from flask_pooled_db.pool.supply import Supply
 from harness.waiting import wait_until
 from tests.pool.helpers import has_lent, number_of
 from tests.support.fake_driver import FakeDriver, Gate, OperationalError
@@ -113,13 +113,13 @@ def test_a_pool_closed_as_a_connect_begins(
 ) -> None:
     """An opener that has just seen the pool open closes again what it then opens."""
     about_to_connect = Gate()
-    generation = Engine.generation
+    generation = Supply.generation
 
-    def stop_and_go_on(engine: Engine) -> int:
+    def stop_and_go_on(supply: Supply) -> int:
         about_to_connect.stop_here()
-        return generation(engine)
+        return generation(supply)
 
-    monkeypatch.setattr(Engine, "generation", stop_and_go_on)
+    monkeypatch.setattr(Supply, "generation", stop_and_go_on)
     with open_pool(fake) as pool:
         caller = queue_up(pool, pool.connection)
         about_to_connect.wait_for_arrivals()

@@ -162,7 +162,7 @@ def test_a_lost_share_leaves_the_other_shares_alone(fake: FakeDriver) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
-        pool.engine.reclaim_leaked()
+        pool.engine.leaks.reclaim()
         assert number_of(kept) == 1
         kept.close()
         assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
