@@ -12,7 +12,7 @@ from flask.globals import app_ctx
 from flask_pooled_db.config import DEFAULT_BIND
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.lease.lease import Leases
+from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.pool import Engine
 

@@ -32,6 +32,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool import PoolStats
+from flask_pooled_db.pool.replica import read_from
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -171,7 +172,7 @@ def _make_pools(app: Flask) -> dict[str, Pool]:
     pools = {bind: Pool(configs[bind], driver, bind=bind) for bind, driver in drivers.items()}
     for pool in pools.values():
         if pool.config.replica is not None:
-            pool.engine.read_from(pools[pool.config.replica].engine)
+            read_from(pool.engine, pools[pool.config.replica].engine)
     return pools
 
 

@@ -11,7 +11,7 @@ from dbutils.pooled_db import PooledDB
 
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
 from flask_pooled_db.drivers import Driver, Session
-from flask_pooled_db.lease.lease import Leases
+from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.sharing import Sharing, shared_class

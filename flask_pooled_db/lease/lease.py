@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import logging
-import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import Driver, Failure, Session
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
+from flask_pooled_db.lease.limits import run_limited
 from flask_pooled_db.lease.preamble import Preamble, enter_session
 from flask_pooled_db.lease.state import (
     AFTER_CALL,
@@ -25,36 +26,10 @@ from flask_pooled_db.lease.state import (
     State,
 )
 from flask_pooled_db.pool import Entry
-from flask_pooled_db.pool.interrupter import Interrupter
-from flask_pooled_db.pool.state import Terms
 
 logger = logging.getLogger("flask_pooled_db")
 
 UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
-
-_CURSORS_PER_SWEEP = 256  # dead weak references are dropped every so many cursors
-
-
-class Home(Protocol):
-    """Where the connection of a lease goes back to: a pool."""
-
-    terms: Terms
-    interrupter: Interrupter
-
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
-        """Take the connection back."""
-
-    def lost(self, entry: Entry) -> None:
-        """Note that the lease is garbage; called by a finalizer."""
-
-    def invalidate(self) -> None:
-        """Have all connections checked: one was found unusable."""
-
-
-class OpenCursor(Protocol):
-    """What a lease knows of a cursor that was made from it."""
-
-    driver_cursor: Any
 
 
 class Lease:
@@ -91,7 +66,7 @@ class Lease:
     _cause: BaseException | None  # why the transaction is gone
     _revoked: str | None  # why it was, or is to be, taken back from its owner
     _preamble: Preamble | None
-    _cursors: dict[int, weakref.ref[OpenCursor]] | None  # open ones by id, and garbage
+    _cursors: OpenCursors | None
 
     def __init__(
         self,
@@ -158,12 +133,9 @@ class Lease:
 
     def note_cursor(self, cursor: OpenCursor) -> None:
         """Have a cursor closed at the end of the lease, if it is still open by then."""
-        known = self._cursors
-        if known is None:
-            known = self._cursors = {}
-        known[id(cursor)] = weakref.ref(cursor)
-        if len(known) % _CURSORS_PER_SWEEP == 0:
-            self._cursors = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
+        if self._cursors is None:
+            self._cursors = OpenCursors()
+        self._cursors.add(cursor)
 
     def close_cursor(self, cursor: OpenCursor) -> None:
         """Close a driver's cursor and forget it. After the end of the lease there is nothing to
@@ -176,8 +148,8 @@ class Lease:
         if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             self.call(cursor.driver_cursor.close)
             self.has_read(cursor)
-            if self._cursors:
-                self._cursors.pop(id(cursor), None)
+            if self._cursors is not None:
+                self._cursors.forget(cursor)
         elif self._state is BUSY:
             raise self._refusal()
         else:  # the server learns nothing of it
@@ -215,28 +187,8 @@ class Lease:
         self._is_ready = entry.ready_session is self._session
         if not entry.limits(self._session):
             return function
-        return functools.partial(self._limited, entry, function)
-
-    def _limited(self, entry: Entry, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the driver within the time that a statement may take; fail if it takes longer."""
-        driver = self.driver
-        limit = self._home.interrupter.limit(entry, self._session.statement_timeout)
-        try:
-            with limit:
-                result = function(*args)
-        except driver.Error as error:
-            if driver.is_interruption(error):
-                told = driver.time_is_up(limit.seconds, error)
-                if told is not error:
-                    raise told from error
-            elif limit.was_interrupted:
-                entry.condemn(refusals.COMES_LATE)
-            raise
-        if not limit.was_exceeded:
-            return result
-        if limit.was_interrupted:
-            entry.condemn(refusals.COMES_LATE)
-        raise driver.time_is_up(limit.seconds)
+        seconds = self._session.statement_timeout
+        return functools.partial(run_limited, self._home, entry, seconds, function)
 
     def _failed(self, error: BaseException, before: State) -> None:
         """Move to the state that an error of the driver means; `before` if only the statement
@@ -326,8 +278,7 @@ class Lease:
             self._entry.streams = [other for other in self._entry.streams if other is not cursor]
 
     def _open_cursors(self) -> list[OpenCursor]:
-        known = (self._cursors or {}).values()
-        return [cursor for reference in known if (cursor := reference()) is not None]
+        return [] if self._cursors is None else self._cursors.all()
 
     # The end
 
@@ -412,15 +363,3 @@ class Lease:
         """In a forked child, refuse everything: the connection is the parent's."""
         self._holder.pop(self, None)
         self._entry, self._state, self._revoked = None, RELEASED, refusals.INHERITED
-
-
-class Leases(dict[Lease, None]):
-    """The leases owned by an app context, or by one caller.
-
-    A lease stays in the set from checkout to release; whoever removes it must release it.
-    """
-
-    def __del__(self) -> None:
-        # Runs when the set is collected together with its leases: those in it were leaked.
-        for lease in self:
-            lease.leaked()

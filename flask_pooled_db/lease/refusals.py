@@ -55,7 +55,6 @@ def released_early(revoked: str | None) -> TransactionAborted:
 
 
 INHERITED = "was taken before a fork: it is the parent process's"
-COMES_LATE = "a statement of it was interrupted, and the interruption may come late"
 SERVER_LEFT = "the server closed the connection before COMMIT was sent: nothing was committed"
 COMMIT_IS_ROLLBACK = (
     "a statement of this transaction failed and was not rolled back to a savepoint: the server "

@@ -11,11 +11,13 @@ from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeOptions
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import inheritance  # noqa: F401  takes part in forks
-from flask_pooled_db.lease.lease import Lease, Leases
+from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Savepoint
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.pool import Engine
+from flask_pooled_db.pool.replica import acquire_to_read
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -86,7 +88,7 @@ class Scope:
         pool, options = self._pool, self.options
         session = pool.session(options.readonly, options.statement_timeout)
         if options.readonly:
-            pool, entry = pool.acquire_to_read(options.timeout, session)
+            pool, entry = acquire_to_read(pool, options.timeout, session)
         else:
             entry = pool.acquire(options.timeout, session)
         make = entry.lease_class or class_for(entry, pool.lease_classes)

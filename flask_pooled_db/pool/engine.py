@@ -13,7 +13,7 @@ from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver, Session
-from flask_pooled_db.errors import ConnectFailed, PoolTimeout
+from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.events import Events, NoEvents, listener
@@ -66,12 +66,6 @@ class Engine:
         self._acquired = listener(self.terms.events, "acquired")
         self._returned = listener(self.terms.events, "returned")
         self._resets = config.reset == "session"
-        self._trust = self.liveness.trust
-
-    def read_from(self, replica: Engine) -> None:
-        """Send readonly leases to another pool."""
-        self.replica = replica
-        replica.supply.is_replica = True
 
     def open_outside(self) -> Entry:
         """Return a new connection that belongs to no pool."""
@@ -109,20 +103,10 @@ class Engine:
                 return entry
         return self._acquire_slowly(entry, now, timeout, Waiter(session))
 
-    def acquire_to_read(self, timeout: float | None, session: Session) -> tuple[Engine, Entry]:
-        """Return a connection for reads, and its pool: the replica if it is up, else this pool."""
-        replica = self.replica
-        if replica is None:
-            return self, self.acquire(timeout, session)
-        if not self.terms.config.replica_fallback:
-            return replica, replica.acquire(timeout, session)
-        try:
-            waiter = Waiter(session, needs_up=True)
-            return replica, replica._acquire_slowly(None, self._clock(), timeout, waiter)
-        except (PoolTimeout, ConnectFailed):
-            if not replica.is_down:
-                raise  # it is busy, and this pool may be so too
-        return self, self.acquire(timeout, session)
+    def acquire_if_up(self, timeout: float | None, session: Session) -> Entry:
+        """Like `acquire()`, but raise as soon as connecting fails."""
+        waiter = Waiter(session, needs_up=True)
+        return self._acquire_slowly(None, self._clock(), timeout, waiter)
 
     @property
     def is_down(self) -> bool:
@@ -220,7 +204,7 @@ class Engine:
             except KeyError:
                 return  # it was returned before, or opened before a fork
             entry.since = now
-            entry.valid_until = 0.0 if entry.is_suspect else now + self._trust
+            entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
             is_kept = (
                 entry.condemned is None
                 and now < entry.expires_at
@@ -261,11 +245,6 @@ class Engine:
             for entry in idle:
                 entry.condemn(reason)
             change.evict(idle, reason)
-
-    def close_idle(self, reason: str) -> None:
-        """Close what is idle, with a goodbye."""
-        with self.supply.changing() as change:
-            change.evict(self.state.take_idle_locked(), reason)
 
     # Reports
 
