@@ -84,16 +84,14 @@ def package_sources() -> Iterator[tuple[str, ast.AST]]:
 
 
 @pytest.mark.parametrize(("base", "ours", "touched"), BASES)
-def test_every_name_that_is_touched_is_there(
-    base: type, ours: type, touched: Mapping[str, str]
-) -> None:
-    """Else the message says which one, and what it was good for."""
+def test_private_names_exist(base: type, ours: type, touched: Mapping[str, str]) -> None:
+    """Every listed private name exists; the message says what a missing one was used for."""
     gone = changes(base, touched)
     assert not gone, "\n".join(gone)
 
 
-def test_the_message_names_what_is_missing() -> None:
-    """A base class without `_store` and `_usage` would be told apart."""
+def test_missing_names_in_message() -> None:
+    """The message names `_store` and `_usage` for a base class without them."""
 
     class Changed:
         def _create(self) -> None:
@@ -106,13 +104,9 @@ def test_the_message_names_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("base", "ours", "touched"), BASES)
-def test_no_other_private_name_is_touched(
-    base: type, ours: type, touched: Mapping[str, str]
-) -> None:
-    """What a subclass uses or overrides of its base class's own is in the list.
-
-    That goes for names that a new release begins to use as well, and that are this package's: they
-    would get in each other's way.
+def test_private_names_listed(base: type, ours: type, touched: Mapping[str, str]) -> None:
+    """The list has every private name of a base class that a subclass uses or overrides, including
+    our own names that a new release begins to use.
     """
     used = own_names(ours) & private_names(base)
     assert used - set(touched) == set(), (
@@ -121,8 +115,8 @@ def test_no_other_private_name_is_touched(
     )
 
 
-def test_no_module_touches_another_private_name_from_outside() -> None:
-    """`con._name` of DBUtils' is in the list too, wherever it is written."""
+def test_private_names_used_from_outside() -> None:
+    """The list has every private name of DBUtils that a module uses on another object."""
     theirs = private_names(PooledDB) | private_names(SteadyDBConnection)
     listed = {*POOL_NAMES, *CONNECTION_NAMES}
     found = {
@@ -134,15 +128,15 @@ def test_no_module_touches_another_private_name_from_outside() -> None:
     assert not found
 
 
-def test_nothing_is_in_the_list_that_is_not_touched() -> None:
-    """A name that is used no more leaves the list."""
+def test_private_names_unused() -> None:
+    """The list has no name that is not used."""
     of_others = {name for _, tree in package_sources() for name in names_of_others(tree)}
     for _, ours, touched in BASES:
         assert set(touched) <= own_names(ours) | of_others
 
 
-def test_the_private_modules_and_classes_of_dbutils_are_left_alone() -> None:
-    """Only the two base classes are imported."""
+def test_imports_of_dbutils() -> None:
+    """The package imports only the two base classes of DBUtils."""
     imported = {
         f"{node.module}.{alias.name}"
         for _, tree in package_sources()
@@ -159,8 +153,8 @@ def test_the_private_modules_and_classes_of_dbutils_are_left_alone() -> None:
 # Signatures
 
 
-def test_the_constructors_take_what_they_are_given() -> None:
-    """By name, so that their order may change."""
+def test_constructor_parameters() -> None:
+    """The constructors accept by name what they are given."""
     pool = inspect.signature(PooledDB.__init__).parameters
     connection = inspect.signature(SteadyDBConnection.__init__).parameters
     common = {"creator", "maxusage", "setsession", "failures", "ping", "isfatal"}
@@ -172,8 +166,8 @@ def test_the_constructors_take_what_they_are_given() -> None:
 @pytest.mark.parametrize(
     "name", ["_close", "_create", "_cursor", "_ping_check", "_reset", "close", "commit", "rollback"]
 )
-def test_overridden_methods_take_what_dbutils_calls_them_with(name: str) -> None:
-    """Each parameter of DBUtils' own, by its name and place."""
+def test_overridden_method_parameters(name: str) -> None:
+    """An overridden method accepts each parameter of DBUtils' own, by name and by position."""
     theirs = inspect.signature(getattr(SteadyDBConnection, name)).parameters
     ours = inspect.signature(getattr(PooledConnection, name)).parameters
     assert [(p.name, p.kind) for p in ours.values()] == [(p.name, p.kind) for p in theirs.values()]
@@ -182,8 +176,8 @@ def test_overridden_methods_take_what_dbutils_calls_them_with(name: str) -> None
 @pytest.mark.parametrize(
     "name", ["connection", "dedicated_connection", "steady_connection", "unshare", "cache", "close"]
 )
-def test_the_methods_of_the_pool_can_be_called_as_in_dbutils(name: str) -> None:
-    """More parameters may follow, if they can be left out."""
+def test_pool_method_parameters(name: str) -> None:
+    """The pool's methods accept DBUtils' calls; additional parameters are optional."""
     theirs = list(inspect.signature(getattr(PooledDB, name)).parameters)
     ours = inspect.signature(getattr(Pool, name)).parameters
     assert list(ours)[: len(theirs)] == theirs
@@ -191,8 +185,10 @@ def test_the_methods_of_the_pool_can_be_called_as_in_dbutils(name: str) -> None:
         assert ours[more].default is not inspect.Parameter.empty
 
 
-def test_every_public_method_of_dbutils_pool_is_accounted_for() -> None:
-    """A new one would work on DBUtils' own lists, which are always empty here."""
+def test_public_methods_overridden() -> None:
+    """Every public method of DBUtils' pool is overridden: an inherited one would work on DBUtils'
+    own, empty lists.
+    """
     public = {name for name in vars(PooledDB) if not name.startswith("_")}
     assert public == {
         "version",
@@ -215,15 +211,17 @@ def bare_pool(driver: FakeDriver, **options: Any) -> Any:
     return PooledDB(driver, **options)
 
 
-def test_the_pools_constructor_connects_to_nothing_with_mincached_0() -> None:
-    """A subclass's fields do not exist yet when it runs."""
+def test_pool_constructor_connects_nothing() -> None:
+    """With mincached=0 the pool's constructor opens no connection: a subclass's fields do not exist
+    yet.
+    """
     fake = FakeDriver()
     bare_pool(fake, mincached=0, maxconnections=3)
     assert fake.count("connect") == 0
 
 
-def test_the_pools_constructor_keeps_the_limits() -> None:
-    """Those that fit together are kept as they are."""
+def test_pool_constructor_limits() -> None:
+    """The pool's constructor keeps limits that agree with each other."""
     pool = bare_pool(
         FakeDriver(threadsafety=2),
         mincached=0,
@@ -238,14 +236,16 @@ def test_the_pools_constructor_keeps_the_limits() -> None:
     assert (pool._blocking, pool._maxusage) == (True, 9)
 
 
-def test_the_pools_constructor_asks_the_creator_for_its_thread_safety() -> None:
-    """With 1, nothing is shared."""
+def test_pool_constructor_threadsafety() -> None:
+    """The pool's constructor shares nothing if the creator has thread safety 1."""
     assert bare_pool(FakeDriver(threadsafety=1), maxshared=2)._maxshared == 0
     assert bare_pool(FakeDriver(threadsafety=2), maxshared=2)._maxshared == 2
 
 
-def test_a_dedicated_connection_comes_from_connection() -> None:
-    """Which this package overrides, and `dedicated_connection()` not."""
+def test_dedicated_connection_calls_connection() -> None:
+    """`dedicated_connection()` calls `connection()`, the only one of the two that this package
+    overrides.
+    """
 
     class Asked(PooledDB):  # type: ignore[misc]
         def connection(self, shareable: bool = True) -> Any:
@@ -254,8 +254,8 @@ def test_a_dedicated_connection_comes_from_connection() -> None:
     assert Asked(FakeDriver()).dedicated_connection() == ("connection", False)
 
 
-def test_the_connections_constructor_creates_and_stores() -> None:
-    """It calls `_create`, keeps what that returns as `_con`, and sets the marks."""
+def test_connection_constructor() -> None:
+    """The connection's constructor calls `_create`, keeps the result as `_con`, and sets flags."""
     made: list[Any] = []
 
     class Made(SteadyDBConnection):  # type: ignore[misc]
@@ -276,8 +276,10 @@ def test_the_connections_constructor_creates_and_stores() -> None:
     fake.raws[1].close()
 
 
-def test_setsession_runs_its_statements_on_the_connection_it_is_given() -> None:
-    """In order, and commits nothing."""
+def test_setsession_statements() -> None:
+    """`_setsession` runs its statements in order on the connection it is given, and commits
+    nothing.
+    """
     fake = FakeDriver()
     with open_pool(fake, setsession=["SET 1", "SET 2"]) as pool, pool.connection():
         pass
@@ -304,8 +306,8 @@ def test_setsession_runs_its_statements_on_the_connection_it_is_given() -> None:
         ((2, len), 2, True),
     ],
 )
-def test_ping_is_split_into_when_and_how(ping: Any, flag: int, has_pinger: bool) -> None:
-    """Into `_ping` and `_pinger`."""
+def test_ping_option(ping: Any, flag: int, has_pinger: bool) -> None:
+    """The option `ping` becomes `_ping` (when) and `_pinger` (how)."""
     fake = FakeDriver()
     connection = SteadyDBConnection(fake, ping=ping, failures=fake.failures)
     assert connection._ping == flag
@@ -313,8 +315,8 @@ def test_ping_is_split_into_when_and_how(ping: Any, flag: int, has_pinger: bool)
     connection.close()
 
 
-def test_a_statement_as_ping_is_run_on_the_drivers_connection() -> None:
-    """The check that DBUtils makes of it takes that one."""
+def test_ping_statement() -> None:
+    """The check that DBUtils makes of a statement runs it on the driver's connection."""
     fake = FakeDriver()
     connection = SteadyDBConnection(fake, ping="SELECT 'alive'", failures=fake.failures)
     connection._pinger(fake.raws[1])
@@ -322,8 +324,8 @@ def test_a_statement_as_ping_is_run_on_the_drivers_connection() -> None:
     connection.close()
 
 
-def test_begin_marks_a_transaction() -> None:
-    """And asks the driver only where it knows of `begin()`."""
+def test_begin() -> None:
+    """`begin()` marks a transaction, and calls the driver only if it has `begin()`."""
     fake = FakeDriver()
     connection = SteadyDBConnection(fake, failures=fake.failures)
     connection.begin()
@@ -331,8 +333,8 @@ def test_begin_marks_a_transaction() -> None:
     connection.close()
 
 
-def test_a_steady_cursor_comes_from_the_connections_own_cursor_method() -> None:
-    """DBUtils' cursor class asks `_cursor`, which this package overrides."""
+def test_steady_cursor() -> None:
+    """DBUtils' cursor class calls `_cursor`, which this package overrides."""
     fake = FakeDriver()
     with open_pool(fake) as pool:
         steady = pool.steady_connection()
@@ -343,8 +345,8 @@ def test_a_steady_cursor_comes_from_the_connections_own_cursor_method() -> None:
     assert fake.open_now == 0
 
 
-def test_nothing_is_done_behind_a_leases_back() -> None:
-    """DBUtils' failover is out: a connection whose statement failed is not swapped."""
+def test_no_failover() -> None:
+    """DBUtils' failover is off: a connection is not replaced after a failed statement."""
     fake = FakeDriver()
     with open_pool(fake) as pool:
         steady = pool.steady_connection()
@@ -360,7 +362,7 @@ def test_nothing_is_done_behind_a_leases_back() -> None:
         steady.close()
 
 
-def test_the_supported_range_is_the_one_that_was_read() -> None:
-    """DBUtils 3.2 brought what is used here; the next major release may take it away."""
+def test_supported_versions() -> None:
+    """The supported range is DBUtils 3.2 up to the next major release."""
     major, minor = (int(part) for part in VERSION.split(".")[:2])
     assert (3, 2) <= (major, minor) < (4, 0)
