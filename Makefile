@@ -20,8 +20,8 @@ SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
-# The tests that mind no company, four at a time; the others measure, or break what others use.
-QUICK := -m "not slow and not browser" --numprocesses 4 --dist worksteal
+# Four tests at a time: much of what they do is waiting for servers.
+PARALLEL := --numprocesses 4 --dist worksteal
 
 # What differs here from the last commit; nothing outside a git checkout. Without git's lock, so that
 # the checkout can be worked in meanwhile.
@@ -61,15 +61,15 @@ run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
 test: system-faults $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
 	$(TREE) >$(TREE_BEFORE)
-	slow="slow or browser"
+	left_out="alone"
 	if ! make --no-print-directory PYTHON=$(PYTHON) system-browser; then
 		[ -z "$${CI:-}" ] || exit 1
 		echo "Without Chromium the browser's tests are left out." >&2
-		slow="slow and not browser"
+		left_out="alone or browser"
 	fi
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest $(QUICK)
-	$(RUN) coverage run -m pytest -m "$$slow"
+	$(RUN) coverage run -m pytest -m "not ($$left_out)" $(PARALLEL)
+	$(RUN) coverage run -m pytest -m alone
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
@@ -77,7 +77,7 @@ test: system-faults $(VENV)/.dev $(VENV)/.connector
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector
 	unset POOLED_DB_URL
 	$(TREE) >$(TREE_BEFORE)
-	$(RUN) pytest $(QUICK)
+	$(RUN) pytest -m "not (slow or alone or browser)" $(PARALLEL)
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
 
 test-mysql: mysql-url $(VENV)/.dev $(VENV)/.connector

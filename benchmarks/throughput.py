@@ -17,14 +17,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 
-from benchmarks.contenders import (
-    PRIVATE,
-    SQLALCHEMY,
-    Contender,
-    Place,
-    pools_on,
-    private,
-)
+from benchmarks.contenders import PRIVATE, SQLALCHEMY, Contender, Place, pools_on, private
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn
 from benchmarks.network import Network, running_on, slow_network, two_cpus

@@ -8,15 +8,7 @@ from functools import partial
 
 from faults.bank import open_bank
 from faults.load import ACCOUNTS, Load, Tally
-from faults.runs import (
-    Effort,
-    Outcome,
-    Scene,
-    measure,
-    open_files,
-    open_ledger,
-    perform_on,
-)
+from faults.runs import Effort, Outcome, Scene, measure, open_files, open_ledger, perform_on
 from faults.systems import SYSTEMS, Place
 from harness.galera import GaleraCluster, GaleraNode
 from harness.haproxy import HAProxy, allow_checks

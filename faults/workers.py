@@ -19,15 +19,7 @@ from flask import Flask
 
 from faults.bank import Transfer, open_bank
 from faults.load import ACCOUNTS, Load, OutcomeUnknown, Tally
-from faults.runs import (
-    Effort,
-    Outcome,
-    Scene,
-    measure,
-    open_files,
-    open_ledger,
-    wait_to_settle,
-)
+from faults.runs import Effort, Outcome, Scene, measure, open_files, open_ledger, wait_to_settle
 from faults.systems import SYSTEMS, System, Work
 from faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
 from harness.gunicorn import GunicornServer

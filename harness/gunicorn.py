@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import http.client
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.processes import PROJECT, Managed, children, kill_all, start, wait_until_ready
+from harness.processes import (
+    PROJECT,
+    Managed,
+    children,
+    kill_all,
+    start,
+    wait_until_ready,
+    without_coverage,
+)
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import PATIENCE
 
@@ -33,8 +40,7 @@ class GunicornServer(Managed):
         self.port = free_port()
         # Coverage takes locks of its own that a fork amid its threads leaves locked in the child:
         # with --preload, workers were seen to hang in them.
-        outer = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
-        self.env = {**outer, **env}
+        self.env = {**without_coverage(), **env}
         self._options = tuple(options)
         self._ready = ready
         self._log = directory / f"gunicorn-{self.port}.log"

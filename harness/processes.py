@@ -110,6 +110,11 @@ def end(
     return True
 
 
+def without_coverage() -> dict[str, str]:
+    """Return this process's environment without what has coverage measure its children."""
+    return {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+
+
 def children(pid: int) -> list[int]:
     """Return the process ids of the children of a process's main thread."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

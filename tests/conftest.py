@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -28,6 +29,8 @@ _SESSION = os.getpid()
 _TIME_TO_END = 60.0
 # The shared servers by what goes over the wire.
 _WIRES = {"plain": "mariadb", "tls": "tls_mariadb"}
+# The parameters that `preloaded` is called with: it keeps what it made from each pair.
+_MADE_FROM = ("worker_class", "driver")
 _failed = pytest.StashKey[bool]()
 
 # A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
@@ -68,12 +71,34 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what is not for the server that is tested."""
+    """Deselect what is not for the server that is tested.
+
+    Side by side, the long ones begin first, and those that share a fixture of their module follow
+    one another: each process is given a row of them.
+    """
     is_wanted = _is_for_mysql if config.getoption("mysql") else _is_for_mariadb
     deselected = [item for item in items if not is_wanted(item)]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = filter(is_wanted, items)
+    if hasattr(config, "workerinput"):
+        first: dict[str, int] = {}
+        groups = {item: _group_of(item) or item.nodeid for item in items}
+        for place, item in enumerate(items):
+            first.setdefault(groups[item], place)
+        items.sort(key=lambda item: (not item.get_closest_marker("slow"), first[groups[item]]))
+
+
+def _group_of(item: pytest.Item) -> str | None:
+    """Return the name of the group of tests that share what a fixture of their module made."""
+    fixtures: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    shared = {name for name in fixtures if fixtures[name][-1].scope == "module"}
+    if not shared:
+        return None
+    parameters = getattr(item, "callspec", None)
+    made_from = _MADE_FROM if "preloaded" in shared else sorted(shared)
+    values = [str(parameters.params.get(name, "")) for name in made_from] if parameters else []
+    return "-".join([item.path.stem, *values])
 
 
 def _is_for_mariadb(item: pytest.Item) -> bool:

@@ -39,10 +39,10 @@ PEERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_compares_with_each_of_its_peers(name: str) -> None:
-    """Each benchmark, run as small as can be, has a row for every peer, with a value of ours."""
+def test_peers(name: str) -> None:
+    """Each benchmark, run at its smallest, has a row for every peer."""
     rows = BENCHMARKS[name].run(TINY)
 
     assert {row.peer for row in rows} == PEERS[name]
@@ -50,19 +50,17 @@ def test_a_benchmark_compares_with_each_of_its_peers(name: str) -> None:
     assert len({(row.case, row.peer) for row in rows}) == len(rows)
 
 
-@pytest.mark.slow
-def test_round_trips_are_those_that_are_promised() -> None:
-    """The one benchmark that depends on no time meets its bars wherever it runs."""
+@pytest.mark.alone
+def test_round_trips_meet_bars() -> None:
+    """The round trips meet their bars."""
     rows = [row for row in BENCHMARKS["roundtrips"].run(TINY) if row.bar]
 
     assert len(rows) == 8
     assert [row for row in rows if not row.is_met] == []
 
 
-def test_contenders_are_measured_in_turn() -> None:
-    """A B, B A: what disturbs the machine for a while disturbs both, and what one leaves behind
-    is not always the same one's to bear.
-    """
+def test_order_of_contenders() -> None:
+    """Contenders are measured A B, B A, so that a disturbance hits both."""
     order: list[str] = []
 
     def measure(name: str) -> float:
@@ -75,16 +73,16 @@ def test_contenders_are_measured_in_turn() -> None:
     assert samples == {OURS: [1, 4, 5], "peer": [2, 3, 6]}
 
 
-def test_ratios_are_of_the_same_round() -> None:
-    """A round that was slow for both says nothing about either."""
+def test_ratios() -> None:
+    """Ratios compare values of the same round."""
     [row] = compare("case", "µs", {OURS: [1, 10, 3], "peer": [2, 20, 2]})
 
     assert (row.ratio, row.lowest, row.highest) == (0.5, 0.5, 1.5)
     assert (row.ours, row.theirs) == (3, 2)
 
 
-def test_nothing_beside_nothing_is_a_ratio_of_one() -> None:
-    """No round trip beside none is no better, and none beside some has no number."""
+def test_ratio_of_zeros() -> None:
+    """Zero beside zero is a ratio of one."""
     rows = compare("case", "round trips", {OURS: [0, 2], "none": [0, 0]})
 
     assert (rows[0].lowest, rows[0].highest) == (1.0, float("inf"))
@@ -101,8 +99,8 @@ def test_nothing_beside_nothing_is_a_ratio_of_one() -> None:
         (Bar(2, at_most=True, of_ratio=False), False),
     ],
 )
-def test_a_bar_is_met_or_missed_as_measured(bar: Bar, is_met: bool) -> None:
-    """A bar is for the ratio's median or for our own value, from above or from below."""
+def test_bars(bar: Bar, is_met: bool) -> None:
+    """A bar limits the median ratio or our own value, from above or from below."""
     row = Row("case", "ms", 3.0, "peer", 6.0, 0.5, 0.4, 0.9, bar)
 
     assert row.is_met is is_met
@@ -110,8 +108,8 @@ def test_a_bar_is_met_or_missed_as_measured(bar: Bar, is_met: bool) -> None:
     assert ("| yes |" in line, "| **no** |" in line) == (is_met, not is_met)
 
 
-def test_a_report_lists_its_bars_and_its_notes() -> None:
-    """What a bar asks for and how it fared stand below the table, and so does each note, once."""
+def test_bars_and_notes_of_report() -> None:
+    """Below the table the report lists each bar with its result, and each note once."""
     rows = compare(
         "case", "ms", {OURS: [1], "p": [2], "q": [4]}, {"p": Bar(0.4, at_most=True)}, "A note."
     )
@@ -129,10 +127,8 @@ def _echo(listener: socket.socket) -> None:
             connection.sendall(data)
 
 
-def test_the_slow_network_is_slow_and_loses_nothing() -> None:
-    """A round trip takes as long as it is told to, what is sent arrives in order, and so does the
-    end of a connection.
-    """
+def test_slow_network() -> None:
+    """A round trip takes as long as asked for; data and the end of a connection arrive in order."""
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
     server = threading.Thread(target=_echo, args=(listener,))
@@ -155,8 +151,8 @@ def test_the_slow_network_is_slow_and_loses_nothing() -> None:
     assert not server.is_alive()
 
 
-def test_client_and_relay_do_not_share_a_cpu_where_there_are_two() -> None:
-    """What is started on a CPU stays there, and who started it is as free as before afterwards."""
+def test_cpus() -> None:
+    """A process started on a CPU stays there, and its parent is as free as before."""
     before = os.sched_getaffinity(0)
     mine, other = two_cpus()
 
@@ -169,23 +165,23 @@ def test_client_and_relay_do_not_share_a_cpu_where_there_are_two() -> None:
     assert mine != other or len(before) == 1
 
 
-def test_percentiles_are_values_that_were_measured() -> None:
-    """The worst is the 100th percentile."""
+def test_percentiles() -> None:
+    """Percentiles are measured values; the 100th is the worst."""
     values = [float(value) for value in range(100, 0, -1)]
 
     assert [percentile(values, percent) for percent in (50, 99, 100)] == [51, 100, 100]
 
 
-def test_a_report_names_what_it_was_measured_on() -> None:
-    """A number without the versions that it belongs to is worth nothing."""
+def test_facts_of_report() -> None:
+    """The report names the machine and the versions."""
     report = make_report(["bare"], TINY)
 
     for name in ("CPUs", "Python", "PyMySQL", "SQLAlchemy", "MariaDB server"):
         assert name in report
 
 
-def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A slip of the pen measures nothing, and says what there is."""
+def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown name is refused with the list of known ones."""
     with pytest.raises(SystemExit):
         main(["bear"])
 

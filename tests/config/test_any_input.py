@@ -39,8 +39,8 @@ ANYTHING = st.recursive(SCALARS, mappings, max_leaves=8)
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(NAMES, ANYTHING, max_size=5))
-def test_any_mapping_gives_a_config_or_one_config_error(keys: dict[Any, Any]) -> None:
-    """No configuration makes anything else happen, and a config that is made holds together."""
+def test_any_mapping(keys: dict[Any, Any]) -> None:
+    """Any mapping gives a consistent config or one ConfigError."""
     try:
         made = PoolConfig.from_mapping(keys)
     except ConfigError:
@@ -52,8 +52,8 @@ def test_any_mapping_gives_a_config_or_one_config_error(keys: dict[Any, Any]) ->
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(NAMES, ANYTHING, max_size=5))
-def test_any_app_config_gives_pools_or_problems(keys: dict[Any, Any]) -> None:
-    """The same for a whole app's configuration, binds included."""
+def test_any_app_config(keys: dict[Any, Any]) -> None:
+    """Any app config, binds included, gives pools or one ConfigError."""
     prefixed = {f"POOLED_DB_{k}" if isinstance(k, str) else k: v for k, v in keys.items()}
     problems: list[str] = []
     binds = read_binds(prefixed, "sqlite:///default.sqlite", problems)
@@ -66,8 +66,8 @@ ARGUMENT = st.sampled_from(["timeout", "autocommit", "ssl", "port", "database", 
 
 
 @given(SCHEME, st.dictionaries(ARGUMENT, st.text(alphabet="0123tru.e-n", max_size=6), max_size=3))
-def test_any_query_gives_a_driver_or_one_config_error(scheme: str, query: dict[str, str]) -> None:
-    """What stands in a URL's query is an argument of the driver's, or a problem."""
+def test_any_query(scheme: str, query: dict[str, str]) -> None:
+    """Any query of a URL gives a driver or one ConfigError."""
     text = "&".join(f"{name}={value}" for name, value in query.items())
     with contextlib.suppress(ConfigError):
         make_driver(PoolConfig.from_mapping({"URL": f"{scheme}:///d?{text}"}))

@@ -12,8 +12,8 @@ from flask_pooled_db import PooledDB, db_connection_context
 from tests.config.configs import URL, binds_of, problems_of
 
 
-def test_without_a_database_the_default_is_a_file_of_the_app(tmp_path: Path) -> None:
-    """An app that sets nothing works, on an SQLite file in its instance folder."""
+def test_default_database(tmp_path: Path) -> None:
+    """Without a database, the default is an SQLite file in the instance folder."""
     app = Flask("app_under_test", instance_path=str(tmp_path / "instance"))
     db = PooledDB(app)
     with app.app_context():
@@ -23,8 +23,8 @@ def test_without_a_database_the_default_is_a_file_of_the_app(tmp_path: Path) -> 
     assert (tmp_path / "instance" / "app_under_test.sqlite").exists()
 
 
-def test_an_empty_binds_changes_nothing(tmp_path: Path) -> None:
-    """BINDS without a bind in it is as good as none."""
+def test_empty_binds(tmp_path: Path) -> None:
+    """An empty BINDS is the same as none."""
     app = Flask("app_under_test", instance_path=str(tmp_path / "instance"))
     app.config["POOLED_DB_BINDS"] = {}
     db = PooledDB(app)
@@ -34,8 +34,8 @@ def test_an_empty_binds_changes_nothing(tmp_path: Path) -> None:
         db.close()
 
 
-def test_a_bind_is_a_url_or_a_mapping() -> None:
-    """Both forms of a bind make a pool, beside that of the top level."""
+def test_forms_of_binds() -> None:
+    """A bind is a URL or a mapping, beside the top-level database."""
     binds = binds_of(
         {
             "POOLED_DB_URL": "sqlite:///top",
@@ -47,13 +47,13 @@ def test_a_bind_is_a_url_or_a_mapping() -> None:
     assert (binds["a"].mincached, binds["b"].mincached) == (3, 0)
 
 
-def test_with_binds_alone_there_is_no_default() -> None:
-    """Binds without a top-level database make no database that was never asked for."""
+def test_binds_without_default() -> None:
+    """Binds without a top-level database give no default one."""
     assert set(binds_of({"POOLED_DB_BINDS": {"a": URL}})) == {"a"}
 
 
-def test_a_bind_inherits_sizes_and_times_and_no_database() -> None:
-    """What is set at the top is a bind's default, except for what belongs to one database."""
+def test_inherited_keys() -> None:
+    """A bind inherits sizes and times, but nothing that belongs to one database."""
     binds = binds_of(
         {
             "POOLED_DB_URL": "sqlite:///top",
@@ -76,8 +76,8 @@ def test_a_bind_inherits_sizes_and_times_and_no_database() -> None:
     assert (a.connect_args, a.setsession) == ({}, ())
 
 
-def test_an_inherited_size_gives_way_to_a_smaller_maximum() -> None:
-    """A bind with a smaller maximum than the top level's keeps fewer connections open."""
+def test_inherited_size_and_smaller_maximum() -> None:
+    """An inherited size shrinks to the bind's smaller maximum."""
     binds = binds_of(
         {
             "POOLED_DB_MINCACHED": 5,
@@ -87,8 +87,8 @@ def test_an_inherited_size_gives_way_to_a_smaller_maximum() -> None:
     assert (binds["a"].mincached, binds["a"].maxconnections) == (2, 2)
 
 
-def test_an_inherited_maximum_is_never_raised() -> None:
-    """A limit that was set at the top level is a limit for a bind, unless the bind sets its own."""
+def test_inherited_maximum() -> None:
+    """An inherited maximum is never raised, unless the bind sets its own."""
     keys = {
         "POOLED_DB_MAXCONNECTIONS": 5,
         "POOLED_DB_BINDS": {"a": {"URL": URL, "MAXCACHED": 50}},
@@ -101,8 +101,8 @@ def test_an_inherited_maximum_is_never_raised() -> None:
     )
 
 
-def test_an_inherited_size_counts_as_set() -> None:
-    """A default that nobody set gives way to what the top level says, in a bind too."""
+def test_inherited_size_and_default() -> None:
+    """A default gives way to an inherited size."""
     keys = {"POOLED_DB_MAXCACHED": 50, "POOLED_DB_BINDS": {"a": URL}}
     made = binds_of(keys)["a"]
     assert (made.maxcached, made.maxconnections) == (50, 50)
@@ -112,8 +112,8 @@ def test_an_inherited_size_counts_as_set() -> None:
     ("key", "value"),
     [("CONNECT_ARGS", {"a": 1}), ("SETSESSION", ["SET a=1"]), ("TARGET", "primary")],
 )
-def test_a_top_level_key_without_its_database_is_refused(key: str, value: Any) -> None:
-    """With binds alone, a key that belongs to the top-level database would have no effect."""
+def test_key_without_top_level_database(key: str, value: Any) -> None:
+    """With binds alone, a top-level key that belongs to one database is refused."""
     problems = problems_of({f"POOLED_DB_{key}": value, "POOLED_DB_BINDS": {"a": URL}})
     assert problems == (
         "POOLED_DB_URL is not set: give it a database URL, or set POOLED_DB_CREATOR",
@@ -123,15 +123,15 @@ def test_a_top_level_key_without_its_database_is_refused(key: str, value: Any) -
 @pytest.mark.parametrize(
     ("replica", "word"), [("nowhere", "names no bind"), ("default", "the bind itself")]
 )
-def test_a_replica_is_another_bind(replica: str, word: str) -> None:
-    """REPLICA names a bind that there is."""
+def test_replica(replica: str, word: str) -> None:
+    """REPLICA must name another bind that exists."""
     (problem,) = problems_of({"POOLED_DB_URL": URL, "POOLED_DB_REPLICA": replica})
     assert problem.startswith("POOLED_DB_REPLICA ")
     assert word in problem
 
 
-def test_a_problem_of_a_bind_is_told_with_its_place() -> None:
-    """The error names the bind and the key in it."""
+def test_problem_of_bind() -> None:
+    """A problem of a bind names the bind and the key."""
     (problem,) = problems_of({"POOLED_DB_BINDS": {"log": {"URL": URL, "MAXCONECTIONS": 5}}})
     assert problem == (
         "POOLED_DB_BINDS['log'].MAXCONECTIONS is not a known key: "
@@ -139,7 +139,7 @@ def test_a_problem_of_a_bind_is_told_with_its_place() -> None:
     )
 
 
-def test_binds_do_not_nest() -> None:
-    """BINDS is no key of a bind."""
+def test_nested_binds() -> None:
+    """BINDS inside a bind is refused."""
     (problem,) = problems_of({"POOLED_DB_BINDS": {"a": {"URL": URL, "BINDS": {"b": URL}}}})
     assert problem.startswith("POOLED_DB_BINDS['a'].BINDS is not a known key")

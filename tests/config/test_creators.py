@@ -48,8 +48,8 @@ CREATORS: list[Any] = [
     CREATORS,
     ids=["module", "its connect", "unknown", "own", "with dbapi", "partial", "partial of connect"],
 )
-def test_a_creator_is_a_module_or_anything_that_connects(creator: Any, tmp_path: Path) -> None:
-    """With each kind of creator, a scope commits, and rolls back when it is left by an error."""
+def test_kinds_of_creators(creator: Any, tmp_path: Path) -> None:
+    """With each kind of creator a scope commits, and rolls back on an error."""
     path = str(tmp_path / "shop.db")
     with pooled_app(creator=creator, connect_args={"database": path}):
         with db_connection_context() as conn, conn.cursor() as cur:
@@ -68,22 +68,22 @@ def test_a_creator_is_a_module_or_anything_that_connects(creator: Any, tmp_path:
             assert cur.fetchall() == [(1,)]
 
 
-def test_a_module_that_is_known_is_known_by_its_creator_too() -> None:
-    """A driver given as a module, or as its `connect`, has the adapter that its URL has."""
+def test_creator_of_known_module() -> None:
+    """A known driver given as a module, or as its `connect`, has the adapter of its URL."""
     for creator in (pymysql, pymysql.connect):
         driver = make_driver(PoolConfig.from_mapping({"CREATOR": creator}))
         assert driver.name == "pymysql"
 
 
-def test_a_partial_is_of_the_module_of_its_function() -> None:
-    """The exception classes of a connection made by a partial are those of its module."""
+def test_partial_creator() -> None:
+    """A connection made by a partial has the exception classes of its module."""
     creator = functools.partial(pymysql.connect, host="127.0.0.1")
     driver = make_driver(PoolConfig.from_mapping({"CREATOR": creator}))
     assert driver.Error is pymysql.Error
 
 
-def test_connect_args_reach_the_creator_as_they_are() -> None:
-    """A function of the application's own gets its arguments and no others."""
+def test_connect_args_of_creator() -> None:
+    """A creator gets CONNECT_ARGS and nothing else."""
     seen = []
 
     def connect(**arguments: Any) -> Any:
@@ -95,8 +95,10 @@ def test_connect_args_reach_the_creator_as_they_are() -> None:
     assert seen == [{"a": 1, "b": [2]}]
 
 
-def test_connect_args_complete_a_url() -> None:
-    """CONNECT_ARGS are added to what the URL says; the same value twice is no contradiction."""
+def test_connect_args_of_url() -> None:
+    """CONNECT_ARGS are added to the arguments in the URL; the same value twice
+    is no contradiction.
+    """
     made = PoolConfig.from_mapping(
         {
             "URL": "mysql://ann:pw@h/d?charset=utf8mb4",
@@ -134,17 +136,19 @@ def test_connect_args_complete_a_url() -> None:
         ({"CREATOR": pymysql, "CONNECT_ARGS": {"autocommit": True}}, "'autocommit' can't be set"),
     ],
 )
-def test_a_database_that_can_not_be_had_is_refused(keys: dict[str, Any], word: str) -> None:
-    """What the driver can't do, or must not be told, is a problem before anything connects."""
+def test_impossible_arguments(keys: dict[str, Any], word: str) -> None:
+    """An argument that the driver does not support, or must not get, is refused before anything
+    connects.
+    """
     (problem,) = problems_of({f"POOLED_DB_{name}": value for name, value in keys.items()})
     assert problem.startswith("POOLED_DB: ")
     assert word in problem
 
 
-def test_a_driver_that_is_not_installed_is_named_with_the_way_to_it(
+def test_driver_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The error says what to install."""
+    """The error about a missing driver says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "mariadb", None)
     (problem,) = problems_of({"POOLED_DB_URL": "mariadb://h/d"})
     assert "pip install 'flask-pooled-db[mariadb]'" in problem

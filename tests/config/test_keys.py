@@ -52,26 +52,26 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def test_the_keys_are_those_of_the_documentation() -> None:
-    """Each key is a field of the config, and there are no others."""
+def test_documented_keys() -> None:
+    """The keys are the fields of the config, as documented."""
     assert set(KEYS) == set(DEFAULTS) == {field.name.upper() for field in fields(PoolConfig)}
 
 
 @pytest.mark.parametrize("key", sorted(DEFAULTS.keys() - {"URL"}))
-def test_each_default_is_the_documented_one(key: str) -> None:
-    """A key that is not set has its documented default."""
+def test_documented_defaults(key: str) -> None:
+    """Each key has its documented default."""
     value = getattr(config(), key.lower())
     assert (value, type(value)) == (DEFAULTS[key], type(DEFAULTS[key]))
 
 
 @pytest.mark.parametrize("key", sorted(DEFAULTS.keys() - {"URL"}))
-def test_none_stands_for_not_set(key: str) -> None:
+def test_none(key: str) -> None:
     """A key set to None has its default."""
     assert config(**{key: None}) == config()
 
 
-def test_every_key_is_read_where_it_has_its_effect() -> None:
-    """No key is checked and then forgotten: the package reads each field of a config."""
+def test_every_key_is_read() -> None:
+    """The package reads each field of a config."""
     read = set()
     for path in PACKAGE.rglob("*.py"):
         if path.name == "config.py":
@@ -111,22 +111,22 @@ EFFECTS: dict[str, tuple[Any, Callable[[Pool], Any], Any]] = {
 
 
 @pytest.mark.parametrize("key", sorted(EFFECTS))
-def test_a_key_reaches_the_pool(key: str) -> None:
-    """What is set is what the pool, its connections and its driver go by."""
+def test_effect_of_key(key: str) -> None:
+    """Each key has its effect on the pool, its connections or its driver."""
     value, look, expected = EFFECTS[key]
     with warmed_pool(**{key.lower(): value}) as pool:
         seen = look(pool)
     assert seen == expected if expected is not None else list(seen) == value
 
 
-def test_mincached_connections_are_opened_once_the_pool_is_in_use() -> None:
-    """MINCACHED connections are kept open."""
+def test_mincached() -> None:
+    """MINCACHED connections are opened once the pool is in use."""
     with warmed_pool(mincached=3) as pool:
         wait_until(lambda: pool.stats().idle == 3)
 
 
-def test_acquire_timeout_is_how_long_a_caller_waits() -> None:
-    """ACQUIRE_TIMEOUT of 0 doesn't wait."""
+def test_acquire_timeout() -> None:
+    """With ACQUIRE_TIMEOUT 0 a caller does not wait."""
     with open_pool(url=URL, maxconnections=1, acquire_timeout=0.05) as pool:
         lease = pool.lease(timeout=5.0)
         with pytest.raises(flask_pooled_db.PoolTimeout) as caught:
@@ -135,8 +135,8 @@ def test_acquire_timeout_is_how_long_a_caller_waits() -> None:
     assert caught.value.waited >= 0.05
 
 
-def test_it_reads_well_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`app.config.from_prefixed_env()` gives every kind of value, in binds too."""
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`app.config.from_prefixed_env()` sets every kind of value, in binds too."""
     environment = {
         "URL": "sqlite:///top",
         "MAXCONNECTIONS": "7",

@@ -21,21 +21,21 @@ from tests.config.configs import URL, problems_of
         ("POOLED_DB_", ": remove it, or correct its spelling"),
     ],
 )
-def test_an_unknown_key_is_refused_with_a_suggestion(key: str, hint: str) -> None:
-    """A misspelt key is no key that is silently ignored."""
+def test_unknown_key(key: str, hint: str) -> None:
+    """An unknown key is refused, with a suggestion."""
     assert problems_of({"POOLED_DB_URL": URL, key: 1}) == (f"{key} is not a known key{hint}",)
 
 
-def test_keys_of_others_are_left_alone() -> None:
-    """Keys without the prefix are none of this extension's business."""
+def test_keys_without_prefix() -> None:
+    """Keys without the prefix are ignored."""
     keys = {"SECRET_KEY": "x", "POOLED": 1, "pooled_db_url": 2, "XPOOLED_DB_URL": 3}
     app = Flask("app_under_test")
     app.config.update({"POOLED_DB_URL": URL, **keys})
     PooledDB(app).close()
 
 
-def test_all_problems_are_told_at_once() -> None:
-    """One error lists every problem, at the top and in the binds, the drivers' included."""
+def test_all_problems_at_once() -> None:
+    """One error lists every problem, those of binds and drivers included."""
     problems = problems_of(
         {
             "POOLED_DB_URL": "mysql://h/d",
@@ -67,27 +67,27 @@ def test_all_problems_are_told_at_once() -> None:
     assert str(ConfigError(problems)).startswith(f"{len(problems)} problems in the configuration:")
 
 
-def test_one_problem_is_told_once() -> None:
-    """A problem is not followed by others that it causes."""
+def test_no_consequential_problems() -> None:
+    """A problem is reported without those that it causes."""
     keys = {"POOLED_DB_BINDS": {"a": {"URL": URL, "MINCACHED": "x"}, "b": URL}}
     assert len(problems_of(keys)) == 1
 
 
-def test_one_key_that_is_wrong_is_enough() -> None:
-    """A config is not made of the keys that are right, whichever way it is made."""
+def test_one_wrong_key() -> None:
+    """One wrong key prevents a config, whichever way it is made."""
     with pytest.raises(ConfigError):
         PoolConfig.from_mapping({"URL": URL, "MINCACHED": "3"})
 
 
-def test_a_url_that_is_wrong_is_told_once() -> None:
-    """A wrong URL is not also said to be missing."""
+def test_wrong_url() -> None:
+    """A wrong URL is not also reported as missing."""
     for keys in ({"POOLED_DB_URL": "shop.db"}, {"POOLED_DB_BINDS": {"a": "shop.db"}}):
         (problem,) = problems_of(keys)
         assert "does not have the form" in problem
 
 
-def test_an_app_with_a_wrong_configuration_can_be_given_another_one() -> None:
-    """A refused `init_app` leaves nothing behind."""
+def test_init_app_after_error() -> None:
+    """After a refused `init_app`, the app can be initialised with another configuration."""
     app = Flask("app_under_test")
     app.config["POOLED_DB_URL"] = "nonsense"
     db = PooledDB()

@@ -34,23 +34,23 @@ from tests.config.configs import URL, config, warmed_pool
         ({"MAXCACHED": 50, "MAXCONNECTIONS": 0}, 3, 50, 0),
     ],
 )
-def test_a_default_never_contradicts_what_was_set(
+def test_defaults_fit(
     keys: dict[str, int], mincached: int, maxcached: int, maxconnections: int
 ) -> None:
-    """What is set stands; the other sizes are made to fit it."""
+    """Defaults shrink or grow to fit the sizes that were set."""
     made = config(**keys)
     sizes = (made.mincached, made.maxcached, made.maxconnections)
     assert sizes == (mincached, maxcached, maxconnections)
 
 
-def test_maxshared_alone_leaves_room_for_the_shared_ones() -> None:
-    """More connections to share than the default maximum raise it; a set one stays."""
+def test_maxshared_and_maximum() -> None:
+    """MAXSHARED above the default maximum raises it, but not a maximum that was set."""
     assert config(MAXSHARED=30).maxconnections == 30
     assert config(MAXSHARED=5, MAXCONNECTIONS=5).maxconnections == 5
 
 
-def test_the_pool_does_not_exceed_a_small_maximum() -> None:
-    """MAXCONNECTIONS=2 alone is a limit of 2."""
+def test_small_maximum() -> None:
+    """MAXCONNECTIONS=2 alone limits the pool to 2 connections."""
     with warmed_pool(mincached=None, maxconnections=2) as pool:
         leases = [pool.lease(), pool.lease()]
         with pytest.raises(flask_pooled_db.PoolTimeout):
@@ -68,10 +68,8 @@ def test_the_pool_does_not_exceed_a_small_maximum() -> None:
         ({"MAXSHARED": 5, "MAXCONNECTIONS": 4}, "MAXSHARED (5)", "MAXCONNECTIONS (4)"),
     ],
 )
-def test_sizes_that_contradict_each_other_are_refused(
-    keys: dict[str, int], small: str, large: str
-) -> None:
-    """Two sizes that were both set and can't both hold: neither is changed behind one's back."""
+def test_contradicting_sizes(keys: dict[str, int], small: str, large: str) -> None:
+    """Two sizes that were set and contradict each other are refused."""
     with pytest.raises(ConfigError) as caught:
         config(**keys)
     (problem,) = caught.value.problems
@@ -90,10 +88,8 @@ def test_sizes_that_contradict_each_other_are_refused(
         ),
     ],
 )
-def test_keys_that_exclude_each_other_are_refused(
-    keys: dict[str, Any], words: tuple[str, ...]
-) -> None:
-    """The error names both keys and the way out."""
+def test_exclusive_keys(keys: dict[str, Any], words: tuple[str, ...]) -> None:
+    """Keys that exclude each other are refused; the error names both and the remedy."""
     with pytest.raises(ConfigError) as caught:
         PoolConfig.from_mapping(keys)
     (problem,) = caught.value.problems

@@ -15,8 +15,8 @@ from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 SECRET = "Kolibri7Geheim"
 
 
-def test_every_part_is_read() -> None:
-    """Dialect, driver, user, password, host, port, database and query each have their place."""
+def test_all_parts() -> None:
+    """Dialect, driver, user, password, host, port, database and query are read."""
     url = parse_url("mysql+pymysql://ann:secret@db.example:3307/shop?charset=utf8mb4&x=1")
     assert url == DatabaseURL(
         dialect="mysql",
@@ -55,8 +55,8 @@ def test_every_part_is_read() -> None:
         ("postgresql+psycopg://h/d", {"dialect": "postgresql", "driver": "psycopg"}),
     ],
 )
-def test_a_part_may_be_left_out(text: str, parts: dict[str, Any]) -> None:
-    """What a URL doesn't name is None, and percent-encoding is undone."""
+def test_missing_parts(text: str, parts: dict[str, Any]) -> None:
+    """A missing part is None, and percent-encoding is decoded."""
     url = parse_url(text)
     assert {name: getattr(url, name) for name in parts} == parts
 
@@ -64,8 +64,8 @@ def test_a_part_may_be_left_out(text: str, parts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "password", ["p@ss", "p/w", "p?x=1", "p#w", "p:w", "a@@b", "@", "p w", "%"]
 )
-def test_a_password_may_be_written_as_it_is(password: str) -> None:
-    """No character of a password has to be encoded where the URL can be read in one way."""
+def test_unencoded_password(password: str) -> None:
+    """A password may hold any character as long as the URL is unambiguous."""
     url = parse_url(f"mysql://ann:{password}@db.example:3306/shop?a=1")
     assert (url.password, url.host, url.port, url.database) == (
         password,
@@ -85,8 +85,10 @@ def test_a_password_may_be_written_as_it_is(password: str) -> None:
         f"mysql://an/n:{SECRET}@db.example/shop",
     ],
 )
-def test_a3_a_url_that_can_be_read_in_two_ways_is_refused(text: str) -> None:
-    """A part of a password is never taken for a host or a database, which are shown."""
+def test_a3_ambiguous_url(text: str) -> None:
+    """An ambiguous URL is refused, so that no part of a password is taken for a
+    host or a database.
+    """
     with pytest.raises(URLError, match="%40") as caught:
         parse_url(text)
     assert SECRET not in str(caught.value)
@@ -118,8 +120,8 @@ def test_a3_a_url_that_can_be_read_in_two_ways_is_refused(text: str) -> None:
         "sqlite:///f?a=1&a=2",
     ],
 )
-def test_what_is_no_url_is_refused(text: str) -> None:
-    """A text in any other form raises `URLError`, which says what is wrong with it."""
+def test_malformed_url(text: str) -> None:
+    """A malformed URL raises `URLError` with the reason."""
     with pytest.raises(URLError, match=r"^(does not have the form|has a port|names the same key)"):
         parse_url(text)
 
@@ -136,15 +138,15 @@ def test_what_is_no_url_is_refused(text: str) -> None:
         f"mysql://h/d?{SECRET}=1&{SECRET}=2",
     ],
 )
-def test_a3_no_part_of_the_text_is_in_the_error(text: str) -> None:
-    """Wherever a password stands in what is no URL, the error doesn't show it."""
+def test_a3_url_error(text: str) -> None:
+    """A URLError shows no part of the text."""
     with pytest.raises(URLError) as caught:
         parse_url(text)
     assert SECRET not in f"{caught.value}{caught.value!r}"
 
 
-def test_a3_the_repr_shows_neither_password_nor_query() -> None:
-    """A parsed URL can be logged."""
+def test_a3_url_repr() -> None:
+    """The repr of a URL shows neither password nor query."""
     url = parse_url(f"mysql://ann:{SECRET}@h/d?ssl_key_password={SECRET}")
     assert SECRET not in f"{url}{url!r}"
     assert "'h'" in repr(url)
@@ -154,15 +156,15 @@ def test_a3_the_repr_shows_neither_password_nor_query() -> None:
 @example("a://h:x")
 @example("a://[")
 @example("a://h?b&b")
-def test_any_text_gives_a_url_or_a_url_error(text: str) -> None:
-    """No text makes anything else happen."""
+def test_any_text(text: str) -> None:
+    """Any text gives a URL or a URLError."""
     with contextlib.suppress(URLError):
         assert isinstance(parse_url(text), DatabaseURL)
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
-def test_whatever_is_percent_encoded_comes_back(user: str, password: str, database: str) -> None:
-    """A user, a password and a database of any characters can be written in a URL."""
+def test_percent_encoding(user: str, password: str, database: str) -> None:
+    """Any user, password and database survive percent-encoding."""
     parts = [quote(part, safe="", errors="replace") for part in (user, password, database)]
     user, password, database = map(unquote, parts)
     url = parse_url("mysql://{}:{}@h:1/{}".format(*parts))
@@ -171,8 +173,8 @@ def test_whatever_is_percent_encoded_comes_back(user: str, password: str, databa
 
 @given(st.text(alphabet="ab@/?#:[]%41,&= ", min_size=1))
 @example("Kolibri@:/?#[]%41%s{}&=+ '\"\\!")
-def test_a3_a_raw_password_is_read_as_a_whole_or_refused(password: str) -> None:
-    """There is no password of which a part ends up in another place."""
+def test_a3_any_unencoded_password(password: str) -> None:
+    """An unencoded password is read as a whole, or the URL is refused."""
     try:
         url = parse_url(f"mysql://ann:{password}@db.example/shop")
     except URLError:

@@ -55,8 +55,8 @@ WRONG["BINDS"] = [*WRONG["BINDS"], {"default": URL}]
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in WRONG.items() for value in values]
 )
-def test_a_value_of_the_wrong_kind_is_refused(key: str, value: Any) -> None:
-    """The error names the key and says what it takes."""
+def test_wrong_values(key: str, value: Any) -> None:
+    """A wrong value is refused; the error names the key and what it accepts."""
     database = {} if key in ("URL", "CREATOR", "BINDS") else {"POOLED_DB_URL": URL}
     problems = problems_of({**database, f"POOLED_DB_{key}": value})
     assert len(problems) == 1
@@ -77,7 +77,7 @@ def test_a_value_of_the_wrong_kind_is_refused(key: str, value: Any) -> None:
         *(("CONNECT_ARGS", value) for value in ({}, {"timeout": 1})),
     ],
 )
-def test_a_value_of_the_right_kind_is_taken_as_it_is(key: str, value: Any) -> None:
-    """What fits is what the config holds."""
+def test_right_values(key: str, value: Any) -> None:
+    """A right value is stored unchanged."""
     expected = tuple(value) if key == "SETSESSION" else value
     assert getattr(config(**{key: value}), key.lower()) == expected

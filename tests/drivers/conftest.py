@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_pooled_db import (
-    PooledDB,
-)
+from flask_pooled_db import PooledDB
 from tests.support.apps import pooled_app
 
 

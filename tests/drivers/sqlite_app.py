@@ -6,9 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from flask_pooled_db import (
-    db_connection_context,
-)
+from flask_pooled_db import db_connection_context
 from tests.support.pools import Caller, call
 
 

@@ -21,10 +21,10 @@ from tests.support.rawdb import rawdb
 
 
 @pytest.mark.parametrize("kind", ["module", "its connect", "partial of it"])
-def test_every_form_of_a_creator_connects(
+def test_creator_forms(
     mariadb: MariaDBServer, database: str, mariadb_driver: str, kind: str
 ) -> None:
-    """A driver's module, its `connect` (with PyMySQL a class), and a partial of that."""
+    """A creator may be a driver's module, its `connect`, or a partial of that."""
     module = DRIVERS[mariadb_driver]
     creator = {
         "module": module,
@@ -40,8 +40,8 @@ def test_every_form_of_a_creator_connects(
         assert db.pool().driver.name == module.__name__
 
 
-def test_a_creator_that_hides_its_driver_is_told_what_it_lacks(raw_file: Path) -> None:
-    """`conn.IntegrityError` can't be had of a function alone, and the message says how it can."""
+def test_creator_without_dbapi(raw_file: Path) -> None:
+    """`conn.IntegrityError` of a creator without `dbapi` raises an error that names the remedy."""
 
     def connect(database: str) -> sqlite3.Connection:
         return sqlite3.connect(database, check_same_thread=False)
@@ -56,10 +56,10 @@ def test_a_creator_that_hides_its_driver_is_told_what_it_lacks(raw_file: Path) -
             assert conn.IntegrityError is sqlite3.IntegrityError
 
 
-def test_t1_a_creator_of_one_s_own_does_not_switch_transactions_off(
+def test_t1_creator_with_autocommit(
     mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
-    """A partial that asks for autocommit gets a scope that rolls back all the same."""
+    """A scope on a creator that asks for autocommit still rolls back."""
     mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY) ENGINE=InnoDB")
     connect = functools.partial(DRIVERS[mariadb_driver].connect, autocommit=True)
     with pooled_app(creator=connect, connect_args=mariadb.connect_args(database)):
@@ -90,8 +90,8 @@ def raw_app(raw_file: Path) -> Iterator[Path]:
         yield raw_file
 
 
-def test_t1_an_unknown_module_s_scope_commits_and_rolls_back(raw_app: Path) -> None:
-    """Whatever DB-API 2 module it is, a scope is a transaction."""
+def test_t1_unknown_module(raw_app: Path) -> None:
+    """A scope on an unknown module commits and rolls back."""
     with db_connection_context() as conn:
         conn.cursor().execute("INSERT INTO t VALUES (1)")
     with contextlib.suppress(LookupError), db_connection_context() as conn:
@@ -102,8 +102,8 @@ def test_t1_an_unknown_module_s_scope_commits_and_rolls_back(raw_app: Path) -> N
     assert committed(raw_app) == [1, 3]
 
 
-def test_an_unknown_module_s_nested_scope_is_a_savepoint(raw_app: Path) -> None:
-    """Savepoints are standard SQL, and are had."""
+def test_unknown_module_savepoint(raw_app: Path) -> None:
+    """A nested scope on an unknown module is a savepoint."""
     with db_connection_context() as conn:
         conn.cursor().execute("INSERT INTO t VALUES (1)")
         with contextlib.suppress(LookupError), db_connection_context() as inner:
@@ -120,18 +120,18 @@ def test_an_unknown_module_s_nested_scope_is_a_savepoint(raw_app: Path) -> None:
         ({"isolation_level": "SERIALIZABLE"}, "isolation_level"),
     ],
 )
-def test_an_unknown_module_s_lesser_guarantees_are_told(
-    raw_app: Path, options: dict[str, Any], word: str
-) -> None:
-    """An option that can't be had is refused by name, and the statement is not run without it."""
+def test_unknown_module_options(raw_app: Path, options: dict[str, Any], word: str) -> None:
+    """An option that an unknown module does not support is refused by name, and
+    no statement runs.
+    """
     with pytest.raises(UsageError, match=f"rawdb does not support {word}: "):
         with db_connection_context(**options) as conn:
             conn.cursor().execute("INSERT INTO t VALUES (1)")
     assert committed(raw_app) == []
 
 
-def test_a_refused_option_does_not_harm_the_next_scope(raw_app: Path) -> None:
-    """The connection is as it was."""
+def test_refused_option(raw_app: Path) -> None:
+    """A refused option leaves the connection unchanged for the next scope."""
     with pytest.raises(UsageError), db_connection_context(readonly=True) as conn:
         conn.cursor().execute("SELECT 1")
     with db_connection_context() as conn:
@@ -139,8 +139,8 @@ def test_a_refused_option_does_not_harm_the_next_scope(raw_app: Path) -> None:
     assert committed(raw_app) == [1]
 
 
-def test_t4_an_unknown_module_s_operational_error_costs_the_connection(raw_app: Path) -> None:
-    """What it means can't be told: the worst is assumed."""
+def test_t4_unknown_operational_error(raw_app: Path) -> None:
+    """An OperationalError of an unknown module costs the connection."""
 
     def swallow() -> None:
         with db_connection_context() as conn:
@@ -153,8 +153,8 @@ def test_t4_an_unknown_module_s_operational_error_costs_the_connection(raw_app: 
     assert committed(raw_app) == []
 
 
-def test_t4_an_unknown_module_s_integrity_error_costs_the_statement(raw_app: Path) -> None:
-    """That one is known to be the statement's own."""
+def test_t4_unknown_integrity_error(raw_app: Path) -> None:
+    """An IntegrityError of an unknown module costs only the statement."""
     with db_connection_context() as conn:
         conn.cursor().execute("INSERT INTO t VALUES (1)")
         with contextlib.suppress(conn.IntegrityError):
@@ -162,7 +162,7 @@ def test_t4_an_unknown_module_s_integrity_error_costs_the_statement(raw_app: Pat
     assert committed(raw_app) == [1]
 
 
-def test_psycopg_is_known_by_its_url() -> None:
+def test_psycopg_url() -> None:
     """A PostgreSQL URL gives psycopg its own argument names."""
     pytest.importorskip("psycopg")
     made = PoolConfig.from_mapping({"URL": "postgresql+psycopg://ann:pw@h:1/d?sslmode=require"})
@@ -178,8 +178,8 @@ def test_psycopg_is_known_by_its_url() -> None:
     }
 
 
-def test_every_scheme_of_the_tests_is_known() -> None:
-    """The URLs of the test server are for the drivers they name."""
+def test_schemes() -> None:
+    """The URLs of the test server select the drivers they name."""
     for name, scheme in SCHEMES.items():
         url = f"{scheme}://{APP_USER}@h/d"
         driver = make_driver(PoolConfig.from_mapping({"URL": url}))

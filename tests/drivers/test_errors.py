@@ -173,10 +173,10 @@ SCENARIOS: list[tuple[Break, set[int], Failure, bool]] = [
         ),
     ],
 )
-def test_t4_an_error_means_what_the_server_did(
+def test_t4_meaning_of_errors(
     bench: Bench, break_it: Break, numbers: set[int], failure: Failure, is_kept: bool
 ) -> None:
-    """Only where the server kept the transaction is its error one of the statement alone."""
+    """An error counts as the statement's only if the server kept the transaction."""
     raw = bench.connect()
     bench.run(raw, "INSERT INTO t VALUES (1)")
     with pytest.raises(bench.driver.Error) as caught:
@@ -196,10 +196,12 @@ def rolling_back_server() -> Iterator[MariaDBServer]:
         yield server
 
 
-def test_t4_a_lock_wait_timeout_means_what_the_server_is_set_to(
+def test_t4_meaning_of_lock_wait_timeout(
     rolling_back_server: MariaDBServer, mariadb_driver: str
 ) -> None:
-    """1205 with innodb_rollback_on_timeout has ended the transaction: the server is asked."""
+    """With innodb_rollback_on_timeout, 1205 means that the transaction is lost: the server is
+    asked.
+    """
     with bench_on(rolling_back_server, mariadb_driver) as bench:
         raw = bench.connect()
         bench.run(raw, "INSERT INTO t VALUES (1)")
@@ -210,10 +212,10 @@ def test_t4_a_lock_wait_timeout_means_what_the_server_is_set_to(
         assert bench.rows() == [100, 200]
 
 
-def test_t4_a_write_on_a_read_only_server_failed_alone(
+def test_t4_meaning_of_read_only_server(
     private_mariadb: MariaDBServer, mariadb_driver: str
 ) -> None:
-    """1290: the connection is good and reads on; its transaction is still there."""
+    """Error 1290 leaves the connection and its transaction alive."""
     with bench_on(private_mariadb, mariadb_driver) as bench:
         raw = bench.connect()
         bench.run(raw, "SELECT * FROM t")
@@ -226,14 +228,12 @@ def test_t4_a_write_on_a_read_only_server_failed_alone(
 
 
 @pytest.mark.parametrize("error", [TypeError(), OSError(), ValueError(), TimeoutError()])
-def test_t6_an_error_that_is_not_the_driver_s_costs_the_connection(
-    bench: Bench, error: Exception
-) -> None:
-    """It may have come up in the middle of an answer, the rest of which is still to come."""
+def test_t6_meaning_of_foreign_error(bench: Bench, error: Exception) -> None:
+    """An error that is not the driver's costs the connection: an answer may have been cut off."""
     assert bench.driver.classify(bench.connect(), error) is Failure.LOST
 
 
-def test_t5_a_command_that_was_never_sent_is_told_from_one_that_was(bench: Bench) -> None:
+def test_t5_command_never_sent(bench: Bench) -> None:
     """A connection that the driver knows to be closed sends nothing."""
     raw = bench.connect()
     bench.server.kill_connection(bench.id_of(raw))
@@ -247,8 +247,8 @@ def test_t5_a_command_that_was_never_sent_is_told_from_one_that_was(bench: Bench
 
 
 @pytest.mark.parametrize("sql", ["SELEKT 1", "INSERT INTO t VALUES (100)", "SELECT * FROM nowhere"])
-def test_an_error_of_the_statement_s_own_is_not_worth_another_try(bench: Bench, sql: str) -> None:
-    """The same statement would fail again."""
+def test_statement_error_not_retryable(bench: Bench, sql: str) -> None:
+    """An error of the statement itself is not worth another attempt."""
     raw = bench.connect()
     with pytest.raises(bench.driver.Error) as caught:
         bench.run(raw, sql)
@@ -264,10 +264,10 @@ def test_an_error_of_the_statement_s_own_is_not_worth_another_try(bench: Bench, 
         ({"port": 1}, True),
     ],
 )
-def test_p10_what_a_failed_connect_means(
+def test_p10_meaning_of_connect_errors(
     mariadb: MariaDBServer, mariadb_driver: str, change: dict[str, Any], is_transient: bool
 ) -> None:
-    """A server that is away may come back; wrong credentials stay wrong."""
+    """A server that is down may come back; wrong credentials are permanent."""
     url = mariadb.url(mariadb_driver, **{"database": "mysql", **change})
     driver = make_driver(PoolConfig.from_mapping({"URL": url}))
     with pytest.raises(driver.Error) as caught:

@@ -30,19 +30,17 @@ def cipher(connection: Any) -> str:
 
 
 @pytest.mark.parametrize("options", [{}, {"ssl": "true"}], ids=["plain", "TLS"])
-def test_p11_a_connection_is_as_encrypted_as_asked(
+def test_p11_encryption(
     mariadb: MariaDBServer, mariadb_driver: str, options: dict[str, Any]
 ) -> None:
-    """The server itself says so."""
+    """The server confirms that each connection is encrypted as requested."""
     with open_pool(url=mariadb.url(mariadb_driver, **options)) as pool:
         with pool.connection() as connection:
             assert bool(cipher(connection)) is bool(options)
 
 
-def test_p11_a_certificate_of_an_unknown_ca_is_refused(
-    mariadb: MariaDBServer, mariadb_driver: str, tmp_path: Path
-) -> None:
-    """With verification asked for, a server that anybody could be is not talked to."""
+def test_p11_unknown_ca(mariadb: MariaDBServer, mariadb_driver: str, tmp_path: Path) -> None:
+    """A certificate of an unknown CA is refused if verification was requested."""
     ca = make_certificates(tmp_path).wrong_ca
     url = mariadb.url(mariadb_driver, ssl_ca=str(ca), ssl_verify_cert="true")
     with open_pool(url=url) as pool:
@@ -51,8 +49,8 @@ def test_p11_a_certificate_of_an_unknown_ca_is_refused(
         assert caught.value.__cause__ is not None
 
 
-def test_p4_a_dead_tls_connection_is_replaced(mariadb: MariaDBServer, mariadb_driver: str) -> None:
-    """What lies unread in a TLS connection is a look at its socket away too."""
+def test_p4_dead_tls_connection(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """A dead TLS connection is replaced."""
     with open_pool(url=mariadb.url(mariadb_driver, ssl="true")) as pool:
         numbers = []
         for _ in range(2):
@@ -66,10 +64,8 @@ def test_p4_a_dead_tls_connection_is_replaced(mariadb: MariaDBServer, mariadb_dr
 
 
 @pytest.mark.parametrize("child", CHILDREN)
-def test_p6_a_child_sends_nothing_on_a_tls_connection_of_its_parent(
-    mariadb: MariaDBServer, mariadb_driver: str, child: str
-) -> None:
-    """A goodbye packed in TLS, or a byte out of turn, would end the parent's session."""
+def test_p6_tls_connection(mariadb: MariaDBServer, mariadb_driver: str, child: str) -> None:
+    """A child sends nothing on a TLS connection of its parent."""
     run_program(CHILDREN[child] + FORKING, mariadb.url(mariadb_driver, ssl="true"))
 
 
@@ -91,12 +87,8 @@ def number(error: Any) -> int:
 
 
 @pytest.mark.parametrize("what", SLOW)
-def test_statement_timeout_ends_the_statement_and_its_transaction(
-    stage: ServerStage, what: str
-) -> None:
-    """A statement that takes longer is the driver's error 3024; nothing can follow it, and nothing
-    of its transaction is committed.
-    """
+def test_statement_timeout(stage: ServerStage, what: str) -> None:
+    """A statement that exceeds its limit raises 3024, and its transaction is aborted."""
     with must_raise(TransactionAborted):
         with stage.db.connection_context(statement_timeout=0.3) as connection:
             add(connection, 1, -10)
@@ -109,8 +101,8 @@ def test_statement_timeout_ends_the_statement_and_its_transaction(
     assert_fit(stage)
 
 
-def test_statement_timeout_holds_in_a_readonly_block(stage: ServerStage) -> None:
-    """Where there is no transaction to end, the error is the same."""
+def test_statement_timeout_readonly(stage: ServerStage) -> None:
+    """A limit in a readonly block raises the same error."""
     with must_raise(Exception) as caught:
         with stage.db.connection_context(readonly=True, statement_timeout=0.3) as connection:
             run(connection, SLOW["SELECT SLEEP"])
@@ -119,8 +111,8 @@ def test_statement_timeout_holds_in_a_readonly_block(stage: ServerStage) -> None
     assert_fit(stage)
 
 
-def test_statement_timeout_ends_with_its_statement(stage: ServerStage) -> None:
-    """A statement that was fast enough leaves no limit to the next lease of its connection."""
+def test_statement_timeout_ends_with_lease(stage: ServerStage) -> None:
+    """A limit that was not reached does not apply to the next lease of its connection."""
     with stage.db.connection_context(statement_timeout=0.3) as connection:
         before = connection_id(connection)
     with stage.db.connection_context() as connection:
@@ -128,8 +120,8 @@ def test_statement_timeout_ends_with_its_statement(stage: ServerStage) -> None:
         assert run(connection, "SELECT SLEEP(1)") == [(0,)]
 
 
-def test_statement_timeout_does_not_hit_the_next_lease(stage: ServerStage) -> None:
-    """The KILL QUERY for a statement that was too slow does not come twice, nor too late."""
+def test_statement_timeout_spares_next_lease(stage: ServerStage) -> None:
+    """The KILL QUERY of a slow statement never hits the next lease."""
     with must_raise(TransactionAborted):
         with stage.db.connection_context(statement_timeout=0.3) as connection:
             with pytest.raises(connection.OperationalError):
@@ -138,8 +130,8 @@ def test_statement_timeout_does_not_hit_the_next_lease(stage: ServerStage) -> No
         assert run(connection, "SELECT SLEEP(1)") == [(0,)]
 
 
-def test_statement_timeout_is_for_each_statement(stage: ServerStage) -> None:
-    """Statements that are fast enough one by one may take longer together."""
+def test_statement_timeout_per_statement(stage: ServerStage) -> None:
+    """The limit applies to each statement, not to their sum."""
     with stage.db.connection_context(statement_timeout=3) as connection:
         for _ in range(3):
             assert run(connection, "SELECT SLEEP(1.1)") == [(0,)]

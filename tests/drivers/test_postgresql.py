@@ -52,8 +52,8 @@ def rows() -> list[int]:
         return [row[0] for row in cur.fetchall()]
 
 
-def test_p4_a_host_that_is_down_is_passed_over(url: str) -> None:
-    """Several hosts in a URL are tried in their order, here too."""
+def test_p4_host_down(url: str) -> None:
+    """A host that is down is skipped."""
     user, host = url.rsplit("@", 1)
     with pooled_app(f"{user}@127.0.0.1:{free_port()},{host}") as (_app, db):
         with db_connection_context() as conn, conn.cursor() as cur:
@@ -62,8 +62,8 @@ def test_p4_a_host_that_is_down_is_passed_over(url: str) -> None:
         assert db.stats().connect_errors == 0
 
 
-def test_t1_a_scope_commits_or_rolls_back(app: tuple[Flask, PooledDB]) -> None:
-    """Left normally it commits, left by an exception it does not."""
+def test_t1_scope(app: tuple[Flask, PooledDB]) -> None:
+    """A scope commits if left normally and rolls back if left by an exception."""
     with db_connection_context() as conn:
         insert(conn, 1)
 
@@ -78,7 +78,7 @@ def test_t1_a_scope_commits_or_rolls_back(app: tuple[Flask, PooledDB]) -> None:
     assert app[1].stats().in_use == 0
 
 
-def test_a_nested_scope_is_undone_alone(app: tuple[Flask, PooledDB]) -> None:
+def test_failed_nested_scope(app: tuple[Flask, PooledDB]) -> None:
     """An error in a nested scope leaves the outer transaction usable."""
     with db_connection_context() as conn:
         insert(conn, 1)
@@ -88,8 +88,10 @@ def test_a_nested_scope_is_undone_alone(app: tuple[Flask, PooledDB]) -> None:
     assert rows() == [1, 2]
 
 
-def test_t4_a_swallowed_error_is_not_committed_over(app: tuple[Flask, PooledDB]) -> None:
-    """PostgreSQL would turn the COMMIT into a ROLLBACK without a word: the scope raises."""
+def test_t4_swallowed_error(app: tuple[Flask, PooledDB]) -> None:
+    """A scope that swallowed an error raises, where PostgreSQL would silently turn COMMIT into
+    ROLLBACK.
+    """
 
     def swallow() -> None:
         with db_connection_context() as conn:
@@ -102,8 +104,8 @@ def test_t4_a_swallowed_error_is_not_committed_over(app: tuple[Flask, PooledDB])
     assert rows() == []
 
 
-def test_t4_a_lost_connection_aborts_and_is_replaced(app: tuple[Flask, PooledDB]) -> None:
-    """The next scope has another connection."""
+def test_t4_lost_connection(app: tuple[Flask, PooledDB]) -> None:
+    """A lost connection aborts its scope, and the next scope has another one."""
 
     def end_itself() -> None:
         with db_connection_context() as conn:
@@ -115,8 +117,8 @@ def test_t4_a_lost_connection_aborts_and_is_replaced(app: tuple[Flask, PooledDB]
     assert rows() == []
 
 
-def test_p4_an_idle_connection_that_was_ended_is_replaced(app: tuple[Flask, PooledDB]) -> None:
-    """Its end is seen on the socket, before the caller has it."""
+def test_p4_terminated_connection(app: tuple[Flask, PooledDB]) -> None:
+    """An idle connection that the server terminated is replaced before it is lent."""
     victim = app[1].pool().lease()
     with victim.cursor() as cur:
         cur.execute("SELECT pg_backend_pid()")
@@ -129,8 +131,8 @@ def test_p4_an_idle_connection_that_was_ended_is_replaced(app: tuple[Flask, Pool
     assert app[1].stats().discarded == 1
 
 
-def test_what_is_not_known_of_the_driver_is_refused(app: tuple[Flask, PooledDB]) -> None:
-    """An option that could not be kept is an error, not a promise."""
+def test_unsupported_options(app: tuple[Flask, PooledDB]) -> None:
+    """An option that the driver does not support is refused."""
     with pytest.raises(UsageError, match="readonly"):
         with db_connection_context(readonly=True) as conn:
             conn.cursor().execute("SELECT 1")
@@ -140,10 +142,10 @@ def test_what_is_not_known_of_the_driver_is_refused(app: tuple[Flask, PooledDB])
     assert app[1].stats().discarded == 0
 
 
-def test_run_transaction_starts_over_after_a_serialization_failure(
+def test_retry_after_serialization_failure(
     app: tuple[Flask, PooledDB],
 ) -> None:
-    """Its error number is known."""
+    """run_transaction starts over after a serialization failure."""
     db, tries = app[1], []
 
     def work(conn: object) -> None:
@@ -162,8 +164,10 @@ def test_run_transaction_starts_over_after_a_serialization_failure(
     assert rows() == [1, 3]
 
 
-def test_statement_timeout_cancels_a_statement(app: tuple[Flask, PooledDB]) -> None:
-    """Of any kind; the transaction is rolled back, and the connection serves the next lease."""
+def test_statement_timeout(app: tuple[Flask, PooledDB]) -> None:
+    """A statement that exceeds its limit is cancelled, its transaction is rolled back, and the
+    connection is used again.
+    """
 
     def overrun(sql: str) -> None:
         with db_connection_context(statement_timeout=0.1) as conn:
@@ -177,10 +181,10 @@ def test_statement_timeout_cancels_a_statement(app: tuple[Flask, PooledDB]) -> N
     assert app[1].stats().discarded == 0
 
 
-def test_t4_a_cancelled_statement_that_was_swallowed_commits_nothing(
+def test_t4_swallowed_cancellation(
     app: tuple[Flask, PooledDB],
 ) -> None:
-    """PostgreSQL would turn the COMMIT into a ROLLBACK without a word."""
+    """A scope that swallowed a cancelled statement raises and commits nothing."""
 
     def swallow() -> None:
         with db_connection_context(statement_timeout=0.1) as conn:
@@ -193,10 +197,8 @@ def test_t4_a_cancelled_statement_that_was_swallowed_commits_nothing(
     assert rows() == []
 
 
-def test_p4_what_a_server_may_say_at_any_time_costs_no_connection(
-    app: tuple[Flask, PooledDB], url: str
-) -> None:
-    """A notification that nobody reads is no end of the connection."""
+def test_p4_notification(app: tuple[Flask, PooledDB], url: str) -> None:
+    """An unread notification does not cost the connection."""
     with db_connection_context() as conn:
         conn.cursor().execute("SELECT 1")
     (idle,) = app[1].pool().engine.state.idle

@@ -51,8 +51,8 @@ def private_names(module: ModuleType, of: str) -> set[str]:
     return names
 
 
-def test_the_private_names_of_pymysql_are_listed_and_exist(mariadb: MariaDBServer) -> None:
-    """The adapter touches no private name of PyMySQL's that isn't watched over here."""
+def test_private_names_of_pymysql(mariadb: MariaDBServer) -> None:
+    """The list has every private name of PyMySQL that the adapter uses, and each exists."""
     touched = private_names(pymysql_adapter, "Connection") - PYMYSQL_OWN
     assert touched == PYMYSQL_PRIVATE | PYMYSQL_RESULT_PRIVATE, (
         "keep the list of private names complete"
@@ -70,15 +70,17 @@ def test_the_private_names_of_pymysql_are_listed_and_exist(mariadb: MariaDBServe
     assert raw._sock is None, "PyMySQL keeps the socket of a closed connection"
 
 
-def test_pymysql_reads_its_timeouts_when_it_reads() -> None:
-    """The bound on the handshake rests on this: each read takes the timeout of that moment."""
+def test_pymysql_timeout_per_read() -> None:
+    """PyMySQL applies the current timeout at each read: the bound on the
+    handshake relies on this.
+    """
     connection: Any = pymysql.Connection
     assert "self._read_timeout" in inspect.getsource(connection._read_bytes)
     assert "self._read_packet" in inspect.getsource(connection._get_server_information)
 
 
-def test_the_private_names_of_the_connector_are_listed_and_exist(mariadb: MariaDBServer) -> None:
-    """The adapter touches no private name of the connector's that isn't watched over here."""
+def test_private_names_of_connector(mariadb: MariaDBServer) -> None:
+    """The list has every private name of the connector that the adapter uses, and each exists."""
     touched = private_names(mariadbconnector, "")
     assert touched == MARIADB_PRIVATE, "keep the list of private names complete"
     raw = mariadb_connector.connect(**mariadb.connect_args())

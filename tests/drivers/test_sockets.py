@@ -21,24 +21,26 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield client, server
 
 
-def test_p4_silence_is_no_news(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Nor is what was not there before a look was taken."""
+def test_p4_silence(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A silent socket is alive."""
     client, _ = pair
     assert look_at(client.fileno())() == 0
     assert look_at_talkative(client.fileno())() == 0
     assert look_at(None)() == look_at_talkative(None)() == 0
 
 
-def test_p4_what_nobody_asked_for(pair: tuple[socket.socket, socket.socket]) -> None:
-    """The end of a connection, to a driver that expects nothing; unclear to one that might."""
+def test_p4_unsolicited_data(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Unsolicited data means the end of the connection, or is unclear if the driver may expect
+    some.
+    """
     client, server = pair
     server.send(b"x")
     assert look_at(client.fileno())() > 0
     assert look_at_talkative(client.fileno())() == UNCLEAR
 
 
-def test_p4_the_end_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
-    """With something said before it or without."""
+def test_p4_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The end of a connection is seen, with or without data before it."""
     client, server = pair
     server.send(b"x")
     server.close()
@@ -46,8 +48,8 @@ def test_p4_the_end_is_the_end(pair: tuple[socket.socket, socket.socket]) -> Non
     assert look_at_talkative(client.fileno())() == ENDED
 
 
-def test_p4_late_session_tickets_are_no_news(certificates: Certificates) -> None:
-    """They are read, and are gone then."""
+def test_p4_late_session_tickets(certificates: Certificates) -> None:
+    """Late session tickets are read, and the connection is alive."""
     with tls_sockets(certificates) as (client, server):
         look = look_at_tls(client)
         assert is_readable(client.fileno(), 0)
@@ -60,10 +62,8 @@ def test_p4_late_session_tickets_are_no_news(certificates: Certificates) -> None
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("how", ["data", "alert", "end", "reset"])
-def test_p4_the_end_of_a_tls_connection(
-    certificates: Certificates, version: ssl.TLSVersion, how: str
-) -> None:
-    """It is found behind late session tickets, too."""
+def test_p4_end_over_tls(certificates: Certificates, version: ssl.TLSVersion, how: str) -> None:
+    """The end of a TLS connection is seen, even behind late session tickets."""
     with tls_sockets(certificates, version) as (client, server):
         look = look_at_tls(client)
         if how == "data":

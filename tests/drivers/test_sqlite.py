@@ -12,11 +12,7 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_pooled_db import (
-    PooledDB,
-    TransactionAborted,
-    db_connection_context,
-)
+from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
 from flask_pooled_db.drivers.sqlite import to_sqlite
 from tests.drivers.sqlite_app import query
 from tests.support.stages import ENDLESS
@@ -44,10 +40,10 @@ MANY_ROWS = (
         ("SELECT '%s'", None, ("%s",)),
     ],
 )
-def test_placeholders_are_those_of_mariadb_s_drivers(
-    sql: str, params: Any, row: tuple[Any, ...]
-) -> None:
-    """`%s`, `%(name)s` and `%%` mean what they mean there; so do sqlite3's own."""
+def test_placeholders(sql: str, params: Any, row: tuple[Any, ...]) -> None:
+    """`%s`, `%(name)s` and `%%` mean what they mean in MariaDB's drivers;
+    sqlite3's own work, too.
+    """
     if params == ():
         assert query(sql) == [row]
     else:
@@ -58,8 +54,8 @@ def test_placeholders_are_those_of_mariadb_s_drivers(
 @pytest.mark.parametrize(
     "sql", ["SELECT %d, %s", "SELECT '100%', %s", "SELECT %s LIKE 'a%'", "SELECT %(a)d, %s", "%s %"]
 )
-def test_another_placeholder_is_an_error(sql: str) -> None:
-    """A percent sign that MariaDB's drivers would refuse is refused, and the remedy is told."""
+def test_unknown_placeholder(sql: str) -> None:
+    """A placeholder that MariaDB's drivers would refuse is refused, with the remedy."""
     with db_connection_context() as conn:
         with pytest.raises(conn.ProgrammingError, match="a percent sign is written %%"):
             conn.cursor().execute(sql, ("a",))
@@ -69,14 +65,14 @@ def test_another_placeholder_is_an_error(sql: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "params"), [("SELECT %s", (1, 2)), ("SELECT %s, %s", (1,)), ("SELECT %(a)s", {})]
 )
-def test_the_wrong_number_of_parameters_is_an_error(sql: str, params: Any) -> None:
-    """Nothing is run with a parameter missing, or one too many."""
+def test_wrong_number_of_parameters(sql: str, params: Any) -> None:
+    """A missing or additional parameter is an error."""
     with db_connection_context() as conn, pytest.raises(conn.ProgrammingError):
         conn.cursor().execute(sql, params)
 
 
-def test_executemany_takes_the_same_placeholders(app: tuple[Flask, PooledDB]) -> None:
-    """So does a connection's own `execute`."""
+def test_executemany(app: tuple[Flask, PooledDB]) -> None:
+    """`executemany` and the connection's own `execute` take the same placeholders."""
     with db_connection_context() as conn:
         conn.cursor().executemany("INSERT INTO t VALUES (%s, %s)", [(1, "a"), (2, "b")])
         conn.execute("INSERT INTO t VALUES (%(id)s, %(name)s)", {"id": 3, "name": "50%"})
@@ -91,8 +87,8 @@ def test_executemany_takes_the_same_placeholders(app: tuple[Flask, PooledDB]) ->
 
 
 @given(st.text())
-def test_a_text_without_a_percent_sign_is_left_as_it_is(text: str) -> None:
-    """And one with every percent sign doubled comes out as it was."""
+def test_text_without_percent_sign(text: str) -> None:
+    """A text without a percent sign is unchanged, and one with doubled percent signs survives."""
     assert to_sqlite(text.replace("%", "%%")) == text
 
 
@@ -106,8 +102,8 @@ def test_a_text_without_a_percent_sign_is_left_as_it_is(text: str) -> None:
         "WITH x AS (SELECT 1) INSERT INTO t SELECT 1, 'a'",
     ],
 )
-def test_readonly_refuses_writes(sql: str) -> None:
-    """A write fails, and nothing of it is there; the next lease may write."""
+def test_readonly(sql: str) -> None:
+    """A write in a readonly scope fails, and the next lease may write."""
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         with db_connection_context(readonly=True) as conn:
             conn.execute(sql)
@@ -119,8 +115,8 @@ def test_readonly_refuses_writes(sql: str) -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_readonly_sees_what_was_committed_meanwhile() -> None:
-    """Each statement reads what is there now: no snapshot is kept."""
+def test_readonly_without_snapshot() -> None:
+    """Each statement of a readonly scope sees what is committed by then."""
     with db_connection_context(readonly=True) as reader:
         assert reader.execute("SELECT COUNT(*) FROM t").fetchone() == (0,)
         with db_connection_context(independent=True) as writer:
@@ -129,8 +125,8 @@ def test_readonly_sees_what_was_committed_meanwhile() -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_statement_timeout_interrupts_a_statement() -> None:
-    """A statement that takes longer fails, and is given no more time than it was allowed."""
+def test_statement_timeout() -> None:
+    """A statement that exceeds its limit is interrupted."""
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
         with db_connection_context(statement_timeout=0.05) as conn:
             conn.execute(ENDLESS).fetchall()
@@ -138,8 +134,8 @@ def test_statement_timeout_interrupts_a_statement() -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_statement_timeout_is_for_each_statement() -> None:
-    """Its clock starts anew with every statement."""
+def test_statement_timeout_per_statement() -> None:
+    """The limit applies to each statement, not to their sum."""
     with db_connection_context(statement_timeout=0.5) as conn:
         deadline = time.monotonic() + 0.7
         while time.monotonic() < deadline:
@@ -147,8 +143,8 @@ def test_statement_timeout_is_for_each_statement() -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_t4_an_interrupted_write_aborts_what_it_was_a_part_of() -> None:
-    """SQLite rolls the transaction back by itself then: nothing of it is committed."""
+def test_t4_interrupted_write() -> None:
+    """SQLite rolls back the transaction of an interrupted write: nothing of it is committed."""
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n)"
         " INSERT INTO t SELECT i, 'x' FROM n"
@@ -166,8 +162,8 @@ def test_t4_an_interrupted_write_aborts_what_it_was_a_part_of() -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_a_savepoint_is_undone_alone() -> None:
-    """A nested block that fails costs its own work."""
+def test_failed_nested_scope() -> None:
+    """A failed nested scope is undone alone."""
     with db_connection_context() as conn:
         conn.execute("INSERT INTO t VALUES (1, 'a')")
         with contextlib.suppress(LookupError), db_connection_context() as inner:
@@ -179,8 +175,8 @@ def test_a_savepoint_is_undone_alone() -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_a_savepoint_that_comes_first_commits_nothing() -> None:
-    """The end of a nested block is not that of the transaction, also where it wrote first."""
+def test_savepoint_before_first_write() -> None:
+    """The end of a nested scope does not end the transaction, even if it wrote first."""
     with contextlib.suppress(LookupError), db_connection_context():
         with db_connection_context() as inner:
             inner.execute("INSERT INTO t VALUES (1, 'a')")
@@ -188,10 +184,8 @@ def test_a_savepoint_that_comes_first_commits_nothing() -> None:
     assert query("SELECT * FROM t") == []
 
 
-def test_unread_rows_keep_no_snapshot_for_the_next_lease(app: tuple[Flask, PooledDB]) -> None:
-    """A cursor that was left half read is closed with its lease: the next one reads what is there
-    then, and who writes is not in its way.
-    """
+def test_unread_rows(app: tuple[Flask, PooledDB]) -> None:
+    """A half-read cursor is closed with its lease: it keeps no snapshot and blocks no writer."""
     with db_connection_context() as conn:
         conn.cursor().executemany("INSERT INTO t VALUES (%s, 'x')", [(i,) for i in range(500)])
     kept = []
@@ -209,8 +203,8 @@ def test_unread_rows_keep_no_snapshot_for_the_next_lease(app: tuple[Flask, Poole
 
 
 @pytest.mark.usefixtures("app")
-def test_t7_a_cursor_made_by_the_connection_s_execute_ends_with_the_lease() -> None:
-    """`conn.execute()`, which sqlite3 has beyond the standard, returns a cursor like any other."""
+def test_t7_cursor_of_execute() -> None:
+    """A cursor that `conn.execute()` returned ends with the lease."""
     with db_connection_context() as conn:
         cursor = conn.execute("SELECT 1 UNION SELECT 2")
         assert cursor.connection is conn
@@ -221,8 +215,8 @@ def test_t7_a_cursor_made_by_the_connection_s_execute_ends_with_the_lease() -> N
 
 
 @pytest.mark.usefixtures("app")
-def test_a_script_is_a_part_of_the_scope() -> None:
-    """`executescript` commits nothing before its time."""
+def test_executescript() -> None:
+    """`executescript` is part of the transaction."""
     with contextlib.suppress(LookupError), db_connection_context() as conn:
         conn.execute("INSERT INTO t VALUES (1, 'a')")
         conn.cursor().executescript("INSERT INTO t VALUES (2, 'b;c'); INSERT INTO t VALUES (3, '')")

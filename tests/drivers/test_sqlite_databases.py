@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_pooled_db import (
-    db_connection_context,
-    get_db_connection,
-)
+from flask_pooled_db import db_connection_context, get_db_connection
 from harness.waiting import wait_until
 from tests.drivers.sqlite_app import in_app, query
 from tests.support.apps import pooled_app
@@ -20,15 +17,15 @@ from tests.support.pools import open_pool
 
 
 @pytest.mark.usefixtures("app")
-def test_the_file_is_in_wal_mode_with_foreign_keys_and_patience() -> None:
-    """Readers don't wait for the writer, references hold, and who finds it locked waits 5 s."""
+def test_pragmas() -> None:
+    """A file has WAL mode, foreign keys, and a busy timeout of 5 s."""
     assert query("PRAGMA journal_mode") == [("wal",)]
     assert query("PRAGMA foreign_keys") == [(1,)]
     assert query("PRAGMA busy_timeout") == [(5000,)]
 
 
 @pytest.mark.usefixtures("app")
-def test_foreign_keys_hold() -> None:
+def test_foreign_keys() -> None:
     """A row that refers to nothing is refused."""
     with db_connection_context() as conn:
         conn.execute("CREATE TABLE child (t INTEGER REFERENCES t (id))")
@@ -37,22 +34,22 @@ def test_foreign_keys_hold() -> None:
 
 
 @pytest.mark.parametrize("how", ["query", "CONNECT_ARGS"])
-def test_the_busy_timeout_can_be_set(file: Path, how: str) -> None:
-    """`timeout` is sqlite3's own argument, in the URL or in CONNECT_ARGS."""
+def test_busy_timeout(file: Path, how: str) -> None:
+    """`timeout`, in the URL or in CONNECT_ARGS, sets the busy timeout."""
     url = f"sqlite:///{file}"
     keys = {"connect_args": {"timeout": 0.25}} if how == "CONNECT_ARGS" else {}
     with pooled_app(f"{url}?timeout=0.25" if how == "query" else url, **keys):
         assert query("PRAGMA busy_timeout") == [(250,)]
 
 
-def test_a_relative_path_is_relative(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`sqlite:///file` is a file in the current directory."""
     monkeypatch.chdir(file.parent)
     with pooled_app("sqlite:///shop.db"):
         assert query("SELECT COUNT(*) FROM t") == [(0,)]
 
 
-def test_an_absolute_path_has_four_slashes(file: Path) -> None:
+def test_absolute_path(file: Path) -> None:
     """`sqlite:////path/file` is that file."""
     url = f"sqlite:///{file}"
     assert url.startswith("sqlite:////")
@@ -60,21 +57,21 @@ def test_an_absolute_path_has_four_slashes(file: Path) -> None:
         assert query("SELECT COUNT(*) FROM t") == [(0,)]
 
 
-def test_a_path_may_be_percent_encoded(tmp_path: Path) -> None:
-    """Any character may stand in a file's name."""
+def test_percent_encoded_path(tmp_path: Path) -> None:
+    """A path may be percent-encoded."""
     with pooled_app(f"sqlite:///{tmp_path}/a%3Fb%23c%25%20d.db"):
         assert query("SELECT 1") == [(1,)]
     assert (tmp_path / "a?b#c% d.db").exists()
 
 
-def test_an_sqlite_uri_may_be_the_database(file: Path) -> None:
-    """SQLite's own URIs are taken with `uri=true`, here to open a file that can't be written."""
+def test_sqlite_uri(file: Path) -> None:
+    """With `uri=true` the database is an SQLite URI, here of a read-only file."""
     with pooled_app(f"sqlite:///file:{file}?uri=true"):
         assert query("SELECT COUNT(*) FROM t") == [(0,)]
 
 
-def test_a_file_that_can_not_be_opened_is_told_at_once(tmp_path: Path) -> None:
-    """A directory that isn't there won't come to be by waiting."""
+def test_missing_directory(tmp_path: Path) -> None:
+    """A file in a missing directory is an error at once."""
     with pooled_app(f"sqlite:///{tmp_path}/nowhere/shop.db", acquire_timeout=30):
         started = time.monotonic()
         with pytest.raises(Exception, match="won't help"), db_connection_context():
@@ -83,8 +80,8 @@ def test_a_file_that_can_not_be_opened_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_in_memory_all_leases_share_one_database(url: str) -> None:
-    """What one lease committed is there for another one that is out at the same time."""
+def test_in_memory_leases(url: str) -> None:
+    """All leases share one database in memory."""
     with pooled_app(url):
         with db_connection_context() as conn:
             conn.execute("CREATE TABLE t (id INTEGER)")
@@ -96,8 +93,8 @@ def test_in_memory_all_leases_share_one_database(url: str) -> None:
     assert rows == [[(1,)], [(1,)]]
 
 
-def test_in_memory_threads_share_one_database() -> None:
-    """Also those that come at the same moment, before there is any connection."""
+def test_in_memory_threads() -> None:
+    """Threads share one database in memory, even if they start at the same moment."""
     barrier = threading.Barrier(8)
     with pooled_app("sqlite://") as (app, _):
         with db_connection_context() as conn:
@@ -113,8 +110,8 @@ def test_in_memory_threads_share_one_database() -> None:
         assert query("SELECT COUNT(*) FROM t") == [(8,)]
 
 
-def test_in_memory_the_database_outlives_its_connections() -> None:
-    """It is there although every connection was closed for having been idle."""
+def test_in_memory_idle_timeout() -> None:
+    """A database in memory survives the closing of all idle connections."""
     with pooled_app("sqlite://", idle_timeout=0.05) as (_, db):
         with db_connection_context() as conn:
             conn.execute("CREATE TABLE t (id INTEGER)")
@@ -124,8 +121,8 @@ def test_in_memory_the_database_outlives_its_connections() -> None:
         assert db.stats().connects >= 2
 
 
-def test_in_memory_each_pool_has_its_own_database() -> None:
-    """Two apps, or two binds, have nothing to do with each other."""
+def test_in_memory_pools() -> None:
+    """Each pool has its own database in memory."""
     with open_pool(url="sqlite://") as first, open_pool(url="sqlite://") as second:
         one, other = first.lease(), second.lease()
         one.execute("CREATE TABLE t (id INTEGER)")
@@ -136,8 +133,8 @@ def test_in_memory_each_pool_has_its_own_database() -> None:
         other.close()
 
 
-def test_in_memory_closing_the_pool_ends_the_database() -> None:
-    """Nothing of it stays behind."""
+def test_in_memory_close() -> None:
+    """Closing the pool removes its database in memory."""
     with open_pool(url="sqlite://") as pool:
         lease = pool.lease()
         lease.execute("CREATE TABLE t (id INTEGER)")

@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_pooled_db import (
-    PooledDB,
-    PoolTimeout,
-    db_connection_context,
-)
+from flask_pooled_db import PooledDB, PoolTimeout, db_connection_context
 from tests.drivers.sqlite_app import in_app, query
 from tests.support.apps import pooled_app
 
 
-def test_writers_in_threads_wait_for_each_other(app: tuple[Flask, PooledDB]) -> None:
-    """No writer is told that the database is locked, and no increment is lost."""
+def test_writers(app: tuple[Flask, PooledDB]) -> None:
+    """Writers in threads wait for each other, and no increment is lost."""
     with db_connection_context() as conn:
         conn.execute("INSERT INTO t VALUES (1, '0')")
     barrier = threading.Barrier(4)
@@ -35,10 +31,10 @@ def test_writers_in_threads_wait_for_each_other(app: tuple[Flask, PooledDB]) -> 
     assert query("SELECT name FROM t") == [("40",)]
 
 
-def test_a_transaction_that_reads_first_and_writes_then_is_not_locked_out(
+def test_read_then_write(
     app: tuple[Flask, PooledDB],
 ) -> None:
-    """Reading takes no snapshot that a later write would fail on."""
+    """A transaction that reads first can write later."""
     both_have_read = threading.Barrier(2)
 
     def read_then_write(number: int) -> None:
@@ -52,15 +48,15 @@ def test_a_transaction_that_reads_first_and_writes_then_is_not_locked_out(
     assert query("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
 
 
-def test_readers_go_on_while_somebody_writes(app: tuple[Flask, PooledDB]) -> None:
-    """In WAL mode a reader sees what was committed before, without waiting."""
+def test_readers_during_write(app: tuple[Flask, PooledDB]) -> None:
+    """Readers see what was committed before, without waiting for a writer."""
     with db_connection_context() as conn:
         conn.execute("INSERT INTO t VALUES (1, 'a')")
         assert in_app(app[0], query, "SELECT COUNT(*) FROM t").result() == [(0,)]
 
 
-def test_a_lock_that_is_held_too_long_is_an_error_of_the_driver(file: Path) -> None:
-    """After `timeout` seconds: "database is locked", and the connection is still good."""
+def test_busy_timeout_exceeded(file: Path) -> None:
+    """A lock held beyond `timeout` raises "database is locked", and the connection stays usable."""
     with pooled_app(f"sqlite:///{file}?timeout=0.05") as (app, _):
         with db_connection_context() as conn:
             conn.execute("INSERT INTO t VALUES (1, 'a')")
@@ -71,15 +67,15 @@ def test_a_lock_that_is_held_too_long_is_an_error_of_the_driver(file: Path) -> N
 
 
 @pytest.mark.usefixtures("app")
-def test_a_connection_serves_threads_one_after_the_other(app: tuple[Flask, PooledDB]) -> None:
+def test_connection_serves_threads(app: tuple[Flask, PooledDB]) -> None:
     """A connection opened by one thread may be lent to another."""
     query("SELECT 1")
     assert in_app(app[0], query, "SELECT 2").result() == [(2,)]
     assert app[1].stats().connects == 1
 
 
-def test_an_exhausted_pool_says_so(file: Path) -> None:
-    """The pool's limit holds on SQLite too."""
+def test_exhausted_pool(file: Path) -> None:
+    """The pool's limit holds on SQLite."""
     with pooled_app(f"sqlite:///{file}", maxconnections=1):
         with db_connection_context(), pytest.raises(PoolTimeout):
             with db_connection_context(independent=True, timeout=0):

@@ -30,10 +30,8 @@ def count_contexts(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 @pytest.mark.mariadb_only  # the URL of a MySQL asks for no TLS
-def test_the_tls_context_is_built_once_a_pool(
-    mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """PyMySQL builds one for each connection, from the system's CA file."""
+def test_tls_context_per_pool(mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pool builds one TLS context."""
     built = count_contexts(monkeypatch)
     pool_of = [PoolConfig.from_mapping({"URL": mariadb.url()}) for _ in range(2)]
     for made in map(make_driver, pool_of):
@@ -83,8 +81,8 @@ def tls_of(connection: Any) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", TLS_ARGUMENTS)
-def test_p11_tls_means_what_it_means_in_pymysql(name: str, certificates: Certificates) -> None:
-    """A context that is shared is the one PyMySQL would have built, however TLS was asked for."""
+def test_p11_tls_arguments(name: str, certificates: Certificates) -> None:
+    """The shared context is the one that PyMySQL would build for the same arguments."""
     arguments = TLS_ARGUMENTS[name](certificates)
     ours = connection_class(pymysql, TLSContexts())
     made = [ours(defer_connect=True, **arguments) for _ in range(2)]
@@ -93,14 +91,14 @@ def test_p11_tls_means_what_it_means_in_pymysql(name: str, certificates: Certifi
     assert getattr(made[0], "ctx", None) is getattr(made[1], "ctx", None)
 
 
-def test_p11_a_context_of_the_application_s_own_is_taken_as_it_is() -> None:
-    """An `ssl.SSLContext` is used, not copied."""
+def test_p11_own_context() -> None:
+    """An `ssl.SSLContext` of the application is used as it is."""
     own = ssl.create_default_context()
     assert connection_class(pymysql, TLSContexts())(defer_connect=True, ssl=own).ctx is own
 
 
-def test_p11_other_arguments_have_another_context(certificates: Certificates) -> None:
-    """Contexts are shared between connections with the same TLS arguments alone."""
+def test_p11_context_per_arguments(certificates: Certificates) -> None:
+    """Connections share a context only if their TLS arguments are the same."""
     ours = connection_class(pymysql, TLSContexts())
     checked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=True)
     unchecked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=False)
@@ -113,10 +111,10 @@ def test_p11_other_arguments_have_another_context(certificates: Certificates) ->
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["preferred", "disabled", "a check", "the identity"])
-def test_p11_every_connection_of_a_pool_is_as_encrypted_as_asked(
+def test_p11_later_connections(
     name: str, tls_mariadb: MariaDBServer, certificates: Certificates
 ) -> None:
-    """With a server that has TLS, the second connection is like the first."""
+    """The second connection of a pool is encrypted like the first."""
     arguments = {
         **tls_mariadb.connect_args(ask_for_tls=False),
         **TLS_ARGUMENTS[name](certificates),

@@ -24,10 +24,10 @@ ASK_FOR_TLS = {
 
 @pytest.mark.mariadb_only  # which can be had without TLS
 @pytest.mark.parametrize("variant", range(3))
-def test_p11_plaintext_is_refused_where_tls_was_asked_for(
+def test_p11_server_without_tls(
     mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
 ) -> None:
-    """No lease is had on a server without TLS, and no connection stays open."""
+    """If TLS was requested, a server without TLS gets no connection, and none stays open."""
     asked = ASK_FOR_TLS[mariadb_driver][variant]
     options: dict[str, Any] = {
         name: text.format(ca=certificates.ca) for name, text in asked.items()
@@ -40,10 +40,10 @@ def test_p11_plaintext_is_refused_where_tls_was_asked_for(
 
 
 @pytest.mark.parametrize("variant", range(3))
-def test_p11_a_server_with_tls_is_talked_to_in_tls(
+def test_p11_server_with_tls(
     tls_mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str, variant: int
 ) -> None:
-    """The server itself says so."""
+    """If TLS was requested, the server confirms that it is used."""
     asked = ASK_FOR_TLS[mariadb_driver][variant]
     options: dict[str, Any] = {
         name: text.format(ca=certificates.ca) for name, text in asked.items()
@@ -54,10 +54,10 @@ def test_p11_a_server_with_tls_is_talked_to_in_tls(
             assert cursor.fetchone()[1]
 
 
-def test_p11_a_certificate_of_an_unknown_ca_is_refused(
+def test_p11_unknown_ca(
     tls_mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str
 ) -> None:
-    """With verification asked for, a server that anybody could be is not talked to."""
+    """A certificate of an unknown CA is refused if verification was requested."""
     url = tls_mariadb.url(mariadb_driver, ssl_ca=str(certificates.wrong_ca), ssl_verify_cert="true")
     with open_pool(url=url) as pool:
         with pytest.raises((PoolTimeout, ConnectFailed)) as caught:

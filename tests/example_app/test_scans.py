@@ -15,8 +15,8 @@ NOT_TEXT: list[object] = ["", "  ", None, 7, True, [], {"a": 1}]
 
 
 @EVERY_DATABASE
-def test_scan_is_saved_and_counted(client: FlaskClient) -> None:
-    """201 answers with the scan and with the counters it led to."""
+def test_saved_scan(client: FlaskClient) -> None:
+    """201 answers with the scan and the counters it led to."""
     answer = client.post("/scans", json=SCAN)
     assert answer.status_code == 201
     body = answer.get_json()
@@ -29,15 +29,15 @@ def test_scan_is_saved_and_counted(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_quality_decides_the_counter(client: FlaskClient, quality: str) -> None:
-    """`ok` is approved, each defect is rejected."""
+def test_quality(client: FlaskClient, quality: str) -> None:
+    """`ok` counts as approved, each defect as rejected."""
     client.post("/scans", json={**SCAN, "quality": quality})
     assert counters(client) == ((1, 0) if quality == "ok" else (0, 1))
 
 
 @EVERY_DATABASE
-def test_codes_are_normalised(client: FlaskClient) -> None:
-    """Case and outer blanks make no other order and no other box, on any database."""
+def test_normalised_codes(client: FlaskClient) -> None:
+    """Case and outer blanks do not make another order or box, on any database."""
     scan = {"order": " a-1001 ", "box": "\tbox-1\n", "quality": "ok", "operator": " Ann "}
     body = client.post("/scans", json=scan).get_json()
     assert (body["scan"]["order"], body["scan"]["box"]) == ("A-1001", "BOX-1")
@@ -58,7 +58,7 @@ def test_box_scanned_twice(client: FlaskClient) -> None:
 
 @EVERY_DATABASE
 def test_same_box_in_another_order(client: FlaskClient) -> None:
-    """A box is unique within its order only."""
+    """A box is unique only within its order."""
     assert client.post("/scans", json=SCAN).status_code == 201
     assert client.post("/scans", json={**SCAN, "order": "A-1002"}).status_code == 201
 
@@ -97,8 +97,8 @@ def test_bad_field(client: FlaskClient, field: str, value: object) -> None:
     assert counters(client) == (0, 0)
 
 
-def test_every_bad_field_is_named(client: FlaskClient) -> None:
-    """One answer names them all."""
+def test_bad_fields(client: FlaskClient) -> None:
+    """One answer names every bad field."""
     answer = client.post("/scans", json={"quality": "fine"})
     assert answer.status_code == 400
     assert set(answer.get_json()["fields"]) == {"order", "box", "quality", "operator"}
@@ -118,8 +118,8 @@ def test_every_bad_field_is_named(client: FlaskClient) -> None:
         (b"", None),
     ],
 )
-def test_body_of_another_shape(client: FlaskClient, data: bytes, content_type: str | None) -> None:
-    """400 for anything but a JSON object sent as JSON."""
+def test_malformed_body(client: FlaskClient, data: bytes, content_type: str | None) -> None:
+    """Anything but a JSON object sent as JSON is answered 400."""
     answer = client.post("/scans", data=data, content_type=content_type)
     assert answer.status_code == 400
     assert list(answer.get_json()["fields"]) == ["body"]
@@ -133,8 +133,8 @@ def test_body_too_large(client: FlaskClient) -> None:
 
 
 @EVERY_DATABASE
-def test_longest_values_fit(client: FlaskClient) -> None:
-    """What the checks let through, the columns hold."""
+def test_longest_values(client: FlaskClient) -> None:
+    """The longest values that are accepted fit into the columns."""
     operator = "Ñ" * 63 + "😀"
     scan = {"order": "A-1001", "box": "b" * 64, "quality": "label", "operator": operator}
     answer = client.post("/scans", json=scan)
@@ -143,8 +143,8 @@ def test_longest_values_fit(client: FlaskClient) -> None:
 
 
 @EVERY_DATABASE
-def test_counters_agree_after_errors(client: FlaskClient) -> None:
-    """Whatever failed in between, approved + rejected is the number of scans."""
+def test_counters_after_errors(client: FlaskClient) -> None:
+    """After errors, approved + rejected is still the number of scans."""
     for box in range(5):
         client.post("/scans", json={**SCAN, "box": f"B{box}", "quality": "ok"})
         client.post("/scans", json={**SCAN, "box": f"B{box}", "quality": "dent"})
@@ -157,8 +157,8 @@ def test_counters_agree_after_errors(client: FlaskClient) -> None:
     assert [scan["quality"] for scan in scans] == ["dent", "ok"] * 5
 
 
-def test_failing_insert_undoes_the_count(client: FlaskClient, file: Path) -> None:
-    """An error after the UPDATE leaves the counters as they were."""
+def test_failing_insert(client: FlaskClient, file: Path) -> None:
+    """An error after the UPDATE leaves the counters unchanged."""
     rows(file, "DROP TABLE scans")
     client.application.testing = False
     assert client.post("/scans", json=SCAN).status_code >= 500

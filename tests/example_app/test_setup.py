@@ -30,8 +30,10 @@ def test_init_db_runs_twice(app: Flask, file: Path) -> None:
     assert len(before[0]) == len(SAMPLE_ORDERS)
 
 
-def test_init_db_without_a_database_says_so() -> None:
-    """Nobody listens: one line says so, with the driver's error and without the password."""
+def test_init_db_database_down() -> None:
+    """While the database is down, init-db prints one line with the driver's error and without the
+    password.
+    """
     away = create_app(
         {
             "POOLED_DB_URL": f"mariadb+pymysql://scan:geheim@127.0.0.1:{free_port()}/scans",

@@ -21,9 +21,9 @@ def fail(error: BaseException | None) -> None:
     raise Injected
 
 
-def test_a1_a_teardown_function_that_raises_keeps_no_lease() -> None:
-    """A forgotten connection is taken back also when a teardown function of the app raises before
-    the extension's has its turn, and while the error is still held.
+def test_a1_failing_teardown_function() -> None:
+    """A forgotten connection is released even if a teardown function of the app raises first, and
+    while that error is still held.
     """
     with pooled_app("sqlite:///:memory:") as (app, db):
         app.teardown_appcontext(fail)
@@ -43,11 +43,9 @@ class Loop:
 
 
 @pytest.mark.slow
-def test_t3_a_cursor_that_is_garbage_leaves_its_connection_alone(
-    mariadb: MariaDBServer, database: str, mariadb_driver: str
-) -> None:
-    """A cursor that ends up in a cycle, as a traceback's does, is collected without harm to the
-    connection it was made from, closed or not.
+def test_t3_garbage_cursor(mariadb: MariaDBServer, database: str, mariadb_driver: str) -> None:
+    """Collecting a cursor in a cycle does not affect its connection, whether the cursor is closed
+    or not.
     """
     with pooled_app(mariadb.url(mariadb_driver, database)):
         for is_closed in (True, False):
@@ -63,8 +61,8 @@ def test_t3_a_cursor_that_is_garbage_leaves_its_connection_alone(
                     gc.collect()
 
 
-def test_p10_a_server_that_is_left_alone_is_tried_when_no_other_will_do() -> None:
-    """The one that failed last may be the one that is back: nobody waits for its rest to end."""
+def test_p10_pausing_server() -> None:
+    """A server that pauses after a failure is tried if no other one is left."""
     servers = Servers([{"host": "a"}, {"host": "b"}])
     first, second = servers.candidates()
     servers.failed(first)

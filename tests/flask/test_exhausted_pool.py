@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import (
-    Blueprint,
-    Flask,
-    abort,
-)
+from flask import Blueprint, Flask, abort
 from flask.testing import FlaskClient
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from flask_pooled_db import (
-    PooledDB,
-    PooledDBError,
-    PoolTimeout,
-    db_connection_context,
-)
+from flask_pooled_db import PooledDB, PooledDBError, PoolTimeout, db_connection_context
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE
 from tests.support.sites import bare_app, serve, warnings_in
@@ -45,8 +36,8 @@ def exhausted(url: str, **settings: Any) -> Iterator[tuple[Flask, FlaskClient]]:
             held.close()
 
 
-def test_a2_an_exhausted_pool_answers_503_with_retry_after(url: str) -> None:
-    """The client is told to come back later; a debugger or a test client sees it as well."""
+def test_a2_answer(url: str) -> None:
+    """An exhausted pool answers 503 with Retry-After, even to a debugger or a test client."""
     for settings in ({}, {"TESTING": True}, {"PROPAGATE_EXCEPTIONS": True}):
         with exhausted(url) as (app, client):
             app.config.update(settings)
@@ -56,8 +47,8 @@ def test_a2_an_exhausted_pool_answers_503_with_retry_after(url: str) -> None:
         Path(url.removeprefix("sqlite:///")).unlink()
 
 
-def test_a2_the_page_says_nothing_of_the_pool(url: str) -> None:
-    """What the pool's state is stands in the log, not in the page."""
+def test_a2_page(url: str) -> None:
+    """The page does not show the state of the pool."""
     with exhausted(url) as (_, client):
         text = client.get("/").text
     assert "The database is busy or away" in text
@@ -65,10 +56,8 @@ def test_a2_the_page_says_nothing_of_the_pool(url: str) -> None:
     assert "default" not in text
 
 
-def test_a2_it_is_logged_with_the_state_of_the_pool(
-    url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Who runs the site learns why."""
+def test_a2_log(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The log shows the state of the pool."""
     with exhausted(url) as (_, client):
         client.get("/")
     (warning,) = warnings_in(caplog)
@@ -76,14 +65,14 @@ def test_a2_it_is_logged_with_the_state_of_the_pool(
     assert "of 1, 1 are in use" in warning
 
 
-def test_a2_retry_after_is_as_long_as_the_wait_was(url: str) -> None:
-    """A client that comes back sooner would meet the same queue."""
+def test_a2_retry_after(url: str) -> None:
+    """Retry-After is as long as the wait was."""
     with exhausted(url, acquire_timeout=1.05) as (_, client):
         assert int(client.get("/").headers["Retry-After"]) >= 2
 
 
-def test_a2_when_a_place_is_free_again_it_is_served(url: str) -> None:
-    """A refused request leaves nothing behind."""
+def test_a2_recovery(url: str) -> None:
+    """A request is served as soon as a place is free again."""
     with bare_app(url=url, maxconnections=1, acquire_timeout=0.05) as (app, _):
 
         def view() -> str:
@@ -99,8 +88,10 @@ def test_a2_when_a_place_is_free_again_it_is_served(url: str) -> None:
 
 @pytest.mark.parametrize("comes_first", [True, False])
 @pytest.mark.parametrize("what", [PoolTimeout, PooledDBError, 503, ServiceUnavailable])
-def test_a2_the_app_s_own_handler_answers(url: str, what: Any, comes_first: bool) -> None:
-    """Registered before `init_app` or after it, for this error, its root or the status."""
+def test_a2_app_handler(url: str, what: Any, comes_first: bool) -> None:
+    """The app's own handler answers, whether it was registered before or after `init_app`, for this
+    error, its root or the status.
+    """
 
     def own(error: Exception) -> tuple[str, int]:
         kinds = (PooledDBError,) if what in (PoolTimeout, PooledDBError) else (HTTPException,)
@@ -125,8 +116,8 @@ def test_a2_the_app_s_own_handler_answers(url: str, what: Any, comes_first: bool
 
 
 @pytest.mark.parametrize("what", [PoolTimeout, PooledDBError, 503])
-def test_a2_a_blueprint_s_own_handler_answers_its_views(url: str, what: Any) -> None:
-    """The others get the 503 of the extension."""
+def test_a2_blueprint_handler(url: str, what: Any) -> None:
+    """A blueprint's own handler answers its views; the others get the extension's 503."""
     blueprint = Blueprint("shop", __name__)
     blueprint.register_error_handler(what, lambda error: ("own", 599))
 
@@ -141,8 +132,8 @@ def test_a2_a_blueprint_s_own_handler_answers_its_views(url: str, what: Any) -> 
         assert client.get("/").status_code == 503
 
 
-def test_a2_an_async_handler_of_the_app_s_own_answers(url: str) -> None:
-    """An async one is awaited."""
+def test_a2_async_handler(url: str) -> None:
+    """An async handler of the app is awaited."""
 
     async def own(error: Exception) -> tuple[str, int]:
         return "own", 599
@@ -152,8 +143,8 @@ def test_a2_an_async_handler_of_the_app_s_own_answers(url: str) -> None:
         assert client.get("/").status_code == 599
 
 
-def test_a2_other_errors_are_not_answered_503(site: tuple[Flask, PooledDB]) -> None:
-    """Only an exhausted pool is a matter of coming back later."""
+def test_a2_other_errors(site: tuple[Flask, PooledDB]) -> None:
+    """No other error is answered 503."""
     app, db = site
     app.config["PROPAGATE_EXCEPTIONS"] = False
     db.close()
@@ -170,8 +161,8 @@ def test_a2_other_errors_are_not_answered_503(site: tuple[Flask, PooledDB]) -> N
     assert serve(app, "/", unavailable).get("/").status_code == 404
 
 
-def test_a2_a_database_that_is_away_answers_503(mariadb_driver: str) -> None:
-    """At the deadline the client is told to come back."""
+def test_a2_database_down(mariadb_driver: str) -> None:
+    """A database that is down answers 503 at the deadline."""
     with MariaDBServer() as server:
         name = server.create_database()
         with bare_app(url=server.url(mariadb_driver, name), acquire_timeout=0.3) as (app, _):

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import (
-    Flask,
-)
+from flask import Flask
 
 from flask_pooled_db import (
     PoolClosed,
@@ -24,8 +22,8 @@ from tests.support.apps import pooled_app
 from tests.support.sites import CREATE, bare_app, ids, insert, pool_of, serve
 
 
-def test_an_extension_takes_its_app_at_once_or_later(tmp_path: Path) -> None:
-    """`PooledDB(app)` and `PooledDB()` with `init_app` are the same."""
+def test_init_app(tmp_path: Path) -> None:
+    """`PooledDB(app)` and `PooledDB()` with `init_app` do the same."""
     for number, is_late in enumerate((False, True)):
         app = Flask("app_under_test")
         app.config["POOLED_DB_URL"] = f"sqlite:///{tmp_path / str(number)}"
@@ -38,8 +36,10 @@ def test_an_extension_takes_its_app_at_once_or_later(tmp_path: Path) -> None:
         db.close()
 
 
-def test_several_apps_share_one_extension(tmp_path: Path) -> None:
-    """Each app has its own pools; the current one's are used, and `close` ends all of them."""
+def test_several_apps(tmp_path: Path) -> None:
+    """Each app of an extension has its own pools; the current app's are used, and `close` closes
+    all.
+    """
     db = PooledDB()
     apps = []
     for name in "ab":
@@ -63,8 +63,8 @@ def test_several_apps_share_one_extension(tmp_path: Path) -> None:
             get_db_connection()
 
 
-def test_a_scope_of_one_app_is_not_joined_by_another_app_s(tmp_path: Path) -> None:
-    """An app context inside another one leads to another database."""
+def test_nested_apps(tmp_path: Path) -> None:
+    """A scope in the context of another app is a transaction on that app's database."""
     with bare_app(url=f"sqlite:///{tmp_path / 'a'}") as (first, _):
         with bare_app(url=f"sqlite:///{tmp_path / 'b'}") as (second, _):
             with first.app_context(), contextlib.suppress(LookupError):
@@ -80,16 +80,16 @@ def test_a_scope_of_one_app_is_not_joined_by_another_app_s(tmp_path: Path) -> No
             assert ids() == []
 
 
-def test_an_app_is_initialised_once(site: tuple[Flask, PooledDB]) -> None:
-    """A second `init_app` would make second pools: it is refused, whoever calls it."""
+def test_init_app_twice(site: tuple[Flask, PooledDB]) -> None:
+    """A second `init_app` on the same app is refused."""
     app, db = site
     for extension in (db, PooledDB()):
         with pytest.raises(UsageError, match="already"):
             extension.init_app(app)
 
 
-def test_p7_nothing_connects_at_init_app(tmp_path: Path) -> None:
-    """An app starts while its database is away, and makes no file."""
+def test_p7_init_app_connects_nothing(tmp_path: Path) -> None:
+    """An app starts while its database is down, and creates no file."""
     app = Flask("app_under_test")
     app.config["POOLED_DB_URL"] = f"sqlite:///{tmp_path / 'shop.db'}"
     app.config["POOLED_DB_BINDS"] = {"far": "mysql://127.0.0.1:1/nowhere"}
@@ -100,7 +100,7 @@ def test_p7_nothing_connects_at_init_app(tmp_path: Path) -> None:
     db.close()
 
 
-def test_binds_by_name(tmp_path: Path) -> None:
+def test_binds(tmp_path: Path) -> None:
     """Every way in takes a bind, and None is the default one."""
     log = f"sqlite:///{tmp_path / 'log'}"
     with pooled_app(f"sqlite:///{tmp_path / 'shop'}", binds={"log": log}) as (_, db):
@@ -119,8 +119,8 @@ def test_binds_by_name(tmp_path: Path) -> None:
         assert db.pool("default") is db.pool()
 
 
-def test_an_unknown_bind_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    """The error lists the names."""
+def test_unknown_bind(tmp_path: Path) -> None:
+    """The error about an unknown bind lists the known ones."""
     url = f"sqlite:///{tmp_path / 'log'}"
     with pooled_app(binds={"log": url, "shop": url}) as (_, db):
         for use in (db_connection_context, get_db_connection, db.pool, db.stats):
@@ -133,25 +133,23 @@ def test_an_unknown_bind_is_refused_with_those_that_are_known(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "use", [db_connection_context, get_db_connection, PooledDB().stats, PooledDB().pool]
 )
-def test_outside_an_app_context_flask_says_so(use: Callable[[], object]) -> None:
-    """It is the error that Flask's own `current_app` gives."""
+def test_outside_app_context(use: Callable[[], object]) -> None:
+    """Outside an app context the error is that of Flask's `current_app`."""
     with pytest.raises(RuntimeError, match="application context"):
         use()
 
 
 @pytest.mark.parametrize("use", [db_connection_context, get_db_connection, PooledDB().stats])
-def test_without_the_extension_the_remedy_is_told(use: Callable[[], object]) -> None:
-    """An app that was forgotten in the factory is named."""
+def test_app_without_extension(use: Callable[[], object]) -> None:
+    """The error about an app without the extension names the remedy."""
     app = Flask("forgotten")
     with app.app_context(), pytest.raises(UsageError, match=r"forgotten.*call init_app\(app\)"):
         use()
 
 
 @pytest.mark.parametrize("is_method", [False, True])
-def test_every_option_of_a_scope_is_had_by_function_and_method(
-    site: tuple[Flask, PooledDB], is_method: bool
-) -> None:
-    """`db.connection_context()` is `db_connection_context()`."""
+def test_options_of_function_and_method(site: tuple[Flask, PooledDB], is_method: bool) -> None:
+    """`db.connection_context()` takes the same options as `db_connection_context()`."""
     app, db = site
     context: Any = db.connection_context if is_method else db_connection_context
     options = {
@@ -177,8 +175,8 @@ def test_every_option_of_a_scope_is_had_by_function_and_method(
             context(None, True)
 
 
-def test_stats_are_frozen_and_count(site: tuple[Flask, PooledDB]) -> None:
-    """`db.stats()` is one look at the pool."""
+def test_stats(site: tuple[Flask, PooledDB]) -> None:
+    """`db.stats()` is a frozen snapshot of the pool."""
     app, db = site
     with app.app_context(), db_connection_context():
         stats = db.stats()
@@ -189,8 +187,8 @@ def test_stats_are_frozen_and_count(site: tuple[Flask, PooledDB]) -> None:
         stats.open = 5  # type: ignore[misc]
 
 
-def test_close_ends_everything(site: tuple[Flask, PooledDB]) -> None:
-    """No connection stays open, and no other can be had; again is no error."""
+def test_close(site: tuple[Flask, PooledDB]) -> None:
+    """close() closes every connection and refuses new ones; a second call does nothing."""
     app, db = site
     db.close()
     db.close()
@@ -199,8 +197,8 @@ def test_close_ends_everything(site: tuple[Flask, PooledDB]) -> None:
         pass
 
 
-def test_close_lets_leases_end(site: tuple[Flask, PooledDB]) -> None:
-    """A scope that is under way commits; its connection is closed when it comes back."""
+def test_close_during_scope(site: tuple[Flask, PooledDB]) -> None:
+    """A scope that is open at close() commits, and its connection is closed on return."""
     app, db = site
     with app.app_context():
         with db_connection_context() as conn:
@@ -212,8 +210,8 @@ def test_close_lets_leases_end(site: tuple[Flask, PooledDB]) -> None:
         assert con.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
 
 
-def test_an_async_view_commits(site: tuple[Flask, PooledDB]) -> None:
-    """A scope in an async view is a scope."""
+def test_async_view(site: tuple[Flask, PooledDB]) -> None:
+    """A scope in an async view commits."""
     app, db = site
 
     async def view() -> str:

@@ -6,9 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from flask import (
-    Flask,
-)
+from flask import Flask
 
 from flask_pooled_db import (
     PooledDB,
@@ -28,8 +26,8 @@ def app_context(site: tuple[Flask, PooledDB]) -> Iterator[PooledDB]:
         yield site[1]
 
 
-def test_close_rolls_back_what_was_not_committed(app_context: PooledDB) -> None:
-    """As PEP 249 says."""
+def test_close_rolls_back(app_context: PooledDB) -> None:
+    """`conn.close()` rolls back what was not committed, as PEP 249 says."""
     conn = get_db_connection()
     insert(conn, 1)
     conn.commit()
@@ -39,8 +37,8 @@ def test_close_rolls_back_what_was_not_committed(app_context: PooledDB) -> None:
     assert app_context.stats().in_use == 0
 
 
-def test_closing_twice_is_harmless(app_context: PooledDB) -> None:
-    """The connection is given back once, whoever has it by then."""
+def test_close_twice(app_context: PooledDB) -> None:
+    """A second `conn.close()` does nothing, whoever has the connection by then."""
     conn = get_db_connection()
     conn.close()
     other = get_db_connection()
@@ -50,8 +48,8 @@ def test_closing_twice_is_harmless(app_context: PooledDB) -> None:
     other.close()
 
 
-def test_with_closes_and_does_not_commit(app_context: PooledDB) -> None:
-    """`with get_db_connection() as conn` gives it back; committing is the code's own affair."""
+def test_with_statement(app_context: PooledDB) -> None:
+    """`with get_db_connection() as conn` releases the connection and does not commit."""
     with get_db_connection() as conn:
         insert(conn, 1)
     assert ids() == []
@@ -63,8 +61,8 @@ def test_with_closes_and_does_not_commit(app_context: PooledDB) -> None:
     assert app_context.stats().in_use == 0
 
 
-def test_rollback_goes_on_with_the_same_connection(app_context: PooledDB) -> None:
-    """A connection serves one transaction after the other."""
+def test_rollback(app_context: PooledDB) -> None:
+    """After `rollback()` the same connection serves the next transaction."""
     with get_db_connection() as conn:
         insert(conn, 1)
         conn.rollback()
@@ -74,8 +72,8 @@ def test_rollback_goes_on_with_the_same_connection(app_context: PooledDB) -> Non
     assert app_context.stats().connects == 1
 
 
-def test_each_call_is_a_connection_of_its_own(app_context: PooledDB) -> None:
-    """It is no scope: it joins none, and none joins it."""
+def test_independent_calls(app_context: PooledDB) -> None:
+    """Each call of get_db_connection() returns a connection of its own."""
     with db_connection_context() as outer, get_db_connection() as conn:
         assert conn is not outer
         with get_db_connection() as other:
@@ -83,8 +81,8 @@ def test_each_call_is_a_connection_of_its_own(app_context: PooledDB) -> None:
             assert app_context.stats().in_use == 3
 
 
-def test_begin_is_taken_where_no_transaction_is_open(app_context: PooledDB) -> None:
-    """Code that begins explicitly runs as it is; in the middle of a transaction it is refused."""
+def test_begin(app_context: PooledDB) -> None:
+    """`begin()` is accepted unless a transaction is open."""
     with get_db_connection() as conn:
         conn.begin()
         insert(conn, 1)
@@ -96,8 +94,8 @@ def test_begin_is_taken_where_no_transaction_is_open(app_context: PooledDB) -> N
     assert ids() == [1]
 
 
-def test_timeout_is_how_long_it_waits(url: str) -> None:
-    """An exhausted pool is told after `timeout` seconds."""
+def test_timeout(url: str) -> None:
+    """An exhausted pool raises after `timeout` seconds."""
     with pooled_app(url, maxconnections=1, acquire_timeout=60), get_db_connection():
         with pytest.raises(PoolTimeout) as caught:
             get_db_connection(timeout=0.01)

@@ -9,11 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import (
-    Flask,
-    Response,
-    stream_with_context,
-)
+from flask import Flask, Response, stream_with_context
 
 from flask_pooled_db import (
     PooledDB,
@@ -28,10 +24,12 @@ from tests.support.pools import call
 from tests.support.sites import ids, insert, pool_of, serve, warnings_in
 
 
-def test_a1_a_forgotten_connection_is_taken_back_with_one_warning(
+def test_a1_forgotten_connection(
     site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The warning names the endpoint; what was not committed is rolled back."""
+    """A forgotten connection is rolled back and released, with one warning that
+    names the endpoint.
+    """
     app, db = site
 
     def forgetful() -> str:
@@ -53,10 +51,10 @@ def test_a1_a_forgotten_connection_is_taken_back_with_one_warning(
     kept[0].close()
 
 
-def test_a1_each_forgotten_connection_is_reported(
+def test_a1_two_forgotten_connections(
     site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two of them are two leaks; the one that was closed is none."""
+    """Each forgotten connection is reported, a closed one is not."""
     app, db = site
 
     def forgetful() -> str:
@@ -70,10 +68,8 @@ def test_a1_each_forgotten_connection_is_reported(
     assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 2)
 
 
-def test_a1_a_view_that_forgets_nothing_is_not_warned_of(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Neither is one that fails: the scope has given its connection back by then."""
+def test_a1_no_leak(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """A view that forgets nothing causes no warning, even if it fails."""
     app, db = site
 
     def tidy() -> str:
@@ -87,10 +83,8 @@ def test_a1_a_view_that_forgets_nothing_is_not_warned_of(
     assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 0)
 
 
-def test_a1_a_view_that_fails_with_a_connection_is_warned_of(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """A connection that no `finally` closed is taken back as well."""
+def test_a1_failing_view(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """A failing view that does not close its connection causes a warning."""
     app, db = site
 
     def failing() -> str:
@@ -104,10 +98,8 @@ def test_a1_a_view_that_fails_with_a_connection_is_warned_of(
     assert pool_of(app, db).in_use == 0
 
 
-def test_a1_outside_a_request_there_is_no_endpoint_to_name(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """A command's app context takes back what it held, too."""
+def test_a1_outside_request(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """An app context outside a request releases its connection, too, and names no endpoint."""
     app, db = site
     with app.app_context():
         conn = get_db_connection()
@@ -118,10 +110,10 @@ def test_a1_outside_a_request_there_is_no_endpoint_to_name(
     del conn
 
 
-def test_a1_a_scope_abandoned_in_a_generator_is_taken_back(
+def test_a1_abandoned_generator(
     site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who stops in the middle of a generator that holds a scope holds up nobody."""
+    """A scope in a generator that is not run to its end is released."""
     app, db = site
 
     def rows() -> Iterator[int]:
@@ -145,10 +137,8 @@ def test_a1_a_scope_abandoned_in_a_generator_is_taken_back(
         assert ids() == []
 
 
-def test_a1_a_streamed_answer_holds_its_connection_to_its_end(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The app context of a stream ends with it, and so does its scope: nothing is taken back."""
+def test_a1_streamed_answer(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """A streamed answer keeps its connection until its end, without a warning."""
     app, db = site
     with app.app_context(), db_connection_context() as conn:
         conn.cursor().executemany("INSERT INTO t VALUES (%s, 'x')", [(i,) for i in range(5)])
@@ -167,8 +157,8 @@ def test_a1_a_streamed_answer_holds_its_connection_to_its_end(
     assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 0)
 
 
-def test_a1_an_abandoned_stream_gives_its_connection_back(site: tuple[Flask, PooledDB]) -> None:
-    """The client went away: the server closes the answer, and the scope rolls back."""
+def test_a1_abandoned_stream(site: tuple[Flask, PooledDB]) -> None:
+    """If the client disconnects, the server closes the stream and its scope rolls back."""
     app, db = site
 
     def stream() -> Response:
@@ -191,10 +181,8 @@ def test_a1_an_abandoned_stream_gives_its_connection_back(site: tuple[Flask, Poo
         assert ids() == []
 
 
-def test_a1_a_thread_that_still_works_is_left_alone(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """A connection that a running thread of the request uses is not taken away from it."""
+def test_a1_running_thread(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """The teardown does not release a connection that a running thread of the request uses."""
     app, db = site
     began, may_end = threading.Event(), threading.Event()
     workers = []
@@ -220,10 +208,8 @@ def test_a1_a_thread_that_still_works_is_left_alone(
         assert db.stats().in_use == 0
 
 
-def test_a1_what_a_finished_thread_left_is_taken_back(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nobody else will give it back any more."""
+def test_a1_finished_thread(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """The teardown releases what a finished thread of the request left behind."""
     app, db = site
 
     def work() -> None:
@@ -240,10 +226,8 @@ def test_a1_what_a_finished_thread_left_is_taken_back(
     assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 1)
 
 
-def test_a1_an_async_view_that_forgets_one_is_warned_of(
-    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
-) -> None:
-    """It ran in a task of another thread; when it has ended, its connection is taken back."""
+def test_a1_async_view(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:
+    """The connection that an async view forgets is released with a warning."""
     app, db = site
 
     async def forgetful() -> str:
@@ -258,10 +242,10 @@ def test_a1_an_async_view_that_forgets_one_is_warned_of(
     assert pool_of(app, db).in_use == 0
 
 
-def test_a1_a_failing_teardown_function_of_the_app_changes_nothing(
+def test_a1_failing_teardown_function(
     site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is held is taken back although another function that runs before raises."""
+    """Connections are released even if another teardown function fails before."""
     app, db = site
 
     @app.teardown_appcontext
@@ -283,8 +267,8 @@ def test_a1_a_failing_teardown_function_of_the_app_changes_nothing(
     assert pool_of(app, db).in_use == 0
 
 
-def test_a_lease_that_was_dropped_is_reclaimed(url: str) -> None:
-    """A connection that is garbage without having been given back takes up no place for ever."""
+def test_dropped_lease(url: str) -> None:
+    """A connection that is garbage collected without close() does not keep its place."""
     with pooled_app(url, maxconnections=1) as (_, db):
         pool = db.pool()
         leases = [pool.lease()]

@@ -55,20 +55,18 @@ class TestMySQL:
             "mysql://127.0.0.1/",
         ],
     )
-    def test_another_text_is_refused_and_not_repeated(
-        self, monkeypatch: pytest.MonkeyPatch, url: str
-    ) -> None:
-        """The message has the form of the URL, and nothing of what was given."""
+    def test_malformed_url(self, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+        """The error about a malformed URL shows its form, and nothing of the text."""
         monkeypatch.setenv(URL_VARIABLE, url)
         with pytest.raises(ServerError, match=rf"^{URL_VARIABLE} must .* mysql://user:") as caught:
             account()
         assert "Geheim" not in repr(caught.value)
 
     @pytest.mark.parametrize("given", [[], [f"{URL_VARIABLE}=Geheim"]], ids=["none", "no URL"])
-    def test_make_asks_for_the_url_before_it_installs(
+    def test_make_without_url(
         self, environment: dict[str, str], tmp_path: Path, given: list[str]
     ) -> None:
-        """Without one, `make test-mysql` says what is missing, and does nothing else."""
+        """`make test-mysql` without a URL says what is missing, and does nothing else."""
         made = tmp_path / "venv"
         done = subprocess.run(
             ["make", "test-mysql", f"VENV={made}", *given],
@@ -96,24 +94,22 @@ class TestMySQL:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def test_server_that_is_not_there_is_said_in_one_line(
-        self, environment: dict[str, str]
-    ) -> None:
-        """It names the variable and the driver's error, and not the password."""
+    def test_server_down(self, environment: dict[str, str]) -> None:
+        """One line names the variable and the driver's error, and not the password."""
         code, output = self.pytest(environment, "tests/lease")
         assert code == pytest.ExitCode.USAGE_ERROR
         assert output.count("\n") < 5
         assert f"ERROR: The server that {URL_VARIABLE} names: (2003," in output
         assert "Geheim" not in output
 
-    def test_what_uses_the_shared_server_is_run_and_no_more(
-        self, environment: dict[str, str]
-    ) -> None:
-        """Not what runs on SQLite, or on a MariaDB of its own, or is marked as MariaDB's own."""
+    def test_selection(self, environment: dict[str, str]) -> None:
+        """`--mysql` runs what uses the shared server, and nothing on SQLite, on a server of its own
+        or marked `mariadb_only`.
+        """
         code, output = self.pytest(environment, "--collect-only", "-q", "tests/lease")
         assert code == pytest.ExitCode.OK, output
-        assert "test_t1_left_normally_it_commits[pymysql]" in output
-        assert "test_t1_left_normally_it_commits[sqlite]" not in output
-        assert "test_t3_no_statement_is_sent_twice[plain-mariadbconnector]" in output
-        assert "test_t4_a_lock_wait_timeout_costs_the_statement_alone" not in output
-        assert "test_rows_returned_by_a_write_are_committed" not in output
+        assert "test_t1_commit[pymysql]" in output
+        assert "test_t1_commit[sqlite]" not in output
+        assert "test_t3_statement_sent_once[plain-mariadbconnector]" in output
+        assert "test_t4_lock_wait_timeout" not in output
+        assert "test_returning_is_committed" not in output

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.naive import NaiveDB
-from harness.server import (
-    MariaDBServer,
-)
+from harness.server import MariaDBServer
 from harness.workloads import balances, connection_id, create_accounts, transfer
 from tests.harness.connections import fetch_one
 
@@ -17,10 +15,8 @@ pytestmark = pytest.mark.mariadb_only
 
 
 class TestNaive:
-    def test_transfer_works_as_long_as_nothing_fails(
-        self, mariadb: MariaDBServer, database: str, mariadb_driver: str
-    ) -> None:
-        """It commits, and rolls back on an error: the reference is no straw man."""
+    def test_transfer(self, mariadb: MariaDBServer, database: str, mariadb_driver: str) -> None:
+        """A transfer commits, and rolls back on an error."""
         create_accounts(mariadb, database, n=2, amount=100)
         with NaiveDB.on_mariadb(mariadb, mariadb_driver, database) as db:
             with db.db_connection_context(timeout=5) as connection:
@@ -29,10 +25,12 @@ class TestNaive:
                 transfer(connection, 1, 2, 30, between=lambda: 1 / 0)
         assert balances(mariadb, database) == {1: 70, 2: 130}
 
-    def test_transfer_makes_money_when_its_connection_is_killed(
+    def test_transfer_on_killed_connection(
         self, mariadb: MariaDBServer, database: str, mariadb_driver: str
     ) -> None:
-        """Killed between two UPDATEs, the first is lost, the second commits, nobody is told."""
+        """If the connection is killed between two UPDATEs, the first is lost and the second
+        commits, without an error.
+        """
         create_accounts(mariadb, database, n=2, amount=100)
         naive = NaiveDB.on_mariadb(mariadb, mariadb_driver, database)
         with naive, naive.db_connection_context() as connection:

@@ -12,9 +12,7 @@ import pytest
 from harness.naive import DRIVERS
 from harness.protocol import COM_QUERY
 from harness.proxy import Proxy
-from harness.server import (
-    MariaDBServer,
-)
+from harness.server import MariaDBServer
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
 from harness.workloads import add, balances, connection_id, create_accounts
@@ -24,10 +22,8 @@ pytestmark = pytest.mark.mariadb_only
 
 
 class TestProxy:
-    def test_takes_another_port_when_its_own_is_taken(
-        self, mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A port that was free when it was chosen, and is not any more, is given up."""
+    def test_port_taken(self, mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If its port was taken meanwhile, the proxy takes another one."""
         with socket.create_server((LOOPBACK, 0)) as other:
             ports = iter([other.getsockname()[1], free_port()])
             monkeypatch.setattr("harness.proxy.free_port", lambda: next(ports))
@@ -37,10 +33,10 @@ class TestProxy:
             ):
                 assert fetch_one(connection, "SELECT 1") == 1
 
-    def test_counts_one_round_trip_for_a_statement(
+    def test_round_trips_of_statement(
         self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
-        """The handshake is none, a statement is one, and its text is on record."""
+        """A statement is one round trip, the handshake none, and the text is recorded."""
         with connected(mariadb_driver, server.connect_args(port=proxy.port)) as connection:
             assert proxy.connections == 1
             proxy.reset_counts()
@@ -49,7 +45,7 @@ class TestProxy:
             assert [command[1:] for command in proxy.commands] == [(COM_QUERY, b"SELECT 1")]
             assert proxy.connections == 0
 
-    def test_counts_what_has_no_answer_as_none(self, server: MariaDBServer, proxy: Proxy) -> None:
+    def test_round_trips_of_prepared_statement(self, server: MariaDBServer, proxy: Proxy) -> None:
         """A statement prepared and executed in one go is one round trip, its closing none."""
         database = server.create_database()
         create_accounts(server, database, n=1, amount=1)
@@ -64,18 +60,16 @@ class TestProxy:
             fetch_one(connection, "SELECT 1")
             assert len(proxy.commands) > proxy.round_trips == 3
 
-    def test_long_statement_is_recorded_by_its_start(
-        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-    ) -> None:
-        """A statement of many segments arrives whole, and its first 200 bytes are on record."""
+    def test_long_statement(self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+        """A long statement arrives whole, and its first 200 bytes are recorded."""
         sql = f"SELECT LENGTH('{'x' * 1_000_000}')"
         with connected(mariadb_driver, server.connect_args(port=proxy.port)) as connection:
             proxy.reset_counts()
             assert fetch_one(connection, sql) == 1_000_000
             assert [command.payload for command in proxy.commands] == [sql[:200].encode()]
 
-    def test_delays_each_direction(self, server: MariaDBServer, proxy: Proxy) -> None:
-        """A round trip takes twice the delay, and the answer's size does not add to it."""
+    def test_delay(self, server: MariaDBServer, proxy: Proxy) -> None:
+        """A round trip takes twice the delay, whatever the size of the answer."""
         with connected("pymysql", server.connect_args(port=proxy.port)) as connection:
             proxy.delay = 0.05
             began = time.monotonic()
@@ -83,10 +77,8 @@ class TestProxy:
             assert 0.1 <= time.monotonic() - began < 1
             proxy.delay = 0.0
 
-    def test_cut_resets_open_connections_only(
-        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-    ) -> None:
-        """What was open is lost, on the server as well; what comes next is let through."""
+    def test_cut(self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+        """cut() resets open connections, on the server as well, and lets new ones through."""
         arguments = server.connect_args(port=proxy.port)
         with connected(mariadb_driver, arguments) as connection:
             proxy.cut()
@@ -95,10 +87,10 @@ class TestProxy:
         with connected(mariadb_driver, arguments) as connection:
             assert fetch_one(connection, "SELECT 1") == 1
 
-    def test_deaf_keeps_connections_and_forwards_nothing(
-        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-    ) -> None:
-        """A statement and a connect hang while the proxy is deaf, and succeed when it hears."""
+    def test_deaf(self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+        """While the proxy is deaf, a statement and a connect hang; they succeed when it hears
+        again.
+        """
         arguments = server.connect_args(port=proxy.port)
         with connected(mariadb_driver, arguments) as connection:
             known = set(server.connections())
@@ -112,7 +104,7 @@ class TestProxy:
             assert answer.result() == 7
             newcomer.result().close()
 
-    def test_deaf_hides_the_end_of_a_connection(self, server: MariaDBServer, proxy: Proxy) -> None:
+    def test_deaf_and_end_of_connection(self, server: MariaDBServer, proxy: Proxy) -> None:
         """The server learns of a client's end only when the proxy hears again."""
         with connected("pymysql", server.connect_args(port=proxy.port)) as connection:
             id_ = connection_id(connection)
@@ -121,10 +113,8 @@ class TestProxy:
         proxy.hear()
         wait_until(lambda: id_ not in server.connections(), "the end of the connection")
 
-    def test_refuse_closes_newcomers_only(
-        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-    ) -> None:
-        """Connects fail and are counted apart; what is open goes on."""
+    def test_refuse(self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+        """refuse() makes connects fail, counts them apart, and leaves open connections alone."""
         arguments = server.connect_args(port=proxy.port)
         with connected(mariadb_driver, arguments) as connection:
             proxy.refuse()
@@ -136,10 +126,8 @@ class TestProxy:
         with connected(mariadb_driver, arguments) as connection:
             assert fetch_one(connection, "SELECT 1") == 1
 
-    def test_held_commit_took_place(
-        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-    ) -> None:
-        """The client's COMMIT fails, the server's succeeded; the next one is not held."""
+    def test_hold_commit(self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+        """The client's COMMIT fails and the server's succeeds; the next one is not held."""
         database = server.create_database()
         create_accounts(server, database, n=1, amount=100)
         arguments = server.connect_args(database, port=proxy.port)
@@ -154,10 +142,10 @@ class TestProxy:
             connection.commit()
         assert balances(server, database) == {1: 110}
 
-    def test_commit_cut_before_did_not_take_place(
+    def test_cut_before_commit(
         self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
-        """The client's COMMIT fails in the same way, and the server rolled back."""
+        """The client's COMMIT fails, and the server rolled back."""
         database = server.create_database()
         create_accounts(server, database, n=1, amount=100)
         proxy.cut_before(b"COMMIT")
@@ -172,10 +160,8 @@ class TestProxy:
             connection.commit()
         assert balances(server, database) == {1: 101}
 
-    def test_wait_for_command_sees_a_statement_in_flight(
-        self, server: MariaDBServer, proxy: Proxy
-    ) -> None:
-        """A test can act while a statement runs, without sleeping."""
+    def test_wait_for_command(self, server: MariaDBServer, proxy: Proxy) -> None:
+        """wait_for_command() returns while the statement runs."""
         with connected("pymysql", server.connect_args(port=proxy.port)) as connection:
             answer = InThread(lambda: fetch_one(connection, "SELECT SLEEP(30)"))
             assert proxy.wait_for_command(b"select sleep").code == COM_QUERY
@@ -191,8 +177,10 @@ class TestProxy:
             with pytest.raises(pymysql.err.OperationalError):
                 pymysql.connect(**private_mariadb.connect_args(port=proxy.port))
 
-    def test_close_ends_everything(self, mariadb: MariaDBServer) -> None:
-        """A closed proxy has no connection, no listener and no thread; closing again is fine."""
+    def test_close(self, mariadb: MariaDBServer) -> None:
+        """A closed proxy has no connection, no listener and no thread; closing it again does
+        nothing.
+        """
         threads = threading.active_count()
         proxy = Proxy(mariadb.host, mariadb.port)
         with connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection:

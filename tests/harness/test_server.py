@@ -17,17 +17,15 @@ pytestmark = pytest.mark.mariadb_only
 
 
 class TestServer:
-    def test_app_user_connects_with_each_driver(
-        self, mariadb: MariaDBServer, database: str, mariadb_driver: str
-    ) -> None:
-        """The application's user gets in, and is seen and told from others."""
+    def test_app_user(self, mariadb: MariaDBServer, database: str, mariadb_driver: str) -> None:
+        """The application's user can connect with each driver, and is told from others."""
         with connected(mariadb_driver, mariadb.connect_args(database)) as connection:
             assert fetch_one(connection, "SELECT DATABASE()") == database
             assert connection_id(connection) in mariadb.connections(APP_USER)
             assert mariadb.connections("somebody else") == []
 
-    def test_url_carries_every_part(self, mariadb: MariaDBServer, mariadb_driver: str) -> None:
-        """Special characters survive the quoting, and the word to look for is still readable."""
+    def test_url(self, mariadb: MariaDBServer, mariadb_driver: str) -> None:
+        """The URL carries every part, with special characters quoted."""
         url = mariadb.url(mariadb_driver, "shop", ssl_ca="/a b/ca.pem")
         parts = urlsplit(url)
         assert parts.scheme.endswith(f"+{mariadb_driver}")
@@ -37,14 +35,14 @@ class TestServer:
         assert parse_qs(parts.query) == {"ssl_ca": ["/a b/ca.pem"]}
         assert APP_PASSWORD_WORD in url
 
-    def test_app_user_is_no_administrator(self, mariadb: MariaDBServer) -> None:
-        """Limits apply to the application's user: it may not lift them."""
+    def test_app_user_rights(self, mariadb: MariaDBServer) -> None:
+        """The application's user cannot lift limits."""
         denied = pytest.raises(pymysql.err.OperationalError, match="Access denied")
         with connected("pymysql", mariadb.connect_args()) as connection, denied:
             fetch_one(connection, "SET GLOBAL max_connections = 1000")
 
-    def test_data_outlive_a_kill(self, private_mariadb: MariaDBServer) -> None:
-        """What was committed is there after a crash and after a restart, on the same port."""
+    def test_data_survive_kill(self, private_mariadb: MariaDBServer) -> None:
+        """Committed data survive a crash and a restart, on the same port."""
         server = private_mariadb
         database, port = server.create_database(), server.port
         create_accounts(server, database, n=3, amount=100)
@@ -58,13 +56,13 @@ class TestServer:
         assert total(server, database) == 300
         assert server.port == port
 
-    def test_start_twice_is_refused(self, mariadb: MariaDBServer) -> None:
-        """A second process on the same data is a mistake in the test."""
+    def test_start_twice(self, mariadb: MariaDBServer) -> None:
+        """Starting a running server is refused."""
         with pytest.raises(ServerError, match="running already"):
             mariadb.start()
 
-    def test_paused_server_answers_when_resumed(self, private_mariadb: MariaDBServer) -> None:
-        """While it is paused nothing answers; then the answer comes."""
+    def test_pause_and_resume(self, private_mariadb: MariaDBServer) -> None:
+        """A paused server answers when it is resumed."""
         server = private_mariadb
         with connected("pymysql", server.connect_args()) as connection:
             server.pause()
@@ -73,14 +71,14 @@ class TestServer:
             server.resume()
             assert answer.result() == 7
 
-    def test_paused_server_stops(self, private_mariadb: MariaDBServer) -> None:
-        """A stop in good order needs no resume before."""
+    def test_pause_and_stop(self, private_mariadb: MariaDBServer) -> None:
+        """A paused server can be stopped."""
         private_mariadb.pause()
         private_mariadb.stop()
         assert not private_mariadb.running
 
-    def test_killed_connection_is_gone(self, mariadb: MariaDBServer, mariadb_driver: str) -> None:
-        """When the kill returns, the client's next statement fails."""
+    def test_kill_connection(self, mariadb: MariaDBServer, mariadb_driver: str) -> None:
+        """After kill_connection() the client's next statement fails."""
         with connected(mariadb_driver, mariadb.connect_args()) as connection:
             id_ = connection_id(connection)
             mariadb.kill_connection(id_)
@@ -89,15 +87,15 @@ class TestServer:
                 fetch_one(connection, "SELECT 1")
             mariadb.kill_connection(id_)
 
-    def test_side_connection_is_made_anew(self, mariadb: MariaDBServer) -> None:
-        """The tests' own hand in the server survives the loss of its connection."""
+    def test_side_connection_lost(self, mariadb: MariaDBServer) -> None:
+        """A lost side connection is replaced."""
         ((id_,),) = mariadb.query("SELECT CONNECTION_ID()")
         with pytest.raises(pymysql.err.OperationalError):
             mariadb.execute("KILL %s", id_)
         assert mariadb.query("SELECT %s", "still here") == [("still here",)]
 
-    def test_options_reach_the_server_and_the_side_connection_needs_no_room(self) -> None:
-        """With every connection taken, the tests can still look and kill."""
+    def test_options_and_side_connection(self) -> None:
+        """With every connection taken, the side connection still works."""
         with MariaDBServer(["--max-connections=10"]) as server:
             taken = [pymysql.connect(**server.connect_args()) for _ in range(10)]
             with pytest.raises(pymysql.err.OperationalError, match="Too many connections"):
@@ -106,16 +104,16 @@ class TestServer:
             for connection in taken:
                 connection.close()
 
-    def test_failed_start_shows_the_error_log(self) -> None:
-        """A server that will not start says why, and leaves nothing behind."""
+    def test_failed_start(self) -> None:
+        """The error about a failed start shows the log, and nothing is left behind."""
         server = MariaDBServer(["--no-such-option"])
         with pytest.raises(ServerError, match="unknown option '--no-such-option'"), server:
             pass
         assert not server.running
         assert not server._directory.exists()
 
-    def test_port_taken_meanwhile_is_changed_for_another(self, mariadb: MariaDBServer) -> None:
-        """Losing the race for a free port is no failure."""
+    def test_port_taken(self, mariadb: MariaDBServer) -> None:
+        """If its port was taken meanwhile, the server takes another one."""
         server = MariaDBServer()
         server.port = mariadb.port
         with server:
@@ -123,7 +121,7 @@ class TestServer:
             assert server.query("SELECT 1") == [(1,)]
 
     @pytest.mark.parametrize("program", ["mariadbd", "mariadb-install-db"])
-    def test_missing_program_is_named(self, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_program(self, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without MariaDB the error says what to install."""
         monkeypatch.setattr(shutil, "which", lambda name, path: None)
         with pytest.raises(ServerError, match=f"{program} not found: install MariaDB"):

@@ -16,9 +16,7 @@ import pytest
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from harness.processes import PROJECT
 from harness.proxy import Proxy
-from harness.server import (
-    MariaDBServer,
-)
+from harness.server import MariaDBServer
 from harness.signals import AS_AT_A_TERMINAL
 from tests.harness.connections import SILENCE, connected
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
@@ -29,8 +27,8 @@ pytestmark = pytest.mark.mariadb_only
 @pytest.mark.slow
 class TestInterruptedSession:
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-    def test_server_ends_with_the_session(self, tmp_path: Path, signum: signal.Signals) -> None:
-        """Ctrl-C and a termination leave no server and no directory behind."""
+    def test_interrupted_session(self, tmp_path: Path, signum: signal.Signals) -> None:
+        """Ctrl-C and SIGTERM leave no server and no directory behind."""
         (tmp_path / "test_it.py").write_text(
             "import time\n"
             "def test_it(private_mariadb):\n"
@@ -55,10 +53,10 @@ class TestInterruptedSession:
 
 
 class TestLeakDetector:
-    def test_open_connection_is_a_leak(
+    def test_leak_of_connection(
         self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:
-        """A connection counts while it is open, straight to the server or through the proxy."""
+        """An open connection is a leak, through the proxy or not."""
         for port in (server.port, proxy.port):
             before = Footprint.now()
             with connected(mariadb_driver, server.connect_args(port=port)):
@@ -67,10 +65,10 @@ class TestLeakDetector:
             assert wait_for_leaks_to_end(before) == []
 
     @pytest.mark.parametrize("end", [Proxy.cut, Proxy.close])
-    def test_connection_ended_by_the_other_side_is_a_leak(
+    def test_leak_of_dead_connection(
         self, mariadb: MariaDBServer, end: Callable[[Proxy], None]
     ) -> None:
-        """A dead connection holds a descriptor until it is closed, a reset one too."""
+        """A dead connection is a leak until it is closed, even if it was reset."""
         before = Footprint.now()
         proxy = Proxy(mariadb.host, mariadb.port)
         with connected("pymysql", mariadb.connect_args(port=proxy.port)):
@@ -80,8 +78,8 @@ class TestLeakDetector:
             assert "1 connection(s) to a database left open" in leak
         assert wait_for_leaks_to_end(before) == []
 
-    def test_thread_of_the_pool_is_a_leak(self) -> None:
-        """A thread with the package's prefix counts, the housekeeping one once a process."""
+    def test_leak_of_thread(self) -> None:
+        """A thread with the package's prefix is a leak, and so is a second housekeeping thread."""
         housekeeper.stop()  # another test may have started the real one
         before = Footprint.now()
         end = threading.Event()
@@ -96,8 +94,8 @@ class TestLeakDetector:
         assert leaks == ["threads left running: flask-pooled-db connect"]
         assert wait_for_leaks_to_end(before) == []
 
-    def test_app_context_left_pushed_is_a_leak(self) -> None:
-        """An app context that nobody popped counts."""
+    def test_leak_of_app_context(self) -> None:
+        """An app context that nobody popped is a leak."""
         before = Footprint.now()
         with flask.Flask(__name__).app_context():
             assert Footprint.now().leaks_since(before) == ["an app context left pushed"]

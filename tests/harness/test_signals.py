@@ -58,10 +58,10 @@ def mark() -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_that_is_ended_leaves_no_server(
-    program: str, signum: signal.Signals, mark: str
-) -> None:
-    """Ended by a signal amid its work, it ends its servers first; its exit status tells which."""
+def test_ended_program_ends_servers(program: str, signum: signal.Signals, mark: str) -> None:
+    """A program ended by a signal ends its servers first, and its exit status is that of the
+    signal.
+    """
     with subprocess.Popen(
         [*AS_AT_A_TERMINAL, sys.executable, "-m", *PROGRAMS[program]],
         cwd=PROJECT,

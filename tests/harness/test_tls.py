@@ -7,9 +7,7 @@ import pymysql
 import pytest
 
 from harness.proxy import Proxy
-from harness.server import (
-    MariaDBServer,
-)
+from harness.server import MariaDBServer
 from harness.sockets import is_readable
 from harness.tls import Certificates
 from tests.harness.connections import connected, descriptor_of, fetch_all, fetch_one, is_encrypted
@@ -18,17 +16,13 @@ pytestmark = pytest.mark.mariadb_only
 
 
 class TestTLS:
-    def test_each_server_has_the_tls_it_was_asked_for(
-        self, mariadb: MariaDBServer, tls_mariadb: MariaDBServer
-    ) -> None:
-        """Whatever the server's version would do by default: one has none, the other has it."""
+    def test_tls_of_servers(self, mariadb: MariaDBServer, tls_mariadb: MariaDBServer) -> None:
+        """A server offers TLS only if it was given certificates."""
         assert mariadb.query("SELECT @@have_ssl") == [("DISABLED",)]
         assert tls_mariadb.query("SELECT @@have_ssl") == [("YES",)]
 
-    def test_connections_are_encrypted_where_the_server_says_so(
-        self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-    ) -> None:
-        """Straight to the server or through a proxy that reads it: both legs of it are."""
+    def test_encryption(self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+        """Connections are encrypted, both to the server and on both sides of a proxy."""
         encrypted = server.certificates is not None
         for port in (server.port, proxy.port):
             with connected(mariadb_driver, server.connect_args(port=port)) as connection:
@@ -36,10 +30,10 @@ class TestTLS:
                 assert bool(cipher) is encrypted
                 assert is_encrypted(connection) is encrypted
 
-    def test_a_proxy_without_certificates_reads_nothing(
+    def test_proxy_without_certificates(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
-        """It forwards the server's own TLS, whose name is verified."""
+        """A proxy without certificates forwards the server's own TLS, whose name is verified."""
         options = {"ca": str(certificates.ca), "check_hostname": True}
         with Proxy(tls_mariadb.host, tls_mariadb.port) as proxy:
             arguments = tls_mariadb.connect_args(port=proxy.port, ask_for_tls=False)
@@ -48,10 +42,10 @@ class TestTLS:
                 assert is_encrypted(connection)
             assert (proxy.connections, proxy.commands) == (1, [])
 
-    def test_a_proxy_with_certificates_is_verified_in_the_server_s_place(
+    def test_proxy_with_certificates(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
-        """It has the server's certificate: by name it is the server, to another CA it is nobody."""
+        """A proxy with the server's certificate is verified in its place, and not by another CA."""
         name = tls_mariadb.host
         with Proxy(name, tls_mariadb.port, certificates=certificates) as proxy:
             arguments = tls_mariadb.connect_args(port=proxy.port, ask_for_tls=False)
@@ -62,10 +56,10 @@ class TestTLS:
             with pytest.raises(pymysql.err.OperationalError, match="certificate verify failed"):
                 pymysql.connect(**arguments, ssl=options)
 
-    def test_a_client_without_tls_is_read_as_it_is(
+    def test_client_without_tls(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
-        """A proxy that has certificates leaves it to the client whether TLS begins."""
+        """A proxy with certificates also serves a client without TLS."""
         host, port = tls_mariadb.host, tls_mariadb.port
         with Proxy(host, port, certificates=certificates) as proxy:
             arguments = tls_mariadb.connect_args(port=proxy.port, ask_for_tls=False)
@@ -75,11 +69,11 @@ class TestTLS:
                 assert not is_encrypted(connection)
                 assert [command.payload for command in proxy.commands] == [b"SELECT 1"]
 
-    def test_a_ticket_is_no_data(
+    def test_ticket(
         self, tls_mariadb: MariaDBServer, certificates: Certificates, mariadb_driver: str
     ) -> None:
-        """A session ticket makes an idle client's socket readable, again and again; the server was
-        asked nothing, and the client's next statements have their own answers.
+        """A session ticket makes an idle client's socket readable, and its next statements get
+        their own answers.
         """
         host, port = tls_mariadb.host, tls_mariadb.port
         with Proxy(host, port, certificates=certificates) as proxy:
@@ -93,25 +87,23 @@ class TestTLS:
                     assert proxy.commands == []
                     assert fetch_one(connection, f"SELECT {number}") == number
 
-    def test_a_ticket_takes_tls(self, mariadb: MariaDBServer) -> None:
-        """Where the proxy can't send one, it says so."""
+    def test_ticket_without_tls(self, mariadb: MariaDBServer) -> None:
+        """Sending a ticket without TLS is refused."""
         with Proxy(mariadb.host, mariadb.port) as proxy:
             with connected("pymysql", mariadb.connect_args(port=proxy.port)):
                 with pytest.raises(ValueError, match="no TLS"):
                     proxy.send_tickets()
 
-    def test_wrong_ca_is_found_out(
-        self, tls_mariadb: MariaDBServer, certificates: Certificates
-    ) -> None:
-        """The other CA is a real one that did not sign this server's certificate."""
+    def test_wrong_ca(self, tls_mariadb: MariaDBServer, certificates: Certificates) -> None:
+        """The other CA did not sign the server's certificate."""
         options = {"ca": str(certificates.wrong_ca)}
         with pytest.raises(pymysql.err.OperationalError, match="certificate verify failed"):
             pymysql.connect(**tls_mariadb.connect_args(ask_for_tls=False), ssl=options)
 
-    def test_connector_verifies_too(
+    def test_connector_verifies(
         self, tls_mariadb: MariaDBServer, certificates: Certificates
     ) -> None:
-        """The MariaDB connector takes the same files."""
+        """The MariaDB connector verifies with the same files."""
         arguments = {**tls_mariadb.connect_args(ask_for_tls=False), "ssl_verify_cert": True}
         right, wrong = str(certificates.ca), str(certificates.wrong_ca)
         with connected("mariadbconnector", {**arguments, "ssl_ca": right}) as connection:

@@ -8,20 +8,12 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db import (
-    PooledDB,
-    db_connection_context,
-)
+from flask_pooled_db import PooledDB, db_connection_context
 from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import Scenario
 from tests.support.sites import CREATE
-from tests.support.stages import (
-    ON_SHARED_SERVER,
-    Stage,
-    on_file,
-    on_server,
-)
+from tests.support.stages import ON_SHARED_SERVER, Stage, on_file, on_server
 
 
 @pytest.fixture(params=["sqlite", *ON_SHARED_SERVER])

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flask_pooled_db import (
-    UsageError,
-)
+from flask_pooled_db import UsageError
 from harness.workloads import add
 from tests.support.scenarios import sessions
 from tests.support.scenarios.base import MOVED, Scenario
-from tests.support.stages import (
-    ServerStage,
-    Stage,
-)
+from tests.support.stages import ServerStage, Stage
 
 
 @pytest.mark.parametrize(
@@ -21,15 +16,13 @@ from tests.support.stages import (
     [sessions.autocommit_by_sql, sessions.autocommit_by_sql_before_reading],
     ids=lambda scenario: scenario.name,
 )
-def test_autocommit_by_sql_does_not_harm_the_next_lease(
-    stage: ServerStage, scenario: Scenario[ServerStage]
-) -> None:
-    """A connection whose autocommit was changed by SQL is not lent as it is."""
+def test_autocommit_changed_by_sql(stage: ServerStage, scenario: Scenario[ServerStage]) -> None:
+    """A connection whose autocommit was changed by SQL is not lent unchanged."""
     scenario(stage)
 
 
-def test_autocommit_is_the_scope_s(any_stage: Stage) -> None:
-    """Setting it, or asking for it, on the connection is an error that says what to do."""
+def test_autocommit_refused(any_stage: Stage) -> None:
+    """Setting or requesting autocommit on the connection is an error that names the remedy."""
     with any_stage.db.connection_context() as connection:
         for change in (
             lambda: setattr(connection, "autocommit", True),

@@ -13,13 +13,7 @@ from harness.sockets import is_readable
 from harness.workloads import add
 from tests.support.scenarios import commits
 from tests.support.scenarios.base import MOVED, Scenario, must_raise, rival
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-    on_server,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_server
 
 
 @pytest.mark.parametrize(
@@ -27,29 +21,31 @@ from tests.support.stages import (
     [commits.commit_answer_lost, commits.commit_lost, commits.killed_before_commit],
     ids=lambda scenario: scenario.name,
 )
-def test_t5_doubt_about_a_commit_is_told(
-    stage: ServerStage, scenario: Scenario[ServerStage]
-) -> None:
-    """`CommitOutcomeUnknown` is raised where COMMIT was sent and not answered, and only there."""
+def test_t5_commit_outcome_unknown(stage: ServerStage, scenario: Scenario[ServerStage]) -> None:
+    """`CommitOutcomeUnknown` is raised if COMMIT was sent and not answered, and only then."""
     scenario(stage)
 
 
-def test_t5_a_commit_refused_by_the_server_is_the_driver_s_error(
+def test_t5_commit_refused_by_server(
     play_on_own_server: Callable[[Scenario[Any]], None],
 ) -> None:
-    """A COMMIT that the server refuses leaves no doubt, no lock and no change."""
+    """A COMMIT that the server refuses raises the driver's error, and leaves no
+    lock and no change.
+    """
     play_on_own_server(commits.commit_refused)
 
 
-def test_t5_a_commit_refused_by_a_constraint_is_the_driver_s_error(
+def test_t5_commit_refused_by_constraint(
     sqlite_stage: FileStage,
 ) -> None:
-    """A deferred constraint that fails at COMMIT leaves no doubt and no change."""
+    """A deferred constraint that fails at COMMIT raises the driver's error, and
+    leaves no change.
+    """
     commits.commit_refused_by_a_constraint(sqlite_stage)
 
 
-def test_t5_an_own_commit_whose_answer_is_lost_is_told_too(stage: ServerStage) -> None:
-    """`conn.commit()` raises it as the end of the scope does; swallowed, the doubt stays."""
+def test_t5_explicit_commit_outcome_unknown(stage: ServerStage) -> None:
+    """`conn.commit()` raises CommitOutcomeUnknown too; if it is swallowed, the scope raises it."""
     with must_raise(CommitOutcomeUnknown) as at_end:
         with stage.db.connection_context() as connection:
             add(connection, 1, -10)
@@ -64,10 +60,8 @@ def test_t5_an_own_commit_whose_answer_is_lost_is_told_too(stage: ServerStage) -
     assert stage.committed() == MOVED
 
 
-def test_t10_a_tls_ticket_before_commit_is_not_the_end_of_the_connection(
-    tls_mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """A session ticket makes the socket readable as its end would, and the server is still there:
+def test_t10_tls_ticket_before_commit(tls_mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """A session ticket that arrives before COMMIT does not end the connection:
     the block commits.
     """
     with on_server("ours", tls_mariadb, mariadb_driver) as stage:
@@ -79,8 +73,8 @@ def test_t10_a_tls_ticket_before_commit_is_not_the_end_of_the_connection(
         assert stage.committed() == MOVED
 
 
-def test_t8_commit_and_rollback_work_in_the_outermost_block(any_stage: Stage) -> None:
-    """What `commit()` ended stays, what `rollback()` ended is gone, and the block goes on."""
+def test_t8_outermost_block(any_stage: Stage) -> None:
+    """`commit()` and `rollback()` work in the outermost block, which goes on."""
     with must_raise(LookupError):
         with any_stage.db.connection_context() as connection:
             add(connection, 1, -10)
@@ -94,8 +88,8 @@ def test_t8_commit_and_rollback_work_in_the_outermost_block(any_stage: Stage) ->
     assert any_stage.committed() == MOVED
 
 
-def test_t8_commit_and_rollback_raise_in_a_nested_block(any_stage: Stage) -> None:
-    """In a nested block they would end the outer transaction: they raise, and all goes on."""
+def test_t8_nested_block(any_stage: Stage) -> None:
+    """`commit()` and `rollback()` raise in a nested block, and both blocks go on."""
     with any_stage.db.connection_context() as outer:
         add(outer, 1, -10)
         with any_stage.db.connection_context() as inner:
@@ -107,7 +101,7 @@ def test_t8_commit_and_rollback_raise_in_a_nested_block(any_stage: Stage) -> Non
     assert any_stage.committed() == MOVED
 
 
-def test_t8_rollback_accepts_the_loss_of_a_transaction(stage: ServerStage) -> None:
+def test_t8_rollback_after_deadlock(stage: ServerStage) -> None:
     """After a deadlock, `rollback()` in the outermost block makes the connection usable again."""
     with stage.db.connection_context() as connection:
         add(connection, 1, -50)
@@ -120,8 +114,8 @@ def test_t8_rollback_accepts_the_loss_of_a_transaction(stage: ServerStage) -> No
     assert stage.committed() == MOVED
 
 
-def test_t8_rollback_does_not_bring_back_a_lost_connection(stage: ServerStage) -> None:
-    """A lost connection stays lost, whatever is called."""
+def test_t8_rollback_after_lost_connection(stage: ServerStage) -> None:
+    """`rollback()` does not revive a lost connection."""
     with must_raise(TransactionAborted):
         with stage.db.connection_context() as connection:
             add(connection, 1, -10)

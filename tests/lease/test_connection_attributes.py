@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import (
-    Flask,
-)
+from flask import Flask
 
-from flask_pooled_db import (
-    PooledDB,
-    UsageError,
-    db_connection_context,
-    get_db_connection,
-)
+from flask_pooled_db import PooledDB, UsageError, db_connection_context, get_db_connection
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
 from tests.support.apps import pooled_app
@@ -27,8 +20,10 @@ FORBIDDEN = ["autocommit", "isolation_level", "connect", "reconnect", "auto_reco
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
-def test_what_would_work_against_the_scope_is_forbidden(any_app: PooledDB, name: str) -> None:
-    """Neither read, nor called, nor set: the error names it and the way to go."""
+def test_forbidden_attributes(any_app: PooledDB, name: str) -> None:
+    """An attribute that would work against the scope can be neither read, called nor set; the error
+    names it and the remedy.
+    """
     with db_connection_context() as conn:
         with pytest.raises(UsageError, match=name):
             getattr(conn, name)
@@ -39,18 +34,16 @@ def test_what_would_work_against_the_scope_is_forbidden(any_app: PooledDB, name:
 
 
 @pytest.mark.parametrize("name", ["database", "row_factory", "warnings", "anything"])
-def test_no_attribute_of_the_connection_can_be_set(any_app: PooledDB, name: str) -> None:
-    """What is set would stay for the next one who borrows the connection: it is refused, and not
-    silently kept from the driver.
-    """
+def test_setting_attributes_refused(any_app: PooledDB, name: str) -> None:
+    """Setting an attribute of the connection is refused: the next caller would inherit it."""
     with db_connection_context() as conn:
         with pytest.raises(AttributeError):
             setattr(conn, name, 5)
 
 
-def test_the_drivers_own_attributes_can_be_listed(any_app: PooledDB) -> None:
-    """`dir()` tells of what the driver's connection has beside the standard's; what it has not is
-    missed in the way of every object.
+def test_dir_lists_driver_attributes(any_app: PooledDB) -> None:
+    """`dir()` lists the attributes of the driver's connection; a missing one
+    raises AttributeError.
     """
     with db_connection_context() as conn:
         assert {"cursor", "commit", "IntegrityError", "rollback"} <= set(dir(conn))
@@ -70,8 +63,8 @@ class Wrapped:
         return getattr(self._raw, name)
 
 
-def test_a_wrapped_connection_passes_its_attributes_on(tmp_path: Path) -> None:
-    """Also where they can't be listed."""
+def test_wrapped_connection_attributes(tmp_path: Path) -> None:
+    """The attributes of a wrapped connection are passed on, even if they cannot be listed."""
 
     def connect() -> Wrapped:
         return Wrapped(sqlite3.connect(tmp_path / "db", check_same_thread=False))
@@ -90,8 +83,8 @@ def test_a_wrapped_connection_passes_its_attributes_on(tmp_path: Path) -> None:
     db.close()
 
 
-def test_what_is_set_on_a_cursor_has_its_effect(site: tuple[Flask, PooledDB]) -> None:
-    """A driver's own setting of a cursor is its own, and ends with it."""
+def test_setting_cursor_attributes(site: tuple[Flask, PooledDB]) -> None:
+    """A driver's own attribute can be set on a cursor, and ends with it."""
     with site[0].app_context():
         with db_connection_context() as conn, conn.cursor() as cur:
             cur.row_factory = sqlite3.Row
@@ -104,16 +97,16 @@ def test_what_is_set_on_a_cursor_has_its_effect(site: tuple[Flask, PooledDB]) ->
             assert cur.fetchone() == (1,)
 
 
-def test_what_a_cursor_is_made_from_is_not_set(any_app: PooledDB) -> None:
-    """`cursor.connection` is read alone."""
+def test_cursor_connection_read_only(any_app: PooledDB) -> None:
+    """`cursor.connection` is read-only."""
     with db_connection_context() as conn, conn.cursor() as cur:
         with pytest.raises(AttributeError):
             cur.connection = conn  # type: ignore[misc]
         assert cur.connection is conn
 
 
-def test_ping_does_not_reconnect(any_app: PooledDB) -> None:
-    """Code that pings before it works runs as it is."""
+def test_ping(any_app: PooledDB) -> None:
+    """`conn.ping()` works and does not reconnect."""
     with get_db_connection() as conn:
         conn.ping()
         conn.ping(True)
@@ -121,17 +114,19 @@ def test_ping_does_not_reconnect(any_app: PooledDB) -> None:
     assert any_app.stats().connects == 1
 
 
-def test_the_repr_is_a_line_of_state(any_app: PooledDB) -> None:
-    """It says of which driver the connection is, and how it is."""
+def test_repr(any_app: PooledDB) -> None:
+    """The repr of a connection names its driver and its state."""
     with db_connection_context() as conn:
         assert repr(conn) == f"<Lease of a {any_app.pool().driver.name} connection, in use>"
     assert repr(conn).endswith("released>")
 
 
-def test_two_threads_at_once_are_refused(
+def test_concurrent_threads_refused(
     mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
-    """Who uses a connection that is in use by another thread is told, and harms nobody."""
+    """A thread that uses a connection while another thread uses it gets an error, and the other
+    goes on.
+    """
     with pooled_app(mariadb.url(mariadb_driver, database)), get_db_connection() as conn:
         lock = f"{database}_lock"
         assert mariadb.query("SELECT GET_LOCK(%s, 0)", lock) == [(1,)]

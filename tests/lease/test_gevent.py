@@ -139,8 +139,10 @@ def gevent_stage(server: MariaDBServer) -> Iterator[ServerStage]:
 @pytest.mark.parametrize(
     "name", ["timeout_inside_a_statement", "killed_inside_a_statement", "swallowed_timeout"]
 )
-def test_t6_what_gevent_interrupts_is_discarded(gevent_stage: ServerStage, name: str) -> None:
-    """A gevent timeout or kill inside a statement: rolled back, and not used again."""
+def test_t6_gevent_interrupts_statement(gevent_stage: ServerStage, name: str) -> None:
+    """A gevent timeout or kill inside a statement rolls back, and the
+    connection is not used again.
+    """
     told = under_gevent(gevent_stage, name)
     assert told["raised"]
     assert told["after"] != told["before"]
@@ -153,12 +155,12 @@ def locks(stage: ServerStage) -> list[tuple[Any, ...]]:
     return stage.server.query("SELECT trx_id FROM information_schema.innodb_trx")
 
 
-def test_greenlets_have_their_own_connections(gevent_stage: ServerStage) -> None:
-    """Greenlets spawned inside a block do not share its connection, nor one another's."""
+def test_greenlets_own_connections(gevent_stage: ServerStage) -> None:
+    """Greenlets spawned inside a block share neither its connection nor each other's."""
     assert len(set(under_gevent(gevent_stage, "children")["ids"])) == 4
 
 
-def test_greenlets_wait_for_one_another(gevent_stage: ServerStage) -> None:
-    """A greenlet that waits for a connection lets the one that holds it run."""
+def test_greenlets_wait(gevent_stage: ServerStage) -> None:
+    """A greenlet that waits for a connection lets the greenlet that holds it run."""
     assert under_gevent(gevent_stage, "waiters", maxconnections=1)["ok"] == [True] * 10
     assert gevent_stage.committed() == MOVED

@@ -12,39 +12,36 @@ import pytest
 from harness.workloads import add, connection_id
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import MOVED, SCENARIOS, assert_fit, must_raise, signalled
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage
 
 
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith("interrupted_by")])
-def test_t6_an_interrupted_connection_is_discarded(stage: ServerStage, name: str) -> None:
-    """What a signal raises inside a statement rolls back, and the connection is not used again."""
+def test_t6_signal_interrupts_statement(stage: ServerStage, name: str) -> None:
+    """An exception that a signal raises inside a statement rolls back, and the connection is not
+    used again.
+    """
     SCENARIOS[name](stage)
     stats = stage.db.stats()
     assert (stats.in_use, stats.discarded) == (0, 1)
 
 
-def test_t6_an_interrupted_lease_can_not_go_on(stage: ServerStage) -> None:
-    """A caller that swallows what interrupted a statement gets no further."""
+def test_t6_swallowed_interruption(stage: ServerStage) -> None:
+    """A caller that swallows the interruption of a statement cannot use the lease further."""
     interruptions.interrupted_and_swallowed(stage)
 
 
-def test_t6_an_interrupted_read_on_sqlite_rolls_back(sqlite_stage: FileStage) -> None:
-    """A signal in the middle of an endless SELECT: rolled back, and the pool lends on."""
+def test_t6_signal_interrupts_sqlite(sqlite_stage: FileStage) -> None:
+    """A signal in the middle of an endless SELECT on SQLite rolls back, and the pool lends on."""
     interruptions.interrupted_while_reading(sqlite_stage)
     assert sqlite_stage.db.stats().in_use == 0
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
-def test_t6_a_commit_that_is_interrupted_is_not_hidden(
+def test_t6_signal_interrupts_commit(
     stage: ServerStage, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What interrupts COMMIT is what the caller sees; the log tells of the doubt, and the
-    connection is not used again.
+    """The caller sees what interrupted its COMMIT; the doubt is logged, and the connection is not
+    used again.
     """
     with contextlib.ExitStack() as signals, must_raise(type(error)):
         with stage.db.connection_context() as connection:
@@ -62,8 +59,8 @@ def test_t6_a_commit_that_is_interrupted_is_not_hidden(
     assert stage.db.stats().in_use == 0
 
 
-def test_t6_a_generator_that_is_closed_rolls_back(direct_stage: Stage) -> None:
-    """GeneratorExit leaves the block like any other exception."""
+def test_t6_generator_closed(direct_stage: Stage) -> None:
+    """Closing a generator inside its block rolls back."""
 
     def rows() -> Generator[int, None, None]:
         with direct_stage.db.connection_context() as connection:
@@ -79,8 +76,8 @@ def test_t6_a_generator_that_is_closed_rolls_back(direct_stage: Stage) -> None:
     assert_fit(direct_stage)
 
 
-def test_t6_a_task_that_is_cancelled_rolls_back(direct_stage: Stage) -> None:
-    """CancelledError leaves the block like any other exception."""
+def test_t6_task_cancelled(direct_stage: Stage) -> None:
+    """Cancelling a task inside its block rolls back."""
 
     async def work(inside: asyncio.Event) -> None:
         with direct_stage.db.connection_context() as connection:

@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db import (
-    UsageError,
-)
+from flask_pooled_db import UsageError
 from harness.workloads import add, connection_id, run
 from tests.support.scenarios.base import MOVED, assert_fit
-from tests.support.stages import (
-    FileStage,
-    ServerStage,
-    Stage,
-)
+from tests.support.stages import FileStage, ServerStage, Stage
 
 
 def level_of_a_write(stage: ServerStage, connection: Any) -> str:
@@ -36,8 +30,8 @@ def level_of_a_write(stage: ServerStage, connection: Any) -> str:
 @pytest.mark.parametrize(
     "level", ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 )
-def test_isolation_level_is_that_of_the_transaction_alone(stage: ServerStage, level: str) -> None:
-    """A block has the level it asks for, in each of its transactions; the next has the usual."""
+def test_isolation_level_of_transaction(stage: ServerStage, level: str) -> None:
+    """Each transaction of a block has the level it asks for; the next block has the usual one."""
     with stage.db.connection_context(isolation_level=level) as connection:
         before = connection_id(connection)
         assert level_of_a_write(stage, connection) == level
@@ -50,10 +44,8 @@ def test_isolation_level_is_that_of_the_transaction_alone(stage: ServerStage, le
 
 @pytest.mark.parametrize("sql", ["SELECT 1", "SELECT nonsense", "SELECT * FROM accounts"])
 @pytest.mark.parametrize("failing", [False, True])
-def test_isolation_level_does_not_outlive_a_block_that_wrote_nothing(
-    stage: ServerStage, sql: str, failing: bool
-) -> None:
-    """The level is gone with its block also where no transaction came of it."""
+def test_isolation_level_unused(stage: ServerStage, sql: str, failing: bool) -> None:
+    """The level ends with its block, even if no transaction was begun."""
     with contextlib.suppress(LookupError):
         with stage.db.connection_context(isolation_level="SERIALIZABLE") as connection:
             with contextlib.suppress(connection.Error):
@@ -64,8 +56,8 @@ def test_isolation_level_does_not_outlive_a_block_that_wrote_nothing(
         assert level_of_a_write(stage, connection) == "REPEATABLE READ"
 
 
-def test_isolation_level_of_an_empty_block_costs_nothing(stage: ServerStage) -> None:
-    """A block that runs nothing sends nothing."""
+def test_isolation_level_empty_block(stage: ServerStage) -> None:
+    """An empty block with a level sends nothing."""
     assert_fit(stage)
     stage.proxy.reset_counts()
     with stage.db.connection_context(isolation_level="SERIALIZABLE"):
@@ -73,16 +65,16 @@ def test_isolation_level_of_an_empty_block_costs_nothing(stage: ServerStage) -> 
     assert stage.proxy.commands == []
 
 
-def test_every_isolation_level_is_had_on_sqlite(sqlite_stage: FileStage) -> None:
-    """SQLite's transactions are serializable: whoever asks for less or as much has it."""
+def test_isolation_level_on_sqlite(sqlite_stage: FileStage) -> None:
+    """SQLite accepts every level, since its transactions are serializable."""
     with sqlite_stage.db.connection_context(isolation_level="SERIALIZABLE") as connection:
         add(connection, 1, -10)
         add(connection, 2, 10)
     assert sqlite_stage.committed() == MOVED
 
 
-def test_isolation_level_is_for_the_outermost_block(any_stage: Stage) -> None:
-    """In a nested block the transaction has begun: asking for a level says so."""
+def test_isolation_level_nested_block(any_stage: Stage) -> None:
+    """A nested block that asks for a level is refused: its transaction has begun."""
     with any_stage.db.connection_context() as outer:
         add(outer, 1, -10)
         with pytest.raises(UsageError, match="outermost"):
@@ -104,9 +96,7 @@ def test_isolation_level_is_for_the_outermost_block(any_stage: Stage) -> None:
         ({"statement_timeout": True}, "statement_timeout must be"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_refused(
-    any_stage: Stage, options: dict[str, Any], what: str
-) -> None:
-    """A wrong option is an error of its own, before anything is lent."""
+def test_invalid_option(any_stage: Stage, options: dict[str, Any], what: str) -> None:
+    """An invalid option raises an error before a connection is lent."""
     with pytest.raises(UsageError, match=what):
         any_stage.db.connection_context(**options)

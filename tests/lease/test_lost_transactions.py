@@ -19,22 +19,16 @@ from tests.support.scenarios.base import (
     rival,
     statement_is_sent,
 )
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-    join,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, join
 
 
-def test_t3_no_statement_is_sent_twice(stage: ServerStage) -> None:
+def test_t3_statement_sent_once(stage: ServerStage) -> None:
     """A statement whose answer was lost is not sent again."""
     losses.nothing_is_sent_twice(stage)
 
 
-def test_t3_a_lease_never_goes_on_with_another_connection(stage: ServerStage) -> None:
-    """A lease that has only read so far ends with its connection too."""
+def test_t3_connection_never_replaced(stage: ServerStage) -> None:
+    """A lease ends with its connection, even if it has only read so far."""
     losses.killed_before_the_first_write(stage)
     stage.proxy.reset_counts()
     with contextlib.suppress(TransactionAborted):
@@ -58,35 +52,33 @@ def test_t3_a_lease_never_goes_on_with_another_connection(stage: ServerStage) ->
     ],
     ids=lambda scenario: scenario.name,
 )
-def test_t4_a_lost_transaction_ends_in_an_error(
-    stage: ServerStage, scenario: Scenario[ServerStage]
-) -> None:
-    """Raised or swallowed, the loss of a transaction ends its scope in an error: no half of it
+def test_t4_lost_transaction(stage: ServerStage, scenario: Scenario[ServerStage]) -> None:
+    """The loss of a transaction, raised or swallowed, ends its scope in an error, and nothing of it
     is committed.
     """
     scenario(stage)
 
 
-def test_t4_a_lock_wait_timeout_that_rolled_back_ends_in_an_error(
+def test_t4_lock_wait_timeout_rolls_back(
     play_on_own_server: Callable[[Scenario[Any]], None],
 ) -> None:
     """With innodb_rollback_on_timeout, a swallowed 1205 ends the scope in an error."""
     play_on_own_server(losses.lock_wait_timeout_that_rolls_back)
 
 
-def test_t4_a_lock_wait_timeout_costs_the_statement_alone(
+def test_t4_lock_wait_timeout(
     play_on_own_server: Callable[[Scenario[Any]], None],
 ) -> None:
-    """By default a swallowed 1205 leaves the transaction alive: it goes on and commits."""
+    """By default a swallowed 1205 costs only the statement: the transaction commits."""
     play_on_own_server(losses.lock_wait_timeout)
 
 
-def test_t4_a_failed_statement_costs_itself_alone(any_stage: Stage) -> None:
+def test_t4_failed_statement(any_stage: Stage) -> None:
     """A duplicate key or a wrong column leaves the transaction alive."""
     losses.statement_failed(any_stage)
 
 
-def test_t4_a_killed_statement_costs_itself_alone(stage: ServerStage) -> None:
+def test_t4_killed_statement(stage: ServerStage) -> None:
     """KILL QUERY ends the statement; the transaction goes on and commits."""
     with stage.db.connection_context() as connection:
         id_ = connection_id(connection)
@@ -105,9 +97,9 @@ def test_t4_a_killed_statement_costs_itself_alone(stage: ServerStage) -> None:
 
 
 @pytest.mark.mariadb_only
-def test_t4_a_changed_snapshot_that_rolled_back_ends_in_an_error(stage: ServerStage) -> None:
-    """1020, with innodb_snapshot_isolation: whatever the server made of the transaction, the
-    scope does not commit a part of it.
+def test_t4_changed_snapshot(stage: ServerStage) -> None:
+    """After error 1020 with innodb_snapshot_isolation, the scope commits no part of its
+    transaction.
     """
     if not stage.server.query("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"):
         pytest.skip("this server has no innodb_snapshot_isolation")
@@ -128,13 +120,15 @@ def test_t4_a_changed_snapshot_that_rolled_back_ends_in_an_error(stage: ServerSt
     assert stage.committed() == {**expected, 3: 7}
 
 
-def test_t4_sqlite_rolling_back_by_itself_ends_in_an_error(sqlite_stage: FileStage) -> None:
-    """Where SQLite ends the transaction by itself, a scope that swallowed it commits nothing."""
+def test_t4_sqlite_rolls_back(sqlite_stage: FileStage) -> None:
+    """If SQLite ends the transaction by itself, a scope that swallowed the
+    error commits nothing.
+    """
     losses.database_rolls_back(sqlite_stage)
 
 
-def test_t4_the_error_names_the_first_one(stage: ServerStage) -> None:
-    """What every further use raises, and the end of the scope too, has the first error as cause."""
+def test_t4_first_error_as_cause(stage: ServerStage) -> None:
+    """Each further use, and the end of the scope, raises an error caused by the first one."""
     with must_raise(TransactionAborted) as at_end:
         with stage.db.connection_context() as connection:
             add(connection, 1, -10)
@@ -148,8 +142,8 @@ def test_t4_the_error_names_the_first_one(stage: ServerStage) -> None:
     assert at_end[0].__cause__ is first.value
 
 
-def test_t4_a_loss_in_a_nested_block_is_the_outer_block_s_too(stage: ServerStage) -> None:
-    """A deadlock swallowed around an inner block ends the outer block in an error."""
+def test_t4_loss_in_nested_block(stage: ServerStage) -> None:
+    """A deadlock swallowed around a nested block ends the outer block in an error."""
     with must_raise(TransactionAborted):
         with stage.db.connection_context() as outer:
             add(outer, 1, -10)
@@ -165,8 +159,8 @@ def test_t4_a_loss_in_a_nested_block_is_the_outer_block_s_too(stage: ServerStage
     assert stage.committed() == UNTOUCHED
 
 
-def test_t4_the_other_connections_of_the_pool_are_unharmed(stage: ServerStage) -> None:
-    """A scope that lost its connection costs one connection, and nothing else is lent of it."""
+def test_t4_other_connections(stage: ServerStage) -> None:
+    """A scope that lost its connection costs the pool only that connection."""
     with contextlib.suppress(TransactionAborted):
         with stage.db.connection_context() as connection:
             stage.kill(connection)
@@ -177,8 +171,8 @@ def test_t4_the_other_connections_of_the_pool_are_unharmed(stage: ServerStage) -
     assert (stats.in_use, stats.discarded) == (0, 1)
 
 
-def test_t4_an_app_context_that_ends_first_takes_the_work_with_it(any_stage: Stage) -> None:
-    """A block that outlives its app context ends in an error: its work was rolled back."""
+def test_t4_app_context_ends_first(any_stage: Stage) -> None:
+    """A block that outlives its app context ends in an error, and its work is rolled back."""
     with any_stage.app.app_context() as context:
         scope = any_stage.db.connection_context()
         add(scope.__enter__(), 1, -10)

@@ -70,10 +70,10 @@ CASES = [
 
 @pytest.mark.filterwarnings("ignore")  # it warns of some of what it does
 @pytest.mark.parametrize(("scenario", "driver"), CASES)
-def test_the_naive_pool(
+def test_naive_pool(
     scenario: Scenario[Any], driver: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """It fails in each scenario that it is not known to pass, and passes in those."""
+    """The naive pool fails every scenario except those it is known to pass."""
     if scenario.name in HAPPENS_TO_BE_RIGHT[driver]:
         play(scenario, driver, request, tmp_path)
     elif driver == "mariadbconnector" and scenario.name in NOT_ALWAYS_WRONG:

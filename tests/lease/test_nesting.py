@@ -9,22 +9,12 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db import (
-    TransactionAborted,
-    UsageError,
-    db_connection_context,
-)
+from flask_pooled_db import TransactionAborted, UsageError, db_connection_context
 from harness.workloads import add, connection_id, run
 from tests.support.apps import pooled_app
 from tests.support.scenarios import sessions
 from tests.support.scenarios.base import MOVED, Scenario, assert_fit, must_raise
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-    on_file,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_file
 
 
 @pytest.mark.parametrize(
@@ -32,15 +22,13 @@ from tests.support.stages import (
     [sessions.inner_block_sees_the_outer_one, sessions.inner_block_ends_with_the_outer_one],
     ids=lambda scenario: scenario.name,
 )
-def test_a_nested_block_is_a_part_of_the_outer_one(
-    any_stage: Stage, scenario: Scenario[Stage]
-) -> None:
-    """A block inside a block of the same bind shares its transaction and its fate."""
+def test_nested_block(any_stage: Stage, scenario: Scenario[Stage]) -> None:
+    """A nested block of the same bind shares the transaction of the outer one."""
     scenario(any_stage)
 
 
-def test_nested_blocks_hold_one_connection(any_stage: Stage) -> None:
-    """However deep a request nests, it holds one connection: it can't run out of them by itself."""
+def test_nested_blocks_one_connection(any_stage: Stage) -> None:
+    """Nested blocks hold one connection, however deep they nest."""
     with any_stage.db.connection_context() as first:
         with any_stage.db.connection_context() as second:
             with any_stage.db.connection_context(savepoint=False) as third:
@@ -48,8 +36,8 @@ def test_nested_blocks_hold_one_connection(any_stage: Stage) -> None:
                 assert any_stage.db.stats().in_use == 1
 
 
-def test_a_failed_nested_block_costs_its_own_work_alone(any_stage: Stage) -> None:
-    """An exception that leaves an inner block undoes that block; the outer one goes on."""
+def test_failed_nested_block(any_stage: Stage) -> None:
+    """An exception that leaves a nested block undoes that block; the outer one goes on."""
     with any_stage.db.connection_context() as outer:
         add(outer, 1, -10)
         for _ in range(2):
@@ -68,8 +56,8 @@ def test_a_failed_nested_block_costs_its_own_work_alone(any_stage: Stage) -> Non
     assert any_stage.committed() == MOVED
 
 
-def test_a_nested_block_that_comes_first_is_undone_alone(any_stage: Stage) -> None:
-    """The same where the outer block has run nothing before the inner one."""
+def test_failed_first_nested_block(any_stage: Stage) -> None:
+    """A failed nested block is undone alone, even if the outer one has run nothing before it."""
     with any_stage.db.connection_context() as outer:
         with must_raise(LookupError):
             with any_stage.db.connection_context() as inner:
@@ -81,8 +69,8 @@ def test_a_nested_block_that_comes_first_is_undone_alone(any_stage: Stage) -> No
     assert any_stage.committed() == MOVED
 
 
-def test_a_nested_block_that_runs_nothing_sends_nothing(stage: ServerStage) -> None:
-    """A savepoint is set with the first statement that needs it."""
+def test_empty_nested_block(stage: ServerStage) -> None:
+    """An empty nested block sends nothing: a savepoint is set with the first statement."""
     with stage.db.connection_context() as outer:
         add(outer, 1, -10)
         stage.proxy.reset_counts()
@@ -95,8 +83,8 @@ def test_a_nested_block_that_runs_nothing_sends_nothing(stage: ServerStage) -> N
     assert stage.committed() == MOVED
 
 
-def test_without_savepoint_a_failed_nested_block_dooms_the_outer_one(any_stage: Stage) -> None:
-    """With `savepoint=False` an exception that leaves the inner block aborts the whole."""
+def test_failed_nested_block_without_savepoint(any_stage: Stage) -> None:
+    """With `savepoint=False`, an exception that leaves the nested block aborts the outer one."""
     error = LookupError("in the inner block")
     with must_raise(TransactionAborted) as caught:
         with any_stage.db.connection_context() as outer:
@@ -112,8 +100,8 @@ def test_without_savepoint_a_failed_nested_block_dooms_the_outer_one(any_stage: 
     assert_fit(any_stage)
 
 
-def test_without_savepoint_a_nested_block_sends_nothing_of_its_own(stage: ServerStage) -> None:
-    """With `savepoint=False` the inner block costs no round trip."""
+def test_round_trips_without_savepoint(stage: ServerStage) -> None:
+    """With `savepoint=False`, the nested block costs no round trip."""
     with stage.db.connection_context() as outer:
         add(outer, 1, -10)
         stage.proxy.reset_counts()
@@ -123,9 +111,9 @@ def test_without_savepoint_a_nested_block_sends_nothing_of_its_own(stage: Server
     assert stage.committed() == MOVED
 
 
-def test_an_independent_block_is_a_transaction_of_its_own(stage: ServerStage) -> None:
-    """`independent=True` takes its own connection: it sees nothing uncommitted, and stays when
-    the outer block rolls back.
+def test_independent_block(stage: ServerStage) -> None:
+    """A block with `independent=True` has its own connection: it sees nothing uncommitted, and
+    survives a rollback of the outer one.
     """
     with must_raise(LookupError):
         with stage.db.connection_context() as outer:
@@ -144,8 +132,8 @@ def test_an_independent_block_is_a_transaction_of_its_own(stage: ServerStage) ->
     assert stage.committed() == {**UNTOUCHED, 3: 105}
 
 
-def test_an_independent_block_reads_what_is_committed(sqlite_stage: FileStage) -> None:
-    """On SQLite too, where another connection can read while one writes."""
+def test_independent_block_on_sqlite(sqlite_stage: FileStage) -> None:
+    """On SQLite an independent block can read while the outer one writes."""
     with sqlite_stage.db.connection_context() as outer:
         add(outer, 1, -10)
         with sqlite_stage.db.connection_context(independent=True) as own:
@@ -162,8 +150,8 @@ def block(stage: Stage, account: int, amount: int) -> Iterator[Any]:
         yield connection
 
 
-def test_blocks_left_out_of_order_roll_back(any_stage: Stage) -> None:
-    """An outer block that ends before the inner one is an error, and nothing is committed."""
+def test_outer_block_ends_first(any_stage: Stage) -> None:
+    """An outer block that ends before its nested one raises an error, and nothing is committed."""
     outer, inner = block(any_stage, 1, -10), block(any_stage, 2, 10)
     assert next(outer) is next(inner)
     with pytest.raises(UsageError, match="left before one that was entered inside it"):
@@ -175,8 +163,8 @@ def test_blocks_left_out_of_order_roll_back(any_stage: Stage) -> None:
     assert_fit(any_stage)
 
 
-def test_blocks_left_out_of_order_roll_back_in_the_middle(any_stage: Stage) -> None:
-    """The same for a nested block that ends before one inside it: the outermost can't commit."""
+def test_middle_block_ends_first(any_stage: Stage) -> None:
+    """If a nested block ends before the one inside it, the outermost block cannot commit."""
     with must_raise(TransactionAborted):
         with any_stage.db.connection_context() as outermost:
             add(outermost, 3, 1)
@@ -190,7 +178,7 @@ def test_blocks_left_out_of_order_roll_back_in_the_middle(any_stage: Stage) -> N
     assert_fit(any_stage)
 
 
-def test_a_block_that_is_dropped_gives_its_connection_back(any_stage: Stage) -> None:
+def test_dropped_block(any_stage: Stage) -> None:
     """A generator that is dropped inside its block rolls back and releases."""
     generator = block(any_stage, 1, -10)
     next(generator)
@@ -199,8 +187,8 @@ def test_a_block_that_is_dropped_gives_its_connection_back(any_stage: Stage) -> 
     assert any_stage.committed() == UNTOUCHED
 
 
-def test_binds_are_databases_of_their_own(tmp_path: Path) -> None:
-    """A block inside a block of another bind is a transaction of its own."""
+def test_nested_block_of_another_bind(tmp_path: Path) -> None:
+    """A nested block of another bind is a transaction of its own."""
     with on_file("ours", tmp_path / "a.sqlite") as a, on_file("ours", tmp_path / "b.sqlite") as b:
         binds = {"a": f"sqlite:///{a.path}", "b": f"sqlite:///{b.path}"}
         with pooled_app(binds=binds) as (_, db):

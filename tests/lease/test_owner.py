@@ -10,16 +10,10 @@ from typing import Any
 import greenlet
 import pytest
 
-from flask_pooled_db import (
-    UsageError,
-)
+from flask_pooled_db import UsageError
 from harness.workloads import add, connection_id, run
 from tests.support.scenarios.base import MOVED, statement_is_sent
-from tests.support.stages import (
-    ServerStage,
-    Stage,
-    join,
-)
+from tests.support.stages import ServerStage, Stage, join
 
 
 def ids_in_child_tasks(stage: ServerStage) -> tuple[int, tuple[int, int]]:
@@ -40,15 +34,15 @@ def ids_in_child_tasks(stage: ServerStage) -> tuple[int, tuple[int, int]]:
     return asyncio.run(parent())
 
 
-def test_child_tasks_have_their_own_connections(stage: ServerStage) -> None:
-    """Tasks that inherit the context of a block do not inherit its connection."""
+def test_child_tasks(stage: ServerStage) -> None:
+    """Child tasks inherit the context of a block, but not its connection."""
     parent, children = ids_in_child_tasks(stage)
     assert len({parent, *children}) == 3
     assert stage.db.stats().in_use == 0
 
 
-def test_a_thread_of_to_thread_has_its_own_connection(stage: ServerStage) -> None:
-    """`asyncio.to_thread()` copies the context, not the connection."""
+def test_to_thread(stage: ServerStage) -> None:
+    """`asyncio.to_thread()` copies the context of a block, but not its connection."""
 
     def child() -> int:
         with stage.db.connection_context() as connection:
@@ -67,8 +61,8 @@ def test_a_thread_of_to_thread_has_its_own_connection(stage: ServerStage) -> Non
     assert stage.committed() == MOVED
 
 
-def test_a_thread_with_a_copied_context_has_its_own_connection(any_stage: Stage) -> None:
-    """`copy_context().run` in a thread copies the context, not the connection."""
+def test_copied_context(any_stage: Stage) -> None:
+    """`copy_context().run` in a thread copies the context of a block, but not its connection."""
     seen: list[Any] = []
 
     def child() -> None:
@@ -87,7 +81,7 @@ def test_a_thread_with_a_copied_context_has_its_own_connection(any_stage: Stage)
     assert any_stage.committed() == MOVED
 
 
-def test_a_greenlet_has_its_own_connection(any_stage: Stage) -> None:
+def test_greenlet(any_stage: Stage) -> None:
     """A greenlet that runs in the context of a block has its own connection."""
 
     def child() -> Any:
@@ -108,8 +102,8 @@ def test_a_greenlet_has_its_own_connection(any_stage: Stage) -> None:
     assert any_stage.db.stats().in_use == 0
 
 
-def test_a_connection_serves_one_thread_at_a_time(stage: ServerStage) -> None:
-    """A connection handed to another thread, used by both at once, is an error of the second."""
+def test_concurrent_use(stage: ServerStage) -> None:
+    """A second thread that uses a connection in use gets an error."""
     with stage.db.connection_context() as connection:
         id_ = connection_id(connection)
 

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db import (
-    PooledDB,
-    db_connection_context,
-)
+from flask_pooled_db import PooledDB, db_connection_context
 from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 from tests.support.sites import ids, insert
@@ -29,8 +26,8 @@ EXCEPTIONS = [
 ]
 
 
-def test_pep249_the_exception_classes_are_attributes(any_app: PooledDB) -> None:
-    """They are the driver's own, also after the connection was released."""
+def test_pep249_exception_attributes(any_app: PooledDB) -> None:
+    """The connection has the driver's exception classes as attributes, even after its release."""
     with db_connection_context() as conn:
         module: Any = any_app.pool().driver.dbapi
         before = [getattr(conn, name) for name in EXCEPTIONS]
@@ -38,8 +35,8 @@ def test_pep249_the_exception_classes_are_attributes(any_app: PooledDB) -> None:
     assert [getattr(conn, name) for name in EXCEPTIONS] == before
 
 
-def test_pep249_errors_are_caught_by_the_attribute(any_app: PooledDB) -> None:
-    """`except conn.IntegrityError` is the same code for every driver."""
+def test_pep249_catching_by_attribute(any_app: PooledDB) -> None:
+    """`except conn.IntegrityError` catches the error of every driver."""
     try:
         with db_connection_context() as conn:
             insert(conn, 1)
@@ -49,8 +46,8 @@ def test_pep249_errors_are_caught_by_the_attribute(any_app: PooledDB) -> None:
     assert ids() == []
 
 
-def test_pep249_a_cursor(any_app: PooledDB) -> None:
-    """A cursor has the standard's attributes and ways to fetch."""
+def test_pep249_cursor(any_app: PooledDB) -> None:
+    """A cursor has the attributes and fetch methods of the standard."""
     with db_connection_context() as conn:
         cur = conn.cursor()
         assert cur.connection is conn
@@ -77,7 +74,7 @@ def test_pep249_a_cursor(any_app: PooledDB) -> None:
 
 
 def test_pep249_lastrowid(any_app: PooledDB) -> None:
-    """The number that the database gave a row."""
+    """`lastrowid` is the id that the database gave the row."""
     kind = any_app.pool().driver.name
     auto = "INTEGER PRIMARY KEY" if kind == "sqlite3" else "INT PRIMARY KEY AUTO_INCREMENT"
     with db_connection_context() as conn, conn.cursor() as cur:
@@ -88,8 +85,8 @@ def test_pep249_lastrowid(any_app: PooledDB) -> None:
         assert cur.lastrowid == 2
 
 
-def test_pep249_two_cursors_of_one_connection(any_app: PooledDB) -> None:
-    """They are in the same transaction."""
+def test_pep249_two_cursors(any_app: PooledDB) -> None:
+    """Two cursors of one connection are in the same transaction."""
     with db_connection_context() as conn, conn.cursor() as one, conn.cursor() as other:
         one.execute("INSERT INTO t VALUES (1, 'x')")
         other.execute("SELECT COUNT(*) FROM t")
@@ -97,7 +94,7 @@ def test_pep249_two_cursors_of_one_connection(any_app: PooledDB) -> None:
 
 
 def test_pep249_callproc(mariadb: MariaDBServer, database: str, mariadb_driver: str) -> None:
-    """A stored procedure is a part of the transaction."""
+    """A stored procedure is part of the transaction."""
     mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY, name VARCHAR(20))")
     mariadb.execute(
         f"CREATE PROCEDURE `{database}`.put(IN a INT) INSERT INTO `{database}`.t VALUES (a, 'p')"
@@ -115,11 +112,9 @@ def test_pep249_callproc(mariadb: MariaDBServer, database: str, mariadb_driver: 
         assert ids() == [2]
 
 
-def test_t6_results_nobody_asked_for_are_read_before_commit(
-    mariadb: MariaDBServer, database: str
-) -> None:
-    """With PyMySQL, which leaves them to be read: a procedure with several results, of which none
-    was fetched. Its work is committed, and the connection is not used again.
+def test_t6_unread_results(mariadb: MariaDBServer, database: str) -> None:
+    """A PyMySQL procedure whose results were not fetched is committed, and the connection is not
+    used again.
     """
     mariadb.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY, name VARCHAR(20))")
     mariadb.execute(

@@ -12,10 +12,7 @@ from flask_pooled_db.lease.proxy import DriverAttribute, DriverException
 from harness.workloads import add
 from tests.support.scenarios import releases
 from tests.support.scenarios.base import MOVED, Scenario
-from tests.support.stages import (
-    UNTOUCHED,
-    Stage,
-)
+from tests.support.stages import UNTOUCHED, Stage
 
 
 @pytest.mark.parametrize(
@@ -27,13 +24,13 @@ from tests.support.stages import (
     ],
     ids=lambda scenario: scenario.name,
 )
-def test_t7_nothing_works_after_release(any_stage: Stage, scenario: Scenario[Stage]) -> None:
-    """What outlived its block can't touch what another one now holds."""
+def test_t7_use_after_release(any_stage: Stage, scenario: Scenario[Stage]) -> None:
+    """What outlives its block cannot use the connection that another block now holds."""
     scenario(any_stage)
 
 
-def test_t7_every_way_in_is_closed_after_release(any_stage: Stage) -> None:
-    """Each method and attribute of a released connection and cursor refuses; closing is fine."""
+def test_t7_methods_after_release(any_stage: Stage) -> None:
+    """After release every method and attribute of connection and cursor refuses, except close()."""
     with any_stage.db.connection_context() as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT id FROM accounts")
@@ -70,8 +67,8 @@ def test_t7_every_way_in_is_closed_after_release(any_stage: Stage) -> None:
     assert issubclass(connection.IntegrityError, connection.Error)
 
 
-def test_t7_holds_for_get_db_connection(any_stage: Stage) -> None:
-    """`close()` ends what `get_db_connection()` lent, once and for all; uncommitted work goes."""
+def test_t7_get_db_connection(any_stage: Stage) -> None:
+    """`close()` ends what `get_db_connection()` lent, and uncommitted work is rolled back."""
     connection = get_db_connection()
     cursor = connection.cursor()
     add(connection, 1, -10)
@@ -84,8 +81,8 @@ def test_t7_holds_for_get_db_connection(any_stage: Stage) -> None:
     assert any_stage.db.stats().in_use == 0
 
 
-def test_t7_a_scope_s_connection_is_not_closed_by_hand(any_stage: Stage) -> None:
-    """`close()` inside a block says so: the block releases its connection itself."""
+def test_t7_close_inside_block(any_stage: Stage) -> None:
+    """`close()` inside a block is refused: the block releases its connection itself."""
     with any_stage.db.connection_context() as connection:
         with pytest.raises(UsageError, match="remove the call"):
             connection.close()

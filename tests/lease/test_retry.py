@@ -8,23 +8,12 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db import (
-    CommitOutcomeUnknown,
-    TransactionAborted,
-    UsageError,
-)
+from flask_pooled_db import CommitOutcomeUnknown, TransactionAborted, UsageError
 from harness.server import MariaDBServer
 from harness.workloads import add, run
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import MOVED, must_raise, rival
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-    on_file,
-    on_server,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_file, on_server
 
 
 def move(connection: Any, calls: list[int]) -> str:
@@ -35,16 +24,16 @@ def move(connection: Any, calls: list[int]) -> str:
     return "done"
 
 
-def test_run_transaction_returns_what_the_function_returns(any_stage: Stage) -> None:
-    """It passes arguments on, commits, and calls once where once will do."""
+def test_run_transaction(any_stage: Stage) -> None:
+    """run_transaction passes arguments and the result on, commits, and calls the function once."""
     calls: list[int] = []
     assert any_stage.db.run_transaction(move, calls=calls) == "done"
     assert any_stage.committed() == MOVED
     assert calls == [0]
 
 
-def test_run_transaction_starts_over_after_a_deadlock(stage: ServerStage) -> None:
-    """A deadlock's victim is tried again as a whole, on whatever connection."""
+def test_retry_after_deadlock(stage: ServerStage) -> None:
+    """A deadlock's victim is started over as a whole."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -59,10 +48,10 @@ def test_run_transaction_starts_over_after_a_deadlock(stage: ServerStage) -> Non
 
 
 @pytest.mark.parametrize("on_timeout", ["ON", "OFF"])
-def test_run_transaction_starts_over_after_a_lock_wait_timeout(
-    mariadb_driver: str, on_timeout: str
-) -> None:
-    """1205 is tried again, whether the server rolled back the statement or the transaction."""
+def test_retry_after_lock_wait_timeout(mariadb_driver: str, on_timeout: str) -> None:
+    """A transaction is started over after 1205, whether the server rolled back the statement or all
+    of it.
+    """
     calls: list[int] = []
     options = [f"--innodb-rollback-on-timeout={on_timeout}", "--innodb-lock-wait-timeout=1"]
     with MariaDBServer(options) as server, on_server("ours", server, mariadb_driver) as stage:
@@ -79,10 +68,8 @@ def test_run_transaction_starts_over_after_a_lock_wait_timeout(
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["between", "before COMMIT"])
-def test_run_transaction_starts_over_after_a_lost_connection(
-    stage: ServerStage, last: bool
-) -> None:
-    """A connection lost before COMMIT was sent is no reason to give up."""
+def test_retry_after_lost_connection(stage: ServerStage, last: bool) -> None:
+    """A transaction whose connection was lost before COMMIT is started over."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -99,8 +86,8 @@ def test_run_transaction_starts_over_after_a_lost_connection(
     assert stage.committed() == MOVED
 
 
-def test_run_transaction_starts_over_where_the_loss_was_swallowed(stage: ServerStage) -> None:
-    """Also where the function swallowed the error, and the scope ended in one."""
+def test_retry_after_swallowed_loss(stage: ServerStage) -> None:
+    """A transaction is started over even if the function swallowed the loss."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -116,8 +103,8 @@ def test_run_transaction_starts_over_where_the_loss_was_swallowed(stage: ServerS
     assert stage.committed() == MOVED
 
 
-def test_run_transaction_never_starts_over_after_a_lost_commit(stage: ServerStage) -> None:
-    """Whether that COMMIT took place is not known: doing it again might do it twice."""
+def test_no_retry_after_lost_commit(stage: ServerStage) -> None:
+    """A transaction is not started over if the answer to COMMIT was lost."""
     calls: list[int] = []
     stage.proxy.hold_replies_to(b"COMMIT")
     with pytest.raises(CommitOutcomeUnknown):
@@ -126,10 +113,10 @@ def test_run_transaction_never_starts_over_after_a_lost_commit(stage: ServerStag
     assert stage.committed() == MOVED
 
 
-def test_run_transaction_never_starts_over_after_an_own_commit_was_lost(
+def test_no_retry_after_lost_explicit_commit(
     stage: ServerStage,
 ) -> None:
-    """The same where the function commits by itself, also where it swallows the error."""
+    """The same holds for a function's own commit(), even if it swallows the error."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -144,8 +131,8 @@ def test_run_transaction_never_starts_over_after_an_own_commit_was_lost(
     assert stage.committed() == MOVED
 
 
-def test_run_transaction_never_repeats_what_its_function_committed(stage: ServerStage) -> None:
-    """What a function committed by itself before the loss is not done again."""
+def test_no_retry_after_explicit_commit(stage: ServerStage) -> None:
+    """A function that committed before the loss is not started over."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -163,10 +150,8 @@ def test_run_transaction_never_repeats_what_its_function_committed(stage: Server
 
 
 @pytest.mark.parametrize("error", [LookupError(), SystemExit()], ids=repr)
-def test_run_transaction_leaves_the_application_s_errors_alone(
-    any_stage: Stage, error: BaseException
-) -> None:
-    """An error of the application rolls back and is raised, at once."""
+def test_no_retry_after_application_error(any_stage: Stage, error: BaseException) -> None:
+    """An error of the application rolls back and is raised at once."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -179,8 +164,8 @@ def test_run_transaction_leaves_the_application_s_errors_alone(
     assert any_stage.committed() == UNTOUCHED
 
 
-def test_run_transaction_leaves_errors_of_a_statement_alone(any_stage: Stage) -> None:
-    """A duplicate key would be one again."""
+def test_no_retry_after_statement_error(any_stage: Stage) -> None:
+    """A duplicate key is raised at once."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -193,8 +178,8 @@ def test_run_transaction_leaves_errors_of_a_statement_alone(any_stage: Stage) ->
     assert any_stage.committed() == UNTOUCHED
 
 
-def test_run_transaction_gives_up_after_its_attempts(stage: ServerStage) -> None:
-    """The last error is raised as it is."""
+def test_retry_attempts(stage: ServerStage) -> None:
+    """After the last attempt its error is raised."""
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -214,8 +199,10 @@ def test_run_transaction_gives_up_after_its_attempts(stage: ServerStage) -> None
             stage.db.run_transaction(work, attempts=wrong)
 
 
-def test_run_transaction_inside_a_block_is_a_nested_one(stage: ServerStage) -> None:
-    """Inside a block the transaction is the outer one's: when it is gone, so is that."""
+def test_run_transaction_nested(stage: ServerStage) -> None:
+    """run_transaction inside a block is a nested block, and is not started over once the outer
+    transaction is lost.
+    """
     calls: list[int] = []
 
     def work(connection: Any) -> None:
@@ -232,8 +219,8 @@ def test_run_transaction_inside_a_block_is_a_nested_one(stage: ServerStage) -> N
     assert stage.committed() == UNTOUCHED
 
 
-def test_run_transaction_inside_a_block_may_try_its_own_part_again(mariadb_driver: str) -> None:
-    """What cost no more than the inner block is tried again, under the savepoint."""
+def test_retry_nested(mariadb_driver: str) -> None:
+    """run_transaction inside a block starts over if only the nested block failed."""
     calls: list[int] = []
     options = ["--innodb-lock-wait-timeout=1"]
     with MariaDBServer(options) as server, on_server("ours", server, mariadb_driver) as stage:
@@ -251,8 +238,10 @@ def test_run_transaction_inside_a_block_may_try_its_own_part_again(mariadb_drive
         assert stage.committed() == MOVED
 
 
-def test_run_transaction_retries_a_locked_sqlite_database(tmp_path: Path) -> None:
-    """A database that stayed locked for longer than the busy timeout is tried again."""
+def test_retry_locked_sqlite(tmp_path: Path) -> None:
+    """A transaction on an SQLite database that stayed locked beyond the busy timeout is started
+    over.
+    """
     with on_file("ours", tmp_path / "f.sqlite") as maker:
         path = maker.path
     with pooled_app(f"sqlite:///{path}?timeout=0.1") as (_, db):

@@ -9,10 +9,7 @@ import pytest
 from harness.server import MariaDBServer
 from harness.workloads import add, run
 from tests.support.scenarios.base import MOVED, must_raise
-from tests.support.stages import (
-    ServerStage,
-    on_server,
-)
+from tests.support.stages import ServerStage, on_server
 
 
 def warm(stage: ServerStage, **options: Any) -> None:
@@ -22,8 +19,8 @@ def warm(stage: ServerStage, **options: Any) -> None:
     stage.proxy.reset_counts()
 
 
-def test_round_trips_of_an_empty_block(stage: ServerStage) -> None:
-    """A block that runs nothing sends nothing."""
+def test_round_trips_empty_block(stage: ServerStage) -> None:
+    """An empty block costs no round trip."""
     warm(stage)
     with stage.db.connection_context() as connection:
         connection.cursor().close()
@@ -31,8 +28,8 @@ def test_round_trips_of_an_empty_block(stage: ServerStage) -> None:
 
 
 @pytest.mark.parametrize("statements", [1, 2, 5])
-def test_round_trips_of_n_statements(stage: ServerStage, statements: int) -> None:
-    """n statements take n + 1: the last is COMMIT, and no ROLLBACK comes after it."""
+def test_round_trips_statements(stage: ServerStage, statements: int) -> None:
+    """n statements cost n + 1 round trips: the last is COMMIT, and no ROLLBACK follows."""
     warm(stage)
     with stage.db.connection_context() as connection:
         for _ in range(statements):
@@ -41,8 +38,8 @@ def test_round_trips_of_n_statements(stage: ServerStage, statements: int) -> Non
     assert stage.proxy.commands[-1].starts_with(b"COMMIT")
 
 
-def test_round_trips_of_a_rollback(stage: ServerStage) -> None:
-    """n statements and their rollback take n + 1."""
+def test_round_trips_rollback(stage: ServerStage) -> None:
+    """n statements and their rollback cost n + 1 round trips."""
     warm(stage)
     with must_raise(LookupError):
         with stage.db.connection_context() as connection:
@@ -52,8 +49,8 @@ def test_round_trips_of_a_rollback(stage: ServerStage) -> None:
     assert stage.proxy.commands[-1].starts_with(b"ROLLBACK")
 
 
-def test_round_trips_of_readonly(stage: ServerStage) -> None:
-    """n statements in a readonly block take n, once the connection is in that mode."""
+def test_round_trips_readonly(stage: ServerStage) -> None:
+    """n statements in a readonly block cost n round trips, once the connection is in that mode."""
     warm(stage, readonly=True)
     with stage.db.connection_context(readonly=True) as connection:
         for _ in range(3):
@@ -61,8 +58,8 @@ def test_round_trips_of_readonly(stage: ServerStage) -> None:
     assert stage.proxy.round_trips == 3
 
 
-def test_round_trips_of_a_commit_that_is_not_needed(mariadb: MariaDBServer) -> None:
-    """Where the driver truly knows that no transaction is open, there is no COMMIT to send."""
+def test_round_trips_without_transaction(mariadb: MariaDBServer) -> None:
+    """No COMMIT is sent if the driver knows that no transaction is open."""
     with on_server("ours", mariadb, "mariadbconnector") as stage:
         warm(stage)
         with stage.db.connection_context() as connection:

@@ -10,17 +10,12 @@ from hypothesis import strategies as st
 
 from harness.workloads import add, run
 from tests.support.scenarios.base import MOVED, must_raise
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage
 
 
 @pytest.mark.mariadb_only
-def test_rows_returned_by_a_write_are_committed(stage: ServerStage) -> None:
-    """`INSERT … RETURNING` returns rows and is committed all the same."""
+def test_returning_is_committed(stage: ServerStage) -> None:
+    """`INSERT … RETURNING` returns rows and is committed."""
     with stage.db.connection_context() as connection:
         assert run(connection, "INSERT INTO accounts VALUES (9, 9) RETURNING id") == [(9,)]
     assert stage.committed() == {**UNTOUCHED, 9: 9}
@@ -33,8 +28,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(text=TEXT | st.sampled_from(["%", "%%", "%s", "%(a)s", "\\", "'", '"', "?", ":a", "\0"]))
-def test_text_goes_in_and_comes_out_as_it_was(any_stage: Stage, text: str) -> None:
-    """Any text is a parameter like any other, beside a literal percent sign written `%%`."""
+def test_text_parameters(any_stage: Stage, text: str) -> None:
+    """Any text passes through a parameter unchanged, beside a literal `%%`."""
     with any_stage.db.connection_context() as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT %s, '100%%', '%%s'", (text,))
@@ -44,8 +39,8 @@ def test_text_goes_in_and_comes_out_as_it_was(any_stage: Stage, text: str) -> No
         cursor.close()
 
 
-def test_a_statement_without_parameters_is_sent_as_it_is(any_stage: Stage) -> None:
-    """Without parameters there are no placeholders, and a percent sign is a percent sign."""
+def test_statement_without_parameters(any_stage: Stage) -> None:
+    """A statement without parameters is sent unchanged, percent signs included."""
     with any_stage.db.connection_context() as connection:
         cursor = connection.cursor()
         for arguments in ((), (None,)):
@@ -54,8 +49,8 @@ def test_a_statement_without_parameters_is_sent_as_it_is(any_stage: Stage) -> No
         cursor.close()
 
 
-def test_many_sets_of_parameters(any_stage: Stage) -> None:
-    """`executemany()` takes the same placeholders, and is a part of the transaction."""
+def test_executemany(any_stage: Stage) -> None:
+    """`executemany()` takes the same placeholders, and is part of the transaction."""
     with must_raise(LookupError):
         with any_stage.db.connection_context() as connection:
             connection.cursor().executemany(
@@ -67,8 +62,10 @@ def test_many_sets_of_parameters(any_stage: Stage) -> None:
     assert any_stage.committed() == UNTOUCHED
 
 
-def test_sqlite_waits_for_its_lock_at_the_first_write(sqlite_stage: FileStage) -> None:
-    """A transaction that read first can write later, also when another wrote in between."""
+def test_sqlite_read_then_write(sqlite_stage: FileStage) -> None:
+    """A transaction on SQLite that read first can write later, even if another one wrote in
+    between.
+    """
     with sqlite_stage.db.connection_context() as connection:
         run(connection, "SELECT * FROM accounts")
         other = sqlite3.connect(sqlite_stage.path)

@@ -19,14 +19,14 @@ from tests.support.scenarios.base import assert_fit
 from tests.support.stages import UNTOUCHED, Stage, join
 
 
-def test_t6_an_abandoned_stream_gives_its_connection_back(direct_stage: Stage) -> None:
-    """A streamed response closed half-way has rolled back and released."""
+def test_t6_abandoned_stream(direct_stage: Stage) -> None:
+    """A streamed response closed half-way rolls back and releases."""
     interruptions.abandoned_stream(direct_stage)
     assert direct_stage.db.stats().in_use == 0
 
 
-def test_t6_a_client_that_goes_away_gives_the_connection_back(direct_stage: Stage) -> None:
-    """The same through a real server and a real socket that the client closes."""
+def test_t6_client_disconnects(direct_stage: Stage) -> None:
+    """A client that disconnects from a real server makes the stream roll back and release."""
 
     @direct_stage.app.get("/endless")
     def endless() -> Response:
@@ -57,8 +57,8 @@ def test_t6_a_client_that_goes_away_gives_the_connection_back(direct_stage: Stag
     assert_fit(direct_stage)
 
 
-def test_t7_a_block_cannot_be_used_by_what_streams_after_it(direct_stage: Stage) -> None:
-    """A generator that reads rows after its view's block has ended is told so."""
+def test_t7_stream_after_block(direct_stage: Stage) -> None:
+    """A generator that reads rows after its view's block has ended gets an error."""
 
     @direct_stage.app.get("/late")
     def late() -> Response:

@@ -7,31 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from flask_pooled_db import (
-    PoolTimeout,
-)
+from flask_pooled_db import PoolTimeout
 from harness.server import MariaDBServer
 from harness.workloads import add, run
 from tests.support.scenarios import sessions
 from tests.support.scenarios.base import MOVED, assert_fit, must_raise, signalled
-from tests.support.stages import (
-    ENDLESS,
-    FileStage,
-    ServerStage,
-    on_file,
-    on_server,
-)
+from tests.support.stages import ENDLESS, FileStage, ServerStage, on_file, on_server
 
 
 @pytest.mark.mariadb_only
-def test_statement_timeout_ends_a_statement_and_is_put_back(stage: ServerStage) -> None:
-    """A statement that takes longer is ended by the server; the next lease has no such limit."""
+def test_statement_timeout(stage: ServerStage) -> None:
+    """The server ends a statement that exceeds its limit; the next lease has no limit."""
     sessions.slow_statement(stage)
 
 
 @pytest.mark.mariadb_only
-def test_statement_timeout_costs_the_statement_alone(stage: ServerStage) -> None:
-    """The transaction of a statement that was ended so goes on and commits."""
+def test_statement_timeout_keeps_transaction(stage: ServerStage) -> None:
+    """After a statement timeout the transaction goes on and commits."""
     with stage.db.connection_context(statement_timeout=0.2) as connection:
         add(connection, 1, -10)
         with pytest.raises(connection.Error):
@@ -41,7 +33,7 @@ def test_statement_timeout_costs_the_statement_alone(stage: ServerStage) -> None
 
 
 def test_statement_timeout_on_sqlite(sqlite_stage: FileStage) -> None:
-    """On SQLite too a statement that takes longer is ended, and the transaction goes on."""
+    """On SQLite, too, a statement that exceeds its limit is ended and the transaction goes on."""
     with sqlite_stage.db.connection_context(statement_timeout=0.1) as connection:
         add(connection, 1, -10)
         with pytest.raises(connection.OperationalError, match="interrupted"):
@@ -52,8 +44,8 @@ def test_statement_timeout_on_sqlite(sqlite_stage: FileStage) -> None:
         run(connection, ENDLESS.replace("FROM n)", "FROM n LIMIT 300000)"))
 
 
-def test_statement_timeout_hides_no_interrupt_on_sqlite(sqlite_stage: FileStage) -> None:
-    """A signal that comes while such a statement runs is what the caller sees."""
+def test_statement_timeout_and_signal_on_sqlite(sqlite_stage: FileStage) -> None:
+    """A signal during a statement with a limit is what the caller sees."""
     with must_raise(SystemExit):
         with sqlite_stage.db.connection_context(statement_timeout=20) as connection:
             with signalled(SystemExit(1), lambda: time.sleep(0.3)):
@@ -62,8 +54,8 @@ def test_statement_timeout_hides_no_interrupt_on_sqlite(sqlite_stage: FileStage)
 
 
 @pytest.mark.mariadb_only
-def test_statement_timeout_of_a_nested_block_ends_with_it(stage: ServerStage) -> None:
-    """Inside it holds, and the outer block has its own again."""
+def test_statement_timeout_nested_block(stage: ServerStage) -> None:
+    """The limit of a nested block ends with it, and the outer block has its own again."""
     limit = "SELECT @@max_statement_time + 0"
     with stage.db.connection_context(statement_timeout=9) as outer:
         assert run(outer, limit) == [(9.0,)]
@@ -76,8 +68,10 @@ def test_statement_timeout_of_a_nested_block_ends_with_it(stage: ServerStage) ->
 
 
 @pytest.mark.mariadb_only
-def test_statement_timeout_and_readonly_are_one_round_trip(stage: ServerStage) -> None:
-    """Both are set with one statement, and none when the connection is in that state already."""
+def test_statement_timeout_round_trips(stage: ServerStage) -> None:
+    """The limit and readonly are set in one statement, and in none if the connection has that state
+    already.
+    """
     options = {"readonly": True, "statement_timeout": 7.5}
     assert_fit(stage)
     for expected in (2, 1):
@@ -88,18 +82,16 @@ def test_statement_timeout_and_readonly_are_one_round_trip(stage: ServerStage) -
 
 
 @pytest.mark.mariadb_only
-def test_the_configured_statement_timeout_is_everybody_s(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """`POOLED_DB_STATEMENT_TIMEOUT` holds in every scope that asks for no other."""
+def test_configured_statement_timeout(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """`POOLED_DB_STATEMENT_TIMEOUT` applies to every scope that asks for no other."""
     with on_server("ours", mariadb, mariadb_driver, statement_timeout=3) as stage:
         for options, expected in (({}, 3.0), ({"statement_timeout": 0}, 0.0), ({}, 3.0)):
             with stage.db.connection_context(**options) as connection:
                 assert run(connection, "SELECT @@max_statement_time + 0") == [(expected,)]
 
 
-def test_timeout_bounds_the_wait_for_a_connection(tmp_path: Path) -> None:
-    """`timeout` stands in for the configured one; 0 waits for nothing."""
+def test_timeout(tmp_path: Path) -> None:
+    """`timeout` replaces ACQUIRE_TIMEOUT; 0 does not wait."""
     with on_file("ours", tmp_path / "f.sqlite", maxconnections=1, acquire_timeout=100) as stage:
         with stage.db.connection_context():
             for seconds in (0, 0.1):

@@ -12,29 +12,21 @@ from harness.server import MariaDBServer
 from harness.workloads import add, run
 from tests.support.scenarios import endings, losses
 from tests.support.scenarios.base import MOVED, must_raise
-from tests.support.stages import (
-    UNTOUCHED,
-    FileStage,
-    ServerStage,
-    Stage,
-    on_server,
-)
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_server
 
 
-def test_t1_left_normally_it_commits(any_stage: Stage) -> None:
-    """A block that is left normally has committed."""
+def test_t1_commit(any_stage: Stage) -> None:
+    """A block that is left normally commits."""
     endings.left_normally(any_stage)
 
 
-def test_t1_left_by_an_exception_it_rolls_back(any_stage: Stage) -> None:
-    """A block left by an exception, of whatever kind, has rolled back."""
+def test_t1_rollback(any_stage: Stage) -> None:
+    """A block that is left by an exception of any kind rolls back."""
     endings.left_by_an_exception(any_stage)
 
 
 @pytest.mark.parametrize("error", [None, ValueError(), SystemExit(), GeneratorExit()], ids=repr)
-def test_t1_the_connection_is_released_exactly_once(
-    any_stage: Stage, error: BaseException | None
-) -> None:
+def test_t1_released_once(any_stage: Stage, error: BaseException | None) -> None:
     """However a block is left, its connection is idle afterwards, and counted once."""
     for _ in range(3):
         with contextlib.suppress(type(error) if error else LookupError):
@@ -47,12 +39,14 @@ def test_t1_the_connection_is_released_exactly_once(
     assert (stats.in_use, stats.idle, stats.open, stats.checkouts) == (0, 1, 1, 3)
 
 
-def test_t1_a_write_that_sqlite3_takes_for_none_is_rolled_back(sqlite_stage: FileStage) -> None:
-    """A write that begins with WITH, or creates a table, is rolled back like any other."""
+def test_t1_unrecognised_write_on_sqlite(sqlite_stage: FileStage) -> None:
+    """A write that sqlite3 does not recognise (WITH, CREATE TABLE) is rolled
+    back like any other.
+    """
     losses.first_statement_is_no_plain_one(sqlite_stage)
 
 
-def test_t1_a_script_is_a_part_of_the_transaction(sqlite_stage: FileStage) -> None:
+def test_t1_executescript(sqlite_stage: FileStage) -> None:
     """`executescript()` commits nothing by itself."""
     with must_raise(LookupError):
         with sqlite_stage.db.connection_context() as connection:
@@ -70,8 +64,8 @@ def test_t1_a_script_is_a_part_of_the_transaction(sqlite_stage: FileStage) -> No
         assert run(connection, "SELECT a FROM more") == [(";",)]
 
 
-def test_t1_a_block_is_entered_once(any_stage: Stage) -> None:
-    """One `db_connection_context()` is one transaction: it can't be entered again."""
+def test_t1_block_entered_twice(any_stage: Stage) -> None:
+    """A `db_connection_context()` cannot be entered a second time."""
     scope = any_stage.db.connection_context()
     with scope:
         with pytest.raises(UsageError, match="entered once"):
@@ -82,10 +76,8 @@ def test_t1_a_block_is_entered_once(any_stage: Stage) -> None:
         scope.__enter__()
 
 
-def test_t1_a_cursor_that_can_not_be_made_costs_nothing(any_stage: Stage) -> None:
-    """Of a cursor the server learns nothing: wrong arguments are the caller's to correct, and the
-    transaction goes on.
-    """
+def test_t1_wrong_cursor_arguments(any_stage: Stage) -> None:
+    """Wrong arguments to `cursor()` raise an error, and the transaction goes on."""
     with any_stage.db.connection_context() as connection:
         add(connection, 1, -10)
         with pytest.raises(TypeError):
@@ -94,20 +86,18 @@ def test_t1_a_cursor_that_can_not_be_made_costs_nothing(any_stage: Stage) -> Non
     assert any_stage.committed() == MOVED
 
 
-def test_t2_a_failing_rollback_is_logged_and_never_raised(
-    stage: ServerStage, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where the rollback fails too, the caller sees its own exception, and the log the other."""
+def test_t2_failing_rollback(stage: ServerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """If the rollback fails, it is logged, and the caller sees its own exception."""
     with caplog.at_level(logging.WARNING, "flask_pooled_db"):
         endings.rollback_fails(stage)
     assert "Rolling back a connection failed" in caplog.text
 
 
 @pytest.mark.slow
-def test_t2_a_rollback_that_hangs_is_cut_short(
+def test_t2_hung_rollback(
     server: MariaDBServer, mariadb_driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that never answers the ROLLBACK does not keep the caller's exception from it."""
+    """A hung ROLLBACK is cut off, so that the caller's exception arrives."""
     with on_server("ours", server, mariadb_driver, connect_timeout=1) as stage:
         try:
             with caplog.at_level(logging.WARNING, "flask_pooled_db"), must_raise(LookupError):
@@ -122,7 +112,7 @@ def test_t2_a_rollback_that_hangs_is_cut_short(
 
 
 @pytest.mark.parametrize("close", [True, False])
-def test_t2_closing_a_cursor_hides_no_error(stage: ServerStage, close: bool) -> None:
+def test_t2_cursor_closed_in_finally(stage: ServerStage, close: bool) -> None:
     """A cursor closed in a `finally` does not replace the error that ended the transaction."""
     with must_raise(stage_errors(stage)) as caught:
         with stage.db.connection_context() as connection:

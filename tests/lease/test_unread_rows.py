@@ -7,10 +7,7 @@ import pytest
 from harness.server import MariaDBServer
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import Scenario
-from tests.support.stages import (
-    Stage,
-    on_server,
-)
+from tests.support.stages import Stage, on_server
 
 
 @pytest.mark.parametrize(
@@ -22,27 +19,21 @@ from tests.support.stages import (
     ],
     ids=lambda scenario: scenario.name,
 )
-def test_t6_rows_that_nobody_read_do_no_harm(
-    direct_stage: Stage, scenario: Scenario[Stage]
-) -> None:
-    """A half-read cursor neither keeps a transaction from its end nor meets the next lease."""
+def test_t6_half_read_cursor(direct_stage: Stage, scenario: Scenario[Stage]) -> None:
+    """A half-read cursor neither delays the end of its transaction nor reaches the next lease."""
     scenario(direct_stage)
     assert direct_stage.db.stats().in_use == 0
 
 
-def test_t6_a_connection_with_unread_rows_is_discarded(
-    server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Released with unread rows, a connection is closed, not read to the end."""
+def test_t6_unread_rows(server: MariaDBServer, mariadb_driver: str) -> None:
+    """A connection that is released with unread rows is closed."""
     with on_server("ours", server, mariadb_driver, is_direct=True) as stage:
         interruptions.half_read_is_not_read_on(stage)
         assert stage.db.stats().discarded == 1
 
 
-def test_t6_a_stream_read_to_its_end_costs_nothing(
-    server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """A streaming cursor that was read to the end leaves a connection that is used again."""
+def test_t6_stream_read_to_end(server: MariaDBServer, mariadb_driver: str) -> None:
+    """After a streaming cursor was read to its end, the connection is used again."""
     with on_server("ours", server, mariadb_driver, is_direct=True) as stage:
         for close in (True, False):
             with stage.db.connection_context() as connection:

@@ -11,8 +11,8 @@ from tests.support.fake_driver import FakeDriver
 from tests.support.pools import call, open_pool, queue_up
 
 
-def test_close_refuses_new_leases_and_wakes_waiters(fake: FakeDriver) -> None:
-    """Both get PoolClosed."""
+def test_close_refuses_leases_wakes_waiters(fake: FakeDriver) -> None:
+    """After close(), a new caller and every waiter get PoolClosed."""
     with open_pool(fake, maxconnections=1, bind="reports") as pool:
         lease = pool.connection()
         waiter = queue_up(pool, pool.connection)
@@ -27,8 +27,8 @@ def test_close_refuses_new_leases_and_wakes_waiters(fake: FakeDriver) -> None:
         assert fake.open_now == 0
 
 
-def test_close_waits_for_leases_until_its_timeout(fake: FakeDriver) -> None:
-    """It returns as soon as the last lease has come back."""
+def test_close_waits_for_leases(fake: FakeDriver) -> None:
+    """close(timeout=) returns as soon as the last lease has been released."""
     with open_pool(fake, maxconnections=1) as pool:
         lease = pool.connection()
         closer = call(pool.close, timeout=60)
@@ -39,10 +39,10 @@ def test_close_waits_for_leases_until_its_timeout(fake: FakeDriver) -> None:
         assert pool.stats().open == 0
 
 
-def test_a_lease_that_outlives_close_goes_on_and_is_closed_when_it_comes_back(
+def test_lease_outlives_close(
     fake: FakeDriver,
 ) -> None:
-    """Nobody is failed in the middle of a transaction."""
+    """A lease keeps working after close(), and its connection is closed on release."""
     with open_pool(fake, maxconnections=1) as pool:
         lease = pool.connection()
         pool.close(timeout=0.05)
@@ -53,8 +53,8 @@ def test_a_lease_that_outlives_close_goes_on_and_is_closed_when_it_comes_back(
         assert (fake.open_now, pool.stats().open) == (0, 0)
 
 
-def test_close_can_be_called_twice(fake: FakeDriver) -> None:
-    """The second call finds nothing to do."""
+def test_close_twice(fake: FakeDriver) -> None:
+    """A second close() does nothing."""
     with open_pool(fake) as pool:
         use(pool)
         pool.close()

@@ -15,8 +15,10 @@ from tests.support.fake_driver import FakeDriver, Gate, OperationalError
 from tests.support.pools import call, check_counts, open_pool, queue_up
 
 
-def test_close_during_a_connect_keeps_nothing(fake: FakeDriver) -> None:
-    """What is opened as the pool closes is closed again; who waited for it is told."""
+def test_close_during_connect(fake: FakeDriver) -> None:
+    """A connection that opens while the pool closes is closed again, and its waiter gets
+    PoolClosed.
+    """
     connecting = fake.hold("connect")
     with open_pool(fake) as pool:
         caller = queue_up(pool, pool.connection)
@@ -30,8 +32,8 @@ def test_close_during_a_connect_keeps_nothing(fake: FakeDriver) -> None:
         assert fake.open_now == 0
 
 
-def test_close_with_a_timeout_waits_for_a_connect(fake: FakeDriver) -> None:
-    """It returns when nothing is open any more."""
+def test_close_waits_for_connect(fake: FakeDriver) -> None:
+    """close(timeout=) returns once no connection is open or being opened."""
     connecting = fake.hold("connect")
     with open_pool(fake) as pool:
         caller = queue_up(pool, pool.connection)
@@ -45,8 +47,8 @@ def test_close_with_a_timeout_waits_for_a_connect(fake: FakeDriver) -> None:
         assert fake.open_now == 0
 
 
-def test_close_ends_the_pause_after_a_failed_connect(fake: FakeDriver) -> None:
-    """No thread sits out a back-off of a pool that is closed."""
+def test_close_ends_backoff(fake: FakeDriver) -> None:
+    """close() ends the back-off, so that no thread waits for it."""
     fake.fail_always("connect", OperationalError)
     with open_pool(fake) as pool:
         caller = queue_up(pool, pool.lease, timeout=60)
@@ -58,8 +60,8 @@ def test_close_ends_the_pause_after_a_failed_connect(fake: FakeDriver) -> None:
         wait_until(lambda: pool.stats().open == 0)
 
 
-def test_drain_during_a_connect_replaces_that_connection_too(fake: FakeDriver) -> None:
-    """What was begun with the old credentials is not lent."""
+def test_drain_during_connect(fake: FakeDriver) -> None:
+    """drain() also replaces a connection that was being opened when it was called."""
     connecting = fake.hold("connect")
     with open_pool(fake) as pool:
         caller = queue_up(pool, pool.connection)
@@ -72,8 +74,8 @@ def test_drain_during_a_connect_replaces_that_connection_too(fake: FakeDriver) -
         lease.close()
 
 
-def test_resize_during_a_connect_keeps_no_more_than_the_new_maximum(fake: FakeDriver) -> None:
-    """A connection that comes up beyond it is closed; those in use go on."""
+def test_resize_during_connect(fake: FakeDriver) -> None:
+    """A connection that opens beyond the new maximum is closed; leases go on."""
     with open_pool(fake, maxconnections=3) as pool:
         leases = [pool.connection(), pool.connection()]
         connecting = fake.hold("connect")
@@ -91,10 +93,10 @@ def test_resize_during_a_connect_keeps_no_more_than_the_new_maximum(fake: FakeDr
             lease.close()
 
 
-def test_p3_resize_in_the_pause_after_a_failed_connect_takes_the_place_back(
+def test_p3_resize_during_backoff(
     fake: FakeDriver,
 ) -> None:
-    """No connect is tried beyond the new maximum."""
+    """A smaller maximum takes back the place of a connect that is in its back-off."""
     with open_pool(fake, maxconnections=2) as pool:
         lease = pool.connection()
         fake.fail("connect", OperationalError())
@@ -108,7 +110,7 @@ def test_p3_resize_in_the_pause_after_a_failed_connect_takes_the_place_back(
         assert fake.count("connect") == 2
 
 
-def test_a_pool_closed_as_a_connect_begins(
+def test_close_before_connect(
     fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An opener that has just seen the pool open closes again what it then opens."""
@@ -131,8 +133,8 @@ def test_a_pool_closed_as_a_connect_begins(
         assert check_counts(pool).idle == 0
 
 
-def test_p3_resize_under_load_ends_at_the_new_maximum(fake: FakeDriver) -> None:
-    """While callers come and go, the pool shrinks and grows as told, and loses nobody."""
+def test_p3_resize_under_load(fake: FakeDriver) -> None:
+    """The pool reaches each new maximum while callers come and go, and serves all of them."""
     stop = threading.Event()
 
     def work() -> None:
@@ -155,8 +157,8 @@ def test_p3_resize_under_load_ends_at_the_new_maximum(fake: FakeDriver) -> None:
         assert pool.stats().open <= 3
 
 
-def test_a_connection_that_comes_too_late_for_its_caller_serves_the_next(fake: FakeDriver) -> None:
-    """It is idle until somebody asks."""
+def test_late_connection_serves_next_caller(fake: FakeDriver) -> None:
+    """A connection whose caller has timed out becomes idle and serves the next caller."""
     connecting = fake.hold("connect")
     with open_pool(fake) as pool:
         caller = queue_up(pool, pool.lease, timeout=0.01)
@@ -169,8 +171,8 @@ def test_a_connection_that_comes_too_late_for_its_caller_serves_the_next(fake: F
             assert number_of(lease) == 1
 
 
-def test_p10_callers_that_leave_during_the_pause_take_no_place_with_them(fake: FakeDriver) -> None:
-    """Who asks in the pause after a failed connect and does not wait leaves the pool as it was."""
+def test_p10_caller_leaves_during_backoff(fake: FakeDriver) -> None:
+    """A caller that does not wait for the back-off leaves the pool's counts unchanged."""
     fake.fail_always("connect", OperationalError)
     with open_pool(fake, mincached=2, maxconnections=2, maxcached=2) as pool:
         for _ in range(50):

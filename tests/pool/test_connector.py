@@ -14,8 +14,10 @@ from tests.support.fake_driver import FakeDriver, OperationalError, WrongPasswor
 from tests.support.pools import call, most_tries, open_pool, queue_up
 
 
-def test_p7_nothing_connects_before_the_first_lease(fake: FakeDriver) -> None:
-    """A pool that is made with MINCACHED opens them with the first connection asked for."""
+def test_p7_first_lease_connects(fake: FakeDriver) -> None:
+    """A pool with MINCACHED opens its connections when the first lease is requested, and none
+    before.
+    """
     with open_pool(fake, mincached=3, maxconnections=5) as pool:
         assert (fake.count("connect"), pool.stats().open) == (0, 0)
         use(pool)
@@ -23,8 +25,8 @@ def test_p7_nothing_connects_before_the_first_lease(fake: FakeDriver) -> None:
         assert fake.count("connect") == 3
 
 
-def test_p10_failed_connects_back_off_for_all_waiters_together(fake: FakeDriver) -> None:
-    """Twenty callers of a database that is away share their tries, which grow rarer."""
+def test_p10_waiters_share_backoff(fake: FakeDriver) -> None:
+    """Twenty callers of an unreachable database share its connects, whose back-off grows."""
     fake.fail_always("connect", OperationalError)
     with open_pool(fake, maxconnections=20) as pool:
         callers = [call(pool.lease, timeout=1.0) for _ in range(20)]
@@ -34,8 +36,8 @@ def test_p10_failed_connects_back_off_for_all_waiters_together(fake: FakeDriver)
         assert 3 <= fake.count("connect") <= most_tries(1.0)
 
 
-def test_p10_the_first_success_ends_the_back_off(fake: FakeDriver) -> None:
-    """When the database is back, connects are tried as at the start."""
+def test_p10_success_resets_backoff(fake: FakeDriver) -> None:
+    """The first successful connect resets the back-off."""
     fake.fail("connect", *(OperationalError() for _ in range(4)))
     with open_pool(fake) as pool:
         use(pool)
@@ -46,8 +48,8 @@ def test_p10_the_first_success_ends_the_back_off(fake: FakeDriver) -> None:
         assert pool.engine.state.connector.backoff.next_try - time.monotonic() <= 0.05
 
 
-def test_p10_a_failure_that_lasts_fails_all_waiters_at_once(fake: FakeDriver) -> None:
-    """Wrong credentials are not tried again and again until the deadline."""
+def test_p10_permanent_failure_fails_waiters(fake: FakeDriver) -> None:
+    """A permanent failure, such as wrong credentials, fails all waiters at once."""
     gate = fake.hold("connect")
     fake.fail_always("connect", WrongPassword)
     with open_pool(fake, maxconnections=1) as pool:
@@ -61,10 +63,10 @@ def test_p10_a_failure_that_lasts_fails_all_waiters_at_once(fake: FakeDriver) ->
         assert pool.stats().connect_errors == 1
 
 
-def test_p10_later_callers_are_refused_at_once_after_a_failure_that_lasts(
+def test_p10_permanent_failure_refuses_callers(
     fake: FakeDriver,
 ) -> None:
-    """During the pause after it nobody is kept waiting for what has no hope."""
+    """During the back-off after a permanent failure, callers are refused at once."""
     fake.fail_always("connect", WrongPassword)
     with open_pool(fake) as pool:
         for _ in range(30):
@@ -76,8 +78,8 @@ def test_p10_later_callers_are_refused_at_once_after_a_failure_that_lasts(
         assert use(pool)
 
 
-def test_p10_a_few_connects_at_most_are_under_way(fake: FakeDriver) -> None:
-    """Fifty callers on a slow server open no fifty connections when the first come back soon."""
+def test_p10_concurrent_connects_limited(fake: FakeDriver) -> None:
+    """Fifty callers of a slow server start only a few connects at a time."""
     gate = fake.hold("connect")
     with open_pool(fake, maxconnections=50, maxcached=50) as pool:
         callers = [queue_up(pool, use, pool) for _ in range(50)]

@@ -16,10 +16,10 @@ from tests.support.apps import pooled_app
 from tests.support.pools import call, most_tries, open_pool
 
 
-def test_p7_nothing_connects_at_init_app(
+def test_p7_init_app_connects_nothing(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """Connections are opened by the first caller, also those of MINCACHED."""
+    """The first caller opens connections, including those of MINCACHED; init_app opens none."""
     with pooled_app(server.url(mariadb_driver, port=proxy.port), mincached=2) as (_app, db):
         assert db.stats().open == 0
         assert proxy.connections == 0
@@ -28,10 +28,12 @@ def test_p7_nothing_connects_at_init_app(
         wait_until(lambda: db.stats().idle == 2)
 
 
-def test_p10_a_server_that_is_down_is_not_stormed(
+def test_p10_connects_to_server_down(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """Sixteen callers for 1.5 s share their tries, and the first success serves them."""
+    """Sixteen callers that wait 1.5 s for a server share a few connects, and the first success
+    serves them.
+    """
     proxy.refuse()
     with open_pool(url=server.url(mariadb_driver, port=proxy.port), maxconnections=16) as pool:
         callers = [call(pool.lease, timeout=1.5) for _ in range(16)]
@@ -56,21 +58,21 @@ def assert_refused(pool: Pool, number: int) -> None:
         assert APP_PASSWORD_WORD not in str(caught.value)
 
 
-def test_p10_wrong_credentials_fail_at_once(mariadb: MariaDBServer, mariadb_driver: str) -> None:
-    """Another try would not help: all who wait are told."""
+def test_p10_wrong_credentials(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """Wrong credentials fail every waiter at once."""
     url = mariadb.url(mariadb_driver, password="wrong" + APP_PASSWORD_WORD)
     with open_pool(url=url) as pool:
         assert_refused(pool, 1045)
 
 
-def test_p10_an_unknown_database_fails_at_once(mariadb: MariaDBServer, mariadb_driver: str) -> None:
-    """Another try would not help: all who wait are told."""
+def test_p10_unknown_database(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """An unknown database fails every waiter at once."""
     with open_pool(url=mariadb.url(mariadb_driver, "no_such_database")) as pool:
         assert_refused(pool, 1049)
 
 
-def test_p10_too_many_connections_is_tried_again(mariadb_driver: str) -> None:
-    """The server's own limit is no reason to give up: somebody may leave."""
+def test_p10_server_limit_retried(mariadb_driver: str) -> None:
+    """The pool retries when the server's own connection limit is reached."""
     with MariaDBServer(["--max-connections=10"]) as server:
         url = server.url(mariadb_driver)
         with (
@@ -87,10 +89,12 @@ def test_p10_too_many_connections_is_tried_again(mariadb_driver: str) -> None:
 
 
 @pytest.mark.slow
-def test_p10_connect_timeout_bounds_the_handshake_with_a_frozen_server(
+def test_p10_connect_timeout_frozen_server(
     private_server: MariaDBServer, mariadb_driver: str
 ) -> None:
-    """The kernel takes the connection of a stopped server, and nobody ever answers."""
+    """CONNECT_TIMEOUT ends the handshake with a stopped server, whose kernel still accepts
+    connections.
+    """
     with open_pool(url=private_server.url(mariadb_driver), connect_timeout=1) as pool:
         private_server.pause()
         caller = call(pool.lease, timeout=60)
@@ -100,10 +104,8 @@ def test_p10_connect_timeout_bounds_the_handshake_with_a_frozen_server(
 
 
 @pytest.mark.slow
-def test_p10_connect_timeout_bounds_a_handshake_that_stops_half_way(
-    server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Each answer may come in time, and the whole must not take longer than CONNECT_TIMEOUT."""
+def test_p10_connect_timeout_slow_handshake(server: MariaDBServer, mariadb_driver: str) -> None:
+    """CONNECT_TIMEOUT bounds the whole handshake, even if each single answer arrives in time."""
     # A round trip takes 0.8 s: less than the timeout, and a connect takes several.
     with Proxy(server.host, server.port, 0.4, certificates=server.certificates) as slow:
         with open_pool(
@@ -118,10 +120,10 @@ def test_p10_connect_timeout_bounds_a_handshake_that_stops_half_way(
 
 
 @pytest.mark.slow
-def test_p10_connect_timeout_bounds_a_deaf_network(
+def test_p10_connect_timeout_deaf_network(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """Who waits gets a PoolTimeout by its own deadline, with the connect's error as the cause."""
+    """A waiter gets PoolTimeout by its own deadline, with the connect error as its cause."""
     proxy.deaf()
     with open_pool(url=server.url(mariadb_driver, port=proxy.port), connect_timeout=0.5) as pool:
         with pytest.raises(PoolTimeout) as caught:
@@ -131,10 +133,8 @@ def test_p10_connect_timeout_bounds_a_deaf_network(
 
 
 @pytest.mark.slow
-def test_p10_connect_timeout_bounds_the_set_up_of_the_session(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """A SETSESSION statement that hangs is cut off."""
+def test_p10_connect_timeout_setsession(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """CONNECT_TIMEOUT cuts off a SETSESSION statement that hangs."""
     with open_pool(
         url=mariadb.url(mariadb_driver), connect_timeout=0.5, setsession=["DO SLEEP(60)"]
     ) as pool:

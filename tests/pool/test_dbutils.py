@@ -6,14 +6,11 @@ import pytest
 
 from tests.pool.helpers import Interruption, close_all
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import (
-    check_counts,
-    open_pool,
-)
+from tests.support.pools import check_counts, open_pool
 
 
-def test_dbutils_connection_is_given_back_by_its_close(fake: FakeDriver) -> None:
-    """`connection()` and `close()` make a lease; what was not committed is rolled back."""
+def test_dbutils_connection_close(fake: FakeDriver) -> None:
+    """`connection()` returns a lease; its `close()` rolls back what was not committed."""
     with open_pool(fake) as pool:
         conn = pool.connection()
         conn.cursor().execute("INSERT")
@@ -23,7 +20,7 @@ def test_dbutils_connection_is_given_back_by_its_close(fake: FakeDriver) -> None
         assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
 
-def test_dbutils_a_dedicated_connection_is_shared_with_nobody() -> None:
+def test_dbutils_dedicated_connection() -> None:
     """`dedicated_connection()` is `connection(shareable=False)`."""
     with open_pool(FakeDriver(threadsafety=2), maxshared=1) as pool:
         leases = [pool.connection(), pool.connection(), pool.dedicated_connection()]
@@ -32,8 +29,8 @@ def test_dbutils_a_dedicated_connection_is_shared_with_nobody() -> None:
         assert pool.stats().idle == 2
 
 
-def test_dbutils_a_steady_connection_is_outside_of_the_pool(fake: FakeDriver) -> None:
-    """`steady_connection()` takes no place, and is closed by its `close()`."""
+def test_dbutils_steady_connection(fake: FakeDriver) -> None:
+    """`steady_connection()` takes no place in the pool, and its `close()` closes it."""
     with open_pool(fake, maxconnections=1) as pool, pool.connection():
         steady = pool.steady_connection()
         steady.cursor().execute("SELECT")
@@ -43,8 +40,8 @@ def test_dbutils_a_steady_connection_is_outside_of_the_pool(fake: FakeDriver) ->
         assert fake.open_now == 1
 
 
-def test_dbutils_cache_rolls_back_and_takes_back(fake: FakeDriver) -> None:
-    """`cache()` takes a lease back; a second time it finds nothing to take."""
+def test_dbutils_cache(fake: FakeDriver) -> None:
+    """`cache()` rolls back and returns a lease; a second call does nothing."""
     with open_pool(fake) as pool:
         con = pool.connection()
         con.cursor().execute("UPDATE")
@@ -55,8 +52,8 @@ def test_dbutils_cache_rolls_back_and_takes_back(fake: FakeDriver) -> None:
         check_counts(pool)
 
 
-def test_dbutils_cache_closes_what_can_not_be_rolled_back(fake: FakeDriver) -> None:
-    """A connection whose rollback fails is not lent again."""
+def test_dbutils_cache_failing_rollback(fake: FakeDriver) -> None:
+    """`cache()` closes a connection whose rollback fails."""
     with open_pool(fake) as pool:
         con = pool.connection()
         con.cursor().execute("UPDATE")
@@ -65,10 +62,12 @@ def test_dbutils_cache_closes_what_can_not_be_rolled_back(fake: FakeDriver) -> N
         assert (pool.stats().open, fake.open_now) == (0, 0)
 
 
-def test_dbutils_cache_keeps_no_connection_whose_rollback_was_interrupted(
+def test_dbutils_cache_interrupted_rollback(
     fake: FakeDriver,
 ) -> None:
-    """A BaseException is passed on, and costs the connection, not its place."""
+    """A BaseException in the rollback passes through `cache()` and costs the connection, but not
+    its place.
+    """
     with open_pool(fake, maxconnections=1) as pool:
         con = pool.connection()
         con.cursor().execute("UPDATE")

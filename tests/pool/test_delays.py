@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from tests.pool.helpers import close_all, let_rest, use
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import (
-    call,
-    open_pool,
-    queue_up,
-)
+from tests.support.pools import call, open_pool, queue_up
 
 
-def test_p5_a_checkout_with_an_idle_connection_does_not_wait_for_a_connect(
+def test_p5_hung_connect(
     fake: FakeDriver,
 ) -> None:
-    """A connect that hangs delays nobody who can be served without it, nor a return."""
+    """A hung connect delays neither a checkout of an idle connection nor a return."""
     with open_pool(fake, maxconnections=3) as pool:
         close_all([pool.connection(), pool.connection()])
         gate = fake.hold("connect")
@@ -28,8 +24,8 @@ def test_p5_a_checkout_with_an_idle_connection_does_not_wait_for_a_connect(
         gate.open()
 
 
-def test_p5_a_hung_ping_delays_nobody_else(fake: FakeDriver) -> None:
-    """While one caller's connection does not answer, the others are served."""
+def test_p5_hung_ping(fake: FakeDriver) -> None:
+    """While one connection does not answer its ping, other callers are served."""
     with open_pool(fake, maxconnections=2, ping_after=100) as pool:
         close_all([pool.connection(), pool.connection()])
         let_rest(pool.engine.state.idle[-1])
@@ -41,8 +37,8 @@ def test_p5_a_hung_ping_delays_nobody_else(fake: FakeDriver) -> None:
         assert hung.result() == 2
 
 
-def test_p5_a_hung_return_delays_nobody_else(fake: FakeDriver) -> None:
-    """While the rollback of one lease does not end, the others come and go."""
+def test_p5_hung_return(fake: FakeDriver) -> None:
+    """While the rollback of one lease hangs, other leases are checked out and returned."""
     with open_pool(fake, maxconnections=2) as pool:
         close_all([pool.connection(), pool.connection()])
         gate = fake.hold("rollback")

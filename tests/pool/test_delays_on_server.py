@@ -13,10 +13,8 @@ from tests.support.pools import call, open_pool
 
 
 @pytest.mark.slow
-def test_p5_a_hung_server_on_one_bind_leaves_the_others_alone(
-    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-) -> None:
-    """While one bind's callers wait for a server that says nothing, the other bind serves."""
+def test_p5_hung_bind(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+    """While the server of one bind hangs, the other bind serves its callers."""
     with pooled_app(
         server.url(mariadb_driver),
         connect_timeout=30,
@@ -34,10 +32,8 @@ def test_p5_a_hung_server_on_one_bind_leaves_the_others_alone(
         hung.result().close()
 
 
-def test_p5_a_hung_statement_delays_no_other_lease(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Who waits for a lock holds up nobody: neither a checkout nor a return nor a connect."""
+def test_p5_hung_statement(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """A statement that waits for a lock delays no checkout, return or connect."""
     with open_pool(url=mariadb.url(mariadb_driver), maxconnections=4) as pool:
         with pool.connection() as holder:
             run(holder, f"SELECT GET_LOCK('p5-{mariadb_driver}', 0)")

@@ -58,10 +58,10 @@ def set_cluster(node: MariaDBServer, address: str) -> None:
         cur.execute("SET GLOBAL wsrep_cluster_address=%s", (address,))
 
 
-def test_p4_a_node_that_lost_its_cluster_is_not_handed_out(
-    node: MariaDBServer, mariadb_driver: str
-) -> None:
-    """It answers every ping, and still no connection to it is lent, until it is ready again."""
+def test_p4_galera_node_without_cluster(node: MariaDBServer, mariadb_driver: str) -> None:
+    """The pool lends no connection to a Galera node that answers pings but has lost its cluster,
+    until the node is ready again.
+    """
     url = node.url(mariadb_driver, node.create_database())
     with pooled_app(url, ping_after=0, connect_timeout=2) as (_app, db):
         with db_connection_context() as conn, conn.cursor() as cur:

@@ -28,10 +28,8 @@ def after_waking(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> N
     monkeypatch.setattr(Waiter, "wait", wait_then_do)
 
 
-def test_p2_who_times_out_as_it_is_handed_a_connection_has_it(
-    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The connection is neither lost nor handed to two."""
+def test_p2_timeout_races_handoff(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter that times out while it is handed a connection keeps the connection, alone."""
     timed_out = Gate()
     with open_pool(fake, maxconnections=1) as pool:
         lease = pool.connection()
@@ -47,10 +45,10 @@ def test_p2_who_times_out_as_it_is_handed_a_connection_has_it(
         assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
 
-def test_p2_who_is_interrupted_as_it_is_handed_a_connection_passes_it_on(
-    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next waiter gets what an interrupted one was handed."""
+def test_p2_interruption_races_handoff(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter that is interrupted while it is handed a connection passes the connection to the
+    next waiter.
+    """
     woken = Gate()
 
     def be_interrupted() -> None:
@@ -73,10 +71,8 @@ def test_p2_who_is_interrupted_as_it_is_handed_a_connection_passes_it_on(
         check_counts(pool)
 
 
-def test_p2_who_times_out_as_the_connect_fails_is_told_so_once(
-    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An error that comes as the time is over is the outcome, and nothing is left in the queue."""
+def test_p2_timeout_races_connect_error(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter that times out while the connect fails gets one error and leaves the queue."""
     timed_out = Gate()
     after_waking(monkeypatch, timed_out.stop_here)
     connecting = fake.hold("connect")
@@ -92,8 +88,8 @@ def test_p2_who_times_out_as_the_connect_fails_is_told_so_once(
         assert pool.stats().waiting == 0
 
 
-def test_p2_a_dead_connection_costs_its_caller_no_turn(fake: FakeDriver) -> None:
-    """Who was handed a dead connection goes before those who came later."""
+def test_p2_dead_connection_keeps_turn(fake: FakeDriver) -> None:
+    """A waiter that was handed a dead connection keeps its place at the head of the queue."""
     with open_pool(fake, maxconnections=1, acquire_timeout=60) as pool:
         lease = pool.connection()
         connecting = fake.hold("connect")
@@ -110,10 +106,8 @@ def test_p2_a_dead_connection_costs_its_caller_no_turn(fake: FakeDriver) -> None
         second.result().close()
 
 
-def test_the_age_of_a_lease_is_right_before_its_caller_has_woken_up(
-    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No lease is reported as long that has just begun."""
+def test_lease_age_before_wakeup(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The age of a lease counts from the handoff, before its caller has woken up."""
     woken = Gate()
     with open_pool(fake, maxconnections=1, acquire_timeout=60) as pool:
         lease = pool.connection()

@@ -58,10 +58,8 @@ def pool(fake: InterruptibleDriver) -> Iterator[Pool]:
         yield pool
 
 
-def test_a_statement_that_takes_too_long_is_interrupted(
-    fake: InterruptibleDriver, pool: Pool
-) -> None:
-    """It fails with its own error, and its transaction with it."""
+def test_limit_interrupts_statement(fake: InterruptibleDriver, pool: Pool) -> None:
+    """A statement that exceeds its limit fails with the driver's error; its transaction aborts."""
     lease = pool.lease(session=LIMITED)
     lease.cursor().execute("UPDATE")
     with pytest.raises(OperationalError, match="interrupted"):
@@ -72,8 +70,8 @@ def test_a_statement_that_takes_too_long_is_interrupted(
     assert fake.count("interrupt") == 1
 
 
-def test_a_statement_in_time_is_left_alone(fake: InterruptibleDriver, pool: Pool) -> None:
-    """And so is whatever its connection does later."""
+def test_statement_in_time(fake: InterruptibleDriver, pool: Pool) -> None:
+    """A statement that ends in time is not interrupted, nor is a later one on its connection."""
     ended = Gate()
     with pool.lease(session=LIMITED) as lease:
         for _ in range(3):
@@ -84,8 +82,8 @@ def test_a_statement_in_time_is_left_alone(fake: InterruptibleDriver, pool: Pool
     assert fake.count("interrupt") == 0
 
 
-def test_a_session_without_a_limit_has_none(fake: InterruptibleDriver, pool: Pool) -> None:
-    """Also on a connection whose last session had one."""
+def test_session_without_limit(fake: InterruptibleDriver, pool: Pool) -> None:
+    """A session without a limit has none, even if the connection's last session had one."""
     with pool.lease(session=LIMITED) as lease:
         lease.cursor().execute("UPDATE")
     with pool.lease() as lease:
@@ -98,8 +96,8 @@ def test_a_session_without_a_limit_has_none(fake: InterruptibleDriver, pool: Poo
     assert fake.count("interrupt") == 0
 
 
-def test_an_interruption_under_way_is_waited_for(fake: InterruptibleDriver, pool: Pool) -> None:
-    """So it never hits the connection's next statement, or the next lease."""
+def test_statement_waits_for_interruption(fake: InterruptibleDriver, pool: Pool) -> None:
+    """A statement waits for its interruption under way, so that no later statement is hit."""
     gate = fake.hold("interrupt")
     lease = pool.lease(session=LIMITED)
     caller = call(lease.cursor().execute, "LONG")
@@ -113,11 +111,9 @@ def test_an_interruption_under_way_is_waited_for(fake: InterruptibleDriver, pool
     lease.close()
 
 
-def test_a_statement_that_ended_well_under_an_interruption_fails(
-    fake: InterruptibleDriver, pool: Pool
-) -> None:
-    """What it did is rolled back, and its connection is not used again: the interruption may yet
-    come.
+def test_statement_ends_during_interruption(fake: InterruptibleDriver, pool: Pool) -> None:
+    """A statement that succeeds during its interruption is rolled back, and its connection is
+    evicted.
     """
     lease = pool.lease(session=LIMITED)
     with pytest.raises(OperationalError, match="took longer than its limit"):
@@ -127,10 +123,10 @@ def test_a_statement_that_ended_well_under_an_interruption_fails(
     assert pool.stats().discarded == 1
 
 
-def test_where_an_interruption_fails_the_connection_is_cut(
+def test_failed_interruption_cuts_connection(
     fake: InterruptibleDriver, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The caller has waited long enough; the server rolls back when it notices."""
+    """If the interruption fails, the connection is cut."""
     fake.fail("interrupt", OperationalError("no way"))
     lease = pool.lease(session=LIMITED)
     raw = fake.raws[1]
@@ -144,8 +140,8 @@ def test_where_an_interruption_fails_the_connection_is_cut(
         assert "Interrupting a statement after its time limit of 0.050 s failed" in caplog.text
 
 
-def test_many_statements_are_interrupted_by_one_thread() -> None:
-    """It ends with the last of them."""
+def test_one_interrupter_thread() -> None:
+    """One thread interrupts many statements, and ends with the last of them."""
     fake = InterruptibleDriver()
     gate = fake.hold("interrupt")
     with open_pool(fake, maxconnections=4) as pool:

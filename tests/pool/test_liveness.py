@@ -10,15 +10,13 @@ import pytest
 from flask_pooled_db.errors import PoolTimeout
 from tests.pool.helpers import close_all, let_rest, use
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import (
-    open_pool,
-)
+from tests.support.pools import open_pool
 
 
-def test_p4_a_connection_that_the_server_closed_is_replaced_without_a_ping(
+def test_p4_closed_connection_replaced(
     fake: FakeDriver,
 ) -> None:
-    """A look at the socket tells."""
+    """A connection that the server closed is replaced without a ping: the socket shows it."""
     with open_pool(fake) as pool:
         use(pool)
         fake.raws[1].die()
@@ -26,8 +24,8 @@ def test_p4_a_connection_that_the_server_closed_is_replaced_without_a_ping(
         assert fake.count("ping") == 0
 
 
-def test_p4_a_ping_is_sent_only_after_ping_after_idle_seconds(fake: FakeDriver) -> None:
-    """What was used a moment ago is not asked whether it is alive."""
+def test_p4_ping_after(fake: FakeDriver) -> None:
+    """A connection is pinged only after it was idle for PING_AFTER seconds."""
     with open_pool(fake, ping_after=100) as pool:
         for _ in range(3):
             use(pool)
@@ -37,8 +35,8 @@ def test_p4_a_ping_is_sent_only_after_ping_after_idle_seconds(fake: FakeDriver) 
         assert fake.count("ping") == 1
 
 
-def test_p4_with_ping_0_nothing_is_pinged(fake: FakeDriver) -> None:
-    """PING 0 is never, as in DBUtils."""
+def test_p4_ping_0(fake: FakeDriver) -> None:
+    """With PING 0 no connection is pinged, as in DBUtils."""
     with open_pool(fake, ping=0, ping_after=0) as pool:
         for _ in range(3):
             use(pool)
@@ -46,10 +44,8 @@ def test_p4_with_ping_0_nothing_is_pinged(fake: FakeDriver) -> None:
 
 
 @pytest.mark.parametrize(("ping", "pings"), [(2, 2), (4, 3), (6, 5), (7, 6)])
-def test_p4_the_flags_of_ping_mean_what_they_mean_in_dbutils(
-    fake: FakeDriver, ping: int, pings: int
-) -> None:
-    """1 is when fetched, 2 when a cursor is made, 4 when a statement is run; here 1, 2 and 3."""
+def test_p4_ping_flags(fake: FakeDriver, ping: int, pings: int) -> None:
+    """PING 1, 2 and 4 ping at the checkout, at each cursor and at each statement, as in DBUtils."""
     with open_pool(fake, ping=ping, ping_after=0) as pool:
         use(pool)
         fake.record.clear()
@@ -63,8 +59,8 @@ def test_p4_the_flags_of_ping_mean_what_they_mean_in_dbutils(
     assert fake.count("ping") == pings
 
 
-def test_p4_a_statement_given_as_ping_is_run_at_every_checkout(fake: FakeDriver) -> None:
-    """PING "SELECT 1" asks by SQL, and leaves no transaction open."""
+def test_p4_ping_statement(fake: FakeDriver) -> None:
+    """PING "SELECT 1" runs that statement at every checkout, and leaves no transaction open."""
     with open_pool(fake, ping="SELECT 1", ping_after=100) as pool:
         use(pool)
         fake.record.clear()
@@ -74,8 +70,10 @@ def test_p4_a_statement_given_as_ping_is_run_at_every_checkout(fake: FakeDriver)
     assert fake.record[3][0] == "rollback"
 
 
-def test_p4_a_callable_given_as_ping_decides(fake: FakeDriver) -> None:
-    """False and an exception mean dead, None means alive, as in DBUtils."""
+def test_p4_ping_callable(fake: FakeDriver) -> None:
+    """A callable as PING decides: False and an exception mean dead, None means alive, as in
+    DBUtils.
+    """
     answers: list[Any] = [None, True, False, ZeroDivisionError()]
 
     def check(raw: Any) -> Any:
@@ -91,8 +89,8 @@ def test_p4_a_callable_given_as_ping_decides(fake: FakeDriver) -> None:
         assert use(pool) == 3
 
 
-def test_p4_a_tuple_given_as_ping_says_when_and_how(fake: FakeDriver) -> None:
-    """PING (4, callable) asks before statements, and not at the checkout."""
+def test_p4_ping_tuple(fake: FakeDriver) -> None:
+    """PING (4, callable) calls it before each statement, and not at the checkout."""
     asked: list[Any] = []
     with open_pool(fake, ping=(4, asked.append)) as pool:
         with pool.connection() as conn:
@@ -102,10 +100,10 @@ def test_p4_a_tuple_given_as_ping_says_when_and_how(fake: FakeDriver) -> None:
             assert len(asked) == 1
 
 
-def test_p4_after_an_unanswered_ping_the_other_idle_connections_are_not_waited_for(
+def test_p4_silent_connections(
     fake: FakeDriver,
 ) -> None:
-    """Twenty connections that went silent cost their next callers one timeout, not twenty."""
+    """After one ping without an answer, the other idle connections cost no further timeout."""
     with open_pool(
         fake, maxconnections=20, maxcached=20, ping_after=0, connect_timeout=0.3
     ) as pool:
@@ -120,8 +118,8 @@ def test_p4_after_an_unanswered_ping_the_other_idle_connections_are_not_waited_f
         close_all(leases)
 
 
-def test_p4_a_hasty_caller_does_not_condemn_the_other_connections(fake: FakeDriver) -> None:
-    """A ping cut short by the caller's own deadline is no proof against the rest of the pool."""
+def test_p4_short_deadline_ping(fake: FakeDriver) -> None:
+    """A ping cut short by the caller's own deadline evicts no other connection."""
     with open_pool(fake, maxconnections=3, ping_after=0, connect_timeout=60) as pool:
         close_all([pool.connection() for _ in range(3)])
         fake.is_deaf = True

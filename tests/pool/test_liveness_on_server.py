@@ -13,10 +13,8 @@ from tests.pool.on_server import COM_PING, fill, pings, run, use
 from tests.support.pools import call, check_counts, open_pool
 
 
-def test_p4_an_idle_connection_that_was_killed_is_replaced(
-    server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Its next caller gets a live one, and no error."""
+def test_p4_killed_connection(server: MariaDBServer, mariadb_driver: str) -> None:
+    """A killed idle connection is replaced, and its next caller gets no error."""
     with open_pool(url=server.url(mariadb_driver)) as pool:
         killed = use(pool)
         assert use(pool) == killed
@@ -24,21 +22,19 @@ def test_p4_an_idle_connection_that_was_killed_is_replaced(
         assert use(pool) != killed
 
 
-def test_p4_one_that_idled_beyond_wait_timeout_is_replaced(
-    server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """The server ends what idles for long."""
+def test_p4_wait_timeout(server: MariaDBServer, mariadb_driver: str) -> None:
+    """A connection that the server ended after wait_timeout is replaced."""
     with open_pool(url=server.url(mariadb_driver), setsession=["SET wait_timeout=1"]) as pool:
         first = use(pool)
         wait_until(lambda: first not in server.connections())
         assert use(pool) != first
 
 
-def test_p4_a_ticket_on_an_idle_tls_connection_costs_nobody_an_error(
+def test_p4_late_tls_ticket(
     tls_mariadb: MariaDBServer, tls_proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """A TLS session ticket that comes late makes the socket readable, as its end would: the next
-    caller gets a live connection, and the pool has none too many.
+    """A late TLS session ticket on an idle connection costs its next caller no error, and the pool
+    no additional connection.
     """
     with open_pool(url=tls_mariadb.url(mariadb_driver, port=tls_proxy.port)) as pool:
         use(pool)
@@ -50,10 +46,8 @@ def test_p4_a_ticket_on_an_idle_tls_connection_costs_nobody_an_error(
 
 
 @pytest.mark.slow
-def test_p4_after_a_restart_of_the_server_every_caller_succeeds(
-    private_server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Twenty stale connections cost their callers no error."""
+def test_p4_server_restart(private_server: MariaDBServer, mariadb_driver: str) -> None:
+    """After a restart of the server, twenty stale connections cost their callers no error."""
     url = private_server.url(mariadb_driver)
     with open_pool(url=url, maxconnections=20, maxcached=20) as pool:
         fill(pool, 20)
@@ -61,10 +55,8 @@ def test_p4_after_a_restart_of_the_server_every_caller_succeeds(
         assert len(fill(pool, 20)) == 20
 
 
-def test_p4_a_ping_is_on_the_wire_only_after_ping_after(
-    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-) -> None:
-    """A checkout costs no round trip, or one."""
+def test_p4_ping_after_on_wire(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+    """A checkout sends a ping only after PING_AFTER seconds of rest."""
     with open_pool(url=server.url(mariadb_driver, port=proxy.port), ping_after=60) as pool:
         for _ in range(3):
             use(pool)
@@ -74,10 +66,8 @@ def test_p4_a_ping_is_on_the_wire_only_after_ping_after(
         assert pings(proxy) == 1
 
 
-def test_p4_with_ping_7_the_server_is_asked_each_time(
-    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-) -> None:
-    """At the checkout, for the cursor, and for the statement, as in DBUtils."""
+def test_p4_ping_7_on_wire(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+    """PING 7 pings at the checkout, at the cursor and at the statement, as in DBUtils."""
     url = server.url(mariadb_driver, port=proxy.port)
     with open_pool(url=url, ping=7, ping_after=0) as pool:
         use(pool)
@@ -86,10 +76,10 @@ def test_p4_with_ping_7_the_server_is_asked_each_time(
         assert pings(proxy) == 3
 
 
-def test_p4_a_statement_as_ping_is_on_the_wire(
+def test_p4_ping_statement_on_wire(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """It is asked in place of a ping, and leaves no transaction open."""
+    """A statement as PING is sent in place of a ping, and leaves no transaction open."""
     with open_pool(url=server.url(mariadb_driver, port=proxy.port), ping="SELECT 'alive'") as pool:
         use(pool)
         proxy.reset_counts()
@@ -100,10 +90,10 @@ def test_p4_a_statement_as_ping_is_on_the_wire(
 
 
 @pytest.mark.slow
-def test_p4_connections_that_went_silent_cost_one_timeout_not_twenty(
+def test_p4_silent_connections_on_wire(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """After the first ping without an answer the others are not waited for."""
+    """Twenty silent connections cost one timeout in all."""
     with open_pool(
         url=server.url(mariadb_driver, port=proxy.port),
         maxconnections=20,

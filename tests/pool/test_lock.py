@@ -41,9 +41,7 @@ def watcher(fake: FakeDriver) -> Iterator[LockWatcher]:
     logger.setLevel(level)
 
 
-def test_p1_no_driver_call_and_no_log_record_comes_from_who_holds_the_lock(
-    fake: FakeDriver, watcher: LockWatcher
-) -> None:
+def test_p1_driver_calls_and_logs(fake: FakeDriver, watcher: LockWatcher) -> None:
     """Connecting, pinging, rolling back, closing and logging all happen outside the lock."""
     fake.resets = True
     with open_pool(
@@ -80,7 +78,7 @@ def test_p1_no_driver_call_and_no_log_record_comes_from_who_holds_the_lock(
     assert fake.violations == []
 
 
-def test_p1_a_check_of_the_applications_own_runs_outside_the_lock(fake: FakeDriver) -> None:
+def test_p1_ping_callable(fake: FakeDriver) -> None:
     """A callable given as `ping` may itself use the pool."""
 
     def check(raw: Any) -> bool:
@@ -94,8 +92,8 @@ def test_p1_a_check_of_the_applications_own_runs_outside_the_lock(fake: FakeDriv
         assert fake.violations == []
 
 
-def test_p1_a_shared_connection_is_handled_outside_the_lock() -> None:
-    """Sharing asks the driver nothing while it holds the lock."""
+def test_p1_sharing() -> None:
+    """Sharing calls no driver while it holds the lock."""
     fake = FakeDriver(threadsafety=2)
     with open_pool(fake, maxshared=1, maxconnections=1) as pool:
         fake.watch(pool)

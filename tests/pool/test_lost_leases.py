@@ -22,8 +22,8 @@ def lose_a_lease(pool: Pool) -> None:
         gc.collect()
 
 
-def test_a_lost_lease_comes_back(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
-    """A lease that was garbage collected without close() costs its connection, not its place."""
+def test_lost_lease_frees_place(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """A lease that is garbage collected without close() costs its connection, but not its place."""
     with open_pool(fake, maxconnections=1) as pool:
         lose_a_lease(pool)
         with pool.lease(timeout=60) as lease:
@@ -33,16 +33,16 @@ def test_a_lost_lease_comes_back(fake: FakeDriver, caplog: pytest.LogCaptureFixt
     assert caplog.text.count("never given back") == 1
 
 
-def test_a_lost_lease_warns_of_itself(fake: FakeDriver) -> None:
-    """With a ResourceWarning, as files and sockets do."""
+def test_lost_lease_warns(fake: FakeDriver) -> None:
+    """A lost lease emits a ResourceWarning, as files and sockets do."""
     with open_pool(fake) as pool:
         pool.connection()
         with pytest.warns(ResourceWarning, match="never given back"):
             gc.collect()
 
 
-def test_a_lost_lease_serves_who_waits_already(fake: FakeDriver) -> None:
-    """The housekeeping finds it, also when no new caller comes."""
+def test_lost_lease_serves_waiter(fake: FakeDriver) -> None:
+    """The housekeeping finds a lost lease for a waiter, even if no new caller arrives."""
     with open_pool(fake, maxconnections=1) as pool:
         keep = [pool.connection()]
         caller = queue_up(pool, pool.lease, timeout=60)
@@ -53,8 +53,8 @@ def test_a_lost_lease_serves_who_waits_already(fake: FakeDriver) -> None:
         caller.result().close()
 
 
-def test_a_lease_that_is_lost_after_close_is_closed(fake: FakeDriver) -> None:
-    """The end of the pool is not the end of its care."""
+def test_lost_lease_after_close(fake: FakeDriver) -> None:
+    """The connection of a lease that is lost after close() is closed."""
     with open_pool(fake) as pool:
         keep = [pool.connection()]
         pool.close()

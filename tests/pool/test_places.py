@@ -13,8 +13,8 @@ from tests.support.fake_driver import FakeDriver
 from tests.support.pools import call, check_counts, open_pool
 
 
-def test_p3_never_more_than_maxconnections_are_open(fake: FakeDriver) -> None:
-    """Also when slow closes and slow connects overlap: each keeps its place to the end."""
+def test_p3_slow_connects_and_closes(fake: FakeDriver) -> None:
+    """No more than MAXCONNECTIONS connections exist, including those being opened and closed."""
     stop = threading.Event()
 
     def work() -> None:
@@ -33,8 +33,8 @@ def test_p3_never_more_than_maxconnections_are_open(fake: FakeDriver) -> None:
         assert fake.most_open == 3
 
 
-def test_p3_a_connection_keeps_its_place_until_it_is_closed(fake: FakeDriver) -> None:
-    """While the old connection is still being closed, no new one is opened beyond the limit."""
+def test_p3_place_until_closed(fake: FakeDriver) -> None:
+    """While an old connection is being closed, no new one is opened beyond the limit."""
     with open_pool(fake, maxconnections=1) as pool:
         use(pool)
         gate = fake.hold("close")
@@ -49,7 +49,7 @@ def test_p3_a_connection_keeps_its_place_until_it_is_closed(fake: FakeDriver) ->
         assert fake.most_open == 1
 
 
-def test_p3_without_a_limit_everyone_gets_a_connection(fake: FakeDriver) -> None:
+def test_p3_unlimited(fake: FakeDriver) -> None:
     """MAXCONNECTIONS 0 is no limit, as in DBUtils."""
     with open_pool(fake, maxconnections=0) as pool:
         leases = [pool.connection() for _ in range(25)]
@@ -57,8 +57,8 @@ def test_p3_without_a_limit_everyone_gets_a_connection(fake: FakeDriver) -> None
         close_all(leases)
 
 
-def test_what_is_given_back_twice_is_taken_once(fake: FakeDriver) -> None:
-    """Neither keeping nor discarding it a second time changes anything."""
+def test_connection_returned_twice(fake: FakeDriver) -> None:
+    """Returning or evicting a connection a second time changes nothing."""
     with open_pool(fake) as pool:
         entry = pool.engine.acquire()
         pool.engine.release(entry)

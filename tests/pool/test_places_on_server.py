@@ -10,7 +10,7 @@ from tests.pool.on_server import use
 from tests.support.pools import call, open_pool
 
 
-def test_p3_the_server_never_sees_more_than_maxconnections(
+def test_p3_connections_on_server(
     mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
     """Twelve threads on four connections are four connections on the server."""

@@ -15,8 +15,8 @@ from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import call, open_pool, queue_up
 
 
-def test_p2_a_waiter_gets_a_pool_timeout_at_its_deadline(fake: FakeDriver) -> None:
-    """Who finds all connections in use waits for as long as it said, and no longer."""
+def test_p2_timeout(fake: FakeDriver) -> None:
+    """A caller that finds all connections in use gets PoolTimeout at its deadline."""
     with open_pool(fake, maxconnections=1, acquire_timeout=60) as pool, pool.connection():
         with pytest.raises(PoolTimeout) as caught:
             pool.lease(timeout=0.2)
@@ -25,8 +25,8 @@ def test_p2_a_waiter_gets_a_pool_timeout_at_its_deadline(fake: FakeDriver) -> No
         assert pool.stats().waiting == 0
 
 
-def test_p2_the_configured_time_is_the_deadline_of_who_names_none(fake: FakeDriver) -> None:
-    """ACQUIRE_TIMEOUT bounds the wait."""
+def test_p2_acquire_timeout(fake: FakeDriver) -> None:
+    """ACQUIRE_TIMEOUT is the timeout of a caller that names none."""
     with (
         open_pool(fake, maxconnections=1, acquire_timeout=0.1) as pool,
         pool.lease(timeout=PATIENCE),
@@ -35,8 +35,8 @@ def test_p2_the_configured_time_is_the_deadline_of_who_names_none(fake: FakeDriv
             pool.connection()
 
 
-def test_p2_waiters_are_served_in_the_order_they_came(fake: FakeDriver) -> None:
-    """First come, first served."""
+def test_p2_order_of_arrival(fake: FakeDriver) -> None:
+    """Waiters are served in the order of their arrival."""
     served: list[int] = []
     with open_pool(fake, maxconnections=1) as pool:
 
@@ -52,8 +52,8 @@ def test_p2_waiters_are_served_in_the_order_they_came(fake: FakeDriver) -> None:
     assert served == list(range(6))
 
 
-def test_p2_nobody_overtakes_a_waiter(fake: FakeDriver) -> None:
-    """A connection that comes back is the first waiter's, also when its last user asks again."""
+def test_p2_no_overtaking(fake: FakeDriver) -> None:
+    """A returned connection goes to the first waiter, even if its last user asks again at once."""
     with open_pool(fake, maxconnections=1) as pool:
         lease = pool.connection()
         waiter = queue_up(pool, pool.connection)
@@ -63,8 +63,8 @@ def test_p2_nobody_overtakes_a_waiter(fake: FakeDriver) -> None:
         waiter.result().close()
 
 
-def test_p2_a_waiter_that_gave_up_swallows_no_connection(fake: FakeDriver) -> None:
-    """What comes back after a timeout goes to the next waiter."""
+def test_p2_timed_out_waiter(fake: FakeDriver) -> None:
+    """A connection that is returned after a timeout goes to the next waiter."""
     with open_pool(fake, maxconnections=1) as pool:
         lease = pool.connection()
         impatient = queue_up(pool, pool.lease, timeout=0.05)
@@ -76,8 +76,8 @@ def test_p2_a_waiter_that_gave_up_swallows_no_connection(fake: FakeDriver) -> No
         assert pool.stats().idle == 1
 
 
-def test_p2_max_waiting_refuses_at_once_who_comes_beyond_it(fake: FakeDriver) -> None:
-    """With MAX_WAITING 2, the third who would have to wait is told so at once."""
+def test_p2_max_waiting(fake: FakeDriver) -> None:
+    """With MAX_WAITING 2, a third waiter gets PoolTimeout at once."""
     with open_pool(fake, maxconnections=1, max_waiting=2, acquire_timeout=60) as pool:
         lease = pool.connection()
         waiters = [queue_up(pool, use, pool) for _ in range(2)]
@@ -89,8 +89,8 @@ def test_p2_max_waiting_refuses_at_once_who_comes_beyond_it(fake: FakeDriver) ->
             waiter.result()
 
 
-def test_p2_without_blocking_an_exhausted_pool_raises_at_once(fake: FakeDriver) -> None:
-    """BLOCKING=False raises the same error class, without a wait."""
+def test_p2_not_blocking(fake: FakeDriver) -> None:
+    """With BLOCKING=False, an exhausted pool raises PoolTimeout at once."""
     with open_pool(fake, maxconnections=2, blocking=False, acquire_timeout=60) as pool:
         leases = [pool.connection(), pool.connection()]
         with pytest.raises(PoolTimeout, match="without waiting"):
@@ -99,8 +99,10 @@ def test_p2_without_blocking_an_exhausted_pool_raises_at_once(fake: FakeDriver) 
         assert use(pool) in {1, 2}
 
 
-def test_p2_the_error_says_in_what_state_the_pool_is(fake: FakeDriver) -> None:
-    """Limit, in use, idle, waiting and the longest lease, as attributes and in the text."""
+def test_p2_error_state(fake: FakeDriver) -> None:
+    """The error carries limit, in use, idle, waiting and the longest lease, as attributes and in
+    its text.
+    """
     with open_pool(fake, maxconnections=2, bind="reports") as pool:
         leases = [pool.connection(), pool.connection()]
         for con in pool.engine.state.in_use:
@@ -119,8 +121,8 @@ def test_p2_the_error_says_in_what_state_the_pool_is(fake: FakeDriver) -> None:
         other.result().close()
 
 
-def test_p2_the_last_connect_failure_is_the_cause_of_the_timeout(fake: FakeDriver) -> None:
-    """Who waited for a database that is away is told why, and not what its error's text said."""
+def test_p2_error_cause(fake: FakeDriver) -> None:
+    """The last connect failure is the cause of the timeout, and its text is not repeated."""
     fake.fail_always("connect", lambda: OperationalError(2003, "no way to host Kolibri"))
     with open_pool(fake) as pool:
         with pytest.raises(PoolTimeout) as caught:
@@ -130,8 +132,8 @@ def test_p2_the_last_connect_failure_is_the_cause_of_the_timeout(fake: FakeDrive
     assert "Kolibri" not in str(caught.value)
 
 
-def test_p2_the_deadline_holds_for_the_check_of_an_idle_connection_too(fake: FakeDriver) -> None:
-    """A server that does not answer a ping costs the caller its own timeout, not the pool's."""
+def test_p2_deadline_during_ping(fake: FakeDriver) -> None:
+    """A server that does not answer a ping costs a caller its own timeout, not the pool's."""
     with open_pool(fake, ping_after=0, connect_timeout=60, maxconnections=1) as pool:
         use(pool)
         fake.is_deaf = True
@@ -143,7 +145,7 @@ def test_p2_the_deadline_holds_for_the_check_of_an_idle_connection_too(fake: Fak
         gate.open()
 
 
-def test_p2_a_waiter_that_is_interrupted_swallows_no_connection(fake: FakeDriver) -> None:
+def test_p2_interrupted_waiter(fake: FakeDriver) -> None:
     """A BaseException in the wait takes the caller out of the queue."""
 
     def interrupt(*_: object) -> None:
@@ -168,8 +170,8 @@ def test_p2_a_waiter_that_is_interrupted_swallows_no_connection(fake: FakeDriver
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_p2_an_interrupted_check_loses_no_place(fake: FakeDriver) -> None:
-    """A BaseException while an idle connection is pinged costs that connection, and no more."""
+def test_p2_interrupted_ping(fake: FakeDriver) -> None:
+    """A BaseException while an idle connection is pinged costs only that connection."""
     with open_pool(fake, maxconnections=1, ping_after=0) as pool:
         use(pool)
         fake.fail("ping", Interruption())
@@ -179,8 +181,8 @@ def test_p2_an_interrupted_check_loses_no_place(fake: FakeDriver) -> None:
         assert use(pool) == 2
 
 
-def test_p2_an_interrupted_return_loses_no_place(fake: FakeDriver) -> None:
-    """A BaseException while the session is reset costs that connection, and no more."""
+def test_p2_interrupted_return(fake: FakeDriver) -> None:
+    """A BaseException while the session is reset costs only that connection."""
     fake.resets = True
     with open_pool(fake, maxconnections=1, reset="session") as pool:
         fake.fail("reset", Interruption())

@@ -11,16 +11,16 @@ from tests.support.leaks import housekeeping_threads
 from tests.support.pools import open_pool
 
 
-def test_all_pools_of_a_process_share_one_thread(fake: FakeDriver) -> None:
-    """However many they are."""
+def test_pools_share_thread(fake: FakeDriver) -> None:
+    """All pools of a process share one housekeeping thread."""
     with open_pool(fake) as one, open_pool(FakeDriver()) as two:
         for pool in (one, two):
             pool.connection().close()
         assert len(housekeeping_threads()) == 1
 
 
-def test_close_everything_ends_every_pool_and_the_thread(fake: FakeDriver) -> None:
-    """What a worker calls at its end; it can be called twice."""
+def test_close_everything(fake: FakeDriver) -> None:
+    """close_everything() closes every pool and ends the thread; it can be called twice."""
     with open_pool(fake) as pool:
         pool.connection().close()
         close_everything()
@@ -29,8 +29,8 @@ def test_close_everything_ends_every_pool_and_the_thread(fake: FakeDriver) -> No
         assert not housekeeping_threads()
 
 
-def test_a_process_ends_with_its_pools_closed() -> None:
-    """At exit the server is told goodbye, without a word of the program's own."""
+def test_pools_closed_at_exit() -> None:
+    """At exit the pools say goodbye to their servers, and the program prints nothing."""
     program = """
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool

@@ -67,10 +67,8 @@ def port_of(conn: LeaseConnection) -> int:
         return int(cur.fetchone()[0])
 
 
-def test_servers_are_tried_in_the_order_given(
-    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
-) -> None:
-    """The first one serves; one that is down is passed over at no error."""
+def test_host_order_given(pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str) -> None:
+    """The first server serves; a server that is down is skipped without an error."""
     first, second = pair
     with pooled_app(url_of(mariadb_driver, first.port, second.port)):
         assert port_in_use() == first.port
@@ -79,10 +77,8 @@ def test_servers_are_tried_in_the_order_given(
 
 
 @on_every_wire
-def test_p4_when_a_server_dies_the_next_one_serves(
-    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
-) -> None:
-    """The next scope after the end of a server runs on the other one."""
+def test_p4_server_dies(pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str) -> None:
+    """After the end of a server, the next scope runs on the other one."""
     first, second = pair
     with pooled_app(url_of_all(mariadb_driver, first, second)):
         assert port_in_use() == first.port
@@ -90,8 +86,10 @@ def test_p4_when_a_server_dies_the_next_one_serves(
         assert port_in_use() == second.port
 
 
-def test_p10_with_all_servers_down_a_caller_waits_for_any() -> None:
-    """`PoolTimeout` at the deadline, from the connect error, as with one server."""
+def test_p10_all_servers_down() -> None:
+    """With all servers down, a caller gets PoolTimeout at its deadline, caused by the connect
+    error.
+    """
     with pooled_app(url_of("pymysql", free_port(), free_port())) as (_, db):
         fail_to_connect(db.pool())
         with pytest.raises(PoolTimeout) as info, db_connection_context(timeout=0.3):
@@ -99,20 +97,18 @@ def test_p10_with_all_servers_down_a_caller_waits_for_any() -> None:
         assert type(info.value.__cause__).__name__ == "OperationalError"
 
 
-def test_wrong_credentials_on_every_server_fail_at_once(
+def test_wrong_credentials_on_every_server(
     pair: tuple[MariaDBServer, MariaDBServer],
 ) -> None:
-    """Where no server may take them another time, nobody waits."""
+    """If every server refuses the credentials, nobody waits."""
     url = url_of("pymysql", *(server.port for server in pair)).replace(APP_USER, "nobody")
     with pooled_app(url):
         with pytest.raises(ConnectFailed), db_connection_context():
             pass
 
 
-def test_target_primary_takes_only_a_server_that_accepts_writes(
-    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
-) -> None:
-    """A read-only server is passed over for one that is not, wherever it stands."""
+def test_target_primary(pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str) -> None:
+    """TARGET "primary" skips a read-only server, wherever it stands in the list."""
     first, second = pair
     first.execute("SET GLOBAL read_only=1")
     url = url_of(mariadb_driver, first.port, second.port)
@@ -122,10 +118,8 @@ def test_target_primary_takes_only_a_server_that_accepts_writes(
         assert port_in_use() == first.port
 
 
-def test_t4_a_demoted_primary_is_replaced_not_served_again(
-    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
-) -> None:
-    """One error for the scope that meets the demotion; every scope after it is on the other."""
+def test_t4_demoted_primary(pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str) -> None:
+    """The scope that meets a demotion fails once; every later scope runs on the other server."""
     first, second = pair
     url = url_of(mariadb_driver, first.port, second.port)
     with pooled_app(url, target="primary", mincached=3) as (_app, db):
@@ -143,10 +137,10 @@ def test_t4_a_demoted_primary_is_replaced_not_served_again(
     assert first.query("SELECT COUNT(*) FROM shop.t") == [(0,)]
 
 
-def test_run_transaction_starts_over_on_the_new_primary(
+def test_run_transaction_after_demotion(
     pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
 ) -> None:
-    """A demotion in the middle costs nothing but another try."""
+    """run_transaction starts over on the new primary after a demotion."""
     first, second = pair
     url = url_of(mariadb_driver, first.port, second.port)
     with pooled_app(url, target="primary") as (_app, db):
@@ -162,10 +156,8 @@ def write(number: int) -> None:
         cur.execute("INSERT INTO t VALUES (%s)", (number,))
 
 
-def test_readonly_scopes_run_on_the_replica(
-    pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
-) -> None:
-    """Reads go to the bind that is named, everything else stays."""
+def test_replica(pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str) -> None:
+    """Scopes with readonly=True run on the bind that REPLICA names, all others on their own."""
     first, second = pair
     replica = url_of(mariadb_driver, second.port)
     url = url_of(mariadb_driver, first.port)
@@ -177,10 +169,12 @@ def test_readonly_scopes_run_on_the_replica(
 
 
 @pytest.mark.parametrize("fallback", [True, False])
-def test_readonly_scopes_fall_back_to_the_primary(
+def test_replica_fallback(
     pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str, fallback: bool
 ) -> None:
-    """While no replica is up they run on the primary, without waiting; unless that is off."""
+    """While no replica is up, readonly scopes run on the primary without waiting, unless
+    REPLICA_FALLBACK is off.
+    """
     first, second = pair
     settings = {"replica": "near", "replica_fallback": fallback, "acquire_timeout": 2}
     binds = {"near": url_of(mariadb_driver, second.port)}
@@ -205,8 +199,8 @@ def port_of_read() -> int:
         return int(cur.fetchone()[0])
 
 
-def test_one_that_failed_is_left_alone_while_there_are_others() -> None:
-    """It comes back after its pause, and at once where it is the only one."""
+def test_failed_server_pauses() -> None:
+    """A failed server is tried again after its pause, or at once if it is the only one."""
     servers = Servers([{"host": "a"}, {"host": "b"}])
     first, second = servers.candidates()
     servers.failed(first)
@@ -217,18 +211,20 @@ def test_one_that_failed_is_left_alone_while_there_are_others() -> None:
     assert servers.candidates() == [first]
 
 
-def test_a_random_order_spreads_over_all() -> None:
-    """Every server is the first one now and then."""
+def test_host_order_random() -> None:
+    """With HOST_ORDER "random", every server comes first now and then."""
     servers = Servers([{"host": name} for name in "abc"], at_random=True)
     assert {servers.candidates()[0].arguments["host"] for _ in range(200)} == set("abc")
 
 
 @pytest.mark.slow
 @on_every_wire
-def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
+def test_p4_server_dies_behind_haproxy(
     pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str
 ) -> None:
-    """What went through it to a server that died is replaced by connections to the other one."""
+    """Connections through HAProxy to a server that died are replaced by connections to the other
+    one.
+    """
     for server in pair:
         allow_checks(server)
     with (
@@ -251,8 +247,10 @@ def test_p4_behind_haproxy_the_end_of_a_server_costs_no_scope(
         assert [port_in_use() for _ in range(20)] == [second.port] * 20
 
 
-def test_p10_pauses_grow_from_50_ms_to_5_s() -> None:
-    """Each is a fifth longer than the one before, and shortened by up to half at random."""
+def test_p10_pauses() -> None:
+    """Each pause is a fifth longer than the one before, from 50 ms to 5 s, and shortened by up to
+    half at random.
+    """
     first = [backoff(1) for _ in range(200)]
     assert 0.025 <= min(first) < max(first) <= 0.05
     assert max(backoff(2) for _ in range(200)) <= 0.06

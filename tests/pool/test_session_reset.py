@@ -60,9 +60,7 @@ SESSION_STATE: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("what", SESSION_STATE)
-def test_p9_nothing_of_a_session_reaches_the_next_lease(
-    reset_pool: Pool, mariadb: MariaDBServer, what: str
-) -> None:
+def test_p9_session_state(reset_pool: Pool, mariadb: MariaDBServer, what: str) -> None:
     """With RESET "session", each lease finds the session as the first one found it."""
     change, look = map(mariadb.sql, SESSION_STATE[what])
     with reset_pool.connection() as conn:
@@ -74,10 +72,10 @@ def test_p9_nothing_of_a_session_reaches_the_next_lease(
         assert connection_id(conn) == number  # reset, and not replaced
 
 
-def test_p9_what_a_creator_of_one_s_own_did_is_not_lost(
-    mariadb: MariaDBServer, database: str
-) -> None:
-    """Nobody else can do it again: its connections are replaced."""
+def test_p9_creator_replaces_connections(mariadb: MariaDBServer, database: str) -> None:
+    """Connections of the application's own creator are replaced, since only the creator can set
+    them up.
+    """
 
     def connect() -> Any:
         raw = pymysql.connect(**mariadb.connect_args(database), ssl_disabled=True)
@@ -92,10 +90,8 @@ def test_p9_what_a_creator_of_one_s_own_did_is_not_lost(
         assert pool.stats().discarded > 0
 
 
-def test_p9_a_lease_that_did_nothing_has_nothing_to_reset(
-    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-) -> None:
-    """It costs no round trip with RESET "session" either."""
+def test_p9_unused_lease(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+    """An unused lease costs no round trip, even with RESET "session"."""
     url = server.url(mariadb_driver, "information_schema", port=proxy.port)
     with open_pool(url=url, reset="session") as pool:
         first = use(pool)
@@ -106,8 +102,8 @@ def test_p9_a_lease_that_did_nothing_has_nothing_to_reset(
         assert proxy.round_trips > 0
 
 
-def test_p9_autocommit_is_off_again(reset_pool: Pool) -> None:
-    """Whether the connection is reset or, as the change can be seen, replaced."""
+def test_p9_autocommit(reset_pool: Pool) -> None:
+    """Autocommit is off in the next lease, whether the connection was reset or replaced."""
     with reset_pool.connection() as conn:
         run(conn, "SET autocommit = 1")
     with reset_pool.connection() as conn:
@@ -121,10 +117,8 @@ def latin1_server() -> Iterator[MariaDBServer]:
         yield server
 
 
-def test_p9_the_character_set_is_the_one_the_connection_was_made_with(
-    latin1_server: MariaDBServer, mariadb_driver: str
-) -> None:
-    """A reset would leave the server's own."""
+def test_p9_character_set(latin1_server: MariaDBServer, mariadb_driver: str) -> None:
+    """The character set after a reset is the connection's, not the server's."""
     url = latin1_server.url(mariadb_driver, "information_schema")
     with open_pool(url=url, reset="session") as pool:
         first = use(pool)
@@ -134,8 +128,8 @@ def test_p9_the_character_set_is_the_one_the_connection_was_made_with(
             assert value(conn, "SELECT 'äß€😀'") == "äß€😀"
 
 
-def test_p9_the_collation_is_the_one_that_was_asked_for(mariadb: MariaDBServer) -> None:
-    """The server itself would go back to the one of the handshake, which is another."""
+def test_p9_collation(mariadb: MariaDBServer) -> None:
+    """The collation after a reset is the one in the URL, not that of the handshake."""
     url = mariadb.url("pymysql", "information_schema", collation="utf8mb4_german2_ci")
     with open_pool(url=url, reset="session") as pool:
         first = use(pool)
@@ -144,8 +138,8 @@ def test_p9_the_collation_is_the_one_that_was_asked_for(mariadb: MariaDBServer) 
             assert value(conn, "SELECT @@collation_connection") == "utf8mb4_german2_ci"
 
 
-def test_p9_set_names_ends_with_the_lease(latin1_server: MariaDBServer) -> None:
-    """Also with PyMySQL, which does not notice it."""
+def test_p9_set_names(latin1_server: MariaDBServer) -> None:
+    """SET NAMES ends with the lease, even with PyMySQL, which does not notice it."""
     with open_pool(url=latin1_server.url("pymysql"), reset="session") as pool:
         with pool.connection() as conn:
             run(conn, "SET NAMES latin1")
@@ -153,15 +147,15 @@ def test_p9_set_names_ends_with_the_lease(latin1_server: MariaDBServer) -> None:
             assert value(conn, "SELECT 'äß€😀'") == "äß€😀"
 
 
-def test_p9_temporary_tables_are_gone(reset_pool: Pool) -> None:
-    """The next lease can make one of the same name."""
+def test_p9_temporary_tables(reset_pool: Pool) -> None:
+    """The next lease can create a temporary table of the same name."""
     for _ in range(2):
         with reset_pool.connection() as conn:
             run(conn, "CREATE TEMPORARY TABLE t (a INT)")
             conn.commit()
 
 
-def test_p9_locks_are_released(reset_pool: Pool, mariadb: MariaDBServer, database: str) -> None:
+def test_p9_locks(reset_pool: Pool, mariadb: MariaDBServer, database: str) -> None:
     """GET_LOCK ends with the lease."""
     with reset_pool.connection() as conn:
         assert value(conn, f"SELECT GET_LOCK('{database}', 0)") == 1
@@ -169,10 +163,8 @@ def test_p9_locks_are_released(reset_pool: Pool, mariadb: MariaDBServer, databas
     assert mariadb.query("SELECT IS_FREE_LOCK(%s)", database) == [(1,)]
 
 
-def test_p9_a_transaction_is_one_again(
-    reset_pool: Pool, mariadb: MariaDBServer, database: str
-) -> None:
-    """After the reset, which turns autocommit on, a rollback takes back what was written."""
+def test_p9_transaction(reset_pool: Pool, mariadb: MariaDBServer, database: str) -> None:
+    """After a reset, which turns autocommit on, a rollback still undoes the writes."""
     mariadb.execute(f"CREATE TABLE `{database}`.t (a INT)")
     use(reset_pool)
     with reset_pool.connection() as conn:
@@ -181,10 +173,8 @@ def test_p9_a_transaction_is_one_again(
     assert mariadb.query(f"SELECT count(*) FROM `{database}`.t") == [(0,)]
 
 
-def test_p9_a_readonly_lease_leaves_the_next_one_free_to_write(
-    reset_pool: Pool, mariadb: MariaDBServer, database: str
-) -> None:
-    """The pool knows in what mode the reset left the connection."""
+def test_p9_readonly(reset_pool: Pool, mariadb: MariaDBServer, database: str) -> None:
+    """After a readonly lease and its reset, the next lease can write."""
     mariadb.execute(f"CREATE TABLE `{database}`.t (a INT)")
     with reset_pool.lease(session=Session(readonly=True)) as conn:
         value(conn, "SELECT 1")
@@ -198,17 +188,15 @@ def test_p9_a_readonly_lease_leaves_the_next_one_free_to_write(
 
 
 @pytest.mark.mariadb_only
-def test_p9_a_statement_timeout_ends_with_its_lease(reset_pool: Pool) -> None:
-    """The pool knows what limit the reset left the connection with: none."""
+def test_p9_statement_timeout(reset_pool: Pool) -> None:
+    """A statement timeout ends with its lease."""
     for limit in (5.0, 0.0, 5.0, 5.0):
         with reset_pool.lease(session=Session(statement_timeout=limit)) as conn:
             assert value(conn, "SELECT @@max_statement_time") == limit
 
 
-def test_p9_a_database_that_was_never_chosen_can_not_be_left(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Where the URL names none, a lease that chose one costs the connection."""
+def test_p9_database_not_in_url(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """If the URL names no database, a lease that chose one costs the connection."""
     with open_pool(url=mariadb.url(mariadb_driver), reset="session") as pool:
         with pool.connection() as conn:
             run(conn, "USE information_schema")
@@ -216,9 +204,7 @@ def test_p9_a_database_that_was_never_chosen_can_not_be_left(
             assert value(conn, "SELECT DATABASE()") is None
 
 
-def test_p9_by_default_only_the_transaction_is_reset(
-    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-) -> None:
+def test_p9_reset_rollback(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
     """RESET "rollback" sends no reset."""
     with open_pool(url=server.url(mariadb_driver, port=proxy.port)) as pool:
         use(pool)
@@ -226,8 +212,8 @@ def test_p9_by_default_only_the_transaction_is_reset(
         assert not [c for c in proxy.commands if c.code == COM_RESET_CONNECTION]
 
 
-def test_p9_a_driver_without_a_reset_has_its_connections_replaced(tmp_path: Path) -> None:
-    """On SQLite, nothing of a session survives as no session does."""
+def test_p9_driver_without_reset(tmp_path: Path) -> None:
+    """On SQLite, which has no reset, the connection is replaced."""
     with open_pool(url=f"sqlite:///{tmp_path}/db", reset="session") as pool:
         with pool.connection() as conn:
             run(conn, "PRAGMA cache_size = 77")

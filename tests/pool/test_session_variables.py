@@ -51,10 +51,12 @@ def session_variables(conn: Any) -> dict[str, str]:
     ],
     ids=["plain", "charset", "collation", "init_command", "sql_mode"],
 )
-def test_p9_a_session_that_was_reset_is_as_a_fresh_one(
+def test_p9_session_variables(
     any_server: MariaDBServer, mariadb_driver: str, arguments: dict[str, Any]
 ) -> None:
-    """Every variable of it, whatever the server and the driver make of what they were told."""
+    """After a reset every session variable is as in a new session, whatever the server's own
+    settings.
+    """
     if mariadb_driver == "mariadbconnector":
         # It knows no other character set, and takes no collation nor mode to connect with.
         arguments = {k: v for k, v in arguments.items() if k == "init_command"}

@@ -37,8 +37,10 @@ def shared(pool: Pool) -> Sharing:
     return pool.sharing
 
 
-def test_up_to_maxshared_connections_are_opened_before_any_is_shared(fake: FakeDriver) -> None:
-    """Then the one that is shared least is next, as in DBUtils."""
+def test_maxshared(fake: FakeDriver) -> None:
+    """The pool opens MAXSHARED connections before it shares one, then shares the least shared, as
+    in DBUtils.
+    """
     with open_pool(fake, maxshared=2, maxconnections=5) as pool:
         leases = [pool.connection() for _ in range(6)]
         numbers = [number_of(lease) for lease in leases]
@@ -48,8 +50,8 @@ def test_up_to_maxshared_connections_are_opened_before_any_is_shared(fake: FakeD
         assert (pool.stats().in_use, pool.stats().idle) == (0, 2)
 
 
-def test_a_connection_goes_back_with_its_last_share(fake: FakeDriver) -> None:
-    """And is rolled back then, not before: others may have work under way."""
+def test_last_share_returns_connection(fake: FakeDriver) -> None:
+    """A shared connection is rolled back and returned with its last share."""
     with open_pool(fake, maxshared=1) as pool:
         first, second = pool.connection(), pool.connection()
         first.cursor().execute("INSERT")
@@ -60,16 +62,16 @@ def test_a_connection_goes_back_with_its_last_share(fake: FakeDriver) -> None:
         assert (fake.count("rollback"), pool.stats().in_use) == (1, 0)
 
 
-def test_what_is_not_asked_for_as_shareable_is_dedicated(fake: FakeDriver) -> None:
-    """Scopes are always dedicated, and so is `dedicated_connection()`."""
+def test_dedicated_leases(fake: FakeDriver) -> None:
+    """Scopes and `dedicated_connection()` always get a connection of their own."""
     with open_pool(fake, maxshared=1, maxconnections=3) as pool:
         leases = [pool.connection(), pool.dedicated_connection(), pool.lease()]
         assert len({number_of(lease) for lease in leases}) == 3
         close_all(leases)
 
 
-def test_a_connection_in_a_transaction_is_not_shared(fake: FakeDriver) -> None:
-    """After `begin()` it is its caller's alone until the transaction ends, as in DBUtils."""
+def test_begin_ends_sharing(fake: FakeDriver) -> None:
+    """After `begin()` a connection is not shared until its transaction ends, as in DBUtils."""
     with open_pool(fake, maxshared=1, maxconnections=2, acquire_timeout=60) as pool:
         first = pool.connection()
         first.begin()
@@ -84,10 +86,12 @@ def test_a_connection_in_a_transaction_is_not_shared(fake: FakeDriver) -> None:
         close_all([first, second])
 
 
-def test_without_blocking_who_finds_all_in_transactions_is_told_so_at_once(
+def test_share_not_blocking(
     fake: FakeDriver,
 ) -> None:
-    """BLOCKING=False holds for shares too."""
+    """With BLOCKING=False, a caller that finds all shared connections in transactions gets
+    PoolTimeout at once.
+    """
     with open_pool(fake, maxshared=1, blocking=False, acquire_timeout=60) as pool:
         first = pool.connection()
         first.begin()
@@ -96,10 +100,10 @@ def test_without_blocking_who_finds_all_in_transactions_is_told_so_at_once(
         first.close()
 
 
-def test_callers_who_come_together_get_no_more_than_maxshared_connections(
+def test_maxshared_during_connects(
     fake: FakeDriver,
 ) -> None:
-    """Also while the first ones are still being opened."""
+    """Simultaneous callers get no more than MAXSHARED connections."""
     connecting = fake.hold("connect")
     with open_pool(fake, maxshared=1, maxconnections=8, acquire_timeout=60) as pool:
         callers = [call(pool.connection) for _ in range(5)]
@@ -111,8 +115,8 @@ def test_callers_who_come_together_get_no_more_than_maxshared_connections(
         assert pool.stats().open == 1
 
 
-def test_a_connect_that_fails_gives_the_place_to_the_next(fake: FakeDriver) -> None:
-    """A caller who got no connection to share leaves no gap."""
+def test_failed_connect_of_share(fake: FakeDriver) -> None:
+    """A failed connect leaves its place to the next caller."""
     fake.fail_always("connect", OperationalError)
     with open_pool(fake, maxshared=1) as pool:
         with pytest.raises(PoolTimeout):
@@ -124,8 +128,8 @@ def test_a_connect_that_fails_gives_the_place_to_the_next(fake: FakeDriver) -> N
         assert shared(pool).count == 0
 
 
-def test_p4_a_shared_connection_that_died_is_shared_no_more(fake: FakeDriver) -> None:
-    """The next caller gets a live one, while others still hold what is left of the old one."""
+def test_p4_dead_shared_connection(fake: FakeDriver) -> None:
+    """A dead shared connection is not shared again, while its shares are still held."""
     with open_pool(fake, maxshared=1, maxconnections=3) as pool:
         old = pool.connection()
         fake.raws[1].die()
@@ -137,10 +141,12 @@ def test_p4_a_shared_connection_that_died_is_shared_no_more(fake: FakeDriver) ->
         check_counts(pool)
 
 
-def test_a_connection_that_one_share_found_broken_is_discarded_with_the_last(
+def test_broken_shared_connection(
     fake: FakeDriver,
 ) -> None:
-    """It is neither shared on nor kept."""
+    """A connection that one share found broken is not shared again, and evicted with its last
+    share.
+    """
     with open_pool(fake, maxshared=1, maxconnections=3) as pool:
         first, second = pool.connection(), pool.connection()
         fake.fail("INSERT", OperationalError())
@@ -154,8 +160,8 @@ def test_a_connection_that_one_share_found_broken_is_discarded_with_the_last(
         assert (pool.stats().open, fake.open_now) == (1, 1)
 
 
-def test_a_lost_share_leaves_the_other_shares_alone(fake: FakeDriver) -> None:
-    """Who forgets a shared lease closes nothing under the feet of another."""
+def test_lost_share(fake: FakeDriver) -> None:
+    """A share that is garbage collected does not affect the other shares."""
     with open_pool(fake, maxshared=1, maxconnections=1) as pool:
         kept = pool.connection()
         pool.connection()
@@ -169,8 +175,8 @@ def test_a_lost_share_leaves_the_other_shares_alone(fake: FakeDriver) -> None:
         check_counts(pool)
 
 
-def test_unshare_gives_back_one_share(fake: FakeDriver) -> None:
-    """DBUtils' `unshare()` takes back one lease, and the connection with its last lease."""
+def test_unshare(fake: FakeDriver) -> None:
+    """`unshare()` returns one lease of a connection, and the connection with its last lease."""
     with open_pool(fake, maxshared=1) as pool:
         first, second = pool.connection(), pool.connection()
         pool.unshare(first)
@@ -179,8 +185,8 @@ def test_unshare_gives_back_one_share(fake: FakeDriver) -> None:
         assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
 
-def test_close_wakes_who_waits_for_a_share(fake: FakeDriver) -> None:
-    """With PoolClosed."""
+def test_close_wakes_share_waiter(fake: FakeDriver) -> None:
+    """close() wakes a caller that waits for a share, with PoolClosed."""
     with open_pool(fake, maxshared=1, acquire_timeout=60) as pool:
         first = pool.connection()
         first.begin()
@@ -192,8 +198,8 @@ def test_close_wakes_who_waits_for_a_share(fake: FakeDriver) -> None:
         first.close()
 
 
-def test_get_db_connection_may_ask_for_a_share(fake: FakeDriver) -> None:
-    """`shareable=True` is the way to it in an application."""
+def test_get_db_connection_shareable(fake: FakeDriver) -> None:
+    """get_db_connection(shareable=True) returns a shared connection."""
     with pooled_app(creator=fake, maxshared=1, maxconnections=4) as (_app, db):
         leases = [get_db_connection(shareable=True) for _ in range(2)]
         assert db.stats().in_use == 1
@@ -230,8 +236,8 @@ def unshared_pool(**keys: Any) -> Iterator[Pool]:
     ],
     ids=["memory", "file", "module", "connect", "function"],
 )
-def test_sqlite_connections_are_never_shared(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """However they are made, whatever sqlite3 says of its thread safety. The warning says why."""
+def test_sqlite_not_shared(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """SQLite's connections are never shared, and a warning says why."""
     keys = {k: v.format(tmp_path=tmp_path) if k == "url" else v for k, v in settings.items()}
     with unshared_pool(**keys) as pool:
         leases = [pool.connection() for _ in range(3)]
@@ -239,8 +245,8 @@ def test_sqlite_connections_are_never_shared(tmp_path: Path, settings: dict[str,
         close_all(leases)
 
 
-def test_threads_that_count_rows_on_sqlite_get_them_right(tmp_path: Path) -> None:
-    """The same SELECT in two threads returns None now and then where they share a connection."""
+def test_sqlite_threads_count_rows(tmp_path: Path) -> None:
+    """Two threads that run the same SELECT on SQLite get all rows: they share no connection."""
     with unshared_pool(url=f"sqlite:///{tmp_path}/db") as pool:
         together = threading.Barrier(4)
 
@@ -258,8 +264,8 @@ def test_threads_that_count_rows_on_sqlite_get_them_right(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("url", ["mysql+pymysql://h/d", "mariadb+mariadbconnector://h/d"])
-def test_one_warning_names_the_driver_that_can_not_share(url: str) -> None:
-    """MAXSHARED has no effect with thread safety 1, and DBUtils would not say so."""
+def test_threadsafety_1_warning(url: str) -> None:
+    """MAXSHARED with a driver of thread safety 1 gives one warning that names the driver."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with open_pool(url=url, maxshared=2):
@@ -270,8 +276,8 @@ def test_one_warning_names_the_driver_that_can_not_share(url: str) -> None:
     assert "POOLED_DB_MAXSHARED has no effect" in messages[0]
 
 
-def test_a_module_that_is_not_thread_safe_at_all_is_refused() -> None:
-    """As DBUtils does."""
+def test_threadsafety_0_refused() -> None:
+    """A module of thread safety 0 is refused, as in DBUtils."""
     from dbutils.pooled_db import NotSupportedError
 
     with pytest.raises((NotSupportedError, UsageError)):
@@ -279,8 +285,8 @@ def test_a_module_that_is_not_thread_safe_at_all_is_refused() -> None:
             pass
 
 
-def test_the_driver_says_how_thread_safe_it_is() -> None:
-    """From the module, or from the creator."""
+def test_threadsafety_source() -> None:
+    """The thread safety comes from the module, or from the creator."""
     from flask_pooled_db.config import PoolConfig
 
     config = PoolConfig.from_mapping({"URL": "mysql+pymysql://h/d"})

@@ -14,15 +14,15 @@ from tests.support.fake_driver import FakeDriver
 from tests.support.pools import call, open_pool, queue_up
 
 
-def test_maxcached_bounds_what_is_kept(fake: FakeDriver) -> None:
-    """What comes back beyond MAXCACHED is closed."""
+def test_maxcached(fake: FakeDriver) -> None:
+    """A connection that is returned beyond MAXCACHED is closed."""
     with open_pool(fake, maxcached=2, maxconnections=5) as pool:
         close_all([pool.connection() for _ in range(5)])
         assert (pool.stats().idle, pool.stats().open, fake.open_now) == (2, 2, 2)
 
 
-def test_maxcached_bounds_what_comes_too_late_as_well(fake: FakeDriver) -> None:
-    """Connections that were opened for callers who went away are kept up to MAXCACHED."""
+def test_maxcached_late_connections(fake: FakeDriver) -> None:
+    """Connections that were opened for callers that gave up are kept up to MAXCACHED."""
     gate = fake.hold("connect")
     with open_pool(fake, maxcached=1, maxconnections=5) as pool:
         callers = [call(pool.lease, timeout=0.05) for _ in range(3)]
@@ -36,8 +36,8 @@ def test_maxcached_bounds_what_comes_too_late_as_well(fake: FakeDriver) -> None:
         assert pool.stats().idle == 1
 
 
-def test_a_connection_is_replaced_when_it_served_maxusage_statements(fake: FakeDriver) -> None:
-    """Between leases only: a lease may go beyond MAXUSAGE, its connection is not lent again."""
+def test_maxusage(fake: FakeDriver) -> None:
+    """A connection is replaced after MAXUSAGE statements, between leases only."""
     with open_pool(fake, maxusage=3) as pool:
         assert [use(pool) for _ in range(3)] == [1, 1, 1]
         with pool.connection() as conn:
@@ -48,8 +48,8 @@ def test_a_connection_is_replaced_when_it_served_maxusage_statements(fake: FakeD
         assert use(pool) == 3
 
 
-def test_resize_lets_the_pool_grow_for_those_who_wait(fake: FakeDriver) -> None:
-    """A waiter is served by the place that a larger maximum makes."""
+def test_resize_serves_waiter(fake: FakeDriver) -> None:
+    """A larger maximum serves a waiter."""
     with open_pool(fake, maxconnections=1) as pool:
         lease = pool.connection()
         waiter = queue_up(pool, use, pool)
@@ -59,8 +59,8 @@ def test_resize_lets_the_pool_grow_for_those_who_wait(fake: FakeDriver) -> None:
         lease.close()
 
 
-def test_resize_closes_idle_connections_and_lets_leases_end(fake: FakeDriver) -> None:
-    """A smaller maximum costs nobody a lease; what comes back beyond it is closed."""
+def test_resize_lets_leases_end(fake: FakeDriver) -> None:
+    """A smaller maximum ends no lease; a connection returned beyond it is closed."""
     with open_pool(fake, maxconnections=4, maxcached=4) as pool:
         leases = [pool.connection() for _ in range(4)]
         leases.pop().close()
@@ -72,16 +72,16 @@ def test_resize_closes_idle_connections_and_lets_leases_end(fake: FakeDriver) ->
         assert (pool.stats().open, fake.open_now) == (2, 2)
 
 
-def test_resize_refuses_sizes_that_contradict_each_other(fake: FakeDriver) -> None:
-    """As the configuration does; the sizes stay as they are."""
+def test_resize_contradiction(fake: FakeDriver) -> None:
+    """resize() refuses contradictory sizes, as the configuration does, and changes nothing."""
     with open_pool(fake, maxconnections=4) as pool:
         with pytest.raises(ConfigError, match="MINCACHED"):
             pool.resize(5, 3, 4)
         assert pool.stats().maxconnections == 4
 
 
-def test_drain_replaces_every_connection_and_fails_nobody(fake: FakeDriver) -> None:
-    """Idle ones at once, leases when they end."""
+def test_drain(fake: FakeDriver) -> None:
+    """drain() replaces idle connections at once, and the others when they are returned."""
     with open_pool(fake, maxconnections=3) as pool:
         leases = [pool.connection() for _ in range(3)]
         leases.pop().close()
@@ -95,8 +95,10 @@ def test_drain_replaces_every_connection_and_fails_nobody(fake: FakeDriver) -> N
         assert use(pool) == 4
 
 
-def test_an_option_the_driver_has_no_way_to_is_refused(fake: FakeDriver) -> None:
-    """And the connection goes back as it was."""
+def test_unsupported_option(fake: FakeDriver) -> None:
+    """An option that the driver does not support is refused, and the connection is returned
+    unchanged.
+    """
     with open_pool(fake) as pool:
         lease = pool.lease(session=Session(readonly=True))
         with pytest.raises(UsageError, match="readonly=True"):
@@ -105,8 +107,8 @@ def test_an_option_the_driver_has_no_way_to_is_refused(fake: FakeDriver) -> None
         assert pool.stats().in_use == 0
 
 
-def test_an_sqlite_pool_works_without_anything_else(tmp_path: Path) -> None:
-    """Checkout, return, growth and end, on a real driver."""
+def test_sqlite_pool(tmp_path: Path) -> None:
+    """A pool on SQLite lends, returns, grows and closes."""
     with open_pool(url=f"sqlite:///{tmp_path}/db", maxconnections=2) as pool:
         leases = [pool.connection(), pool.connection()]
         leases[0].cursor().execute("CREATE TABLE t (a)")

@@ -15,10 +15,8 @@ from tests.support.fake_driver import FakeDriver, Gate
 from tests.support.pools import call, check_counts, open_pool, queue_up
 
 
-def test_a_cut_that_comes_with_the_answer_leaves_no_dead_connection_behind(
-    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who is about to be cut off when the answer arrives is cut off, and replaced."""
+def test_cut_races_answer(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is cut while its answer arrives is replaced."""
     cutting = Gate()
     cut = fake.cut
 
@@ -44,8 +42,8 @@ def test_a_cut_that_comes_with_the_answer_leaves_no_dead_connection_behind(
         lease.close()
 
 
-def test_no_cut_comes_after_the_block_it_was_for() -> None:
-    """What a connection does next is never cut by a deadline of what it did before."""
+def test_cut_races_block_end() -> None:
+    """A deadline never cuts what the connection does after the block it was set for."""
     started, go_on = threading.Event(), threading.Event()
     order: list[str] = []
 
@@ -66,8 +64,10 @@ def test_no_cut_comes_after_the_block_it_was_for() -> None:
     assert order == ["cut", "left"]
 
 
-def test_p10_a_connect_that_hangs_costs_the_pool_nothing() -> None:
-    """Its place is freed a second after its time limit, and another connect serves the caller."""
+def test_p10_hung_connect() -> None:
+    """A hung connect loses its place a second after its time limit, and another connect serves the
+    caller.
+    """
     fake = FakeDriver(connect_timeout=0.05)
     gate = fake.hold("connect")
     with open_pool(fake, maxconnections=1, connect_timeout=0.05) as pool:
@@ -83,8 +83,8 @@ def test_p10_a_connect_that_hangs_costs_the_pool_nothing() -> None:
         assert check_counts(pool).open == 1
 
 
-def test_p10_a_connect_that_comes_late_is_used_where_there_is_a_place() -> None:
-    """A driver that takes longer than it may is slow, and not of no use."""
+def test_p10_late_connect() -> None:
+    """A connection that opens after its time limit is used if there is a place for it."""
     fake = FakeDriver(connect_timeout=0.05)
     gate = fake.hold("connect")
     with open_pool(fake, maxconnections=4, connect_timeout=0.05) as pool:
@@ -98,8 +98,8 @@ def test_p10_a_connect_that_comes_late_is_used_where_there_is_a_place() -> None:
         assert check_counts(pool).open == fake.open_now
 
 
-def test_p10_a_caller_is_told_of_connects_that_hang() -> None:
-    """By the cause of its PoolTimeout."""
+def test_p10_hung_connect_as_cause() -> None:
+    """Hung connects are the cause of a caller's PoolTimeout."""
     fake = FakeDriver(connect_timeout=0.01)
     gate = fake.hold("connect")
     with open_pool(fake, maxconnections=1, connect_timeout=0.01) as pool:

@@ -272,5 +272,6 @@ PoolMachine.TestCase.settings = settings(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 class TestPoolState(PoolMachine.TestCase):  # type: ignore[misc, valid-type]
     """P2, P3 and "what was lent comes back", after every step of any order of steps."""

@@ -7,14 +7,13 @@ import pytest
 from flask_pooled_db.errors import PoolTimeout
 from tests.pool.helpers import let_rest, use
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import (
-    call,
-    open_pool,
-)
+from tests.support.pools import call, open_pool
 
 
-def test_stats_count_what_happened(fake: FakeDriver) -> None:
-    """Checkouts, timeouts, connects, failed connects and discarded connections."""
+def test_stats_totals(fake: FakeDriver) -> None:
+    """The statistics count checkouts, timeouts, connects, failed connects and discarded
+    connections.
+    """
     fake.fail("connect", OperationalError())
     with open_pool(fake, maxconnections=1) as pool:
         use(pool)
@@ -27,8 +26,10 @@ def test_stats_count_what_happened(fake: FakeDriver) -> None:
         assert (stats.open, stats.in_use, stats.idle, stats.waiting) == (0, 0, 0, 0)
 
 
-def test_the_longest_lease_is_counted_from_its_checkout(fake: FakeDriver) -> None:
-    """Not from an earlier one of the same connection."""
+def test_stats_longest_lease(fake: FakeDriver) -> None:
+    """The longest lease is measured from its own checkout, not from an earlier one of its
+    connection.
+    """
     with open_pool(fake) as pool:
         use(pool)
         pool.engine.state.idle[0].since -= 1000
@@ -41,7 +42,7 @@ def test_the_longest_lease_is_counted_from_its_checkout(fake: FakeDriver) -> Non
         caller.result()
 
 
-def test_the_repr_of_a_pool_is_one_line_of_state(fake: FakeDriver) -> None:
-    """Good in a log and in an assert."""
+def test_repr(fake: FakeDriver) -> None:
+    """The repr of a pool is one line with its state."""
     with open_pool(fake, maxconnections=4, bind="reports") as pool, pool.connection():
         assert repr(pool) == ("<Pool 'reports' of fakedb: 1 in use, 0 idle, 0 waiting, at most 4>")

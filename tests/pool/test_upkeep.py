@@ -23,8 +23,8 @@ def _is(count: Callable[[], int], wanted: int) -> bool:
     return count() == wanted
 
 
-def test_p8_the_last_used_is_lent_first(fake: FakeDriver) -> None:
-    """So that what a burst left over can rest."""
+def test_p8_last_used_first(fake: FakeDriver) -> None:
+    """The connection that was used last is lent first."""
     with open_pool(fake, maxconnections=3) as pool:
         leases = [pool.connection() for _ in range(3)]
         numbers = [lease.cursor().fetchone()[0] for lease in leases]
@@ -32,10 +32,10 @@ def test_p8_the_last_used_is_lent_first(fake: FakeDriver) -> None:
         assert [use(pool) for _ in range(3)] == [numbers[-1]] * 3
 
 
-def test_p8_idle_connections_above_mincached_are_closed_after_idle_timeout(
+def test_p8_idle_timeout(
     fake: FakeDriver,
 ) -> None:
-    """The pool shrinks to MINCACHED in the background, and no further."""
+    """After IDLE_TIMEOUT the pool shrinks to MINCACHED in the background, and no further."""
     with open_pool(fake, mincached=1, maxconnections=4, idle_timeout=0.2) as pool:
         close_all([pool.connection() for _ in range(4)])
         wait_until(lambda: pool.stats().open == 1)
@@ -44,8 +44,8 @@ def test_p8_idle_connections_above_mincached_are_closed_after_idle_timeout(
         assert pool.stats().open == 1
 
 
-def test_p8_connections_are_replaced_at_max_lifetime(fake: FakeDriver) -> None:
-    """Idle ones in the background, others when they come back; MINCACHED are kept throughout."""
+def test_p8_max_lifetime(fake: FakeDriver) -> None:
+    """Connections are replaced at MAX_LIFETIME: idle ones in the background, others on return."""
     with open_pool(fake, mincached=2, maxconnections=4, max_lifetime=100) as pool:
         lease = pool.connection()
         wait_until(lambda: pool.stats().idle == 1 and not pool.engine.state.connector.opening)
@@ -60,8 +60,8 @@ def test_p8_connections_are_replaced_at_max_lifetime(fake: FakeDriver) -> None:
         assert fake.open_now == 2
 
 
-def test_p8_lifetimes_differ(fake: FakeDriver) -> None:
-    """Connections that were opened together do not end together."""
+def test_p8_lifetime_jitter(fake: FakeDriver) -> None:
+    """Connections that were opened together have different lifetimes."""
     with open_pool(fake, maxconnections=20, maxcached=20, max_lifetime=100) as pool:
         close_all([pool.connection() for _ in range(20)])
         lifetimes = {con.expires_at - con.origin.opened_at for con in pool.engine.state.idle}
@@ -69,8 +69,8 @@ def test_p8_lifetimes_differ(fake: FakeDriver) -> None:
     assert all(90 <= lifetime <= 100 for lifetime in lifetimes)
 
 
-def test_p8_a_connection_that_died_in_the_pool_is_made_up_for(fake: FakeDriver) -> None:
-    """The pool is kept at MINCACHED."""
+def test_p8_dead_connection_replaced(fake: FakeDriver) -> None:
+    """The pool replaces a connection that died while idle, to keep MINCACHED."""
     with open_pool(fake, mincached=2, maxconnections=4) as pool:
         use(pool)
         wait_until(lambda: pool.stats().idle == 2)
@@ -79,8 +79,8 @@ def test_p8_a_connection_that_died_in_the_pool_is_made_up_for(fake: FakeDriver) 
         assert fake.open_now == 2
 
 
-def test_a_pool_that_is_dropped_is_not_kept_alive(fake: FakeDriver) -> None:
-    """The job that sweeps it holds it weakly."""
+def test_sweep_holds_pool_weakly(fake: FakeDriver) -> None:
+    """The sweep holds its pool weakly."""
     with open_pool(fake) as pool:
         pool.connection().close()
         reference: weakref.ref[Engine] = weakref.ref(pool.engine)
@@ -88,10 +88,10 @@ def test_a_pool_that_is_dropped_is_not_kept_alive(fake: FakeDriver) -> None:
     wait_until(lambda: gc.collect() is not None and reference() is None)
 
 
-def test_a_sweep_that_fails_is_not_the_last_one(
+def test_failing_sweep(
     fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The pool is swept again at the next turn."""
+    """A failing sweep is logged, and the pool is swept again."""
     with open_pool(fake, idle_timeout=0.1) as pool:
         sweep, failed = Engine.sweep, threading.Event()
 
@@ -108,10 +108,8 @@ def test_a_sweep_that_fails_is_not_the_last_one(
     assert "Sweeping a pool failed" in caplog.text
 
 
-def test_a_lease_beyond_leak_threshold_is_logged_once(
-    fake: FakeDriver, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Once a lease, with the bind's name and its age; the next lease is one of its own."""
+def test_leak_threshold(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """A lease older than LEAK_THRESHOLD is logged once, with the bind's name and its age."""
     with open_pool(fake, leak_threshold=0.05, bind="reports") as pool:
 
         def reports() -> int:
@@ -128,10 +126,8 @@ def test_a_lease_beyond_leak_threshold_is_logged_once(
     assert "'reports'" in record.getMessage()
 
 
-def test_without_a_leak_threshold_no_lease_is_too_long(
-    fake: FakeDriver, caplog: pytest.LogCaptureFixture
-) -> None:
-    """LEAK_THRESHOLD 0 is off."""
+def test_leak_threshold_0(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """LEAK_THRESHOLD 0 switches the leak detection off."""
     with open_pool(fake) as pool, pool.connection():
         for con in pool.engine.state.in_use:
             con.since -= 1e6
@@ -139,8 +135,8 @@ def test_without_a_leak_threshold_no_lease_is_too_long(
     assert "has been out" not in caplog.text
 
 
-def test_a_slow_close_does_not_hold_up_the_housekeeping(fake: FakeDriver) -> None:
-    """The jobs of one pool never wait for the server of another."""
+def test_slow_close(fake: FakeDriver) -> None:
+    """A slow close of one pool does not delay the jobs of another."""
     with open_pool(fake, max_lifetime=100) as pool:
         pool.connection().close()
         pool.engine.state.idle[0].expires_at = 0.0

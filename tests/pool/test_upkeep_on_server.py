@@ -8,8 +8,8 @@ from tests.pool.on_server import fill
 from tests.support.pools import open_pool
 
 
-def test_p8_the_pool_shrinks_on_the_server_too(mariadb: MariaDBServer, mariadb_driver: str) -> None:
-    """After IDLE_TIMEOUT the server is rid of what the load no longer needs."""
+def test_p8_idle_timeout_on_server(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """After IDLE_TIMEOUT the server has only the connections that the load needs."""
     with open_pool(
         url=mariadb.url(mariadb_driver), mincached=1, maxconnections=4, idle_timeout=0.3
     ) as pool:

@@ -74,8 +74,8 @@ def own_imports(tree: ast.Module) -> set[str]:
     return {name.partition(".")[0] for name in inner} & LAYERS.keys()
 
 
-def test_every_module_has_its_layer() -> None:
-    """The table holds all the modules there are, and no others."""
+def test_modules_of_layers() -> None:
+    """The table lists exactly the modules of the package."""
     assert {name.partition(".")[0] for name, _ in modules()} == LAYERS.keys()
 
 
@@ -87,8 +87,8 @@ def test_imports_point_downward(name: str, tree: ast.Module) -> None:
     assert not higher, f"{name} (layer {layer}) imports {higher}"
 
 
-def test_no_modules_import_each_other() -> None:
-    """Within a folder as well there is an order."""
+def test_no_cyclic_imports() -> None:
+    """No modules import each other, within a folder either."""
     names = {name for name, _ in modules()}
     graph = {}
     for name, tree in modules():
@@ -135,8 +135,8 @@ def test_no_private_name_of_another_module_is_used(name: str, tree: ast.Module) 
 
 
 @pytest.mark.parametrize("package", PLACES)
-def test_a_dependency_is_imported_in_its_place_alone(package: str) -> None:
-    """Flask at the top only, DBUtils where its classes are made ours, no driver."""
+def test_places_of_dependencies(package: str) -> None:
+    """Each dependency is imported only where it belongs."""
     found = {
         name
         for name, tree in modules()
@@ -145,8 +145,8 @@ def test_a_dependency_is_imported_in_its_place_alone(package: str) -> None:
     assert found == PLACES[package]
 
 
-def test_importing_the_package_imports_no_driver() -> None:
-    """Optional dependencies are imported when they are used: none has to be there."""
+def test_import_without_drivers() -> None:
+    """Importing the package imports no driver."""
     code = (
         "import sys, flask_pooled_db\n"
         "print(*{'pymysql', 'mariadb', 'psycopg', 'gevent'} & sys.modules.keys())"
@@ -155,16 +155,16 @@ def test_importing_the_package_imports_no_driver() -> None:
     assert done.stdout.split() == []
 
 
-def test_p7_importing_the_package_starts_no_thread() -> None:
-    """Nothing runs before the first connection is asked for."""
+def test_p7_import_starts_no_thread() -> None:
+    """Importing the package starts no thread."""
     code = "import threading, flask_pooled_db\nprint(threading.active_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
 
 
 @each_module
-def test_no_age_is_told_from_the_wall_clock(name: str, tree: ast.Module) -> None:
-    """A clock that is set back, or ahead, is not to expire every connection."""
+def test_no_wall_clock(name: str, tree: ast.Module) -> None:
+    """No module reads the wall clock: ages are monotonic."""
     names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not names & {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"}
     assert not imports(tree) & {"time.time", "time.time_ns", "datetime", "datetime.datetime"}
@@ -181,8 +181,8 @@ def thread_calls() -> Iterator[tuple[str, ast.Call]]:
                 yield name, node
 
 
-def test_every_thread_is_a_daemon_with_a_name() -> None:
-    """A thread ends with its process, and who looks at a stack dump knows whose it is."""
+def test_threads_are_named_daemons() -> None:
+    """Every thread is a daemon with a name."""
     calls = list(thread_calls())
     assert {name for name, _ in calls} == {"runtime.housekeeper", "runtime.workers"}
     for name, call in calls:
@@ -195,20 +195,20 @@ def test_every_thread_is_a_daemon_with_a_name() -> None:
     assert THREAD_NAME.startswith("flask-pooled-db ")
 
 
-def test_the_public_names_are_there_with_a_contract() -> None:
-    """`__all__` names what is public, and each of it says what it promises."""
+def test_public_names() -> None:
+    """Each name in `__all__` exists and has a docstring."""
     for name in flask_pooled_db.__all__:
         thing = getattr(flask_pooled_db, name)
         assert thing.__doc__, f"{name} has no docstring"
         assert not name.startswith("_")
 
 
-def test_the_types_are_shipped() -> None:
-    """A type checker finds the annotations."""
+def test_py_typed() -> None:
+    """The package ships its types."""
     assert (PACKAGE / "py.typed").exists()
 
 
 @each_module
-def test_every_module_says_what_it_is(name: str, tree: ast.Module) -> None:
-    """A module has a docstring."""
+def test_module_docstrings(name: str, tree: ast.Module) -> None:
+    """Every module has a docstring."""
     assert ast.get_docstring(tree), name

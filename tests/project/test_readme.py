@@ -33,7 +33,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     names["db"].close(timeout=PATIENCE)
 
 
-def test_the_complete_app_takes_an_order(shop: dict[str, Any]) -> None:
+def test_complete_app(shop: dict[str, Any]) -> None:
     """The app of the README saves an order, and shows what its pool does."""
     app: Flask = shop["app"]
     answer = app.test_client().post("/orders", json={"code": "A1"})
@@ -43,8 +43,8 @@ def test_the_complete_app_takes_an_order(shop: dict[str, Any]) -> None:
     assert app.test_client().get("/pool").get_json()["in_use"] == 0
 
 
-def test_a_nested_block_is_undone_alone(shop: dict[str, Any]) -> None:
-    """An order is placed without the item that is out of stock."""
+def test_nested_block(shop: dict[str, Any]) -> None:
+    """In the README's nested block, an order is placed without the item that is out of stock."""
     app: Flask = shop["app"]
     app.test_client().post("/orders", json={"code": "A1"})
     with app.app_context():
@@ -59,8 +59,8 @@ def test_a_nested_block_is_undone_alone(shop: dict[str, Any]) -> None:
         assert shop["orders"]() == ["A1", "A2"]
 
 
-def test_the_configuration_table_is_complete() -> None:
-    """The README lists every key, with the default that the code has."""
+def test_configuration_table() -> None:
+    """The README lists every key with its default."""
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
     assert set(rows) == {*KEYS, "BINDS"}
     defaults = PoolConfig(creator=object)

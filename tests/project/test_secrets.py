@@ -108,7 +108,7 @@ def use(**options: Any) -> str:
     return "done"
 
 
-def test_the_ear_hears_what_is_said(mariadb: MariaDBServer) -> None:
+def test_ear(mariadb: MariaDBServer) -> None:
     """A password in a log line, an error or its cause would be found."""
     for say in (
         lambda ear: logging.getLogger("any.library").debug("it is %s", APP_PASSWORD),
@@ -122,10 +122,10 @@ def test_the_ear_hears_what_is_said(mariadb: MariaDBServer) -> None:
         assert APP_PASSWORD_WORD in ear.text
 
 
-def test_a3_in_what_things_show_of_themselves(
-    ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str
-) -> None:
-    """Config, URL, pool, lease, cursor, connection, driver, scope, stats, extension."""
+def test_a3_reprs(ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str) -> None:
+    """No repr shows the password: config, URL, pool, lease, cursor, connection, driver, scope,
+    stats, extension.
+    """
     url = mariadb.url(mariadb_driver, database)
     with shop(url, binds={"other": {"URL": url, "CONNECT_ARGS": {"password": APP_PASSWORD}}}) as (
         app,
@@ -143,18 +143,18 @@ def test_a3_in_what_things_show_of_themselves(
             ear.hear(conn, cur, list(pool.engine.state.idle))
 
 
-def test_a3_in_the_defaults_of_a_mapping(ear: Ear, mariadb: MariaDBServer) -> None:
-    """Not where the password comes as an argument, either."""
+def test_a3_connect_args(ear: Ear, mariadb: MariaDBServer) -> None:
+    """A password in CONNECT_ARGS is not shown, either."""
     made = PoolConfig.from_mapping(
         {"CREATOR": __import__("pymysql"), "CONNECT_ARGS": mariadb.connect_args()}
     )
     ear.hear(made)
 
 
-def test_a3_when_the_password_is_wrong(
+def test_a3_wrong_password(
     ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
-    """The error that says so doesn't say which one it was."""
+    """The error about a wrong password does not show it."""
     wrong = f"{APP_PASSWORD_WORD}-but-wrong"
     with shop(mariadb.url(mariadb_driver, database, password=wrong)):
         with pytest.raises(ConnectFailed) as caught:
@@ -164,18 +164,18 @@ def test_a3_when_the_password_is_wrong(
 
 
 @pytest.mark.parametrize("part", ["user", "database"])
-def test_a3_when_another_part_is_wrong(
+def test_a3_wrong_user_or_database(
     ear: Ear, mariadb: MariaDBServer, mariadb_driver: str, part: str
 ) -> None:
-    """With an unknown user, or an unknown database."""
+    """The error about an unknown user or database does not show the password."""
     parts: dict[str, Any] = {"database": "mysql", part: "nobody"}
     with shop(mariadb.url(mariadb_driver, **parts)), pytest.raises(ConnectFailed) as caught:
         use()
     ear.hear_error(caught.value)
 
 
-def test_a3_when_the_server_is_away(ear: Ear, mariadb_driver: str) -> None:
-    """The timeout tells of the last connect failure, whose text may hold anything."""
+def test_a3_server_down(ear: Ear, mariadb_driver: str) -> None:
+    """The timeout while the server is down does not show the password."""
     user, password = APP_USER, quote(APP_PASSWORD, safe="")
     url = f"{SCHEMES[mariadb_driver]}://{user}:{password}@127.0.0.1:{free_port()}/shop"
     with shop(url, acquire_timeout=IN_VAIN) as (_, db):
@@ -186,8 +186,8 @@ def test_a3_when_the_server_is_away(ear: Ear, mariadb_driver: str) -> None:
         ear.hear(db.pool(), db.stats())
 
 
-def test_a3_when_the_host_is_unknown(ear: Ear, mariadb_driver: str) -> None:
-    """The same for a name that leads nowhere."""
+def test_a3_unknown_host(ear: Ear, mariadb_driver: str) -> None:
+    """The error about an unknown host does not show the password."""
     password = quote(APP_PASSWORD, safe="")
     url = f"{SCHEMES[mariadb_driver]}://{APP_USER}:{password}@host.invalid/shop"
     with shop(url, connect_timeout=1, acquire_timeout=IN_VAIN) as (_, db):
@@ -197,10 +197,8 @@ def test_a3_when_the_host_is_unknown(ear: Ear, mariadb_driver: str) -> None:
     ear.hear_error(caught.value)
 
 
-def test_a3_when_a_connect_argument_is_wrong(
-    ear: Ear, mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """A driver's own complaint about its arguments shows none of them."""
+def test_a3_wrong_connect_argument(ear: Ear, mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """The driver's error about its arguments shows none of them."""
     url = mariadb.url(mariadb_driver, no_such_argument="1")
     with (
         shop(url, acquire_timeout=IN_VAIN),
@@ -210,8 +208,8 @@ def test_a3_when_a_connect_argument_is_wrong(
     ear.hear_error(caught.value)
 
 
-def test_a3_when_a_driver_s_error_shows_its_arguments(ear: Ear) -> None:
-    """The text of a failed connect, which may hold anything, is repeated nowhere."""
+def test_a3_text_of_connect_error(ear: Ear) -> None:
+    """The text of a failed connect is not repeated anywhere."""
 
     def connect(**arguments: Any) -> Any:
         raise OSError(f"can't connect with {arguments}")
@@ -229,10 +227,10 @@ def test_a3_when_a_driver_s_error_shows_its_arguments(ear: Ear) -> None:
     ear.hear(answer.text, answer.headers)
 
 
-def test_a3_when_the_handshake_hangs(
+def test_a3_hung_handshake(
     ear: Ear, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
 ) -> None:
-    """A server that doesn't answer."""
+    """The error about a hung handshake does not show the password."""
     proxy.deaf()
     url = server.url(mariadb_driver, port=proxy.port)
     with (
@@ -243,10 +241,10 @@ def test_a3_when_the_handshake_hangs(
     ear.hear_error(caught.value)
 
 
-def test_a3_when_the_connection_is_killed(
+def test_a3_killed_connection(
     ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
-    """In the middle of a transaction, swallowed and not."""
+    """The errors after a killed connection do not show the password, swallowed or not."""
 
     def use_and_lose(is_swallowed: bool) -> None:
         with db_connection_context() as conn:
@@ -267,10 +265,10 @@ def test_a3_when_the_connection_is_killed(
             ear.hear_error(caught.value)
 
 
-def test_a3_when_the_answer_to_commit_is_lost(
+def test_a3_commit_outcome_unknown(
     ear: Ear, server: MariaDBServer, mariadb_driver: str, proxy: Proxy
 ) -> None:
-    """In the doubt about a COMMIT."""
+    """CommitOutcomeUnknown does not show the password."""
     database = server.create_database()
     server.execute(f"CREATE TABLE `{database}`.t (id INT PRIMARY KEY)")
 
@@ -285,10 +283,10 @@ def test_a3_when_the_answer_to_commit_is_lost(
     ear.hear_error(caught.value)
 
 
-def test_a3_when_the_pool_is_exhausted(
+def test_a3_exhausted_pool(
     ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
-    """In the error, in the log and in the page of the 503."""
+    """Error, log and 503 page of an exhausted pool do not show the password."""
     url = mariadb.url(mariadb_driver, database)
     with shop(url, maxconnections=1) as (app, _):
         with db_connection_context():
@@ -301,10 +299,8 @@ def test_a3_when_the_pool_is_exhausted(
     ear.hear(answer.text, answer.headers, answer.data)
 
 
-def test_a3_in_the_page_of_a_failed_connect(
-    ear: Ear, mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """In a 500 and in what Flask logs of it."""
+def test_a3_error_page(ear: Ear, mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """The 500 page of a failed connect, and its log, do not show the password."""
     url = mariadb.url(mariadb_driver, "nowhere")
     with shop(url) as (app, _):
         app.add_url_rule("/", view_func=use)
@@ -313,10 +309,10 @@ def test_a3_in_the_page_of_a_failed_connect(
     ear.hear(answer.text, answer.headers)
 
 
-def test_a3_when_a_connection_is_forgotten_or_lost(
+def test_a3_leak_warnings(
     ear: Ear, mariadb: MariaDBServer, database: str, mariadb_driver: str
 ) -> None:
-    """In the warnings about leaks."""
+    """The warnings about leaks do not show the password."""
     with shop(mariadb.url(mariadb_driver, database), leak_threshold=0.01) as (app, db):
         with app.app_context():
             kept = get_db_connection()
@@ -343,8 +339,8 @@ def test_a3_when_a_connection_is_forgotten_or_lost(
         f"mysql://127.0.0.1/shop?password={APP_PASSWORD_WORD}&password={APP_PASSWORD_WORD}",
     ],
 )
-def test_a3_when_the_configuration_is_wrong(ear: Ear, url: str) -> None:
-    """A `ConfigError` says what is wrong with a URL without showing it."""
+def test_a3_wrong_configuration(ear: Ear, url: str) -> None:
+    """A `ConfigError` about a URL does not show the password."""
     app = Flask("app_under_test")
     app.config.update(
         POOLED_DB_URL=url,
@@ -356,10 +352,8 @@ def test_a3_when_the_configuration_is_wrong(ear: Ear, url: str) -> None:
     ear.hear(pickle.loads(pickle.dumps(caught.value)))
 
 
-def test_a3_in_errors_that_were_sent_elsewhere(
-    ear: Ear, mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """An error that is pickled, for a worker or a reporter, carries no more than it shows."""
+def test_a3_pickled_errors(ear: Ear, mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """A pickled error carries no more than it shows."""
     with shop(mariadb.url(mariadb_driver, "nowhere")), pytest.raises(PooledDBError) as caught:
         use()
     data = pickle.dumps(caught.value)

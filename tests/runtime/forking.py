@@ -37,7 +37,7 @@ def ask(conn, sql):
 '''
 
 
-def run_program(program: str, url: str) -> tuple[str, str]:
+def run_program(program: str, url: str, env: dict[str, str] | None = None) -> tuple[str, str]:
     """What a program says on its standard output and error; it must end well."""
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + program, url],
@@ -45,6 +45,7 @@ def run_program(program: str, url: str) -> tuple[str, str]:
         text=True,
         timeout=100,
         check=False,
+        env=env,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, done.stderr

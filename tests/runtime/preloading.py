@@ -16,10 +16,7 @@ from typing import Any, NamedTuple
 from harness.gunicorn import GunicornServer
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
-from tests.support.token_app import (
-    SQLITE_SESSION,
-    ready,
-)
+from tests.support.token_app import SQLITE_SESSION, ready
 
 WORKERS, THREADS, CLIENTS = 4, 8, 32
 REQUESTS_PER_CONNECTION = 10

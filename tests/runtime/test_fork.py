@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from harness.processes import without_coverage
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
 from tests.runtime.forking import CHILDREN, FORKING, run_program
 
 
 @pytest.mark.parametrize("child", CHILDREN)
-def test_p6_a_child_sends_nothing_on_a_connection_of_its_parent(
+def test_p6_parents_connections(
     server: MariaDBServer, proxy: Proxy, mariadb_driver: str, child: str
 ) -> None:
-    """Whatever the child does, and however it ends; and the parent goes on as if it were not.
-
-    Over TLS a goodbye, or a byte out of turn, would end the parent's session too.
+    """A child, whatever it does, sends nothing on its parent's connections, and the parent goes on.
+    Over TLS a goodbye would end the parent's session, too.
     """
     run_program(CHILDREN[child] + FORKING, server.url(mariadb_driver, port=proxy.port))
     for connection in (1, 2, 3):
@@ -34,13 +34,13 @@ def test_p6_a_child_sends_nothing_on_a_connection_of_its_parent(
 
 
 @pytest.mark.parametrize("child", CHILDREN)
-def test_p6_a_child_touches_no_sqlite_connection_of_its_parent(tmp_path: Path, child: str) -> None:
-    """SQLite's connections do not survive a fork at all: the child makes its own."""
+def test_p6_sqlite(tmp_path: Path, child: str) -> None:
+    """A child opens its own SQLite connections and does not touch its parent's."""
     run_program(CHILDREN[child] + FORKING, f"sqlite:///{tmp_path}/db")
 
 
-def test_p6_a_transaction_on_sqlite_outlives_the_children(tmp_path: Path) -> None:
-    """The parent's write lock stays its own, and its work is committed as a whole."""
+def test_p6_sqlite_transaction(tmp_path: Path) -> None:
+    """The parent's transaction on SQLite keeps its lock and commits as a whole."""
     program = """
 with open_pool(url=url) as pool:
     with pool.connection() as conn:
@@ -68,8 +68,8 @@ with open_pool(url=url) as pool:
     run_program(program, f"sqlite:///{tmp_path}/db")
 
 
-def test_p6_a_database_in_memory_is_each_process_s_own() -> None:
-    """The child starts with an empty one; the parent's keeps what it holds."""
+def test_p6_sqlite_in_memory() -> None:
+    """The child's database in memory is empty; the parent's keeps its content."""
     program = """
 with open_pool(url=url) as pool:
     with pool.connection() as conn:
@@ -85,10 +85,8 @@ with open_pool(url=url) as pool:
     run_program(program, "sqlite:///:memory:")
 
 
-def test_p6_a_fork_while_other_threads_hold_the_locks(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """The child has locks of its own, and a housekeeping thread of its own."""
+def test_p6_locks_held_at_fork(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """The child has new locks and its own housekeeping thread."""
     program = """
 from flask_pooled_db.runtime.housekeeper import housekeeper
 with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
@@ -120,10 +118,8 @@ with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
     run_program(program, mariadb.url(mariadb_driver))
 
 
-def test_p6_a_fork_in_the_middle_of_connects_and_statements(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Whatever other threads are at when the fork comes, child and parent both go on."""
+def test_p6_fork_during_connects(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """After a fork during connects and statements of other threads, child and parent both go on."""
     program = """
 with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
     stop, errors = threading.Event(), []
@@ -152,11 +148,9 @@ with open_pool(url=url, maxconnections=4, maxusage=3) as pool:
     run_program(program, mariadb.url(mariadb_driver))
 
 
-@pytest.mark.slow
-def test_p6_many_forks_while_threads_connect_over_tls(
-    tls_mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """No child finds a lock of the TLS library held by a thread that only its parent has."""
+@pytest.mark.alone  # beside others the forks rarely meet a handshake
+def test_p6_forks_during_tls_connects(tls_mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """No child inherits a lock of the TLS library that a thread of its parent holds."""
     program = """
 with open_pool(url=url, maxconnections=4, maxusage=1) as pool:
     stop, errors = threading.Event(), []
@@ -181,13 +175,12 @@ with open_pool(url=url, maxconnections=4, maxusage=1) as pool:
         thread.join()
     assert not errors, errors
 """
-    run_program(program, tls_mariadb.url(mariadb_driver))
+    # Each child would write its coverage: ten times the time of the forks.
+    run_program(program, tls_mariadb.url(mariadb_driver), without_coverage())
 
 
-def test_p6_a_child_of_a_child_inherits_nothing_either(
-    server: MariaDBServer, proxy: Proxy, mariadb_driver: str
-) -> None:
-    """Each generation leaves its connections to itself."""
+def test_p6_grandchild(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+    """A grandchild inherits no connection, either."""
     program = """
 with open_pool(url=url) as pool:
     with pool.connection() as conn:
@@ -213,8 +206,8 @@ with open_pool(url=url) as pool:
     assert proxy.connections == 3
 
 
-def test_p6_one_warning_tells_of_connections_opened_before_the_fork(tmp_path: Path) -> None:
-    """One, however often the process forks."""
+def test_p6_warning(tmp_path: Path) -> None:
+    """Connections opened before a fork cause one warning, however often the process forks."""
     program = """
 with open_pool(url=url) as pool:
     lease = pool.connection()
@@ -227,8 +220,8 @@ with open_pool(url=url) as pool:
     assert errors.count("\n") == 1
 
 
-def test_p6_a_fork_before_the_first_connection_is_nothing_to_warn_of(tmp_path: Path) -> None:
-    """As with gunicorn's --preload and an app that connects in its workers alone."""
+def test_p6_no_warning(tmp_path: Path) -> None:
+    """A fork before the first connection causes no warning."""
     program = """
 with open_pool(url=url) as pool:
     fork(lambda: pool.connection().close())
@@ -237,8 +230,8 @@ with open_pool(url=url) as pool:
     assert run_program(program, f"sqlite:///{tmp_path}/db") == ("", "")
 
 
-def test_p6_a_closed_pool_stays_closed_in_the_child(tmp_path: Path) -> None:
-    """And a lease that its parent still held is not the child's to use."""
+def test_p6_closed_pool(tmp_path: Path) -> None:
+    """A closed pool is closed in the child, too, and a lease of the parent is refused there."""
     program = """
 from flask_pooled_db.errors import PoolClosed
 with open_pool(url=url) as pool:

@@ -55,8 +55,8 @@ if sys.argv[2] in ("waits", "forks"):
 
 @pytest.mark.parametrize("what", ["exits at once", "exits", "waits", "forks"])
 @pytest.mark.parametrize("database", ["file", "memory"])
-def test_an_app_that_is_garbage_leaves_no_warning(tmp_path: Path, database: str, what: str) -> None:
-    """From Python 3.13 on, sqlite3 warns of a connection that is collected open."""
+def test_garbage_app_without_warning(tmp_path: Path, database: str, what: str) -> None:
+    """The pools of a garbage app cause no ResourceWarning of sqlite3's."""
     url = f"sqlite:///{tmp_path}/db" if database == "file" else "sqlite://"
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, url, what],
@@ -70,8 +70,10 @@ def test_an_app_that_is_garbage_leaves_no_warning(tmp_path: Path, database: str,
     assert quiet == []
 
 
-def test_idle_connections_of_a_garbage_pool_are_closed() -> None:
-    """By the background, with a goodbye. A pool of which somebody holds a lease is not garbage."""
+def test_garbage_pool() -> None:
+    """The idle connections of a garbage pool are closed with a goodbye; a pool with a lease is not
+    garbage.
+    """
     fake = FakeDriver()
     pool = Pool(PoolConfig(creator=fake, mincached=0), fake)
     held = pool.connection()
@@ -89,10 +91,8 @@ def test_idle_connections_of_a_garbage_pool_are_closed() -> None:
     assert fake.count("close") == 2
 
 
-def test_a_server_sees_the_connections_of_a_garbage_app_end(
-    mariadb: MariaDBServer, mariadb_driver: str
-) -> None:
-    """Without a word in the log."""
+def test_garbage_app_on_server(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """The server sees the connections of a garbage app end, and nothing is logged."""
     database = mariadb.create_database()
 
     def connected() -> int:

@@ -26,8 +26,8 @@ def keeper() -> Iterator[Housekeeper]:
     keeper.stop()
 
 
-def test_the_thread_starts_with_the_first_job_and_is_a_daemon(keeper: Housekeeper) -> None:
-    """Nothing runs before there is something to do, and nothing keeps the process alive."""
+def test_thread_starts_with_first_job(keeper: Housekeeper) -> None:
+    """The thread starts with the first job and is a daemon."""
     before = set(housekeeping_threads())
     done = threading.Event()
     keeper.call_later(0.0, done.set)
@@ -36,8 +36,8 @@ def test_the_thread_starts_with_the_first_job_and_is_a_daemon(keeper: Housekeepe
     assert thread.daemon
 
 
-def test_jobs_run_at_their_time_whatever_order_they_came_in(keeper: Housekeeper) -> None:
-    """The earliest first; one that comes late may be due before those that wait."""
+def test_order_of_jobs(keeper: Housekeeper) -> None:
+    """Jobs run in the order of their times, not of their arrival."""
     order: list[int] = []
     done = threading.Event()
     now = time.monotonic()
@@ -49,8 +49,8 @@ def test_jobs_run_at_their_time_whatever_order_they_came_in(keeper: Housekeeper)
     assert time.monotonic() >= now + 0.3
 
 
-def test_a_cancelled_job_does_not_run_and_holds_on_to_nothing(keeper: Housekeeper) -> None:
-    """What it was to work on may be garbage from then on."""
+def test_cancelled_job(keeper: Housekeeper) -> None:
+    """A cancelled job does not run and keeps nothing alive."""
 
     class Thing:
         def work(self) -> None:
@@ -70,10 +70,8 @@ def test_a_cancelled_job_does_not_run_and_holds_on_to_nothing(keeper: Housekeepe
     assert not ran
 
 
-def test_a_failing_job_is_logged_and_the_next_one_runs(
-    keeper: Housekeeper, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The thread outlives it."""
+def test_failing_job(keeper: Housekeeper, caplog: pytest.LogCaptureFixture) -> None:
+    """A failing job is logged, and the next one runs."""
 
     def fail() -> None:
         raise ZeroDivisionError
@@ -85,23 +83,23 @@ def test_a_failing_job_is_logged_and_the_next_one_runs(
     assert "A housekeeping job failed" in caplog.text
 
 
-def test_a_block_that_ends_in_time_is_left_alone(keeper: Housekeeper) -> None:
-    """`bounded` acts on late ones alone."""
+def test_bounded_block_in_time(keeper: Housekeeper) -> None:
+    """`bounded` does nothing to a block that ends in time."""
     acted = threading.Event()
     with keeper.bounded(0.05, acted.set):
         pass
     assert not acted.wait(0.2)
 
 
-def test_a_block_that_takes_too_long_is_acted_on_while_it_lasts(keeper: Housekeeper) -> None:
-    """Which is how a hung server is cut off."""
+def test_bounded_block_too_long(keeper: Housekeeper) -> None:
+    """`bounded` acts on a block that takes too long while it runs."""
     acted = threading.Event()
     with keeper.bounded(0.01, acted.set):
         assert acted.wait(20)
 
 
-def test_stop_ends_the_thread_and_drops_its_jobs(keeper: Housekeeper) -> None:
-    """When it returns, the thread is gone."""
+def test_stop(keeper: Housekeeper) -> None:
+    """stop() drops the jobs and returns when the thread has ended."""
     before = set(housekeeping_threads())
     ran = threading.Event()
     keeper.call_later(0.2, ran.set)
@@ -110,8 +108,8 @@ def test_stop_ends_the_thread_and_drops_its_jobs(keeper: Housekeeper) -> None:
     assert not ran.wait(0.4)
 
 
-def test_a_job_after_stop_starts_the_thread_anew(keeper: Housekeeper) -> None:
-    """Also when it comes while the old thread is still busy with its last job."""
+def test_job_after_stop(keeper: Housekeeper) -> None:
+    """A job after stop() starts a new thread, even while the old one finishes its last job."""
     busy, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -130,8 +128,8 @@ def test_a_job_after_stop_starts_the_thread_anew(keeper: Housekeeper) -> None:
     assert not stopper.is_alive()
 
 
-def test_it_works_under_gevent() -> None:
-    """Monkey-patched, the thread is a greenlet, and the pool works as ever."""
+def test_gevent() -> None:
+    """Under gevent the thread is a greenlet, and the pool works."""
     program = """
 from gevent import monkey
 monkey.patch_all()

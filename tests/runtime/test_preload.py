@@ -32,12 +32,7 @@ from tests.runtime.preloading import (
     sqlite_database,
     wrong,
 )
-from tests.support.token_app import (
-    AT_END,
-    AT_START,
-    CONNECTIONS_AT_START,
-    threads_at_a_fork,
-)
+from tests.support.token_app import AT_END, AT_START, CONNECTIONS_AT_START, threads_at_a_fork
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +66,7 @@ each_driver = pytest.mark.parametrize("driver", list(REQUESTS))
 
 @each_driver
 @each_worker_class
-def test_p6_preload_every_token_is_right(
-    preloaded: Preloaded, worker_class: str, driver: str
-) -> None:
+def test_p6_preload_tokens(preloaded: Preloaded, worker_class: str, driver: str) -> None:
     """Each client gets back the token it sent, and each token was committed once."""
     run = preloaded(worker_class, driver)
 
@@ -85,10 +78,10 @@ def test_p6_preload_every_token_is_right(
 
 @each_driver
 @each_worker_class
-def test_p6_preload_no_connection_serves_two_processes(
+def test_p6_preload_users_of_connections(
     preloaded: Preloaded, worker_class: str, driver: str
 ) -> None:
-    """Every connection is used by the process that opened it, an arbiter's by no worker."""
+    """Every connection is used only by the process that opened it."""
     run = preloaded(worker_class, driver)
 
     users = run.users()
@@ -104,10 +97,10 @@ def test_p6_preload_no_connection_serves_two_processes(
 
 @pytest.mark.parametrize("driver", ON_MARIADB)
 @each_worker_class
-def test_p6_preload_the_server_hears_nothing_on_an_arbiters_connection(
+def test_p6_preload_arbiters_connections_silent(
     preloaded: Preloaded, worker_class: str, driver: str
 ) -> None:
-    """While the workers serve, no statement arrives by a connection of the arbiter."""
+    """While the workers serve, no statement arrives on a connection of the arbiter."""
     run = preloaded(worker_class, driver)
 
     mine = run.connections(AT_START)
@@ -118,10 +111,10 @@ def test_p6_preload_the_server_hears_nothing_on_an_arbiters_connection(
 
 @pytest.mark.parametrize("driver", ON_MARIADB)
 @each_worker_class
-def test_p6_preload_no_socket_is_held_by_two_processes(
+def test_p6_preload_holders_of_sockets(
     preloaded: Preloaded, worker_class: str, driver: str
 ) -> None:
-    """A worker holds no end of an arbiter's connection, and nobody one of a worker's."""
+    """No socket of a connection is held by two processes."""
     run = preloaded(worker_class, driver)
 
     users = run.users()
@@ -134,12 +127,11 @@ def test_p6_preload_no_socket_is_held_by_two_processes(
 
 @each_driver
 @each_worker_class
-def test_p6_preload_the_arbiters_connections_outlive_the_workers(
+def test_p6_preload_arbiters_connections_survive(
     preloaded: Preloaded, worker_class: str, driver: str
 ) -> None:
-    """When all workers have ended, the arbiter works on by the connections it opened first.
-
-    On SQLite by new ones: those were closed before the fork, as a child would have harmed them.
+    """After the end of its workers, the arbiter still uses the connections it opened first. On
+    SQLite it opens new ones: the old ones were closed before the fork.
     """
     run = preloaded(worker_class, driver)
 
@@ -150,8 +142,8 @@ def test_p6_preload_the_arbiters_connections_outlive_the_workers(
 
 @each_driver
 @each_worker_class
-def test_p6_preload_warns_once(preloaded: Preloaded, worker_class: str, driver: str) -> None:
-    """The log has one warning, of the connections that were open at the fork, and no error."""
+def test_p6_preload_warning(preloaded: Preloaded, worker_class: str, driver: str) -> None:
+    """The log has one warning about connections open at the fork, and no error."""
     run = preloaded(worker_class, driver)
 
     warning = f"Forking with {CONNECTIONS_AT_START} open database connections"
@@ -163,10 +155,8 @@ def test_p6_preload_warns_once(preloaded: Preloaded, worker_class: str, driver: 
 
 @each_driver
 @each_worker_class
-def test_p6_preload_no_thread_is_alive_at_a_fork(
-    preloaded: Preloaded, worker_class: str, driver: str
-) -> None:
-    """The arbiter, which has connected, forks as a process with one thread."""
+def test_p6_preload_threads_at_fork(preloaded: Preloaded, worker_class: str, driver: str) -> None:
+    """An arbiter that has connected forks with a single thread."""
     run = preloaded(worker_class, driver)
 
     said = [line for line in run.log.splitlines() if "Threads at a fork" in line]
@@ -175,10 +165,8 @@ def test_p6_preload_no_thread_is_alive_at_a_fork(
 
 @each_driver
 @each_worker_class
-def test_p6_preload_stops_in_good_order(
-    preloaded: Preloaded, worker_class: str, driver: str
-) -> None:
-    """SIGTERM ends arbiter and workers, with exit code 0."""
+def test_p6_preload_sigterm(preloaded: Preloaded, worker_class: str, driver: str) -> None:
+    """SIGTERM ends arbiter and workers with exit code 0."""
     run = preloaded(worker_class, driver)
 
     assert run.exit_code == 0, run.log
@@ -186,10 +174,10 @@ def test_p6_preload_stops_in_good_order(
 
 
 @each_worker_class
-def test_p6_preload_workers_forked_later_inherit_nothing(
+def test_p6_preload_later_workers(
     mariadb: MariaDBServer, tmp_path: Path, worker_class: str
 ) -> None:
-    """Workers that replace others, forked from an arbiter long at work, do as the first ones."""
+    """Workers that replace others inherit nothing, either."""
     database = mariadb_database(mariadb, "pymysql")
     tokens = [f"token-{number}" for number in range(900)]
     options = ["--preload", "--workers=2", "--max-requests=100", *WORKER_CLASSES[worker_class]]
@@ -214,10 +202,9 @@ def test_p6_preload_workers_forked_later_inherit_nothing(
     assert "Traceback" not in run.log
 
 
-def test_p2_gevent_serves_200_requests_at_once_by_5_connections(
-    mariadb: MariaDBServer, tmp_path: Path
-) -> None:
-    """In one gevent worker, 200 requests at the same time are all answered, by 5 connections."""
+@pytest.mark.alone  # it takes a moment of quiet to have all 5 in use
+def test_p2_gevent_requests(mariadb: MariaDBServer, tmp_path: Path) -> None:
+    """A gevent worker answers 200 simultaneous requests on 5 connections."""
     database = mariadb_database(mariadb, "pymysql")
     options = ["--workers=1", *WORKER_CLASSES["gevent"]]
     tokens = [f"token-{number}" for number in range(200)]
@@ -236,13 +223,12 @@ def test_p2_gevent_serves_200_requests_at_once_by_5_connections(
     assert "Traceback" not in gunicorn.log
 
 
-def test_p6_preload_an_arbiter_that_closes_takes_nothing_from_its_workers_on_sqlite(
+def test_p6_preload_arbiter_closes_sqlite(
     tmp_path: Path,
 ) -> None:
-    """What a worker commits stays, also when the arbiter has closed its idle connections.
-
-    Whoever closes a database in WAL mode as the last one removes the log, and with it what others
-    go on to write there. SQLite's locks tell who is the last; a child doesn't inherit them.
+    """What a worker commits survives the arbiter's closing of its idle SQLite connections. Closing
+    the last connection of a database in WAL mode removes the log, and with it later writes; SQLite
+    tells by its locks which connection is the last, and a child does not inherit them.
     """
     database = sqlite_database(tmp_path)
     options = ["--preload", "--workers=1", *WORKER_CLASSES["sync"]]

@@ -23,8 +23,8 @@ def workers() -> Workers:
     return Workers()
 
 
-def test_p6_a_fork_waits_for_a_connect(workers: Workers) -> None:
-    """Nobody is inside of a driver's connect when the process forks."""
+def test_p6_fork_waits_for_connect(workers: Workers) -> None:
+    """A fork waits until no thread is inside a driver's connect."""
     gate, order = Gate(), []
 
     def connect() -> None:
@@ -48,8 +48,8 @@ def test_p6_a_fork_waits_for_a_connect(workers: Workers) -> None:
     assert order == ["connected", "forks"]
 
 
-def test_p6_a_connect_waits_for_a_fork(workers: Workers) -> None:
-    """And goes on after it; a thread that waits so holds back no fork."""
+def test_p6_connect_waits_for_fork(workers: Workers) -> None:
+    """A connect waits for a fork under way, and does not delay it."""
     order: list[str] = []
     workers.make_way()
 
@@ -70,8 +70,8 @@ def test_p6_a_connect_waits_for_a_fork(workers: Workers) -> None:
     assert order == ["first fork", "connects", "connects"]
 
 
-def test_p6_a_fork_waits_only_so_long(workers: Workers) -> None:
-    """A connect that hangs puts it off, and does not keep it from happening."""
+def test_p6_fork_wait_limit(workers: Workers) -> None:
+    """A hung connect delays a fork only up to a limit."""
     gate = Gate()
 
     def connect() -> None:
@@ -89,15 +89,15 @@ def test_p6_a_fork_waits_only_so_long(workers: Workers) -> None:
     thread.join(20)
 
 
-def test_p6_a_fork_by_a_connect_does_not_wait_for_itself(workers: Workers) -> None:
-    """A creator may start a process of its own."""
+def test_p6_fork_inside_connect(workers: Workers) -> None:
+    """A fork inside a connect does not wait for that connect."""
     with workers.connecting():
         workers.make_way()
         assert workers.wait_for_the_rest(20)
 
 
-def test_a_thread_is_gone_when_the_system_has_forgotten_it() -> None:
-    """Its Python code has ended before; what C libraries do at a thread's end comes after that."""
+def test_end_of_thread() -> None:
+    """A thread counts as ended once the system's thread is gone, not when its Python code ends."""
     gate = Gate()
     thread = threading.Thread(target=gate.stop_here, daemon=True)
     thread.start()
@@ -143,11 +143,9 @@ db.close()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "pymysql", "mariadbconnector"])
-def test_p6_no_thread_of_ours_is_alive_at_a_fork(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
-) -> None:
-    """From Python 3.12 on, a fork in a process with threads is a warning. An arbiter that preloads
-    an app has none of ours, though the app has connected and its pool is just being filled up.
+def test_p6_threads_at_fork(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    """No thread of the package is alive at a fork, although the pool has connected and is being
+    filled up to MINCACHED. From Python 3.12 on a fork beside threads is a warning.
     """
     if kind == "sqlite":
         url = f"sqlite:///{tmp_path}/db"

@@ -8,16 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import (
-    Flask,
-)
+from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_pooled_db import (
-    PooledDB,
-    PoolStats,
-    db_connection_context,
-)
+from flask_pooled_db import PooledDB, PoolStats, db_connection_context
 from harness.waiting import PATIENCE
 
 CREATE = "CREATE TABLE t (id INTEGER PRIMARY KEY, name VARCHAR(20))"

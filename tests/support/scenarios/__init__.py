@@ -4,13 +4,6 @@ A scenario takes a stage, and raises AssertionError where the pool on it breaks 
 has no parameters: the naive pool takes those of its driver alone.
 """
 
-from tests.support.scenarios import (
-    commits,
-    endings,
-    interruptions,
-    losses,
-    releases,
-    sessions,
-)
+from tests.support.scenarios import commits, endings, interruptions, losses, releases, sessions
 
 __all__ = ["commits", "endings", "interruptions", "losses", "releases", "sessions"]
