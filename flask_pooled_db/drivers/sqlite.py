@@ -78,7 +78,7 @@ class SQLiteDriver(Driver):
             self.suffers_from_forks = True
         # A connection that keeps a database in memory alive while the pool has no other.
         self._anchor: sqlite3.Connection | None = None
-        self._anchor_lock = threading.Lock()  # guards it
+        self._anchor_lock = threading.Lock()  # guards it, and the switch of a new file to WAL
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -109,11 +109,17 @@ class SQLiteDriver(Driver):
         try:
             raw.execute("PRAGMA foreign_keys=ON")
             if not self._memory:
-                raw.execute("PRAGMA journal_mode=WAL")
+                self._use_wal(raw)
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def _use_wal(self, raw: Any) -> None:
+        # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
+        with self._anchor_lock:
+            if raw.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                raw.execute("PRAGMA journal_mode=WAL")
 
     def _open(self, arguments: dict[str, Any]) -> Any:
         return self._create(

@@ -110,7 +110,9 @@ class Lease:
         try:
             result = function(*args)
         except BaseException as error:
-            self._failed(error, after)
+            before = after if self._state is BUSY else self._state
+            self._state = BROKEN  # until the error is understood: that may be interrupted as well
+            self._failed(error, before)
             raise
         if self._state is BUSY:  # else it was aborted in the meantime
             self._state = after
@@ -191,23 +193,23 @@ class Lease:
         return functools.partial(run_limited, self._home, entry, seconds, function)
 
     def _failed(self, error: BaseException, before: State) -> None:
-        """Move to the state that an error of the driver means; `before` if only the statement
-        failed.
+        """Move to the state that an error of the driver means; `before` is the state to go back to
+        if only the statement failed.
         """
-        entry = self._entry
+        entry, cause = self._entry, self._cause
+        self._cause = cause or error
         failure = self._classify(error)
         if failure is Failure.STATEMENT:
             self._is_certain = False
-            if self._state is BUSY:
-                self._state = before
-        else:
-            is_lost = failure is not Failure.ROLLED_BACK
-            self._move(Event.LOST_CONNECTION if is_lost else Event.LOST_TRANSACTION)
-            self._cause = self._cause or error
-            if is_lost and entry is not None:
-                entry.condemn(failure.value)
-                if isinstance(error, self.driver.Error):
-                    self._home.invalidate()
+            self._state, self._cause = before, cause
+        elif failure is Failure.ROLLED_BACK:
+            self._state = ROLLED_BACK if before <= IN_TRANSACTION else before
+        elif before is RELEASED:
+            self._state = RELEASED
+        elif entry is not None:
+            entry.condemn(failure.value)
+            if isinstance(error, self.driver.Error):
+                self._home.invalidate()
         if self._revoked is not None:
             self.release()
 
@@ -314,6 +316,8 @@ class Lease:
         driver = self.driver
         if state is BUSY:
             entry.condemn("another thread was using it")
+        elif state is BROKEN:
+            entry.condemn("what its last call did is not known")  # if it has no better reason
         elif (
             entry.condemned is None
             and (state is not IDLE or self._session.readonly)  # COMMIT comes after the last row

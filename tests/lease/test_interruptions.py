@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from harness.workloads import add, connection_id
+from harness.workloads import add, connection_id, run
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import MOVED, SCENARIOS, assert_fit, must_raise, signalled
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage
@@ -98,3 +98,28 @@ def test_t6_task_cancelled(direct_stage: Stage) -> None:
     asyncio.run(main())
     assert direct_stage.committed() == UNTOUCHED
     assert direct_stage.db.stats().in_use == 0
+
+
+def test_t6_interrupted_while_classifying(
+    stage: ServerStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption that comes while an error is being understood breaks the lease, and is what
+    the caller sees, also where it closes a cursor on the way out.
+    """
+    error = SystemExit(1)
+
+    def interrupt(*args: object) -> None:
+        raise error
+
+    driver = stage.db.pool().driver
+    with must_raise(SystemExit) as caught:
+        with stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            number = connection_id(connection)
+            monkeypatch.setattr(driver, "classify", interrupt)
+            run(connection, "SELECT nonsense")
+    monkeypatch.undo()
+    assert caught == [error]
+    with stage.db.connection_context() as connection:
+        assert connection_id(connection) != number
+    assert stage.committed() == UNTOUCHED

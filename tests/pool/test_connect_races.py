@@ -110,9 +110,7 @@ def test_p3_resize_during_backoff(
         assert fake.count("connect") == 2
 
 
-def test_close_before_connect(
-    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_before_connect(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """An opener that has just seen the pool open closes again what it then opens."""
     about_to_connect = Gate()
     generation = Supply.generation
