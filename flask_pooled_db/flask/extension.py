@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from flask import Flask, g
+from flask import Flask
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_pooled_db.config import (
@@ -70,8 +70,7 @@ def db_connection_context(
     """
     given = (readonly, timeout, statement_timeout, isolation_level, savepoint, independent)
     options = DEFAULT_OPTIONS if given == DEFAULT_OPTIONS else ScopeOptions(*given)
-    # As in current(), without a call: this is what every scope begins with.
-    state, leases = g._get_current_object().__dict__.get(context.CURRENT) or current()
+    state, leases = current()
     return Scope(state.engines.get(bind) or state.pool(bind).engine, leases, options)
 
 

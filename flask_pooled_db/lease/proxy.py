@@ -13,11 +13,8 @@ from flask_pooled_db.config import PingPolicy
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.cursor import LeaseCursor, ParticularCursor
-from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Entry
-
-UNUSED, IDLE, IN_TRANSACTION = State.UNUSED, State.IDLE, State.IN_TRANSACTION
 
 _EXCEPTIONS = frozenset(
     {
@@ -92,11 +89,7 @@ class LeaseConnection(TransactionLease):
 
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
         """Return a new cursor; the arguments are the driver's."""
-        entry = self._entry
-        if entry is None or self._state > IN_TRANSACTION:
-            raise self._refusal()
-        if self._state is UNUSED:
-            self._state = IDLE
+        entry = self.touch()
         if self.pings_on_cursor:
             self.check_by_ping()
         cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it

@@ -1,0 +1,276 @@
+"""The parts of a pool, each by itself: places, the queue, the backoff, liveness, events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from flask_pooled_db.config import PingPolicy, PoolConfig
+from flask_pooled_db.drivers.servers import BACKOFF_FIRST, BACKOFF_MAX
+from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.pool import Engine, NoEvents
+from flask_pooled_db.pool.connector import Backoff
+from flask_pooled_db.pool.entry import Entry, Origin
+from flask_pooled_db.pool.events import listener
+from flask_pooled_db.pool.liveness import FRESH, Liveness, Verdict
+from flask_pooled_db.pool.places import Places
+from flask_pooled_db.pool.queue import Queue, Waiter
+from tests.support.fake_driver import FakeDriver, OperationalError
+
+
+class Clock:
+    """A monotonic clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the part under test."""
+    return Clock()
+
+
+def entry_of(fake: FakeDriver, clock: Clock) -> Entry:
+    """Return an entry for a connection of the fake driver."""
+    config = PoolConfig(creator=fake)
+    return Entry(fake.connect(), Origin(fake, config, PingPolicy(), clock()))
+
+
+# Places
+
+
+def test_p3_places() -> None:
+    """No more places are taken than there are, and one that was given back is free again."""
+    places = Places(2)
+    first, second = places.take(), places.take()
+    assert first is not None
+    assert second is not None
+    assert places.take() is None
+    first.give_back()
+    first.give_back()  # giving it back twice frees one place
+    assert places.taken == 1
+    assert places.take() is not None
+    assert places.take() is None
+
+
+def test_p3_places_without_limit() -> None:
+    """A limit of 0 is none."""
+    places = Places(0)
+    assert all(places.take() for _ in range(100))
+    assert (places.taken, places.most) == (100, math.inf)
+
+
+def test_p3_places_of_a_parent() -> None:
+    """A parent is a limit over all its children, of any generation."""
+    host = Places(3)
+    process = Places(0, parent=host)
+    one, other = Places(2, parent=process), Places(2, parent=process)
+    taken = [one.take(), one.take(), other.take()]
+    assert all(taken)
+    assert one.take() is None  # its own limit
+    assert other.take() is None  # the host's
+    assert (host.taken, process.taken, one.taken, other.taken) == (3, 3, 2, 1)
+    assert taken[0] is not None
+    taken[0].give_back()
+    assert other.take() is not None
+    assert (host.taken, process.taken, one.taken, other.taken) == (3, 3, 1, 2)
+
+
+def test_p3_places_made_fewer() -> None:
+    """Places beyond a new limit stay taken until they are given back."""
+    places = Places(2)
+    held = [places.take(), places.take()]
+    places.set_limit(1)
+    assert (places.taken, places.most) == (2, 1)
+    for place in held:
+        assert place is not None
+        place.give_back()
+    assert places.take() is not None
+    assert places.take() is None
+
+
+# The queue
+
+
+def test_p2_queue_order() -> None:
+    """The first to come is served first, except after one that was handed a dead connection."""
+    queue = Queue()
+    first, second, again = Waiter(), Waiter(), Waiter()
+    queue.add_locked(first)
+    queue.add_locked(second)
+    queue.add_locked(again, at_head=True)
+    assert [queue.next_locked() for _ in range(3)] == [again, first, second]
+    assert len(queue) == 0
+
+
+def test_p2_queue_withdrawal(clock: Clock) -> None:
+    """A waiter that gives up leaves the queue; one that was handed a connection has it."""
+    fake, queue = FakeDriver(), Queue()
+    gives_up, served = Waiter(), Waiter()
+    queue.add_locked(gives_up)
+    queue.add_locked(served)
+    assert queue.withdraw_locked(gives_up) is None
+    entry = entry_of(fake, clock)
+    queue.next_locked().settle(entry)
+    served.wait(20)
+    assert queue.withdraw_locked(served) is entry
+    entry.close()
+
+
+def test_p2_queue_failure() -> None:
+    """Those that are to fail get an error of their own each; the others wait on."""
+    queue = Queue()
+    patient, hasty = Waiter(), Waiter(needs_up=True)
+    queue.add_locked(patient)
+    queue.add_locked(hasty)
+    queue.fail_locked(OperationalError, lambda waiter: waiter.needs_up)
+    assert isinstance(hasty.error, OperationalError)
+    assert patient.error is None
+    queue.fail_locked(OperationalError)
+    assert patient.error is not hasty.error
+    assert len(queue) == 0
+
+
+# The backoff
+
+
+def test_p10_backoff(clock: Clock) -> None:
+    """Pauses grow with the failures up to a limit, and a success ends them."""
+    backoff = Backoff(clock)
+    assert not backoff.is_down
+    assert backoff.failed_locked(OperationalError(), is_permanent=False)
+    assert 0 < backoff.pause_locked() <= BACKOFF_FIRST
+    for _ in range(60):
+        assert not backoff.failed_locked(OperationalError(), is_permanent=False)
+    assert BACKOFF_MAX / 2 <= backoff.pause_locked() <= BACKOFF_MAX
+    assert backoff.succeeded_locked()
+    assert not backoff.succeeded_locked()
+    assert backoff.error is None
+
+
+def test_p10_backoff_for_good(clock: Clock) -> None:
+    """A permanent error is a refusal for as long as its pause lasts."""
+    backoff, error = Backoff(clock), OperationalError()
+    backoff.failed_locked(error, is_permanent=True)
+    assert backoff.refusal is error
+    clock.now += BACKOFF_MAX
+    assert backoff.refusal is None
+    backoff.failed_locked(error, is_permanent=False)
+    assert backoff.refusal is None
+
+
+# Liveness
+
+
+def liveness_of(clock: Clock, **settings: Any) -> Liveness:
+    config = PoolConfig(creator=object(), **settings)
+    return Liveness(config, PingPolicy.parse(config.ping), clock)
+
+
+def test_p4_liveness(clock: Clock) -> None:
+    """A look is enough for a while after each use; then the server is asked."""
+    fake = FakeDriver()
+    liveness = liveness_of(clock, ping_after=5.0)
+    entry = entry_of(fake, clock)
+    liveness.welcome(entry)
+    assert liveness.check(entry, clock() + 1) is Verdict.VALID
+    assert fake.count("ping") == 0
+    clock.now += 6
+    assert liveness.check(entry, clock() + 1) is Verdict.VALID
+    assert fake.count("ping") == 1
+    fake.raws[1].die()
+    assert liveness.check(entry, clock() + 1) is Verdict.DEAD
+    entry.terminate()
+
+
+def test_p4_liveness_of_a_suspect(clock: Clock) -> None:
+    """A connection that another one has made suspect is asked at once."""
+    fake = FakeDriver()
+    liveness = liveness_of(clock)
+    entry = entry_of(fake, clock)
+    liveness.welcome(entry)
+    liveness.suspect(entry)
+    fake.fail("ping", OperationalError())
+    assert liveness.check(entry, clock() + 1) is Verdict.DEAD
+    assert not entry.is_suspect
+    entry.terminate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "trust"),
+    [({"ping": 0}, math.inf), ({"ping": "SELECT 1"}, 0.0), ({"ping_after": 3.0}, 3.0)],
+    ids=["no ping", "own check", "ping_after"],
+)
+def test_p4_liveness_settings(clock: Clock, settings: dict[str, Any], trust: float) -> None:
+    """How long a look is enough is what the pool was told; a new connection has a second more."""
+    liveness = liveness_of(clock, **settings)
+    assert liveness.trust == trust
+    entry = entry_of(FakeDriver(), clock)
+    liveness.welcome(entry)
+    assert entry.valid_until == clock() + max(trust, FRESH)
+    entry.close()
+
+
+# Events
+
+
+class Listener(NoEvents):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def opened(self) -> None:
+        self.told.append("opened")
+
+    def connect_failed(self, error: BaseException) -> None:
+        self.told.append(f"connect failed: {type(error).__name__}")
+
+    def acquired(self) -> None:
+        self.told.append("acquired")
+
+    def timed_out(self) -> None:
+        self.told.append("timed out")
+
+    def returned(self) -> None:
+        self.told.append("returned")
+
+    def evicted(self, reason: str) -> None:
+        self.told.append(f"evicted: {reason}")
+
+
+def test_events_of_a_pool() -> None:
+    """A subscriber is told what happens, in order and with reasons."""
+    fake, events = FakeDriver(), Listener()
+    fake.fail("connect", OperationalError())
+    engine = Engine(PoolConfig(creator=fake, mincached=0, maxconnections=1), fake, events=events)
+    entry = engine.acquire()
+    with pytest.raises(PoolTimeout):
+        engine.acquire(timeout=0)
+    engine.release(entry)
+    entry = engine.acquire()
+    entry.condemn("it is of no use")
+    engine.release(entry)
+    engine.close()
+    assert events.told == [
+        "connect failed: OperationalError",
+        "opened",
+        "acquired",
+        "timed out",
+        "returned",
+        "acquired",
+        "returned",
+        "evicted: it is of no use",
+    ]
+
+
+def test_an_event_without_a_listener() -> None:
+    """A frequent event that nobody wants is not told at all."""
+    assert listener(NoEvents(), "acquired") is None
+    assert listener(Listener(), "acquired") is not None
