@@ -6,7 +6,17 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from benchmarks import bare, connect, fairness, memory, roundtrips, throughput, tls, webapp
+from benchmarks import (
+    bare,
+    bytecodes,
+    connect,
+    fairness,
+    memory,
+    roundtrips,
+    throughput,
+    tls,
+    webapp,
+)
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.measure import Row
 from benchmarks.report import render
@@ -16,7 +26,17 @@ from harness.signals import unwind_on_signals
 
 BENCHMARKS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (bare, throughput, roundtrips, connect, tls, fairness, memory, webapp)
+    for module in (
+        bare,
+        bytecodes,
+        throughput,
+        roundtrips,
+        connect,
+        tls,
+        fairness,
+        memory,
+        webapp,
+    )
 }
 PROGRAM = Program(
     "benchmarks",

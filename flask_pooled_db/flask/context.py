@@ -36,7 +36,7 @@ class AppState:
     def pool(self, bind: str | None) -> Pool:
         """Return the pool of a bind. Raises `UsageError` if there is none of that name."""
         try:
-            return self.pools[bind or DEFAULT_BIND]
+            return self.pools[DEFAULT_BIND if bind is None else bind]
         except KeyError:
             raise UsageError(self._unknown(bind)) from None
 

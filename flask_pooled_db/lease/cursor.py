@@ -106,6 +106,12 @@ class LeaseCursor:
         self._lease.close_cursor(self)
 
     @property
+    def description(self) -> Any:
+        """What is known of the columns; None if the statement returned no rows."""
+        self._lease.usable()
+        return self.driver_cursor.description
+
+    @property
     def arraysize(self) -> int:
         """How many rows `fetchmany` returns."""
         return int(self.driver_cursor.arraysize)

@@ -166,9 +166,10 @@ class Lease:
 
     def touch(self) -> Entry:
         """Return the connection like `usable()`, and note that something is done with it."""
-        entry = self.usable()
-        if self._state is UNUSED:
-            self._state = IDLE
+        after, entry = AFTER_CALL[self._state], self._entry
+        if after is None or entry is None:
+            raise self._refusal()
+        self._state = after
         return entry
 
     def _refusal(self) -> PooledDBError:

@@ -138,9 +138,9 @@ class TransactionLease(Lease):
     def commit_work(self) -> None:
         """Send COMMIT if there may be anything to commit. Raises if it can't be committed."""
         entry, driver = self._entry, self.driver
-        if entry is None:
-            raise refusals.released_early(self._revoked)
-        if self._state is not IN_TRANSACTION:
+        if self._state is not IN_TRANSACTION or entry is None:
+            if entry is None:
+                raise refusals.released_early(self._revoked)
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
             return

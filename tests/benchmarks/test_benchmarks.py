@@ -22,6 +22,7 @@ TINY = Effort(rounds=1, calls=50, seconds=0.05, connects=1, threads=(1, 2), held
 
 PEERS = {
     "bare": {"DBUtils", "SQLAlchemy"},
+    "bytecodes": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
     "throughput": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
     "roundtrips": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping"},
     "connect": {"PyMySQL, ssl_disabled", "PyMySQL", "mariadb"},
