@@ -8,7 +8,7 @@ thread.
 from __future__ import annotations
 
 from flask_pooled_db.drivers.base import Driver, Failure, Session
-from flask_pooled_db.drivers.registry import make_driver
+from flask_pooled_db.drivers.registry import hazard_of_sharing, make_driver
 from flask_pooled_db.drivers.servers import Servers
 
-__all__ = ["Driver", "Failure", "Servers", "Session", "make_driver"]
+__all__ = ["Driver", "Failure", "Servers", "Session", "hazard_of_sharing", "make_driver"]

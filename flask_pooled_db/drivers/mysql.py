@@ -66,6 +66,7 @@ STATUS_IN_TRANS = 0x0001
 STATUS_AUTOCOMMIT = 0x0002
 
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
+_INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
 
 _INTERRUPTED = 1317  # by KILL QUERY
 _TIME_IS_UP = 3024  # MySQL alone: max_execution_time
@@ -238,12 +239,15 @@ class MySQLDriver(Driver):
     def fresh_session(self, raw: Any) -> Any:
         # The server need not do what the client asked for: see character_set_collations and
         # skip-character-set-client-handshake.
-        variables = ", ".join(f"@@{name}" for name in _CHARACTER_SETS)
-        return dict(zip(_CHARACTER_SETS, self._row(raw, f"SELECT {variables}"), strict=True))
+        names = (*_CHARACTER_SETS, _INIT_CONNECT)
+        variables = ", ".join(f"@@{name}" for name in names)
+        return dict(zip(names, self._row(raw, f"SELECT {variables}"), strict=True))
 
     def reset_session(self, raw: Any, fresh: Any) -> bool:
         if not self._is_module_connect:
             return False  # nobody knows what the application's function did after connecting
+        if fresh[_INIT_CONNECT]:
+            return False  # the server runs it for a new connection alone
         # It rolls back and clears variables, temporary tables and locks. It keeps the current
         # database, and sets autocommit and the character set to the server's defaults:
         # https://mariadb.com/kb/en/com_reset_connection/
@@ -253,7 +257,7 @@ class MySQLDriver(Driver):
             raw.select_db(database)
         elif self._value(raw, "SELECT DATABASE()", 0) is not None:
             return False  # no SQL makes the session have no current database again
-        settings = [f"{name}={value or 'NULL'}" for name, value in fresh.items()]
+        settings = [f"{name}={fresh[name] or 'NULL'}" for name in _CHARACTER_SETS]
         self.execute(raw, f"SET {', '.join(settings)}, autocommit=0")
         if self._arguments.get("sql_mode") is not None:
             cursor = self.cursor(raw)

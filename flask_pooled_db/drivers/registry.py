@@ -53,6 +53,13 @@ def make_driver(config: PoolConfig) -> Driver:
     return driver
 
 
+def hazard_of_sharing(raw: Any) -> str:
+    """Return why threads must not share a connection, whatever its creator says of itself."""
+    makers = {kind.__module__.partition(".")[0].removeprefix("_") for kind in type(raw).__mro__}
+    hazards = (adapter.hazard_of_sharing for adapter in ADAPTERS if adapter.module in makers)
+    return next(filter(None, hazards), "")
+
+
 def _adapter_for_scheme(scheme: str) -> type[Driver]:
     adapter = _SCHEMES.get(scheme)
     if adapter is None:

@@ -175,6 +175,9 @@ class SQLiteDriver(Driver):
             raw.execute(f"PRAGMA query_only={new.readonly:d}")
         raw.set_statement_timeout(new.statement_timeout)
 
+    def is_interruption(self, error: BaseException) -> bool:
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+
     def needs_interrupting(self, raw: Any) -> bool:
         return False  # Connection.set_statement_timeout enforces it
 

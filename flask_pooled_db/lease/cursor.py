@@ -61,21 +61,21 @@ class LeaseCursor:
 
     def fetchone(self) -> Any:
         """Return the next row, or None."""
-        row = self._lease.call(self.driver_cursor.fetchone)
+        row = self._lease.fetch(self.driver_cursor.fetchone)
         if row is None:
             self._lease.has_read(self)
         return row
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         """Return the next rows."""
-        rows = self._lease.call(functools.partial(self.driver_cursor.fetchmany, **kwargs), *args)
+        rows = self._lease.fetch(functools.partial(self.driver_cursor.fetchmany, **kwargs), *args)
         if not rows:
             self._lease.has_read(self)
         return rows
 
     def fetchall(self) -> Any:
         """Return all rows that are left."""
-        rows = self._lease.call(self.driver_cursor.fetchall)
+        rows = self._lease.fetch(self.driver_cursor.fetchall)
         self._lease.has_read(self)
         return rows
 
@@ -127,7 +127,7 @@ class LeaseCursor:
         attribute = getattr(self.driver_cursor, name)
         if callable(attribute):
             runs_sql = name.startswith("execute")
-            call = self._lease.statement if runs_sql else self._lease.call
+            call = self._lease.statement if runs_sql else self._lease.fetch
             return functools.partial(self._driver_call, call, attribute)
         return attribute
 

@@ -15,7 +15,6 @@ from flask_pooled_db.drivers import Driver, Failure, Session
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
-from flask_pooled_db.lease.limits import run_limited
 from flask_pooled_db.lease.preamble import Preamble, enter_session
 from flask_pooled_db.lease.state import (
     AFTER_CALL,
@@ -129,6 +128,9 @@ class Lease:
             self._state = after
         return self.call(function, *args)
 
+    fetch = call
+    """Call the driver for what a statement has left: its rows, its other results, their end."""
+
     def note_stream(self, cursor: OpenCursor) -> None:
         """Note that the server has yet to send the rows of a cursor."""
         self.usable().streams.append(cursor)
@@ -148,7 +150,7 @@ class Lease:
             return
         driver = self.driver
         if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
-            self.call(cursor.driver_cursor.close)
+            self.fetch(cursor.driver_cursor.close)
             self.has_read(cursor)
             if self._cursors is not None:
                 self._cursors.forget(cursor)
@@ -188,10 +190,7 @@ class Lease:
             self.call(functools.partial(preamble.send, entry, is_open=is_open))
         entry.count_use()
         self._is_ready = entry.ready_session is self._session
-        if not entry.limits(self._session):
-            return function
-        seconds = self._session.statement_timeout
-        return functools.partial(run_limited, self._home, entry, seconds, function)
+        return function
 
     def _failed(self, error: BaseException, before: State) -> None:
         """Move to the state that an error of the driver means; `before` is the state to go back to
@@ -291,6 +290,7 @@ class Lease:
             return
         entry, self._entry = self._entry, None
         self._ended, self._state = self._state, RELEASED
+        self._cause = None  # its frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
         if self._ended is UNUSED:

@@ -1,38 +1,63 @@
-"""The time limit of a statement that its pool keeps, since its server does not."""
+"""Leases whose pool keeps the time limits of statements, since their server does not."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from flask_pooled_db.lease.home import Home
+from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.pool import Entry
 
 _COMES_LATE = "a statement of it was interrupted, and the interruption may come late"
+_WAS_CUT = "a statement of it exceeded its time limit and could not be interrupted"
 
 
-def run_limited(
-    home: Home, entry: Entry, seconds: float, function: Callable[..., Any], *args: Any
-) -> Any:
-    """Call the driver within the time that a statement may take; raise if it takes longer.
+class LimitedLease(Lease):
+    """A lease whose calls take no longer than the session's `statement_timeout` allows.
 
-    A connection whose statement ended in another way than by its interruption is condemned.
+    Each call that waits for the server has that time: the statement itself, and each one that
+    fetches what it left. Other connections do not pay for it.
     """
-    driver = entry.driver
-    limit = home.interrupter.limit(entry, seconds)
-    try:
-        with limit:
-            result = function(*args)
-    except driver.Error as error:
-        if driver.is_interruption(error):
-            told = driver.time_is_up(seconds, error)
+
+    __slots__ = ()
+
+    def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        function = super()._prepare(function)
+        return functools.partial(self._run_limited, self.usable(), function)
+
+    def fetch(self, function: Callable[..., Any], *args: Any) -> Any:
+        entry = self.usable()
+        if entry.streams or self.driver.has_unread_rows(entry.raw):
+            return self.call(self._run_limited, entry, function, *args)
+        return self.call(function, *args)
+
+    def _run_limited(self, entry: Entry, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver; raise its error if that takes too long.
+
+        The connection is condemned if the call ended in another way than by its interruption.
+        """
+        driver, session = self.driver, self._session
+        if not entry.limits(session):
+            return function(*args)
+        seconds = session.statement_timeout
+        limit = self._home.interrupter.limit(entry, seconds)
+        try:
+            with limit:
+                result = function(*args)
+        except driver.Error as error:
+            if limit.was_cut:
+                entry.condemn(_WAS_CUT)
+                raise driver.time_is_up(seconds) from error
+            was_interrupted = driver.is_interruption(error)
+            if limit.interruptions > (1 if was_interrupted else 0):
+                entry.condemn(_COMES_LATE)
+            told = driver.time_is_up(seconds, error) if was_interrupted else error
             if told is not error:
                 raise told from error
-        elif limit.was_interrupted:
+            raise
+        if not limit.was_exceeded:
+            return result
+        if limit.interruptions:
             entry.condemn(_COMES_LATE)
-        raise
-    if not limit.was_exceeded:
-        return result
-    if limit.was_interrupted:
-        entry.condemn(_COMES_LATE)
-    raise driver.time_is_up(seconds)
+        raise driver.time_is_up(seconds)

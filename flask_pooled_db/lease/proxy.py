@@ -9,12 +9,12 @@ import functools
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
-from flask_pooled_db.config import PingPolicy
-from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.cursor import LeaseCursor, ParticularCursor
+from flask_pooled_db.lease.limits import LimitedLease
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.pool.entry import Origin
 
 _EXCEPTIONS = frozenset(
     {
@@ -173,23 +173,24 @@ class ForwardingConnection(LeaseConnection):
         return self.driver_attribute(name)
 
 
-def class_for(entry: Entry, known: dict[type, type[LeaseConnection]]) -> type[LeaseConnection]:
+def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[LeaseConnection]:
     """Return the class for leases of a connection; `known` are those of its pool so far.
 
     Each attribute of the driver's connection is an attribute of the class. With a `__getattr__` for
     all of them, CPython would take the slow way for every attribute of a lease, its own too: a
     lease took a fifth more time.
     """
-    kind = type(entry.raw)
+    kind = type(entry.raw), entry.origin.needs_interrupting
     if kind not in known:
-        known[kind] = make_class(entry.raw, entry.driver, entry.origin.ping)
+        known[kind] = make_class(entry.raw, entry.origin)
     entry.lease_class = known[kind]
     return known[kind]
 
 
-def make_class(raw: Any, driver: Driver, ping: PingPolicy) -> type[LeaseConnection]:
+def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     """Make the class for leases of connections like this one."""
     kind: Any = type(raw)
+    driver = origin.driver
     if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
         base: type[LeaseConnection] = ForwardingConnection
         names: list[str] = []
@@ -211,6 +212,7 @@ def make_class(raw: Any, driver: Driver, ping: PingPolicy) -> type[LeaseConnecti
         "__slots__": (),
         "driver": driver,
         "cursor_class": cursor_class,
-        "pings_on_cursor": ping.on_cursor,
+        "pings_on_cursor": origin.ping.on_cursor,
     }
-    return type("LeaseConnection", (base,), namespace)
+    bases = (LimitedLease, base) if origin.needs_interrupting else (base,)
+    return type("LeaseConnection", bases, namespace)

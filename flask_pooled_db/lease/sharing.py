@@ -7,14 +7,18 @@ module: nothing but the DBUtils face knows of it.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from time import monotonic
 from typing import Any
 
+from flask_pooled_db.drivers import hazard_of_sharing
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.state import State as LeaseState
 from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.state import State
+
+logger = logging.getLogger("flask_pooled_db")
 
 
 class Sharing:
@@ -23,6 +27,7 @@ class Sharing:
     def __init__(self, pool: Engine, most: int) -> None:
         self._pool = pool
         self._most = most
+        self._has_warned = False
         self.terms = pool.terms
         self.interrupter = pool.interrupter
         self._start(pool.state)
@@ -86,9 +91,23 @@ class Sharing:
                     self.count -= 1
                 else:
                     self._leases[entry] = 1
-                    self._joinable.add(entry)
+                    self._add_joinable_locked(entry)
                 self.changed.notify_all()
         return entry
+
+    def _add_joinable_locked(self, entry: Entry) -> None:
+        hazard = hazard_of_sharing(entry.raw)
+        if not hazard:
+            self._joinable.add(entry)
+            return
+        self.count -= 1
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "POOLED_DB_MAXSHARED has no effect: these connections can't be shared between "
+                "threads (%s), whatever the threadsafety of their creator says",
+                hazard,
+            )
 
     def _least_shared_locked(self) -> Entry | None:
         """As in DBUtils, a connection in a transaction is not shared."""

@@ -77,8 +77,8 @@ class TransactionLease(Lease):
         """Read what a streaming cursor has left, so that COMMIT can be sent."""
         self._condemn("it was released with unread rows")
         for cursor in self._open_cursors():
-            self.call(cursor.driver_cursor.close)
-        self.call(self.driver.finish_reading, entry.raw)
+            self.fetch(cursor.driver_cursor.close)
+        self.fetch(self.driver.finish_reading, entry.raw)
 
     # For scopes
 
@@ -122,6 +122,8 @@ class TransactionLease(Lease):
     def may_start_over(self, error: Exception) -> bool:
         """Return whether the transaction is lost as a whole and a retry might succeed."""
         is_lost = (self._ended if self._state is RELEASED else self._state) in (ROLLED_BACK, BROKEN)
+        if any(map(self.driver.is_interruption, filter(None, (error, error.__cause__)))):
+            return False  # what took too long takes as long again
         if isinstance(error, TransactionAborted):
             return is_lost
         return isinstance(error, self.driver.Error) and (is_lost or self.driver.is_retryable(error))

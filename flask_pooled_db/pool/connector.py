@@ -61,6 +61,23 @@ class Host(Protocol):
         """Note that no thread could be started to open a connection."""
 
 
+def without_tracebacks(error: BaseException) -> BaseException:
+    """Drop the frames that led to an error which is to be kept, along with what they refer to.
+
+    The pool is among that. The errors of MariaDB Connector/Python take no part in garbage
+    collection: a pool that kept one with its frames would never be collected.
+    """
+    seen: set[int] = set()
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            rest += filter(None, (one.__cause__, one.__context__))
+    return error
+
+
 class Backoff:
     """How connecting goes: it works, it pauses after failures, or it fails for good.
 
@@ -100,7 +117,7 @@ class Backoff:
         """Note a failure. Returns whether it is the first in a row."""
         first = not self.is_down
         self.failures += 1
-        self.error = error
+        self.error = without_tracebacks(error)
         self.is_permanent = is_permanent
         self.next_try = self._clock() + backoff(self.failures)
         return first

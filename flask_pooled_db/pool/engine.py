@@ -241,6 +241,17 @@ class Engine:
                 entry.condemn(reason)
             change.evict(idle, reason)
 
+    def evict_idle_before_fork(self, patience: float) -> bool:
+        """Terminate what is idle. Return False if the lock was not free for `patience` seconds: a
+        signal handler that forks may have interrupted the thread that holds it.
+        """
+        lock = self.state.lock
+        if not lock.acquire(timeout=patience):
+            return False
+        lock.release()
+        self.evict_idle("the process forks")
+        return True
+
     # Reports
 
     def snapshot(self) -> reports.Snapshot:

@@ -21,25 +21,45 @@ from flask_pooled_db.runtime import housekeeper, workers
 logger = logging.getLogger("flask_pooled_db")
 
 
+REPEAT_INTERVAL = 0.25
+"""Seconds between two interruptions of a statement that goes on: one that reaches the server before
+the statement, or that the statement's own code handles, is lost."""
+
+END_GRACE = 1.0
+"""Seconds beyond its own time limits that the end of a statement waits for an interruption."""
+
+
+class IsOverError(Exception):
+    """The statement has ended while its interruption was being prepared."""
+
+
 class Limit:
     """A block that runs one statement, which is interrupted when it takes longer than `seconds`.
 
-    The block's end waits for an interruption under way, so that it hits nothing that comes later.
+    It is interrupted again and again while it goes on. After `patience` seconds more its connection
+    is cut. The block's end waits for an interruption under way, so that it hits nothing that comes
+    later.
     """
 
-    def __init__(self, interrupter: Interrupter, victim: Entry, seconds: float) -> None:
+    def __init__(
+        self, interrupter: Interrupter, victim: Entry, seconds: float, patience: float
+    ) -> None:
         self.victim = victim
         self.seconds = seconds
-        self.was_interrupted = False
+        self.interruptions = 0
+        self.was_cut = False
         self._interrupter = interrupter
-        self._lock = threading.Lock()  # held during an interruption
+        self._patience = patience
+        self._striking = threading.Lock()  # held during an interruption
+        self._ending = threading.Lock()  # guards the next one, and `was_cut`
         self._is_over = False
         self._elapsed = 0.0
 
     def __enter__(self) -> Self:
         self._started = monotonic()
         due = self.seconds + self._interrupter.driver.interruption_grace
-        self._job = housekeeper.call_later(due, functools.partial(self._interrupter.order, self))
+        self._gives_up_at = self._started + due + self._patience
+        self._job = housekeeper.call_later(due, self._act)
         return self
 
     def __exit__(
@@ -49,24 +69,51 @@ class Limit:
         traceback: TracebackType | None,
     ) -> None:
         self._elapsed = monotonic() - self._started
-        self._is_over = True
+        with self._ending:
+            self._is_over = True
         self._job.cancel()
-        with self._lock:
-            pass
+        if self._striking.acquire(timeout=self._patience + END_GRACE):
+            self._striking.release()
+        else:
+            self.victim.condemn("the interruption of a statement of it hangs")
 
     @property
     def was_exceeded(self) -> bool:
         """Whether the statement took longer than it may, interrupted or not."""
-        return self.was_interrupted or self._elapsed >= self.seconds
+        return self.interruptions > 0 or self._elapsed >= self.seconds
+
+    def _act(self) -> None:
+        """Have the statement interrupted, and look again in a while. The housekeeper calls it."""
+        if monotonic() >= self._gives_up_at:
+            logger.warning(
+                "A statement goes on %.3f s after its time limit of %.3f s, although it was to be "
+                "interrupted; its connection is cut",
+                self._patience,
+                self.seconds,
+            )
+            self.cut()
+        elif not self._is_over:
+            self._interrupter.order(self)
+            self._job = housekeeper.call_later(REPEAT_INTERVAL, self._act)
+
+    def cut(self) -> None:
+        """Cut the connection if the statement is still running."""
+        with self._ending:
+            if not self._is_over:
+                self.was_cut = True
+                self._interrupter.driver.cut(self.victim.raw)
 
     def strike(self, helper: Helper) -> None:
         """Interrupt the statement if it is still running."""
-        driver = self._interrupter.driver
-        with self._lock:
+        with self._striking:
             if self._is_over:
                 return
             try:
-                driver.interrupt(self.victim.raw, functools.partial(helper.connection, self.victim))
+                connection = functools.partial(self._connection, helper)
+                self._interrupter.driver.interrupt(self.victim.raw, connection)
+                self.interruptions += 1
+            except IsOverError:
+                return
             except Exception as error:  # noqa: BLE001  whatever it is: the caller has waited enough
                 logger.warning(
                     "Interrupting a statement after its time limit of %.3f s failed (%s); its "
@@ -74,8 +121,14 @@ class Limit:
                     self.seconds,
                     type(error).__name__,
                 )
-                driver.cut(self.victim.raw)
-            self.was_interrupted = True
+                self.cut()
+                self.interruptions += 1  # its answer may have been lost
+
+    def _connection(self, helper: Helper) -> Any:
+        raw = helper.connection(self.victim)  # opening it takes a while
+        if self._is_over:
+            raise IsOverError
+        return raw
 
 
 class Helper:
@@ -130,12 +183,13 @@ class Interrupter:
 
     def limit(self, victim: Entry, seconds: float) -> Limit:
         """Return a block that bounds one statement of a connection."""
-        return Limit(self, victim, seconds)
+        return Limit(self, victim, seconds, self._timeout)
 
     def order(self, limit: Limit) -> None:
         """Have a statement interrupted; does not wait for it."""
         with self._lock:
-            self._orders.append(limit)
+            if limit not in self._orders:
+                self._orders.append(limit)
             starts, self._works = not self._works, True
         if not starts:
             return
@@ -143,7 +197,7 @@ class Interrupter:
             workers.start("interrupter", self._work)
         except RuntimeError:  # no more threads to be had: cutting a connection needs none
             while (left := self._next()) is not None:
-                self.driver.cut(left.victim.raw)
+                left.cut()
 
     def _work(self) -> None:
         helper = Helper(self.driver, self._timeout)

@@ -11,7 +11,7 @@ from time import monotonic
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry, detach_entries
-from flask_pooled_db.runtime import Job, Part, housekeeper, join, workers
+from flask_pooled_db.runtime import FORK_PATIENCE, Job, Part, housekeeper, join, workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -100,8 +100,13 @@ class Upkeep(Part):
 
     def before_fork(self) -> None:
         for pool in list(self._pools):
-            if pool.terms.driver.suffers_from_forks:
-                pool.evict_idle("the process forks")
+            driver = pool.terms.driver
+            if driver.suffers_from_forks and not pool.evict_idle_before_fork(FORK_PATIENCE):
+                logger.warning(
+                    "Forking while bind %r is busy in this very thread (a signal handler?): its "
+                    "idle connections are not closed first. Fork outside of signal handlers",
+                    pool.terms.bind,
+                )
 
     def after_fork_in_child(self) -> None:
         self._estates.clear()

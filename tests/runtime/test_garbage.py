@@ -21,7 +21,8 @@ from tests.support.fake_driver import FakeDriver
 PROGRAM = """
 import gc, os, sys, threading, time
 from flask import Flask
-from flask_pooled_db import PooledDB, db_connection_context, process
+from flask_pooled_db import PooledDB, db_connection_context
+from flask_pooled_db.pool.upkeep import upkeep
 
 def serve():
     app = Flask("short-lived")
@@ -46,9 +47,9 @@ if sys.argv[2] == "forks":
     assert os.waitpid(pid, 0)[1] == 0
 if sys.argv[2] in ("waits", "forks"):
     deadline = time.monotonic() + 20
-    while process.estates and time.monotonic() < deadline:
+    while upkeep._estates and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not process.estates
+    assert not upkeep._estates
     gc.collect()
 """
 
