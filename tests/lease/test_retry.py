@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,23 @@ def test_retry_locked_sqlite(tmp_path: Path) -> None:
         db.run_transaction(work)
         assert calls == [0, 1]
         assert holder.committed() == MOVED
+
+
+def test_no_retry_after_time_limit(tmp_path: Path) -> None:
+    """A statement that exceeded its limit would do so again, although its transaction is lost."""
+    with on_file("ours", tmp_path / "db", statement_timeout=0.1) as stage:
+        calls: list[int] = []
+
+        def work(connection: Any) -> None:
+            calls.append(len(calls))
+            add(connection, 1, -10)
+            run(
+                connection,
+                "INSERT INTO accounts WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL "
+                "SELECT i + 1 FROM n WHERE i < 100000000) SELECT i, i FROM n",
+            )
+
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            stage.db.run_transaction(work)
+        assert calls == [0]
+        assert stage.committed() == UNTOUCHED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -91,3 +92,31 @@ def test_p10_concurrent_connects_limited(fake: FakeDriver) -> None:
             caller.result()
         assert fake.count("connect") <= 2 * MAX_OPENING
         later.open()
+
+
+def test_kept_error_has_no_frames(fake: FakeDriver) -> None:
+    """The error that a pool keeps of its last connect, and its causes, refer to no frames: those of
+    a driver may be invisible to the garbage collector.
+    """
+
+    def make() -> BaseException:
+        cause, context = OSError("cause"), OSError("context")
+        error = OperationalError("no way")
+        error.__cause__, error.__context__, cause.__context__ = cause, context, error  # a circle
+        with contextlib.suppress(OSError):
+            raise cause
+        assert cause.__traceback__ is not None
+        return error
+
+    fake.fail_always("connect", make)
+    with open_pool(fake) as pool:
+        with pytest.raises(PoolTimeout):
+            pool.lease(timeout=0.05)
+        wait_until(lambda: pool.engine.state.connector.backoff.error)
+        kept = pool.engine.state.connector.backoff.error
+        assert kept is not None
+        assert kept.__cause__ is not None
+        assert kept.__context__ is not None
+        assert kept.__traceback__ is None
+        assert kept.__cause__.__traceback__ is None
+        assert kept.__context__.__traceback__ is None

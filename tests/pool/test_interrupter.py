@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -26,19 +27,32 @@ class InterruptibleDriver(FakeDriver):
     def __init__(self) -> None:
         super().__init__()
         self.interrupted = threading.Event()
+        self.lost_interruptions = 0.0
+        self.closes_slowly = False
 
     def needs_interrupting(self, raw: Any) -> bool:
         return True
 
     def interrupt(self, raw: Any, helper: Any) -> None:
         self.note("interrupt", raw)
+        if self.count("interrupt") > self.lost_interruptions:
+            self.interrupted.set()
+
+    def cut(self, raw: Any) -> None:
+        super().cut(raw)
         self.interrupted.set()
 
     def is_interruption(self, error: BaseException) -> bool:
         return "interrupted" in str(error)
 
+    def has_unread_rows(self, raw: Any) -> bool:
+        return self.closes_slowly
+
     def note(self, what: str, raw: Any) -> None:
         super().note(what, raw)
+        if what == "close cursor" and self.closes_slowly:
+            self.closes_slowly = False
+            what = "LONG"
         if what.startswith("LONG"):
             assert self.interrupted.wait(20), "nobody interrupted the statement"
             if what == "LONG":
@@ -159,3 +173,74 @@ def test_one_interrupter_thread() -> None:
         assert fake.count("interrupt") <= 4
         threads[0].join(20)
         assert not threads[0].is_alive()
+
+
+def test_lost_interruption_is_repeated(fake: InterruptibleDriver, pool: Pool) -> None:
+    """An interruption that hit nothing is repeated. A later one may come after the statement's end,
+    so that the connection is evicted.
+    """
+    fake.lost_interruptions = 2
+    lease = pool.lease(session=LIMITED)
+    with pytest.raises(OperationalError, match="interrupted"):
+        lease.cursor().execute("LONG")
+    lease.close()
+    assert fake.count("interrupt") == 3
+    assert pool.stats().discarded == 1
+
+
+def test_deaf_statement_is_cut(fake: InterruptibleDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """A statement that no interruption ends has its connection cut, with the time limit's error."""
+    fake.lost_interruptions = math.inf
+    with open_pool(fake, maxconnections=1, connect_timeout=0.3) as pool:
+        lease = pool.lease(session=LIMITED)
+        with pytest.raises(OperationalError, match=r"took longer than its limit of 0\.05 s"):
+            lease.cursor().execute("LONG")
+        with pytest.raises(TransactionAborted):
+            lease.cursor().execute("UPDATE")
+        lease.close()
+        assert pool.stats().discarded == 1
+    assert "its connection is cut" in caplog.text
+
+
+def test_hanging_interruption_holds_nobody(fake: InterruptibleDriver) -> None:
+    """A statement that has ended does not wait for good for its interruption, if that hangs."""
+    gate = fake.hold("interrupt")
+    with open_pool(fake, maxconnections=1, connect_timeout=0.1) as pool:
+        lease = pool.lease(session=LIMITED)
+        caller = call(lease.cursor().execute, "LONG")
+        gate.wait_for_arrivals()
+        with pytest.raises(OperationalError):
+            caller.result()
+        lease.close()
+        assert pool.stats().discarded == 1
+        gate.open()
+
+
+def test_limit_of_later_calls(fake: InterruptibleDriver, pool: Pool) -> None:
+    """What fetches or drops the rest of a statement has the same limit."""
+    lease = pool.lease(session=LIMITED)
+    cursor = lease.cursor()
+    cursor.execute("SELECT")
+    fake.closes_slowly = True
+    with pytest.raises(OperationalError, match="interrupted"):
+        cursor.close()
+    lease.close()
+    assert fake.count("interrupt") == 1
+
+
+def test_helper_that_comes_too_late(fake: InterruptibleDriver, pool: Pool) -> None:
+    """A statement that ends while the helper connects is not interrupted."""
+    lease = pool.lease(session=LIMITED)
+    limit = pool.engine.interrupter.limit(next(iter(pool.engine.state.in_use)), 60)
+
+    class Slow:
+        def connection(self, victim: Any) -> Any:
+            limit._is_over = True
+            return None
+
+    struck: list[Any] = []
+    fake.interrupt = lambda raw, helper: struck.append(helper())  # type: ignore[method-assign]
+    limit.strike(Slow())  # type: ignore[arg-type]
+    assert struck == []
+    assert limit.interruptions == 0
+    lease.close()

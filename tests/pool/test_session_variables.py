@@ -76,3 +76,19 @@ def test_p9_session_variables(
         with pool.connection() as conn:
             assert connection_id(conn) == number
             assert session_variables(conn) == fresh
+
+
+def test_p9_init_connect(mariadb_driver: str) -> None:
+    """A session that the server itself prepared is replaced: a reset would not prepare it again."""
+    with MariaDBServer(["--init-connect=SET @prepared = 7"]) as server:
+        url = server.url(mariadb_driver)
+        with open_pool(url=url, reset="session", maxconnections=1) as pool:
+            numbers = []
+            for _ in range(2):
+                with pool.connection() as conn:
+                    with conn.cursor() as cursor:
+                        cursor.execute("SELECT @prepared")
+                        assert cursor.fetchone()[0] == 7
+                    run(conn, "SET @prepared = 8")
+                    numbers.append(connection_id(conn))
+            assert numbers[0] != numbers[1]

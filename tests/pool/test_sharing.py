@@ -291,3 +291,27 @@ def test_threadsafety_source() -> None:
 
     config = PoolConfig.from_mapping({"URL": "mysql+pymysql://h/d"})
     assert make_driver(config).threadsafety == 1
+
+
+class Derived(sqlite3.Connection):
+    """What an application or a library makes of sqlite3's connection."""
+
+
+@pytest.mark.parametrize("kind", [sqlite3.Connection, Derived])
+def test_sqlite_is_not_shared_whatever_its_creator_says(
+    tmp_path: Path, kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A creator that does not tell its module can't have its SQLite connections shared."""
+
+    class Creator:
+        threadsafety = 3
+
+        @staticmethod
+        def connect() -> Any:
+            return sqlite3.connect(tmp_path / "db", check_same_thread=False, factory=kind)
+
+    with open_pool(creator=Creator(), maxshared=1, maxconnections=4) as pool:
+        leases = [pool.connection() for _ in range(3)]
+        assert pool.stats().in_use == 3
+        close_all(leases)
+    assert caplog.text.count("POOLED_DB_MAXSHARED has no effect") == 1

@@ -247,3 +247,48 @@ with open_pool(url=url) as pool:
     lease.close()
 """
     run_program(program, f"sqlite:///{tmp_path}/db")
+
+
+@pytest.mark.parametrize("hook", ["settrace", "setprofile"])
+def test_p6_fork_while_traced(tmp_path: Path, hook: str) -> None:
+    """A fork returns under a debugger, a profiler or a coverage tool."""
+    program = f"""
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT 1") == 1
+    def child():
+        with pool.connection() as own:
+            assert ask(own, "SELECT 2") == 2
+    def look(frame, event, argument):
+        return look
+    sys.{hook}(look)
+    fork(child)
+    sys.{hook}(None)
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT 3") == 3
+"""
+    run_program(program, f"sqlite:///{tmp_path}/db")
+
+
+def test_p6_fork_in_signal_handler(tmp_path: Path) -> None:
+    """A fork in a signal handler returns, even if the handler interrupted its own pool's lock."""
+    program = """
+import signal
+def handle(*_):
+    def child():
+        with pool.connection() as own:
+            assert ask(own, "SELECT 2") == 2
+    fork(child)
+signal.signal(signal.SIGUSR1, handle)
+with open_pool(url=url) as pool:
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT 1") == 1
+    with pool.engine.state.lock:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(1000):
+            pass  # the handler runs between two instructions
+    with pool.connection() as conn:
+        assert ask(conn, "SELECT 3") == 3
+"""
+    _, said = run_program(program, f"sqlite:///{tmp_path}/db")
+    assert "Fork outside of signal handlers" in said
