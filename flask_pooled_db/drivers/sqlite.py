@@ -184,6 +184,14 @@ class SQLiteDriver(Driver):
     def isolation_statement(self, level: str) -> None:
         """Return None: SQLite's transactions are serializable, which includes every level."""
 
+    def close(self, raw: Any) -> None:
+        # With a statement that some cursor still keeps, SQLite puts the end of a connection off,
+        # and with it that of its transaction and its locks: https://www.sqlite.org/c3ref/close.html
+        try:
+            raw.rollback()
+        finally:
+            raw.close()
+
     def close_all(self) -> None:
         with self._anchor_lock:
             if self._anchor is not None:

@@ -46,11 +46,12 @@ class Preamble:
         driver = entry.driver
         if self.isolation is not None and not is_open:
             driver.execute(entry.raw, self.isolation)
-        for savepoint in self._savepoints:
+        while self._savepoints:
+            savepoint = self._savepoints[0]
             driver.begin(entry.raw)
             driver.execute(entry.raw, f"SAVEPOINT {savepoint.name}")
             savepoint.is_set = True
-        self._savepoints.clear()
+            del self._savepoints[0]
 
 
 def enter_session(entry: Entry, session: Session) -> None:

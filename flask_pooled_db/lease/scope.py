@@ -16,6 +16,7 @@ from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Savepoint
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine
 from flask_pooled_db.pool.replica import acquire_to_read
 
@@ -163,12 +164,18 @@ class Scope:
     def _end_nested(
         self, lease: LeaseConnection, session: Session, exc: BaseException | None
     ) -> None:
-        lease.leave_scope(session)
+        lease.leave_scope(session, self._savepoint)
+        if exc is None and lease.state is State.RELEASED and not lease.session.readonly:
+            lease.usable()  # raises: nobody else tells that this block's work was rolled back
         if self._savepoint is None:
             if exc is not None and not lease.session.readonly:
                 lease.abort(exc)
         elif exc is None:
-            lease.end_savepoint(self._savepoint, roll_back=False)
+            try:
+                lease.end_savepoint(self._savepoint, roll_back=False)
+            except Exception as error:
+                lease.abort(error)  # the block fails: what it did must not be committed
+                raise
         elif not lease.is_over:
             try:
                 lease.end_savepoint(self._savepoint, roll_back=True)
@@ -190,6 +197,6 @@ class Scope:
         if self._outer_session is None:
             lease.release()
         else:
-            lease.leave_scope(lease.session)
+            lease.leave_scope(lease.session, self._savepoint)
         if exc is None:
             raise error

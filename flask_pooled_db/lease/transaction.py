@@ -48,11 +48,16 @@ class TransactionLease(Lease):
         self._refuse_if_nested("rollback()")
         if state is self._state:
             return
-        self._cause = None
+        cause, self._cause = self._cause, None
         self._state = IN_TRANSACTION
-        if entry.streams or self.driver.has_unread_rows(entry.raw):
-            self._finish_reading(entry)
-        self.call(entry.roll_back)
+        try:
+            if entry.streams or self.driver.has_unread_rows(entry.raw):
+                self._finish_reading(entry)
+            self.call(entry.roll_back)
+        except BaseException as error:
+            if self._state is IN_TRANSACTION:  # what was to be undone must not be committed
+                self.abort(cause or error)
+            raise
         self._end_transaction()
         self._home.terms.events.rolled_back()
 
@@ -68,7 +73,8 @@ class TransactionLease(Lease):
 
     def _end_transaction(self) -> None:
         """Note that COMMIT or ROLLBACK was answered, or that there is nothing to commit."""
-        self._state = IDLE
+        if self._state is not RELEASED:  # it may have been taken back in the meantime
+            self._state = IDLE
         self._is_certain = True
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
@@ -99,16 +105,16 @@ class TransactionLease(Lease):
             self._preamble.add(savepoint)
             self._is_ready = False
 
-    def leave_scope(self, session: Session) -> None:
+    def leave_scope(self, session: Session, savepoint: Savepoint | None) -> None:
         """End a nested scope, and go back to the session of the one around it."""
         self._depth -= 1
+        if savepoint is not None and not savepoint.is_set and self._preamble is not None:
+            self._preamble.drop(savepoint)
         self.set_session(session)
 
     def end_savepoint(self, savepoint: Savepoint, *, roll_back: bool) -> None:
         """Release a savepoint, or undo what came after it."""
         if not savepoint.is_set:
-            if self._preamble is not None:
-                self._preamble.drop(savepoint)
             return
         entry = self.usable()
         verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
@@ -179,8 +185,9 @@ class TransactionLease(Lease):
         if not isinstance(error, Exception):
             self._cause = refusals.outcome_unknown(error)
             logger.error("COMMIT was interrupted: whether it took place is not known")
-        elif self._state is not BROKEN:
-            self._move(Event.COMMIT_REFUSED)  # nothing was committed
+        elif (self._ended if self._state is RELEASED else self._state) is not BROKEN:
+            if self._state is not RELEASED:
+                self._move(Event.COMMIT_REFUSED)  # nothing was committed
             self._cause = error
         elif not self.driver.never_sent(error):
             self._cause = refusals.outcome_unknown(error)

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from flask_pooled_db.errors import UsageError
-from flask_pooled_db.lease.lease import Leases
+from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
@@ -128,9 +128,14 @@ def can_close(party: Party) -> bool:
     return not party.model.blocks
 
 
+def was_used(party: Party) -> bool:
+    """Whether anything was done with it."""
+    return party.model.state is not State.UNUSED
+
+
 def can_close_used(party: Party) -> bool:
     """Whether closing it does more than giving it back as it came."""
-    return can_close(party) and party.model.state is not State.UNUSED
+    return can_close(party) and was_used(party)
 
 
 def can_be_joined(party: Party) -> bool:
@@ -186,7 +191,8 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def prefer(self, which: int, fits: Fits) -> Party | None:
         """Most often one that fits, now and then any: it has to refuse."""
-        return (self.pick(which, fits) if which < ANY else None) or self.pick(which)
+        best = self.pick(which, fits) if which < ANY else None
+        return best or self.pick(which, was_used) or self.pick(which)
 
     def compare(self, party: Party, error: BaseException | None, expected: Expected) -> None:
         """What was told, and the state; a lease that has ended goes."""
@@ -331,12 +337,12 @@ class LeaseMachine(RuleBasedStateMachine):
             error = told(party.lease.session_changed, "the test")
             self.compare(party, error, party.model.change_session())
 
-    @precondition(any_that(can_commit))
+    @precondition(any_that(was_used))
     @rule(which=which)
     def commit(self, which: int) -> None:
         self.do_commit(which)
 
-    @precondition(any_that(can_roll_back))
+    @precondition(any_that(was_used))
     @rule(which=which)
     def rollback(self, which: int) -> None:
         self.do_rollback(which)
