@@ -27,10 +27,10 @@ class LimitedLease(Lease):
         return functools.partial(self._run_limited, self.usable(), function)
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Any:
-        entry = self.usable()
-        if entry.streams or self.driver.has_unread_rows(entry.raw):
+        entry, driver = self.usable(), self.driver
+        if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             return self.call(self._run_limited, entry, function, *args)
-        return self.call(function, *args)
+        return self.call(function, *args)  # the driver has all that there is
 
     def _run_limited(self, entry: Entry, function: Callable[..., Any], *args: Any) -> Any:
         """Call the driver; raise its error if that takes too long.

@@ -5,6 +5,7 @@ Run with `pytest --mysql`: `mariadb` is a MySQL here.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,21 @@ def test_statement_timeout_per_statement(stage: ServerStage) -> None:
     with stage.db.connection_context(statement_timeout=3) as connection:
         for _ in range(3):
             assert run(connection, "SELECT SLEEP(1.1)") == [(0,)]
+
+
+def test_statement_timeout_of_next_result(stage: ServerStage) -> None:
+    """Waiting for a further result of a statement has the same limit."""
+    with stage.db.connection_context() as connection:
+        run(connection, "DROP PROCEDURE IF EXISTS slow_second")
+        run(connection, "CREATE PROCEDURE slow_second() BEGIN SELECT 1; SELECT SLEEP(20); END")
+    with must_raise(TransactionAborted):
+        with stage.db.connection_context(statement_timeout=0.5) as connection:
+            cursor = connection.cursor()
+            started = time.monotonic()
+            with must_raise(connection.OperationalError) as caught:
+                cursor.execute("CALL slow_second()")
+                cursor.nextset()
+                cursor.fetchall()
+            assert time.monotonic() - started < 10
+            assert number(caught[0]) == STATEMENT_TOOK_TOO_LONG
+    assert_fit(stage)
