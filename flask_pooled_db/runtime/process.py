@@ -98,6 +98,8 @@ def _after_fork_in_parent() -> None:
     workers.go_on()
 
 
+_COUNTS_THREADS = sys.version_info >= (3, 12)
+
 _waiting: list[tuple[FrameType, Callable[[], None]]] = []
 """What is to be done when a fork has returned to the frame that called it."""
 
@@ -105,13 +107,11 @@ _waiting: list[tuple[FrameType, Callable[[], None]]] = []
 def _soon(function: Callable[[], None]) -> None:
     """Call a function as soon as `os.fork()` has returned.
 
-    From Python 3.13 on it counts the threads of the process after these hooks, for its warning.
+    From Python 3.12 on it counts the threads of the process after these hooks, for its warning.
     Only the main thread can be made to do something later; in another one, the warning is due.
-    Under a debugger, a profiler or a coverage tool it is done at once: there CPython 3.11 would
-    never get past a call that is put off twice.
+    Before 3.12 there is no warning, and a call that is put off twice never ends under a debugger.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or sys.gettrace() is not None or sys.getprofile() is not None:
+    if not _COUNTS_THREADS or threading.current_thread() is not threading.main_thread():
         function()
         return
     _waiting.append((sys._getframe(2), function))
