@@ -41,6 +41,11 @@ class Estate:
                 entry.close()
         self._driver.close_all()
 
+    def abandon(self) -> None:
+        """In a forked child, after its connections were detached: close what is the child's own."""
+        self._driver.after_fork()
+        self._driver.close_all()
+
 
 class Upkeep(Part):
     """Keeps all pools of a process in order. There is one, and one job that sweeps all pools."""
@@ -109,9 +114,11 @@ class Upkeep(Part):
                 )
 
     def after_fork_in_child(self) -> None:
+        detach_entries()  # before anything is forgotten, which would close it
+        for estate in self._estates:
+            estate.abandon()
         self._estates.clear()
         self._job = None
-        detach_entries()
         for pool in list(self._pools):
             pool.after_fork()
 

@@ -625,7 +625,7 @@ def test_t1_to_t8_in_any_order_on_a_file() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("machine", "examples"), [(FakeMachine, 2000), (FileMachine, 400)])
+@pytest.mark.parametrize(("machine", "examples"), [(FakeMachine, 500), (FileMachine, 150)])
 def test_t1_to_t8_in_many_orders(machine: type[LeaseMachine], examples: int) -> None:
     """The same with many more of them."""
     run_state_machine_as_test(machine, settings=bounded(examples, 50))
