@@ -66,7 +66,8 @@ class ReplicatedPair(Managed):
         self.replica.execute("SET GLOBAL gtid_slave_pos=%s", position)
         self.replica.execute(
             "CHANGE MASTER TO MASTER_HOST=%s, MASTER_PORT=%s, MASTER_USER='root',"
-            " MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
+            " MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1,"
+            " MASTER_SSL=0, MASTER_SSL_VERIFY_SERVER_CERT=0",  # both are on by default from 11.4 on
             self.primary.host,
             self.primary.port,
         )
