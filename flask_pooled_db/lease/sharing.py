@@ -195,8 +195,7 @@ class SharedLease(LeaseConnection):
 def shared_class(entry: Entry, pool: Engine) -> type[SharedLease]:
     """Return the class for shared leases of a connection."""
     plain = entry.lease_class or class_for(entry, pool.lease_classes)
-    key = plain
-    if key not in pool.lease_classes:
-        pool.lease_classes[key] = type("SharedLease", (SharedLease, plain), {"__slots__": ()})
-    made: type[SharedLease] = pool.lease_classes[key]
+    if plain not in pool.lease_classes:
+        pool.lease_classes[plain] = type("SharedLease", (SharedLease, plain), {"__slots__": ()})
+    made: type[SharedLease] = pool.lease_classes[plain]
     return made

@@ -125,9 +125,14 @@ class TransactionLease(Lease):
         self._move(Event.ABORT)
         self._cause = self._cause or cause
 
+    @property
+    def _last_state(self) -> State:
+        """The state it is in, or was in when it was released."""
+        return self._ended if self._state is RELEASED else self._state
+
     def may_start_over(self, error: Exception) -> bool:
         """Return whether the transaction is lost as a whole and a retry might succeed."""
-        is_lost = (self._ended if self._state is RELEASED else self._state) in (ROLLED_BACK, BROKEN)
+        is_lost = self._last_state in (ROLLED_BACK, BROKEN)
         if any(map(self.driver.is_interruption, filter(None, (error, error.__cause__)))):
             return False  # what took too long takes as long again
         if isinstance(error, TransactionAborted):
@@ -185,7 +190,7 @@ class TransactionLease(Lease):
         if not isinstance(error, Exception):
             self._cause = refusals.outcome_unknown(error)
             logger.error("COMMIT was interrupted: whether it took place is not known")
-        elif (self._ended if self._state is RELEASED else self._state) is not BROKEN:
+        elif self._last_state is not BROKEN:
             if self._state is not RELEASED:
                 self._move(Event.COMMIT_REFUSED)  # nothing was committed
             self._cause = error

@@ -20,7 +20,6 @@ from flask_pooled_db.runtime import housekeeper, workers
 
 logger = logging.getLogger("flask_pooled_db")
 
-
 REPEAT_INTERVAL = 0.25
 """Seconds between two interruptions of a statement that goes on: one that reaches the server before
 the statement, or that the statement's own code handles, is lost."""
@@ -51,7 +50,7 @@ class Limit:
         self._interrupter = interrupter
         self._patience = patience
         self._striking = threading.Lock()  # held during an interruption
-        self._ending = threading.Lock()  # guards the next one, and `was_cut`
+        self._ending = threading.Lock()  # guards `_is_over` and `was_cut`
         self._is_over = False
         self._elapsed = 0.0
 

@@ -98,6 +98,10 @@ class Upkeep(Part):
         else:
             pool.sweep()
 
+    def _without_pool(self) -> list[Estate]:
+        """Return those whose pool is garbage."""
+        return [estate for estate in list(self._estates) if estate.pool() is None]
+
     # The process
 
     def open_connections(self) -> int:
@@ -115,7 +119,7 @@ class Upkeep(Part):
 
     def after_fork_in_child(self) -> None:
         detach_entries()  # before anything is forgotten, which would close it
-        for estate in self._estates:
+        for estate in self._without_pool():
             estate.abandon()
         self._estates.clear()
         self._job = None
@@ -126,7 +130,7 @@ class Upkeep(Part):
         for pool in list(self._pools):
             with contextlib.suppress(Exception):
                 pool.close()
-        for estate in [estate for estate in list(self._estates) if estate.pool() is None]:
+        for estate in self._without_pool():
             with contextlib.suppress(Exception):
                 estate.settle()
         self._estates.clear()
