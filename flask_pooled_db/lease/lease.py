@@ -24,6 +24,7 @@ from flask_pooled_db.lease.state import (
     Event,
     State,
 )
+from flask_pooled_db.lease.tidy import tidy
 from flask_pooled_db.pool import Entry
 
 logger = logging.getLogger("flask_pooled_db")
@@ -303,7 +304,7 @@ class Lease:
         try:
             # After COMMIT there is most often nothing left to do.
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
-                self._tidy(entry, state)
+                tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
             if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
                 entry.condemn("its autocommit mode was changed")
         except BaseException:
@@ -311,41 +312,6 @@ class Lease:
             raise
         finally:
             self._home.release(entry)
-
-    def _tidy(self, entry: Entry, state: State) -> None:
-        """Leave nothing open on the connection for the next lease, or condemn it."""
-        driver = self.driver
-        if state is BUSY:
-            entry.condemn("another thread was using it")
-        elif state is BROKEN:
-            entry.condemn("what its last call did is not known")  # if it has no better reason
-        elif (
-            entry.condemned is None
-            and (state is not IDLE or self._session.readonly)  # COMMIT comes after the last row
-            and (entry.streams or driver.has_unread_rows(entry.raw))
-        ):
-            entry.condemn("it was released with unread rows")
-        if entry.condemned is not None:
-            driver.cut(entry.raw)  # no cursor reads on, and none waits for the server
-        try:
-            self._close_cursors(entry)
-            entry.streams.clear()
-            if entry.condemned is None and state is not IDLE:
-                entry.roll_back()
-        except Exception as error:  # noqa: BLE001  the caller must see its own error, not this one
-            logger.warning(
-                "Rolling back a connection failed (%s); it is closed, and the server rolls back by "
-                "itself",
-                type(error).__name__,
-            )
-            entry.condemn("its rollback failed")
-
-    def _close_cursors(self, entry: Entry) -> None:
-        for cursor in self._open_cursors():
-            try:
-                cursor.driver_cursor.close()
-            except Exception as error:  # noqa: BLE001  the connection pays for it
-                entry.condemn(f"closing a cursor failed ({type(error).__name__})")
 
     def leaked(self) -> None:
         """Tell the pool that nobody can return the connection any more."""

@@ -205,7 +205,7 @@ class Engine:
                 return  # it was returned before, or opened before a fork
             entry.since = now
             entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
-            is_kept = entry.condemned is None and now < entry.expires_at and state.has_room_locked()
+            is_kept = now < entry.expires_at and state.has_room_locked()
             if is_kept:
                 state.idle.append(entry)
                 if state.waiters:

@@ -106,6 +106,7 @@ class Entry:
     def condemn(self, reason: str) -> None:
         """Have it closed, and not reused, when it is returned. The first reason counts."""
         self.condemned = self.condemned or reason
+        self.expires_at = 0.0
 
     def count_use(self) -> None:
         """Count a statement. After `maxusage` statements the connection has served its time."""
