@@ -78,7 +78,7 @@ class SQLiteDriver(Driver):
             self.suffers_from_forks = True
         # A connection that keeps a database in memory alive while the pool has no other.
         self._anchor: sqlite3.Connection | None = None
-        self._anchor_lock = threading.Lock()  # guards it, and the switch of a new file to WAL
+        self._anchor_lock = threading.RLock()  # guards it, and the switch of a new file to WAL
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -200,7 +200,7 @@ class SQLiteDriver(Driver):
 
     def after_fork(self) -> None:
         super().after_fork()
-        self._anchor_lock = threading.Lock()
+        self._anchor_lock = threading.RLock()
         if self._anchor is not None:
             keep_forever(self._anchor)
             self._anchor = None

@@ -140,7 +140,7 @@ class Pool(PooledDB):  # type: ignore[misc]
 
     def drain(self) -> None:
         """Replace every connection: the idle ones now, those in use when they are returned."""
-        self.engine.drain()
+        self.engine.supply.drain()
 
     def resize(self, mincached: int, maxcached: int, maxconnections: int) -> None:
         """Change the sizes (0: no limit, as configured). Leases beyond them end in peace."""
@@ -148,7 +148,9 @@ class Pool(PooledDB):  # type: ignore[misc]
         checked = PoolConfig.from_mapping(
             {"CREATOR": self.driver, **{name.upper(): size for name, size in sizes.items()}}
         )
-        self.engine.resize(Sizes(checked.mincached, checked.maxcached, checked.maxconnections))
+        self.engine.supply.resize(
+            Sizes(checked.mincached, checked.maxcached, checked.maxconnections)
+        )
 
     def stats(self) -> PoolStats:
         """Return the state of the pool at this moment."""
@@ -187,10 +189,7 @@ class Outside:
 
     def release(self, entry: Entry, *, unused: bool = False) -> None:
         """Close the connection."""
-        entry.terminate() if entry.condemned else entry.close()
-
-    def lost(self, entry: Entry) -> None:
-        """Leave it to the driver's own finalizer, as DBUtils does."""
+        entry.end()
 
     def invalidate(self) -> None:
         """Do nothing: this connection says nothing of the pool's."""

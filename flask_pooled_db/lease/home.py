@@ -21,9 +21,6 @@ class Home(Protocol):
     def release(self, entry: Entry, *, unused: bool = False) -> None:
         """Take the connection back."""
 
-    def lost(self, entry: Entry) -> None:
-        """Note that the lease is garbage; called by a finalizer."""
-
     def invalidate(self) -> None:
         """Have all connections checked: one was found unusable."""
 
@@ -59,21 +56,9 @@ class OpenCursors:
         return [cursor for cursor in found if cursor is not None]
 
 
-class Leakable(Protocol):
-    """What can be leaked: a lease."""
-
-    def leaked(self) -> None:
-        """Tell the pool that nobody can return the connection any more."""
-
-
 class Leases(dict[Any, None]):
     """The leases owned by an app context, or by one caller.
 
-    A lease stays in the set from checkout to release; whoever removes it must release it.
+    A lease stays in the set from checkout to release; whoever removes it must release it. A set
+    that is garbage with its leases needs no finalizer: the pool finds their connections.
     """
-
-    def __del__(self) -> None:
-        # Runs when the set is collected together with its leases: those in it were leaked.
-        lease: Leakable
-        for lease in self:
-            lease.leaked()

@@ -26,6 +26,7 @@ from flask_pooled_db.lease.state import (
 )
 from flask_pooled_db.lease.tidy import tidy
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.runtime import is_inside
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -106,6 +107,8 @@ class Lease:
         after = AFTER_CALL[self._state]
         if after is None:
             raise self._refusal()
+        if is_inside():
+            raise refusals.inside()
         self._state = BUSY
         try:
             result = function(*args)
@@ -294,7 +297,9 @@ class Lease:
         self._cause = None  # its frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
-        if self._ended is UNUSED:
+        if is_inside():  # nothing may wait here: the pool will find it
+            entry.link.reason = "its lease ended while its thread was at work inside the pool"
+        elif self._ended is UNUSED:
             self._home.release(entry, unused=True)
         else:
             self._give_back(entry, self._ended)
@@ -312,11 +317,6 @@ class Lease:
             raise
         finally:
             self._home.release(entry)
-
-    def leaked(self) -> None:
-        """Tell the pool that nobody can return the connection any more."""
-        if self._entry is not None and self._state is not RELEASED:
-            self._home.lost(self._entry)
 
     def revoke(self, reason: str) -> None:
         """Release the lease on behalf of an owner that will not. A call under way ends first."""

@@ -6,9 +6,9 @@ module: nothing but the DBUtils face knows of it.
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
+import weakref
 from time import monotonic
 from typing import Any
 
@@ -35,9 +35,12 @@ class Sharing:
     def _start(self, state: State) -> None:
         self._state = state  # a forked child has a new one
         self.changed = threading.Condition(state.lock)  # guards the fields below
-        self._leases: dict[Entry, int] = {}  # how many leases each shared connection has
-        self._joinable: set[Entry] = set()  # those that may get one more
-        self._in_transaction: set[Entry] = set()  # those on which begin() was called
+        # Weak, like all that knows of connections in use: what its leases have lost is garbage.
+        # How many leases each shared connection has:
+        self._leases: weakref.WeakKeyDictionary[Entry, int] = weakref.WeakKeyDictionary()
+        self._joinable: weakref.WeakSet[Entry] = weakref.WeakSet()  # those that may get one more
+        # Those on which begin() was called:
+        self._in_transaction: weakref.WeakSet[Entry] = weakref.WeakSet()
         self.count = 0  # how many are joinable, or about to be
 
     def acquire(self, timeout: float | None = None) -> Entry:
@@ -113,7 +116,7 @@ class Sharing:
         """As in DBUtils, a connection in a transaction is not shared."""
         free = [
             entry
-            for entry in self._joinable - self._in_transaction
+            for entry in list(self._joinable - self._in_transaction)
             if not entry.driver.in_transaction(entry.raw)
         ]
         return min(free, key=self._leases.__getitem__, default=None)
@@ -156,10 +159,6 @@ class Sharing:
         """Return a connection to the pool after its last lease."""
         self.transaction_ended(entry)
         self._pool.release(entry, unused=unused)
-
-    def lost(self, entry: Entry) -> None:
-        """Note that a lease is garbage; its connection is closed when it has no others."""
-        self._pool.lost(entry, functools.partial(self.leave, entry, is_valid=False))
 
     def invalidate(self) -> None:
         """Have all connections of the pool checked."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from flask_pooled_db.lease.home import OpenCursor
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.runtime import housekeeper
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -20,6 +21,8 @@ _LOST = {
 def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly: bool) -> None:
     """Leave nothing open on the connection of a lease that ended in this state, or condemn it."""
     driver = entry.driver
+    if housekeeper.is_current:  # a finalizer runs there, or while Python shuts down
+        entry.condemn("there was no time to roll it back")
     if state in _LOST:
         entry.condemn(_LOST[state])  # if it has no better reason
     elif (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,37 +29,37 @@ our reach. Its place is freed, and another connect is tried."""
 
 
 class Attempt:
-    """A connect under way, and the place it has taken. The pool's lock guards it."""
+    """A connect that is to be made or under way, and the place it has taken. The lock guards it.
 
-    __slots__ = ("generation", "place", "thread")
+    It is counted for as long as somebody holds it, so that no exception can lose it.
+    """
 
-    def __init__(self, place: Place, generation: int) -> None:
-        self.generation = generation  # what is drained in the meantime must not be used
-        self.thread = threading.current_thread()
+    __slots__ = ("__weakref__", "generation", "place", "thread")
+
+    def __init__(self, place: Place) -> None:
         self.place: Place | None = place  # None once it hangs
+        self.generation = 0  # what is drained while it connects must not be used
+        self.thread: threading.Thread | None = None
 
 
 class Host(Protocol):
     """What opens connections for whom: a pool. Each method takes the pool's lock."""
 
-    def next_turn(self, place: Place) -> float | None:
+    def next_turn(self, attempt: Attempt) -> float | None:
         """Return the seconds until a connect may be tried. If no connection is wanted any more,
-        take the place back and return None.
+        take the attempt back and return None.
         """
 
     def generation(self) -> int:
         """Return the number of times the pool was drained."""
 
-    def connected(self, attempt: Attempt, entry: Entry) -> Place | None:
-        """Take a new connection. Returns a place for the next one if the opener is to go on."""
+    def connected(self, attempt: Attempt, entry: Entry) -> Attempt | None:
+        """Take a new connection. Returns the next attempt if the opener is to go on."""
 
     def connect_failed(
         self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
-    ) -> Place | None:
-        """Note a failure. Returns a place for the next try if the opener is to go on."""
-
-    def no_opener(self, place: Place, error: BaseException) -> None:
-        """Note that no thread could be started to open a connection."""
+    ) -> Attempt | None:
+        """Note a failure. Returns the next attempt if the opener is to go on."""
 
 
 def without_tracebacks(error: BaseException) -> BaseException:
@@ -133,9 +134,37 @@ class Connector:
         self._is_transient = driver.is_transient
         self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
         self.backoff = Backoff(clock)
-        self.opening = 0  # places given to openers
-        self.hanging = 0  # connects that hang: they have no place, and still count as under way
+        self._opening: weakref.WeakSet[Attempt] = weakref.WeakSet()
+        self._hanging: weakref.WeakSet[Attempt] = weakref.WeakSet()  # they have no place
         self.closing = threading.Event()  # ends the pauses of openers
+
+    @property
+    def opening(self) -> int:
+        """How many places openers have."""
+        return len(self._opening)
+
+    @property
+    def hanging(self) -> int:
+        """How many connects hang: they have no place, and still count as under way."""
+        return len(self._hanging)
+
+    def begin_locked(self, place: Place) -> Attempt:
+        """Return an attempt that uses a place."""
+        attempt = Attempt(place)
+        self._opening.add(attempt)
+        return attempt
+
+    def hang_locked(self, attempt: Attempt) -> Place | None:
+        """Note that a connect hangs. Returns its place, which it does not need any more."""
+        place, attempt.place = attempt.place, None
+        self._hanging.add(attempt)
+        self._opening.discard(attempt)
+        return place
+
+    def end_locked(self, attempt: Attempt) -> None:
+        """Note that an attempt is over."""
+        self._opening.discard(attempt)
+        self._hanging.discard(attempt)
 
     def room_locked(self) -> int:
         """Return how many more openers may be at work."""
@@ -147,44 +176,42 @@ class Connector:
         with workers.connecting():
             return self._open()
 
-    def start(self, host: Host, place: Place) -> None:
-        """Start an opener for a place.
+    def start(self, host: Host, attempt: Attempt, pause: float = 0.0) -> None:
+        """Start an opener in `pause` seconds.
 
         The housekeeper starts the thread: `Thread.start()` blocks, and a caller could be
         interrupted inside it.
         """
-        housekeeper.call_later(0.0, functools.partial(self._start, host, place))
+        housekeeper.call_later(pause, functools.partial(self._start, host, attempt))
 
-    def start_after_pause(self, host: Host, place: Place) -> None:
-        """Start an opener when the pause after the last failure is over."""
-        pause = max(self.backoff.pause_locked(), 0.0)
-        housekeeper.call_later(pause, functools.partial(self._start, host, place))
-
-    def _start(self, host: Host, place: Place) -> None:
+    def _start(self, host: Host, attempt: Attempt) -> None:
         try:
-            workers.start("opener", functools.partial(self._run, host, place))
-        except RuntimeError as error:  # the system has no more threads
-            host.no_opener(place, error)
+            workers.start("opener", functools.partial(self._run, host, attempt))
+        except Exception as error:  # noqa: BLE001  the system has no more threads, or memory
+            retry = host.connect_failed(attempt, error, is_permanent=False)
+            if retry is not None:
+                self.start(host, retry, max(self.backoff.pause_locked(), 0.0))
 
-    def _run(self, host: Host, first: Place) -> None:
+    def _run(self, host: Host, first: Attempt) -> None:
         """Open one connection after the other, as long as one is wanted."""
-        place: Place | None = first
-        while place is not None and self._await_turn(host, place):
+        attempt: Attempt | None = first
+        while attempt is not None and self._await_turn(host, attempt):
             # Hold forks back until the connection is registered: a child finds it, or nothing.
             with workers.connecting():
-                place = self._try(host, place)
+                attempt = self._try(host, attempt)
 
-    def _await_turn(self, host: Host, place: Place) -> bool:
+    def _await_turn(self, host: Host, attempt: Attempt) -> bool:
         """Wait until a connect may be tried. Returns False if no connection is wanted any more."""
-        while (pause := host.next_turn(place)) is not None:
+        while (pause := host.next_turn(attempt)) is not None:
             if pause <= 0:
                 return True
             with workers.resting():
                 self.closing.wait(pause)
         return False
 
-    def _try(self, host: Host, place: Place) -> Place | None:
-        attempt = Attempt(place, host.generation())
+    def _try(self, host: Host, attempt: Attempt) -> Attempt | None:
+        attempt.generation = host.generation()
+        attempt.thread = threading.current_thread()
         give_up = functools.partial(self._give_up_on, host, attempt)
         try:
             with housekeeper.bounded(self._hang_after, give_up):
@@ -196,8 +223,9 @@ class Connector:
 
     def _give_up_on(self, host: Host, attempt: Attempt) -> None:
         """Free the place of a connect that hangs, and try another one."""
-        workers.give_up_on(attempt.thread)
+        if attempt.thread is not None:
+            workers.give_up_on(attempt.thread)
         error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
-        place = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
-        if place is not None:
-            self.start(host, place)
+        retry = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
+        if retry is not None:
+            self.start(host, retry)

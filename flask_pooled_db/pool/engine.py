@@ -5,8 +5,7 @@ It knows connections, callers and places, and nothing of leases, transactions or
 
 from __future__ import annotations
 
-import logging
-import math
+import functools
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -23,9 +22,10 @@ from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import workers
+from flask_pooled_db.runtime import housekeeper, is_inside
 
-logger = logging.getLogger("flask_pooled_db")
+THREAD_RETRY = 0.1
+"""Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
 
 
 class Engine:
@@ -85,22 +85,26 @@ class Engine:
         Waits up to `timeout` seconds (None: as configured). Raises `PoolTimeout`, `ConnectFailed`
         or `PoolClosed`.
         """
+        if is_inside():  # nothing may wait there
+            raise self.timeout(self._clock(), may_wait=False)
         state = self.state
         entry = None
+        now = self._clock()
         with state.lock:
             idle = state.idle
-            if idle and not state.waiters:
-                is_fit = idle[-1].session is session
-                entry = idle.pop() if is_fit else state.pop_idle_locked(session)
-                state.in_use.add(entry)
+            if idle:  # so nobody waits
+                entry = idle[-1]
+                if entry.session is session:
+                    del idle[-1]
+                else:
+                    entry = state.pop_idle_locked(session)
+                entry.since = now
+                state.in_use[entry.ref] = None
                 state.checkouts += 1
-        now = self._clock()
-        if entry is not None:
-            entry.since = now
-            if now < entry.valid_until and not entry.look():  # most often no more is needed
-                if self._acquired is not None:
-                    self._acquired()
-                return entry
+        if entry is not None and now < entry.valid_until and not entry.look():
+            if self._acquired is not None:  # most often no more is needed than this
+                self._acquired()
+            return entry
         return self._acquire_slowly(entry, now, timeout, Waiter(session))
 
     def acquire_if_up(self, timeout: float | None, session: Session) -> Entry:
@@ -118,8 +122,6 @@ class Engine:
     ) -> Entry:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
-        self.leaks.reclaim()
-        self._tend(self)
         had_its_turn = False
         while True:
             if entry is None:
@@ -137,19 +139,12 @@ class Engine:
     def _wait_in_line(
         self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
     ) -> Entry:
-        state = self.state
-        with self.supply.changing() as change:
-            self.refuse_locked()
-            is_refused = (not at_head and state.is_overrun_locked(self.terms.config)) or (
-                waiter.needs_up and self.is_down and not state.idle
-            )
-            if not is_refused:
-                state.queue.add_locked(waiter, at_head=at_head)
-                self.supply.assign_locked(change)
-        if is_refused:
-            raise self.timeout(started, may_wait=False)
+        self.leaks.reclaim()
+        self._tend(self)
         try:
-            waiter.wait(deadline - self._clock())
+            may_wait = self.supply.change(functools.partial(self._queue_locked, waiter, at_head))
+            if may_wait:
+                self._wait(waiter, deadline)
         except BaseException:
             entry = self._withdraw(waiter)
             if entry is not None:
@@ -158,7 +153,26 @@ class Engine:
         entry = self._withdraw(waiter)
         if entry is not None:
             return entry
-        raise waiter.error or self.timeout(started)
+        raise waiter.error or self.timeout(started, may_wait=may_wait)
+
+    def _queue_locked(self, waiter: Waiter, at_head: bool, change: Change) -> bool:
+        """Have a caller wait in line, unless it must not wait. Returns whether it does."""
+        state = self.state
+        self.refuse_locked()
+        if not at_head and state.is_overrun_locked(self.terms.config):
+            return False
+        if waiter.needs_up and self.is_down and not state.idle:
+            return False
+        state.queue.add_locked(waiter, at_head=at_head)
+        self.supply.assign_locked(change)
+        return True
+
+    def _wait(self, waiter: Waiter, deadline: float) -> None:
+        """Return when the waiter is settled, or at the deadline."""
+        while (left := deadline - self._clock()) > 0:
+            # Without a thread for the housekeeping nobody would open a connection.
+            if waiter.wait(left if housekeeper.ensure_runs() else min(left, THREAD_RETRY)):
+                return
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:
@@ -174,7 +188,7 @@ class Engine:
         if verdict is Verdict.VALID:
             return True
         if verdict is Verdict.SILENT:  # the next caller must not wait for each of them as well
-            self.evict_idle("its server is silent")
+            self.supply.evict_idle("its server is silent")
         self.invalidate()
         self.evict(entry, "it was found dead")
         return False
@@ -184,7 +198,7 @@ class Engine:
         the others may be too.
         """
         with self.state.lock:
-            for entry in (*self.state.idle, *self.state.in_use):
+            for entry in (*self.state.idle, *self.state.in_use_locked()):
                 self.liveness.suspect(entry)
 
     # Return
@@ -200,12 +214,16 @@ class Engine:
         change = None
         with state.lock:
             try:
-                state.in_use.remove(entry)
+                del state.in_use[entry.ref]
             except KeyError:
                 return  # it was returned before, or opened before a fork
             entry.since = now
             entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
-            is_kept = now < entry.expires_at and state.has_room_locked()
+            is_kept = now < entry.expires_at and (
+                state.has_room_locked()
+                if state.was_resized
+                else len(state.idle) < state.most_idle or bool(state.waiters)
+            )
             if is_kept:
                 state.idle.append(entry)
                 if state.waiters:
@@ -232,25 +250,6 @@ class Engine:
         """Terminate a connection that is in use, and free its place."""
         entry.condemn(reason)
         self.supply.close(entry, reason)
-
-    def evict_idle(self, reason: str) -> None:
-        """Terminate what is idle: its server may not be listening."""
-        with self.supply.changing() as change:
-            idle = self.state.take_idle_locked()
-            for entry in idle:
-                entry.condemn(reason)
-            change.evict(idle, reason)
-
-    def evict_idle_before_fork(self, patience: float) -> bool:
-        """Terminate what is idle. Return False if the lock was not free for `patience` seconds: a
-        signal handler that forks may have interrupted the thread that holds it.
-        """
-        lock = self.state.lock
-        if not lock.acquire(timeout=patience):
-            return False
-        lock.release()
-        self.evict_idle("the process forks")
-        return True
 
     # Reports
 
@@ -279,70 +278,7 @@ class Engine:
         if error is not None and not state.idle and not state.in_use:
             raise reports.connect_failed(self.terms.bind, error)
 
-    # Leases that nobody returned
-
-    def lost(self, entry: Entry, is_last: Callable[[], bool] = lambda: True) -> None:
-        """Note that the lease of a connection is garbage; it is closed by the next checkout that
-        takes its time, or by upkeep. `is_last` will say whether it was the only lease.
-        """
-        self.leaks.note(entry, is_last)
-
     # The whole pool
-
-    def sweep(self) -> None:
-        """Close what has been idle or open for too long, and open up to `mincached`. It does not
-        wait: connections are opened and closed by other threads.
-        """
-        state, now = self.state, self._clock()
-        with self.supply.changing() as change:
-            idle_timeout = self.terms.config.idle_timeout
-            expired = state.expired_locked(now, idle_timeout, self.supply.sizes.mincached)
-            state.take_idle_locked(expired)
-            if state.connector.backoff.pause_locked() <= 0:
-                self.supply.assign_locked(change)
-        self.leaks.report_long_leases(now)
-        if expired or state.leaked:
-            closing = Change()
-            closing.evict(expired, "it was idle or open for too long")
-            try:
-                workers.start("closer", lambda: self._close_expired(closing))
-            except RuntimeError:  # the system has no more threads: terminating takes no time
-                for entry in expired:
-                    entry.condemn("there was no thread to close it")
-                self.supply.carry_out(closing)
-
-    def _close_expired(self, closing: Change) -> None:
-        self.leaks.reclaim()
-        self.supply.carry_out(closing)
-
-    def drain(self) -> None:
-        """Replace every connection: the idle ones now, those in use when they are returned."""
-        with self.supply.changing() as change:
-            change.evict(self._retire_locked(), "the pool was drained")
-
-    def _retire_locked(self) -> list[Entry]:
-        """Have nothing that is open or being opened used again. Returns the idle connections."""
-        self.state.generation += 1
-        for entry in self.state.in_use:
-            entry.expires_at = 0.0
-        return self.state.take_idle_locked()
-
-    def resize(self, sizes: Sizes) -> None:
-        """Change the sizes. Leases beyond them go on; their connections are closed afterwards."""
-        state = self.state
-        with self.supply.changing() as change:
-            if state.is_closed:
-                raise reports.pool_closed(self.terms.bind)
-            self.supply.sizes = sizes
-            state.places.set_limit(sizes.maxconnections)
-            state.most_idle = sizes.maxcached or math.inf
-            surplus = max(
-                state.places.taken - state.places.most,
-                len(state.idle) - sizes.maxcached if sizes.maxcached else 0,
-            )
-            oldest = list(state.idle)[: max(0, int(min(surplus, len(state.idle))))]
-            change.evict(state.take_idle_locked(oldest), "the pool was made smaller")
-            self.supply.assign_locked(change)
 
     def close(self, timeout: float = 0.0) -> None:
         """Lend nothing more, wait up to `timeout` seconds for leases, close all connections.
@@ -350,14 +286,9 @@ class Engine:
         Callers that wait get `PoolClosed`. A lease that is still out goes on; its connection is
         closed when it is returned.
         """
-        state = self.state
-        with self.supply.changing() as change:
-            state.is_closed = True
-            state.queue.fail_locked(lambda: reports.pool_closed(self.terms.bind))
-            change.evict(self._retire_locked(), "the pool was closed")
-        state.connector.closing.set()
+        self.supply.close_all()
         self.leaks.reclaim()
-        deadline = monotonic() + timeout
+        state, deadline = self.state, monotonic() + timeout
         with state.lock:
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)

@@ -36,11 +36,59 @@ class Origin:
     """What tells its server from others; known once a statement has a limit that the pool keeps."""
 
 
+class Link:
+    """The driver's connection and the place it takes: what has to be ended, whatever becomes of the
+    rest.
+    """
+
+    __slots__ = ("__weakref__", "driver", "is_open", "place", "raw", "reason")
+
+    def __init__(self, raw: Any, driver: Driver) -> None:
+        self.raw = raw
+        self.driver = driver
+        self.is_open = True
+        self.place: Place | None = None  # outside of a pool it has none
+        self.reason: str | None = None  # why it was left to be ended; None if it was leaked
+        _links.add(self)
+
+    def close(self) -> None:
+        """Say goodbye to the server and close."""
+        self._end(self.driver.close)
+
+    def terminate(self) -> None:
+        """Close without a goodbye: the server may not be listening."""
+        self._end(self.driver.terminate)
+
+    def detach(self) -> None:
+        """In a forked child, leave the connection to the parent: send nothing, close nothing."""
+        if self.is_open:
+            self.is_open = False
+            self.driver.detach(self.raw)
+
+    def _end(self, end: Callable[[Any], None]) -> None:
+        if self.is_open:
+            self.is_open = False
+            try:
+                end(self.raw)
+            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
+                logger.debug("Closing a connection failed: %s", type(error).__name__)
+
+
+class EntryRef(weakref.ref["Entry"]):
+    """How a pool knows a connection that somebody else holds. With the last who holds it gone, its
+    link is left to be ended.
+    """
+
+    __slots__ = ("__weakref__", "link")
+
+    link: Link
+
+
 class Entry:
     """A pooled connection.
 
     It is replaced by the pool between two leases, and never within one. Its fields are guarded by
-    the pool's lock, or belong to the holder of its lease while it is checked out.
+    the lock, or belong to the holder of its lease while it is checked out.
     """
 
     # Slots: what a checkout and a return read lies side by side in memory.
@@ -48,14 +96,14 @@ class Entry:
         "__weakref__",
         "condemned",
         "expires_at",
-        "is_open",
         "is_suspect",
         "lease_class",
+        "link",
         "look",
         "origin",
-        "place",
         "raw",
         "ready_session",
+        "ref",
         "session",
         "since",
         "streams",
@@ -63,16 +111,17 @@ class Entry:
         "valid_until",
     )
 
+    ref: EntryRef  # set by the pool that it belongs to
+
     def __init__(self, raw: Any, origin: Origin) -> None:
         self.raw = raw
         """The driver's own connection."""
         self.origin = origin
-        self.place: Place | None = None  # outside of a pool it has none
+        self.link = Link(raw, origin.driver)
         self.look = origin.driver.look(raw)
         """Look at the socket without a round trip. Returns a positive number if the connection has
         ended, a negative one if only a ping can tell, else 0."""
         self.lease_class: Any = None  # set by the first lease of a connection of this kind
-        self.is_open = True
         self.condemned: str | None = None  # why it must not be used again
         self.since = origin.opened_at  # when it was checked out, or returned
         self.expires_at = math.inf
@@ -81,7 +130,12 @@ class Entry:
         self.uses = 0  # statements, counted if `maxusage` limits them
         self.streams: list[Any] = []  # cursors with rows that the server has yet to send
         self.enter_session(Session())
-        _entries.add(self)
+
+    def join(self, when_lost: Callable[[EntryRef], object]) -> EntryRef:
+        """Make it a pool's. `when_lost` is called by a finalizer."""
+        self.ref = ref = EntryRef(self, when_lost)
+        ref.link = self.link
+        return ref
 
     @property
     def driver(self) -> Driver:
@@ -155,27 +209,12 @@ class Entry:
             run_setsession(self.raw, self.origin.config)
         return True
 
-    def close(self) -> None:
-        """Say goodbye to the server and close."""
-        self._end(self.driver.close)
-
-    def terminate(self) -> None:
-        """Close without a goodbye: the server may not be listening."""
-        self._end(self.driver.terminate)
-
-    def detach(self) -> None:
-        """In a forked child, leave the connection to the parent: send nothing, close nothing."""
-        if self.is_open:
-            self.is_open = False
-            self.driver.detach(self.raw)
-
-    def _end(self, end: Callable[[Any], None]) -> None:
-        if self.is_open:
-            self.is_open = False
-            try:
-                end(self.raw)
-            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
-                logger.debug("Closing a connection failed: %s", type(error).__name__)
+    def end(self) -> None:
+        """Close it, with a goodbye unless it is condemned: then its server may not be listening."""
+        if self.condemned:
+            self.link.terminate()
+        else:
+            self.link.close()
 
 
 def open_entry(
@@ -225,17 +264,17 @@ def run_setsession(raw: Any, config: PoolConfig) -> None:
         raw.commit()  # a SELECT among them would leave a transaction and its snapshot open
 
 
-_entries: weakref.WeakSet[Entry] = weakref.WeakSet()
-"""All open entries of this process, inside a pool or not: a forked child has to detach them."""
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+"""All connections of this process, inside a pool or not: a forked child has to detach them."""
 
 
 def are_any_open() -> bool:
     """Return whether this process has a connection that a child would inherit."""
-    return len(_entries) > 0
+    return len(_links) > 0
 
 
-def detach_entries() -> None:
+def detach_all() -> None:
     """In a forked child, leave every connection to the parent."""
-    for entry in list(_entries):
-        entry.detach()
-    _entries.clear()
+    for link in list(_links):
+        link.detach()
+    _links.clear()

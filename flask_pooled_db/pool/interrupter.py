@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.entry import Entry
-from flask_pooled_db.runtime import housekeeper, workers
+from flask_pooled_db.runtime import housekeeper, lock, reporter, workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -84,7 +84,8 @@ class Limit:
     def _act(self) -> None:
         """Have the statement interrupted, and look again in a while. The housekeeper calls it."""
         if monotonic() >= self._gives_up_at:
-            logger.warning(
+            reporter.tell(
+                logger.warning,
                 "A statement goes on %.3f s after its time limit of %.3f s, although it was to be "
                 "interrupted; its connection is cut",
                 self._patience,
@@ -114,7 +115,8 @@ class Limit:
             except IsOverError:
                 return
             except Exception as error:  # noqa: BLE001  whatever it is: the caller has waited enough
-                logger.warning(
+                reporter.tell(
+                    logger.warning,
                     "Interrupting a statement after its time limit of %.3f s failed (%s); its "
                     "connection is cut instead",
                     self.seconds,
@@ -176,7 +178,6 @@ class Interrupter:
 
     def after_fork(self) -> None:
         """Forget the orders, whose leases are the parent's."""
-        self._lock = threading.Lock()  # guards the two that follow
         self._orders: deque[Limit] = deque()
         self._works = False
 
@@ -186,7 +187,7 @@ class Interrupter:
 
     def order(self, limit: Limit) -> None:
         """Have a statement interrupted; does not wait for it."""
-        with self._lock:
+        with lock:
             if limit not in self._orders:
                 self._orders.append(limit)
             starts, self._works = not self._works, True
@@ -194,7 +195,7 @@ class Interrupter:
             return
         try:
             workers.start("interrupter", self._work)
-        except RuntimeError:  # no more threads to be had: cutting a connection needs none
+        except Exception:  # noqa: BLE001  no more threads: cutting a connection needs none
             while (left := self._next()) is not None:
                 left.cut()
 
@@ -208,7 +209,7 @@ class Interrupter:
             helper.close()
 
     def _next(self) -> Limit | None:
-        with self._lock:
+        with lock:
             if self._orders:
                 return self._orders.popleft()
             self._works = False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 
-from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.entry import EntryRef
 from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.pool.supply import Supply
+from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -19,33 +19,42 @@ class Leaks:
     def __init__(self, terms: Terms, supply: Supply) -> None:
         self._terms = terms
         self._supply = supply
-        self._reported: dict[Entry, float] = {}  # leases reported as long, by their checkout
-
-    def note(self, entry: Entry, is_last: Callable[[], bool]) -> None:
-        """Note that a lease is garbage. Takes no lock and does no I/O: a finalizer calls it."""
-        self._supply.state.leaked.append((entry, is_last))
-        warnings.warn(
-            f"a connection of bind {self._terms.bind!r} was never given back: use it in a `with` "
-            "block",
-            ResourceWarning,
-            stacklevel=2,
-        )
+        self._is_reclaiming = False  # one thread does it; others would report the same
+        self._reported: dict[EntryRef, float] = {}  # leases reported as long, by their checkout
 
     def reclaim(self) -> None:
-        """Close the connections of leases that are garbage."""
-        leaked = self._supply.state.leaked
-        while leaked:
-            try:
-                entry, is_last = leaked.popleft()
-            except IndexError:  # another thread was faster
-                return
+        """Close the connections that nobody holds any more."""
+        state, mine = self._supply.state, False
+        try:
+            with state.lock:
+                if state.lost and not self._is_reclaiming:
+                    mine = self._is_reclaiming = True
+            while mine and state.lost:
+                state.lost.clear()
+                with state.lock:
+                    lost = state.lost_locked()
+                for ref in lost:
+                    self._reclaim(ref)
+        except BaseException:
+            state.lost.extend(list(state.open)[:1])  # have them looked for again
+            raise
+        finally:
+            if mine:
+                self._is_reclaiming = False
+
+    def _reclaim(self, ref: EntryRef) -> None:
+        reason = ref.link.reason
+        if reason is None:
+            reason = "its lease was garbage"
+            bind = self._terms.bind
             self._terms.events.leaked()
-            logger.warning(
-                "A connection of bind %r was never given back; it is closed", self._terms.bind
+            reporter.tell(
+                logger.warning, "A connection of bind %r was never given back; it is closed", bind
             )
-            if is_last():
-                entry.condemn("its lease was garbage")
-                self._supply.close(entry, "its lease was garbage")
+            text = f"a connection of bind {bind!r} was never given back: use it in a `with` block"
+            reporter.tell(warnings.warn, text, ResourceWarning)
+        ref.link.terminate()
+        self._supply.closed(ref, reason)
 
     def report_long_leases(self, now: float) -> None:
         """Log the leases that have been out for longer than `leak_threshold`, each once."""
@@ -54,11 +63,13 @@ class Leaks:
             return
         state = self._supply.state
         with state.lock:
-            long = {entry: entry.since for entry in state.in_use if now - entry.since > threshold}
+            leases = {entry.ref: entry.since for entry in state.in_use_locked()}
+        long = {ref: since for ref, since in leases.items() if now - since > threshold}
         reported, self._reported = self._reported, long
-        for entry, since in long.items():
-            if reported.get(entry) != since:
-                logger.warning(
+        for ref, since in long.items():
+            if reported.get(ref) != since:
+                reporter.tell(
+                    logger.warning,
                     "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
                     "%.1f s)",
                     self._terms.bind,

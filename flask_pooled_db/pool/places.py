@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-import threading
+import weakref
 
 
 class Place:
-    """A place that was taken. Its holder uses it or gives it back; doing that twice is safe."""
+    """A place that was taken. It is free again when it is given back, or garbage."""
 
-    __slots__ = ("_places",)
+    __slots__ = ("__weakref__", "_of_parent", "_places")
 
-    def __init__(self, places: Places) -> None:
-        self._places: Places | None = places
+    def __init__(self, places: Places, of_parent: Place | None) -> None:
+        self._places = places
+        self._of_parent = of_parent
 
     def give_back(self) -> None:
-        """Free the place."""
-        places, self._places = self._places, None
-        if places is not None:
-            places.free_one()
+        """Free the place. Doing that twice is safe."""
+        self._places.free(self)
+        if self._of_parent is not None:
+            self._of_parent.give_back()
 
 
 class Places:
-    """A number of places, which may be part of a larger number.
+    """A number of places, which may be part of a larger number. The lock of the package guards it.
 
     `limit` is the number of places; 0 means that there is no limit. With a `parent`, each place
     also takes one of the parent's: that is a limit over several pools.
@@ -30,9 +31,8 @@ class Places:
 
     def __init__(self, limit: int = 0, parent: Places | None = None) -> None:
         self._parent = parent
-        self.taken = 0  # how many places are taken
-        # Guards `taken`. A parent is shared by pools that have a lock each.
-        self._lock = threading.Lock()
+        # Weak: whatever exception loses a place, the place is free afterwards.
+        self._taken: weakref.WeakSet[Place] = weakref.WeakSet()
         self.set_limit(limit)
 
     def set_limit(self, limit: int) -> None:
@@ -40,25 +40,22 @@ class Places:
         self.limit = limit
         self.most = limit or math.inf  # how many may be taken
 
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return len(self._taken)
+
     def take(self) -> Place | None:
         """Return a place, or None if none is free."""
-        return Place(self) if self.take_one() else None
+        if self.taken >= self.most:
+            return None
+        of_parent = None if self._parent is None else self._parent.take()
+        if self._parent is not None and of_parent is None:
+            return None
+        place = Place(self, of_parent)
+        self._taken.add(place)
+        return place
 
-    def take_one(self) -> bool:
-        """Take a place without a value for it. Returns False if none is free."""
-        if self._parent is not None and not self._parent.take_one():
-            return False
-        with self._lock:
-            if self.taken < self.most:
-                self.taken += 1
-                return True
-        if self._parent is not None:
-            self._parent.free_one()
-        return False
-
-    def free_one(self) -> None:
-        """Free a place, here and in the parent."""
-        with self._lock:
-            self.taken -= 1
-        if self._parent is not None:
-            self._parent.free_one()
+    def free(self, place: Place) -> None:
+        """Count a place as free."""
+        self._taken.discard(place)

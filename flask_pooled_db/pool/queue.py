@@ -33,9 +33,9 @@ class Waiter:
         self.entry, self.error = entry, error
         self._settled.release()
 
-    def wait(self, seconds: float) -> None:
-        """Return when settled, or after `seconds`."""
-        self._settled.acquire(timeout=max(seconds, 0.0))
+    def wait(self, seconds: float) -> bool:
+        """Wait until settled, for up to `seconds`. Returns whether it is."""
+        return self._settled.acquire(timeout=max(seconds, 0.0))
 
 
 class Queue:
@@ -55,7 +55,7 @@ class Queue:
         """Remove a waiter whose caller gives up. Returns the connection it was handed, if any: a
         caller that timed out at that very moment has it, and must use it or give it back.
         """
-        if waiter.entry is None and waiter.error is None:
+        if waiter in self.waiters:  # it is not if it was settled, or interrupted before it came
             self.waiters.remove(waiter)
         return waiter.entry
 

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver, Session
-from flask_pooled_db.pool.connector import Connector
-from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.connector import Attempt, Connector
+from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
-from flask_pooled_db.pool.places import Place, Places
+from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue
 from flask_pooled_db.pool.reports import Snapshot
+from flask_pooled_db.runtime import lock
 
 _NEARBY = 8
 """How many idle connections are searched for one whose session fits."""
@@ -45,28 +46,32 @@ class State:
 
     The lock guards everything else, and is held only to change it: no I/O, no callback, no logging.
     Functions that need the lock held end in `_locked`.
+
+    What is checked out is known by weak references. So nothing has to be done for a connection to
+    come back: whatever exception makes its holders lose it, it is garbage then, and is found.
     """
 
     def __init__(self, terms: Terms, sizes: Sizes) -> None:
-        self.lock = threading.Lock()
-        self.returned = threading.Condition(self.lock)  # notified when a place becomes free
+        self.lock = lock
+        self.returned = threading.Condition(lock)  # notified when a place becomes free
+        self.open: set[EntryRef] = set()  # all, also those being closed
         self.idle: deque[Entry] = deque()  # the last used is at the right end
-        self.in_use: set[Entry] = set()
+        self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing
         self.queue = Queue()
         self.waiters = self.queue.waiters
         self.places = Places(sizes.maxconnections)  # taken by idle, in use, opening and closing
         self.checkouts = 0
         self.generation = 0  # how often the pool was drained: older connections are not kept
-        # Connections whose leases were garbage. It needs no lock.
-        self.leaked: deque[tuple[Entry, Callable[[], bool]]] = deque()
+        self.lost: deque[EntryRef] = deque()  # filled by finalizers; it needs no lock
         self.most_idle = sizes.maxcached or math.inf
+        self.was_resized = False  # only then may more be in use than there are places
         self.is_closed = False
         self.is_tended = False  # from the first checkout on: nothing is opened ahead of it
         self.connector = Connector(terms.config, terms.ping, terms.driver, terms.clock)
 
     def snapshot_locked(self, now: float) -> Snapshot:
         """Return the numbers of this moment."""
-        oldest = min((entry.since for entry in self.in_use), default=now)
+        oldest = min((entry.since for entry in self.in_use_locked()), default=now)
         return Snapshot(
             open=self.places.taken,
             in_use=len(self.in_use),
@@ -76,6 +81,21 @@ class State:
             longest_lease=max(0.0, now - oldest),
             checkouts=self.checkouts,
         )
+
+    def in_use_locked(self) -> list[Entry]:
+        """Return what is checked out, apart from what is lost."""
+        found = [ref() for ref in list(self.in_use)]
+        return [entry for entry in found if entry is not None]
+
+    def check_out_locked(self, entry: Entry, now: float) -> None:
+        """Count an entry that was idle as checked out."""
+        entry.since = now
+        self.in_use[entry.ref] = None
+        self.checkouts += 1
+
+    def lost_locked(self) -> list[EntryRef]:
+        """Return the connections that nobody holds any more."""
+        return [ref for ref in list(self.open) if ref() is None]
 
     def pop_idle_locked(self, session: Session | None) -> Entry:
         """Take the idle connection used last; a nearby one if its session fits and the last does
@@ -89,7 +109,9 @@ class State:
                     entry = idle[place]
                     del idle[place]
                     return entry
-        return idle.pop()
+        entry = idle[-1]
+        del idle[-1]  # no call, like pop(), after which an interruption would lose it
+        return entry
 
     def take_idle_locked(self, entries: Iterable[Entry] | None = None) -> list[Entry]:
         """Take these connections, or all, out of the idle ones. They keep their places."""
@@ -104,7 +126,7 @@ class State:
         """
         expired = []
         surplus = len(self.idle) + len(self.in_use) - mincached
-        for entry in self.idle:
+        for entry in list(self.idle):
             is_old = now >= entry.expires_at
             has_rested = idle_timeout > 0 and now - entry.since >= idle_timeout
             if is_old or (has_rested and surplus > 0):
@@ -145,12 +167,18 @@ class Change:
     when the lock has been released.
     """
 
-    __slots__ = ("evictions", "places")
+    __slots__ = ("attempts", "evictions")
 
     def __init__(self) -> None:
-        self.places: list[Place] = []  # each for an opener
+        self.attempts: list[Attempt] = []  # each for an opener to start with
         self.evictions: list[tuple[Entry, str]] = []
+
+    def take_attempt(self) -> Attempt | None:
+        """Return an attempt for an opener that goes on, or None."""
+        return self.attempts.pop() if self.attempts else None
 
     def evict(self, entries: Iterable[Entry], reason: str) -> None:
         """Have connections closed that are neither idle nor in use any more."""
-        self.evictions += [(entry, reason) for entry in entries]
+        for entry in entries:
+            entry.link.reason = reason
+            self.evictions.append((entry, reason))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from flask_pooled_db.pool.events import NoEvents
+from flask_pooled_db.runtime import lock
 
 
 class Counters(NoEvents):
@@ -15,7 +15,6 @@ class Counters(NoEvents):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the totals
         self.timeouts = 0
         self.connects = 0
         self.connect_errors = 0
@@ -23,23 +22,23 @@ class Counters(NoEvents):
         self.leaks = 0
 
     def opened(self) -> None:
-        with self._lock:
+        with lock:
             self.connects += 1
 
     def connect_failed(self, error: BaseException) -> None:
-        with self._lock:
+        with lock:
             self.connect_errors += 1
 
     def timed_out(self) -> None:
-        with self._lock:
+        with lock:
             self.timeouts += 1
 
     def evicted(self, reason: str) -> None:
-        with self._lock:
+        with lock:
             self.discarded += 1
 
     def leaked(self) -> None:
-        with self._lock:
+        with lock:
             self.leaks += 1
 
 

@@ -7,20 +7,24 @@ ended, so that the limit holds at every instant.
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.connector import Attempt
-from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.state import Change, Sizes, State, Terms
-from flask_pooled_db.runtime import workers
+from flask_pooled_db.runtime import reporter, workers
 
 logger = logging.getLogger("flask_pooled_db")
+
+T = TypeVar("T")
 
 LIFETIME_JITTER = 0.1
 """The part of `max_lifetime` by which lifetimes differ, so that not all expire at once."""
@@ -45,46 +49,46 @@ class Supply:
 
     # Changes: decided under the lock, carried out without it
 
-    @contextmanager
-    def changing(self) -> Iterator[Change]:
-        """Hold the lock during the block, and carry out afterwards what it asked for."""
+    def change(self, decide: Callable[[Change], T]) -> T:
+        """Call `decide` with the lock held, and then carry out what it asked for.
+
+        Not a `with` block: an interruption between its two halves would leave the lock held.
+        """
         change = Change()
         try:
             with self.state.lock:
-                yield change
+                return decide(change)
         finally:
             self.carry_out(change)
 
     def carry_out(self, change: Change) -> None:
-        """Start the openers, and close the connections, that a change asks for."""
-        try:
-            while change.places:
-                self._start_opener(change.places.pop())
-            while change.evictions:
-                self.close(*change.evictions.pop())
-        finally:
-            if change.places or change.evictions:  # interrupted: nothing may be forgotten
-                for entry, reason in change.evictions:
-                    entry.condemn(reason)
-                self.carry_out(change)
+        """Start the openers, and close the connections, that a change asks for.
 
-    def _start_opener(self, place: Place) -> None:
-        try:
-            self.state.connector.start(self, place)
-        except BaseException:
-            self._stop_opener(place)
-            raise
+        What an exception keeps from being carried out is garbage then, and found as such.
+        """
+        for attempt in change.attempts:
+            self.state.connector.start(self, attempt)
+        for entry, reason in change.evictions:
+            self.close(entry, reason)
 
     def close(self, entry: Entry, reason: str) -> None:
         """Close a connection, with a goodbye unless it is condemned, and free its place."""
         try:
-            entry.terminate() if entry.condemned else entry.close()
+            entry.end()
         finally:
-            self.terms.events.evicted(reason)
-            with self.changing() as change:
-                self.state.in_use.discard(entry)
-                self._free_locked(entry.place)
-                self.assign_locked(change)
+            self.closed(entry.ref, reason)
+
+    def closed(self, ref: EntryRef, reason: str) -> None:
+        """Free the place of a connection that was closed, for those who wait."""
+        self.terms.events.evicted(reason)
+        state, place = self.state, ref.link.place
+        change = Change()
+        with state.lock:
+            state.in_use.pop(ref, None)
+            self._free_locked(place)
+            state.open.discard(ref)
+            self.assign_locked(change)
+        self.carry_out(change)
 
     def _free_locked(self, place: Place | None) -> None:
         if place is not None:
@@ -99,25 +103,78 @@ class Supply:
         if state.is_closed:
             return
         while state.waiters and state.idle:
-            waiter = state.queue.next_locked()
-            entry = state.pop_idle_locked(waiter.session)
-            entry.since = self.terms.clock()
-            state.in_use.add(entry)
-            state.checkouts += 1
-            waiter.settle(entry)
+            entry = state.pop_idle_locked(state.waiters[0].session)
+            state.check_out_locked(entry, self.terms.clock())
+            state.queue.next_locked().settle(entry)
         for _ in range(state.wanted_locked(self.sizes, is_replica=self.is_replica)):
             place = state.places.take()
             if place is None:
                 return
-            state.connector.opening += 1
-            change.places.append(place)
+            change.attempts.append(state.connector.begin_locked(place))
+
+    def restock(self) -> None:
+        """Serve whoever waits, as far as that is possible."""
+        self.change(self.assign_locked)
+
+    # The whole pool
+
+    def evict_idle(self, reason: str) -> None:
+        """Terminate what is idle: its server may not be listening."""
+
+        def decide(change: Change) -> None:
+            idle = self.state.take_idle_locked()
+            for entry in idle:
+                entry.condemn(reason)
+            change.evict(idle, reason)
+
+        self.change(decide)
+
+    def drain(self) -> None:
+        """Replace every connection: the idle ones now, those in use when they are returned."""
+        self.change(lambda change: self._retire_locked(change, "the pool was drained"))
+
+    def close_all(self) -> None:
+        """Lend nothing more, and close every connection like `drain()`."""
+
+        def decide(change: Change) -> None:
+            self.state.is_closed = True
+            self.state.queue.fail_locked(lambda: reports.pool_closed(self.terms.bind))
+            self._retire_locked(change, "the pool was closed")
+
+        self.change(decide)
+        self.state.connector.closing.set()
+
+    def _retire_locked(self, change: Change, reason: str) -> None:
+        """Have nothing that is open or being opened used again."""
+        self.state.generation += 1
+        for entry in self.state.in_use_locked():
+            entry.expires_at = 0.0
+        change.evict(self.state.take_idle_locked(), reason)
+
+    def resize(self, sizes: Sizes) -> None:
+        """Change the sizes. Leases beyond them go on; their connections are closed afterwards."""
+        self.change(functools.partial(self._resize_locked, sizes))
+
+    def _resize_locked(self, sizes: Sizes, change: Change) -> None:
+        state = self.state
+        if state.is_closed:
+            raise reports.pool_closed(self.terms.bind)
+        self.sizes = sizes
+        state.places.set_limit(sizes.maxconnections)
+        state.most_idle = sizes.maxcached or math.inf
+        state.was_resized = True
+        idle = list(state.idle)
+        surplus = max(state.places.taken - state.places.most, len(idle) - state.most_idle, 0)
+        oldest = idle[: int(min(surplus, len(idle)))]
+        change.evict(state.take_idle_locked(oldest), "the pool was made smaller")
+        self.assign_locked(change)
 
     # For openers
 
     def generation(self) -> int:
         return self.state.generation
 
-    def next_turn(self, place: Place) -> float | None:
+    def next_turn(self, attempt: Attempt) -> float | None:
         state = self.state
         with state.lock:
             pause = state.connector.backoff.pause_locked()
@@ -125,43 +182,50 @@ class Supply:
             is_wanted = is_needed and not state.is_closed
             if is_wanted and state.places.taken <= state.places.most:  # else it was made smaller
                 return pause
-        self._stop_opener(place)
+            state.connector.end_locked(attempt)
+            self._free_locked(attempt.place)
         return None
 
-    def _stop_opener(self, place: Place) -> None:
-        with self.state.lock:
-            self.state.connector.opening -= 1
-            self._free_locked(place)
-
-    def connected(self, attempt: Attempt, entry: Entry) -> Place | None:
+    def connected(self, attempt: Attempt, entry: Entry) -> Attempt | None:
         state, config = self.state, self.terms.config
         if config.max_lifetime:
             share = 1.0 - LIFETIME_JITTER * random.random()
             entry.expires_at = entry.origin.opened_at + config.max_lifetime * share
         self._liveness.welcome(entry)
+        ref = entry.join(state.lost.append)
         self.terms.events.opened()
-        with self.changing() as change:
-            entry.place = self._finish_locked(attempt)
+        change = Change()
+        with state.lock:
+            # A connect that hung has lost its place.
+            entry.link.place = attempt.place or state.places.take()
+            state.connector.end_locked(attempt)
+            state.open.add(ref)
             has_recovered = state.connector.backoff.succeeded_locked()
             is_current = attempt.generation == state.generation and not state.is_closed
-            if entry.place is not None and is_current and state.has_room_locked():
+            if entry.link.place is not None and is_current and state.has_room_locked():
                 state.idle.append(entry)
             else:
                 change.evict([entry], "it is not needed any more")
             self.assign_locked(change)
-            place = change.places.pop() if change.places else None  # this opener serves one itself
+            following = change.take_attempt()
         if has_recovered:
-            logger.warning("The database of bind %r is back", self.terms.bind)
-        return place
+            text = "The database of bind %r is back"
+            reporter.tell(logger.warning, text, self.terms.bind)
+        self.carry_out(change)
+        return following
 
     def connect_failed(
         self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
-    ) -> Place | None:
+    ) -> Attempt | None:
         state, bind = self.state, self.terms.bind
         self.terms.events.connect_failed(error)
-        with self.changing() as change:
-            place = self._hang_locked(attempt) if hangs else self._finish_locked(attempt)
-            is_first = state.connector.backoff.failed_locked(error, is_permanent=is_permanent)
+        change = Change()
+        with state.lock:
+            connector = state.connector
+            place = connector.hang_locked(attempt) if hangs else attempt.place
+            if not hangs:
+                connector.end_locked(attempt)
+            is_first = connector.backoff.failed_locked(error, is_permanent=is_permanent)
             state.queue.fail_locked(
                 lambda: reports.connect_failed(bind, error),
                 lambda waiter: is_permanent or waiter.needs_up,
@@ -169,30 +233,9 @@ class Supply:
             self._free_locked(place)
             if state.waiters:  # else upkeep makes the next try
                 self.assign_locked(change)
-            place = change.places.pop() if change.places else None
+            following = change.take_attempt()
         if is_first:
-            name = reports.describe(error)
-            logger.warning("Connecting to the database of bind %r failed: %s", bind, name)
-        return place
-
-    def _finish_locked(self, attempt: Attempt) -> Place | None:
-        """Note that a connect has returned. Returns its place, or a new one if it hung."""
-        connector = self.state.connector
-        if attempt.place is None:
-            connector.hanging -= 1
-            return self.state.places.take()
-        connector.opening -= 1
-        return attempt.place
-
-    def _hang_locked(self, attempt: Attempt) -> Place | None:
-        """Note that a connect hangs. Returns its place, which it does not need any more."""
-        place, attempt.place = attempt.place, None
-        self.state.connector.hanging += 1
-        self.state.connector.opening -= 1
-        return place
-
-    def no_opener(self, place: Place, error: BaseException) -> None:
-        attempt = Attempt(place, self.state.generation)
-        retry = self.connect_failed(attempt, error, is_permanent=False)
-        if retry is not None:
-            self.state.connector.start_after_pause(self, retry)
+            text = "Connecting to the database of bind %r failed: %s"
+            reporter.tell(logger.warning, text, bind, reports.describe(error))
+        self.carry_out(change)
+        return following

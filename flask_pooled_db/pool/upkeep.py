@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import weakref
-from collections.abc import Collection
 from time import monotonic
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.entry import Entry, detach_entries
-from flask_pooled_db.runtime import FORK_PATIENCE, Job, Part, housekeeper, join, workers
+from flask_pooled_db.pool.entry import EntryRef, detach_all
+from flask_pooled_db.pool.state import Change
+from flask_pooled_db.runtime import (
+    Job,
+    Part,
+    housekeeper,
+    is_inside,
+    join,
+    lock,
+    reporter,
+    workers,
+)
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -31,20 +41,49 @@ class Estate:
         self.pool = weakref.ref(pool)
         self.interval = _interval(pool)
         self._driver: Driver = pool.terms.driver
-        self._parts: tuple[Collection[Entry], ...] = (pool.state.idle, pool.state.in_use)
+        self._open: set[EntryRef] = pool.state.open
         self.due = 0.0  # when the pool is swept next
 
     def settle(self) -> None:
         """Close what the pool left behind."""
-        for part in self._parts:
-            for entry in list(part):
-                entry.close()
+        for ref in list(self._open):
+            ref.link.close()
         self._driver.close_all()
 
     def abandon(self) -> None:
         """In a forked child, after its connections were detached: close what is the child's own."""
         self._driver.after_fork()
         self._driver.close_all()
+
+
+def sweep(pool: Engine) -> None:
+    """Close what has been idle or open for too long, and open up to `mincached`.
+
+    It does not wait: connections are opened and closed by other threads.
+    """
+    state, supply, now = pool.state, pool.supply, pool.terms.clock()
+    pool.leaks.report_long_leases(now)
+    opening, closing = Change(), Change()
+    with state.lock:
+        least = supply.sizes.mincached
+        expired = state.expired_locked(now, pool.terms.config.idle_timeout, least)
+        closing.evict(state.take_idle_locked(expired), "it was idle or open for too long")
+        if state.connector.backoff.pause_locked() <= 0:
+            supply.assign_locked(opening)
+        state.lost.extend(state.lost_locked())
+    supply.carry_out(opening)
+    if closing.evictions or state.lost:
+        try:
+            workers.start("closer", functools.partial(_close, pool, closing))
+        except Exception:  # noqa: BLE001  no more threads: terminating takes no time
+            for entry in expired:
+                entry.condemn("there was no thread to close it")
+            _close(pool, closing)
+
+
+def _close(pool: Engine, closing: Change) -> None:
+    pool.leaks.reclaim()
+    pool.supply.carry_out(closing)
 
 
 class Upkeep(Part):
@@ -57,7 +96,12 @@ class Upkeep(Part):
 
     def add(self, pool: Engine) -> None:
         """Take care of a pool from now on."""
-        self._pools.add(pool)
+        with lock:
+            self._pools.add(pool)
+
+    def _all(self) -> list[Engine]:
+        with lock:
+            return list(self._pools)
 
     def tend(self, pool: Engine) -> None:
         """Begin to sweep a pool, at its first checkout."""
@@ -83,20 +127,21 @@ class Upkeep(Part):
         for estate in [estate for estate in list(self._estates) if estate.due <= now]:
             try:
                 self._sweep_one(estate, now)
-            except Exception:
-                logger.exception("Sweeping a pool failed")
+            except Exception as error:  # noqa: BLE001  the other pools are swept all the same
+                text = "Sweeping a pool failed"
+                reporter.tell(functools.partial(logger.error, text, exc_info=error))
         self._schedule()
 
     def _sweep_one(self, estate: Estate, now: float) -> None:
         estate.due = now + estate.interval
         pool = estate.pool()
         if pool is None:
-            self._estates.discard(estate)
             workers.start("closer", estate.settle)
+            self._estates.discard(estate)
         elif pool.state.is_closed and not pool.state.places.taken:
             self._estates.discard(estate)  # not earlier: a lease may be leaked after the end
         else:
-            pool.sweep()
+            sweep(pool)
 
     def _without_pool(self) -> list[Estate]:
         """Return those whose pool is garbage."""
@@ -105,29 +150,33 @@ class Upkeep(Part):
     # The process
 
     def open_connections(self) -> int:
-        return sum(pool.state.places.taken for pool in list(self._pools))
+        return sum(pool.state.places.taken for pool in self._all())
 
     def before_fork(self) -> None:
-        for pool in list(self._pools):
-            driver = pool.terms.driver
-            if driver.suffers_from_forks and not pool.evict_idle_before_fork(FORK_PATIENCE):
-                logger.warning(
+        for pool in self._all():
+            if not pool.terms.driver.suffers_from_forks:
+                continue
+            if is_inside():
+                reporter.tell(
+                    logger.warning,
                     "Forking while bind %r is busy in this very thread (a signal handler?): its "
                     "idle connections are not closed first. Fork outside of signal handlers",
                     pool.terms.bind,
                 )
+            else:
+                pool.supply.evict_idle("the process forks")
 
     def after_fork_in_child(self) -> None:
-        detach_entries()  # before anything is forgotten, which would close it
+        detach_all()  # before anything is forgotten, which would close it
         for estate in self._without_pool():
             estate.abandon()
         self._estates.clear()
         self._job = None
-        for pool in list(self._pools):
+        for pool in self._all():
             pool.after_fork()
 
     def at_exit(self) -> None:
-        for pool in list(self._pools):
+        for pool in self._all():
             with contextlib.suppress(Exception):
                 pool.close()
         for estate in self._without_pool():

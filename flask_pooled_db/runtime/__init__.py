@@ -4,7 +4,19 @@ It knows callbacks, and neither pools nor drivers. It imports nothing of the pac
 """
 
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
+from flask_pooled_db.runtime.lock import is_inside, lock
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
+from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
 
-__all__ = ["FORK_PATIENCE", "Job", "Part", "housekeeper", "join", "workers"]
+__all__ = [
+    "FORK_PATIENCE",
+    "Job",
+    "Part",
+    "housekeeper",
+    "is_inside",
+    "join",
+    "lock",
+    "reporter",
+    "workers",
+]

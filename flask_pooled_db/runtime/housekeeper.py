@@ -11,14 +11,20 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
+from flask_pooled_db.runtime.lock import is_inside, lock
+from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import is_gone, wait_until
 
 THREAD_NAME = "flask-pooled-db housekeeping"
 
 logger = logging.getLogger("flask_pooled_db")
+
+
+END_PATIENCE = 5.0
+"""Seconds that the end of the thread is waited for: a job that blocks must not hold up the exit."""
 
 
 class Job:
@@ -45,111 +51,121 @@ class Job:
 
 
 class Housekeeper:
-    """Runs jobs in a thread that starts with the first job."""
+    """Runs jobs in a thread that starts with the first job. The lock of the package guards it."""
 
     def __init__(self) -> None:
+        self._is_over = False
         self._reset()
 
     def _reset(self) -> None:
-        self._changed_lock = threading.Lock()  # guards the fields below
-        self._changed = threading.Condition(self._changed_lock)
+        self._changed = threading.Condition(lock)
+        self._ran = threading.Condition(lock)
         self._heap: list[tuple[float, int, Job]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
         self._running: set[Job] = set()
         self._pauses = 0
-        self._ran = threading.Condition(self._changed_lock)
 
     after_fork = _reset
-    """Start afresh in a forked child: it has no such thread, and its lock may be held for good."""
+    """Start afresh in a forked child: it has no such thread."""
 
     def call_at(self, when: float, function: Callable[[], object]) -> Job:
         """Run `function` in the housekeeping thread at `when`, a time of `time.monotonic`."""
         job = Job(when, function)
-        with self._changed:
-            heapq.heappush(self._heap, (when, next(self._numbers), job))
-            thread = self._new_thread() if self._thread is None else None
-            if when < self._wakes_at:
-                self._changed.notify()
-        self._start(thread)
+        self.schedule(job)
         return job
-
-    def _new_thread(self) -> threading.Thread | None:
-        """Return a new thread for the caller to start without the lock, or None during a pause."""
-        if self._pauses:
-            return None
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-        return self._thread
-
-    def _start(self, thread: threading.Thread | None) -> None:
-        # Without the lock: start() waits for the thread. If gevent patched the process after the
-        # lock was made (a worker forked with --preload), waiting with the lock held is a deadlock.
-        if thread is None:
-            return
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more threads: the next job tries again
-            self._forget(thread)
-            raise
-
-    def _forget(self, thread: threading.Thread) -> None:
-        with self._changed_lock:
-            if self._thread is thread:
-                self._thread = None
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Job:
         """Run `function` in `seconds` seconds."""
         return self.call_at(time.monotonic() + seconds, function)
 
-    @contextmanager
-    def bounded(self, seconds: float, function: Callable[[], object]) -> Iterator[None]:
-        """Run `function` if the block takes longer than `seconds`.
+    def bounded(self, seconds: float, function: Callable[[], object]) -> Bound:
+        """Return a block; `function` is run if it takes longer than `seconds`."""
+        return Bound(self, seconds, function)
 
-        Once the block exits, `function` will not run; if it has started, the exit waits for it.
+    def schedule(self, job: Job) -> None:
+        if self._is_over:
+            return
+        with lock:
+            heapq.heappush(self._heap, (job.when, next(self._numbers), job))
+            if job.when < self._wakes_at:
+                self._changed.notify()
+        self.ensure_runs()
+
+    def ensure_runs(self) -> bool:
+        """Start the thread if there is none. Returns False if the system has no more threads: the
+        jobs wait for the next call.
         """
-        job = self.call_later(seconds, function)
+        with lock:
+            wants = bool(self._heap) and self._thread is None and not self._pauses
+            if not wants or self._is_over:
+                return True
+            thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+            self._thread = thread
+        # Without the lock: start() waits for the thread.
         try:
-            yield
-        finally:
-            with self._changed_lock:
-                job.cancel()
-                while job in self._running:
-                    self._ran.wait()
+            thread.start()
+        except BaseException as error:
+            self._forget(thread)
+            if isinstance(error, Exception):
+                return False
+            raise
+        return True
 
-    def stop(self) -> None:
-        """End the thread and drop its jobs. The next job starts a new thread."""
-        with self._changed:
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the housekeeping thread, or the process is ending: nothing may wait."""
+        return self._is_over or self._thread is threading.current_thread()
+
+    def drop(self, job: Job) -> None:
+        """Cancel a job. If it has started, wait for its end."""
+        with lock:
+            job.cancel()
+            while job in self._running:
+                self._ran.wait()
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with lock:
+            if self._thread is thread:
+                self._thread = None
+
+    def stop(self, *, for_good: bool = False) -> None:
+        """End the thread and drop its jobs. The next job starts a new one, unless it is for good:
+        while Python shuts down no thread can start any more.
+        """
+        with lock:
+            self._is_over = for_good
             self._heap.clear()
             thread, self._thread = self._thread, None
             self._changed.notify_all()
         # A thread that is just being started ends by itself.
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join()
+            thread.join(END_PATIENCE)
 
     def pause(self, seconds: float) -> bool:
         """End the thread and keep its jobs until `resume()`.
 
-        Waits at most `seconds`. Returns False if the lock was not free in that time.
+        Waits at most `seconds`. Returns False if the lock was not free in that time, or if it is
+        held by the caller, for whom the thread waits.
         """
-        if not self._changed_lock.acquire(timeout=seconds):
+        if is_inside() or not lock.acquire(timeout=seconds):
             return False
         try:
             self._pauses += 1
             thread, self._thread = self._thread, None
             self._changed.notify_all()
         finally:
-            self._changed_lock.release()
+            lock.release()
         if thread is not None and thread is not threading.current_thread():
             wait_until(functools.partial(is_gone, thread), seconds)
         return True
 
     def resume(self) -> None:
         """Run jobs again after a pause."""
-        with self._changed:
+        with lock:
             self._pauses -= 1
-            thread = self._new_thread() if self._heap and self._thread is None else None
-        self._start(thread)
+        self.ensure_runs()
 
     def _run(self) -> None:
         try:
@@ -161,16 +177,17 @@ class Housekeeper:
     def _run_job(self, job: Job) -> None:
         try:
             job.run()
-        except Exception:
-            logger.exception("A housekeeping job failed")
+        except Exception as error:  # noqa: BLE001  the thread goes on
+            text = "A housekeeping job failed"
+            reporter.tell(functools.partial(logger.error, text, exc_info=error))
         finally:
-            with self._changed_lock:
+            with lock:
                 self._running.discard(job)
                 self._ran.notify_all()
 
     def _next(self) -> Job | None:
         """Wait for the next due job and return it, or None if this thread has to end."""
-        with self._changed:
+        with lock:
             while self._thread is threading.current_thread():
                 while self._heap and self._heap[0][2].cancelled:
                     heapq.heappop(self._heap)
@@ -182,6 +199,36 @@ class Housekeeper:
                 self._wakes_at = self._heap[0][0] if self._heap else float("inf")
                 self._changed.wait(self._heap[0][0] - now if self._heap else None)
             return None
+
+
+class Bound:
+    """A block that has its function run if it takes too long.
+
+    Once the block exits, the function will not run; if it has started, the exit waits for it.
+    """
+
+    __slots__ = ("_function", "_job", "_keeper", "_seconds")
+
+    def __init__(self, keeper: Housekeeper, seconds: float, function: Callable[[], object]) -> None:
+        self._keeper = keeper
+        self._seconds = seconds
+        self._function = function
+
+    def __enter__(self) -> None:
+        self._job = Job(time.monotonic() + self._seconds, self._function)
+        try:
+            self._keeper.schedule(self._job)
+        except BaseException:
+            self._job.cancel()
+            raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._keeper.drop(self._job)
 
 
 housekeeper = Housekeeper()

@@ -5,10 +5,12 @@ There is one hook for each, and its order is written here. Before a fork:
 1. a warning, if connections are open;
 2. the workers begin no connect, and those under way are waited for;
 3. each part closes what a child would harm;
-4. the housekeeper pauses, since until here it keeps time limits.
+4. the housekeeper pauses, since until here it keeps time limits;
+5. the lock is taken, so that the child finds nothing half changed, and released in both afterwards.
 
-In the child the workers and the housekeeper start afresh, then each part. At the exit each part
-closes what it has open, and the housekeeper stops last. Parts come in the order of their layers.
+In the child the workers, the reporter and the housekeeper start afresh, then each part. At the exit
+each part closes what it has open, and the housekeeper stops last. Parts come in the order of their
+layers. A step that fails does not keep the others from being taken.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import sys
@@ -24,12 +27,18 @@ from collections.abc import Callable
 from types import FrameType
 
 from flask_pooled_db.runtime.housekeeper import housekeeper
+from flask_pooled_db.runtime.lock import after_fork as renew_lock
+from flask_pooled_db.runtime.lock import is_inside, lock
+from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
 
 logger = logging.getLogger("flask_pooled_db")
 
 FORK_PATIENCE = 5.0
 """Seconds for which a fork is put off while connections are being opened."""
+
+EXIT_PATIENCE = 1.0
+"""Seconds that the exit waits for log handlers."""
 
 
 class Part:
@@ -50,7 +59,7 @@ class Part:
 
 
 _parts: list[tuple[int, Part]] = []
-_pauses: list[bool] = []  # whether the housekeeper paused, for each fork under way
+_under_way: list[list[Callable[[], object]]] = []  # for each fork: what the parent has to undo
 _has_warned = False  # one warning a process is enough
 
 
@@ -66,18 +75,36 @@ def parts() -> list[Part]:
 
 
 def _before_fork() -> None:
-    _warn_of_open_connections()
+    undo: list[Callable[[], object]] = []
+    _under_way.append(undo)
+    if not lock.acquire(timeout=FORK_PATIENCE):
+        return  # a thread is stuck in the middle of a change: nothing can be done without the lock
+    lock.release()
+    _try(_warn_of_open_connections)
+    undo.append(workers.go_on)
     workers.make_way()
     if not workers.wait_for_the_rest(FORK_PATIENCE):
-        logger.warning(
-            "Forking while a connection is being opened, which took more than %.0f s: locks of its "
-            "driver may stay locked in the child",
-            FORK_PATIENCE,
-        )
+        undo.insert(0, _warn_of_connects)
     for part in parts():
-        part.before_fork()
-    _pauses.append(housekeeper.pause(FORK_PATIENCE))
+        _try(part.before_fork)
+    if housekeeper.pause(FORK_PATIENCE):
+        undo.append(functools.partial(_soon, housekeeper.resume))
     workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last, and ends at once
+    if lock.acquire(timeout=FORK_PATIENCE):
+        undo.append(lock.release)
+
+
+def _try(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except Exception:  # noqa: BLE001  the fork can't be called off
+        _log(logging.ERROR, "A fork hook failed", exc_info=True)
+
+
+def _log(level: int, text: str, *args: object, exc_info: bool = False) -> None:
+    """Log in the thread that forks, unless a handler that uses the pool would wait for itself."""
+    if not is_inside():
+        logger.log(level, text, *args, exc_info=exc_info)
 
 
 def _warn_of_open_connections() -> None:
@@ -85,17 +112,27 @@ def _warn_of_open_connections() -> None:
     opened = sum(part.open_connections() for part in parts())
     if opened and not _has_warned:
         _has_warned = True
-        logger.warning(
+        _log(
+            logging.WARNING,
             "Forking with %d open database connections: the child leaves them to its parent and "
             "opens its own. Connect after the fork to save them",
             opened,
         )
 
 
+def _warn_of_connects() -> None:
+    _log(
+        logging.WARNING,
+        "Forked while a connection was being opened, which took more than %.0f s: locks of its "
+        "driver may stay locked in the child",
+        FORK_PATIENCE,
+    )
+
+
 def _after_fork_in_parent() -> None:
-    if _pauses.pop():
-        _soon(housekeeper.resume)
-    workers.go_on()
+    undo = _under_way.pop()
+    while undo:
+        undo.pop()()
 
 
 _COUNTS_THREADS = sys.version_info >= (3, 12)
@@ -144,12 +181,14 @@ _RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
 
 
 def _after_fork_in_child() -> None:
-    _pauses.clear()
+    renew_lock()
+    _under_way.clear()
     _waiting.clear()
     workers.after_fork()
+    reporter.after_fork()
     housekeeper.after_fork()
     for part in parts():
-        part.after_fork_in_child()
+        _try(part.after_fork_in_child)
 
 
 if hasattr(os, "register_at_fork"):
@@ -161,11 +200,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def close_everything() -> None:
-    """Close what every part has open, and end the housekeeping thread."""
+    """Close what every part has open, and end the threads. Waits for nothing without a limit."""
     for part in parts():
         with contextlib.suppress(Exception):
             part.at_exit()
     housekeeper.stop()
+    reporter.flush(EXIT_PATIENCE)
 
 
-atexit.register(close_everything)
+def _at_exit() -> None:
+    close_everything()
+    housekeeper.stop(for_good=True)
+
+
+atexit.register(_at_exit)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
+from flask_pooled_db.runtime.lock import is_inside, lock
+
 _POLL_INTERVAL = 0.0005
 
 
@@ -26,7 +28,7 @@ class Workers:
 
     def after_fork(self) -> None:
         """Forget all threads: a forked child has none of its parent's."""
-        self._changed = threading.Condition()  # guards the fields below
+        self._changed = threading.Condition(lock)  # the lock guards the fields below
         self._forks = 0  # under way; several threads may fork at once
         self._threads: set[threading.Thread] = set()  # including those that ended a moment ago
         self._working: set[threading.Thread] = set()  # those inside connecting()
@@ -40,17 +42,17 @@ class Workers:
     def start(self, name: str, target: Callable[[], object]) -> None:
         """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
         thread = threading.Thread(target=target, name=f"flask-pooled-db {name}", daemon=True)
-        with self._changed:
+        with lock:
             self._threads = {other for other in self._threads if not is_gone(other)}
         thread.start()
-        with self._changed:
+        with lock:
             self._threads.add(thread)
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
         """Hold back forks during the block, and wait for a fork that is under way."""
         me = threading.current_thread()
-        with self._changed:
+        with lock:
             while self._forks:
                 self._resting.add(me)
                 self._changed.wait()
@@ -59,7 +61,7 @@ class Workers:
         try:
             yield
         finally:
-            with self._changed:
+            with lock:
                 self._working.discard(me)
                 self._changed.notify_all()
 
@@ -67,41 +69,41 @@ class Workers:
     def resting(self) -> Iterator[None]:
         """Mark the current thread as waiting during the block, so that a fork ignores it."""
         me = threading.current_thread()
-        with self._changed:
+        with lock:
             self._resting.add(me)
         try:
             yield
         finally:
-            with self._changed:
+            with lock:
                 self._resting.discard(me)
 
     def give_up_on(self, thread: threading.Thread) -> None:
         """Stop holding back forks for a thread that hangs for good."""
-        with self._changed:
+        with lock:
             self._working.discard(thread)
             self._threads.discard(thread)
             self._changed.notify_all()
 
     def make_way(self) -> None:
         """Let no connect begin until `go_on()`."""
-        with self._changed:
+        with lock:
             self._forks += 1
 
     def wait_for_the_rest(self, seconds: float) -> bool:
         """Wait up to `seconds` for workers that are at work or about to end.
 
-        Returns whether none is left.
+        Returns whether none is left. Whoever holds the lock can't wait for them: they need it.
         """
-        return wait_until(self._is_clear, seconds)
+        return self._is_clear() if is_inside() else wait_until(self._is_clear, seconds)
 
     def _is_clear(self) -> bool:
-        with self._changed:
+        with lock:
             left = (self._threads | self._working) - self._resting - {threading.current_thread()}
             return not left & self._working and all(map(is_gone, left))
 
     def go_on(self) -> None:
         """After a fork, let the workers of the parent begin again."""
-        with self._changed:
+        with lock:
             self._forks -= 1
             self._changed.notify_all()
 

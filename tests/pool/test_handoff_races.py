@@ -20,10 +20,11 @@ def after_waking(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> N
     wait = Waiter.wait
     first = threading.Lock()
 
-    def wait_then_do(self: Waiter, seconds: float) -> None:
-        wait(self, seconds)
+    def wait_then_do(self: Waiter, seconds: float) -> bool:
+        is_settled = wait(self, seconds)
         if first.acquire(blocking=False):
             do()
+        return is_settled
 
     monkeypatch.setattr(Waiter, "wait", wait_then_do)
 
@@ -112,7 +113,7 @@ def test_lease_age_before_wakeup(fake: FakeDriver, monkeypatch: pytest.MonkeyPat
     with open_pool(fake, maxconnections=1, acquire_timeout=60) as pool:
         lease = pool.connection()
         after_waking(monkeypatch, woken.stop_here)
-        for con in pool.engine.state.in_use:
+        for con in pool.engine.state.in_use_locked():
             con.since -= 1000
         caller = queue_up(pool, pool.connection)
         lease.close()

@@ -231,7 +231,7 @@ def test_limit_of_later_calls(fake: InterruptibleDriver, pool: Pool) -> None:
 def test_helper_that_comes_too_late(fake: InterruptibleDriver, pool: Pool) -> None:
     """A statement that ends while the helper connects is not interrupted."""
     lease = pool.lease(session=LIMITED)
-    limit = pool.engine.interrupter.limit(next(iter(pool.engine.state.in_use)), 60)
+    limit = pool.engine.interrupter.limit(next(iter(pool.engine.state.in_use_locked())), 60)
 
     class Slow:
         def connection(self, victim: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.pool.upkeep import sweep
 from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver, OperationalError
@@ -47,7 +48,7 @@ def test_p1_driver_calls_and_logs(fake: FakeDriver, watcher: LockWatcher) -> Non
     with open_pool(
         fake, maxconnections=3, ping_after=0, reset="session", max_lifetime=100, leak_threshold=1
     ) as pool:
-        fake.watch(pool)
+        fake.watch()
         close_all([pool.connection() for _ in range(3)])
         use(pool)  # a ping and a reset
         fake.fail("ping", OperationalError())
@@ -60,13 +61,13 @@ def test_p1_driver_calls_and_logs(fake: FakeDriver, watcher: LockWatcher) -> Non
         pool.drain()
         use(pool)  # a connect that fails, then one that does not
         lease = pool.connection()
-        for con in pool.engine.state.in_use:
+        for con in pool.engine.state.in_use_locked():
             con.since -= 10
-        pool.engine.sweep()  # reports a long lease
+        sweep(pool.engine)  # reports a long lease
         lease.close()
         for con in pool.engine.state.idle:
             con.expires_at = 0.0
-        pool.engine.sweep()  # closes an old one
+        sweep(pool.engine)  # closes an old one
         pool.resize(1, 1, 1)
         with pytest.raises(PoolTimeout), pool.connection():
             pool.lease(timeout=0)
@@ -86,7 +87,7 @@ def test_p1_ping_callable(fake: FakeDriver) -> None:
         return bool(pool.stats())
 
     with open_pool(fake, ping=check, maxconnections=2) as pool:
-        fake.watch(pool)
+        fake.watch()
         for _ in range(2):
             assert use(pool) == 1
         assert fake.violations == []
@@ -96,7 +97,7 @@ def test_p1_sharing() -> None:
     """Sharing calls no driver while it holds the lock."""
     fake = FakeDriver(threadsafety=2)
     with open_pool(fake, maxshared=1, maxconnections=1) as pool:
-        fake.watch(pool)
+        fake.watch()
         leases = [pool.connection(), pool.connection()]
         for lease in leases:
             lease.cursor().execute("SELECT")

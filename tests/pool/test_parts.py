@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 
@@ -55,14 +56,18 @@ def test_p3_places() -> None:
     first.give_back()
     first.give_back()  # giving it back twice frees one place
     assert places.taken == 1
-    assert places.take() is not None
+    third = places.take()
+    assert third is not None
     assert places.take() is None
+    third = None  # garbage: whatever loses a place frees it
+    assert places.take() is not None
 
 
 def test_p3_places_without_limit() -> None:
     """A limit of 0 is none."""
     places = Places(0)
-    assert all(places.take() for _ in range(100))
+    taken = [places.take() for _ in range(100)]
+    assert all(taken)
     assert (places.taken, places.most) == (100, math.inf)
 
 
@@ -78,8 +83,12 @@ def test_p3_places_of_a_parent() -> None:
     assert (host.taken, process.taken, one.taken, other.taken) == (3, 3, 2, 1)
     assert taken[0] is not None
     taken[0].give_back()
-    assert other.take() is not None
+    last = other.take()
+    assert last is not None
     assert (host.taken, process.taken, one.taken, other.taken) == (3, 3, 1, 2)
+    del last, taken[1:]
+    gc.collect()
+    assert (host.taken, process.taken, one.taken, other.taken) == (0, 0, 0, 0)
 
 
 def test_p3_places_made_fewer() -> None:
@@ -91,7 +100,8 @@ def test_p3_places_made_fewer() -> None:
     for place in held:
         assert place is not None
         place.give_back()
-    assert places.take() is not None
+    last = places.take()
+    assert last is not None
     assert places.take() is None
 
 
@@ -120,7 +130,7 @@ def test_p2_queue_withdrawal(clock: Clock) -> None:
     queue.next_locked().settle(entry)
     served.wait(20)
     assert queue.withdraw_locked(served) is entry
-    entry.close()
+    entry.link.close()
 
 
 def test_p2_queue_failure() -> None:
@@ -186,7 +196,7 @@ def test_p4_liveness(clock: Clock) -> None:
     assert fake.count("ping") == 1
     fake.raws[1].die()
     assert liveness.check(entry, clock() + 1) is Verdict.DEAD
-    entry.terminate()
+    entry.link.terminate()
 
 
 def test_p4_liveness_of_a_suspect(clock: Clock) -> None:
@@ -199,7 +209,7 @@ def test_p4_liveness_of_a_suspect(clock: Clock) -> None:
     fake.fail("ping", OperationalError())
     assert liveness.check(entry, clock() + 1) is Verdict.DEAD
     assert not entry.is_suspect
-    entry.terminate()
+    entry.link.terminate()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +224,7 @@ def test_p4_liveness_settings(clock: Clock, settings: dict[str, Any], trust: flo
     entry = entry_of(FakeDriver(), clock)
     liveness.welcome(entry)
     assert entry.valid_until == clock() + max(trust, FRESH)
-    entry.close()
+    entry.link.close()
 
 
 # Events

@@ -105,7 +105,7 @@ def test_p2_error_state(fake: FakeDriver) -> None:
     """
     with open_pool(fake, maxconnections=2, bind="reports") as pool:
         leases = [pool.connection(), pool.connection()]
-        for con in pool.engine.state.in_use:
+        for con in pool.engine.state.in_use_locked():
             con.since -= 100
         other = queue_up(pool, pool.connection)
         with pytest.raises(PoolTimeout) as caught:

@@ -21,6 +21,7 @@ from flask_pooled_db.drivers import servers
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import upkeep as upkeep_module
 from flask_pooled_db.pool.queue import Waiter
+from flask_pooled_db.pool.upkeep import sweep
 from harness.waiting import wait_until
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import Caller, call, check_counts, open_pool
@@ -174,7 +175,7 @@ class PoolMachine(RuleBasedStateMachine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
-        self.pool.engine.sweep()
+        sweep(self.pool.engine)
 
     # What happens to the server
 
@@ -206,7 +207,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 10.0, 700.0, 2000.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.offset += seconds
-        self.pool.engine.sweep()
+        sweep(self.pool.engine)
 
     # What holds
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_pooled_db.pool import Engine
+from flask_pooled_db.pool import Engine, upkeep
+from flask_pooled_db.pool.upkeep import sweep
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
@@ -40,7 +41,7 @@ def test_p8_idle_timeout(
         close_all([pool.connection() for _ in range(4)])
         wait_until(lambda: pool.stats().open == 1)
         assert fake.count("connect") == 4
-        pool.engine.sweep()
+        sweep(pool.engine)
         assert pool.stats().open == 1
 
 
@@ -49,9 +50,9 @@ def test_p8_max_lifetime(fake: FakeDriver) -> None:
     with open_pool(fake, mincached=2, maxconnections=4, max_lifetime=100) as pool:
         lease = pool.connection()
         wait_until(lambda: pool.stats().idle == 1 and not pool.engine.state.connector.opening)
-        for con in (*pool.engine.state.idle, *pool.engine.state.in_use):
+        for con in (*pool.engine.state.idle, *pool.engine.state.in_use_locked()):
             con.expires_at -= 101
-        pool.engine.sweep()
+        sweep(pool.engine)
         wait_until(lambda: pool.stats().idle == 1 and not pool.engine.state.connector.opening)
         assert fake.count("connect") == 3
         lease.close()
@@ -93,19 +94,19 @@ def test_failing_sweep(
 ) -> None:
     """A failing sweep is logged, and the pool is swept again."""
     with open_pool(fake, idle_timeout=0.1) as pool:
-        sweep, failed = Engine.sweep, threading.Event()
+        failed = threading.Event()
 
-        def fail_once(self: Engine) -> None:
-            if self is pool.engine and not failed.is_set():
+        def fail_once(engine: Engine) -> None:
+            if engine is pool.engine and not failed.is_set():
                 failed.set()
                 raise ZeroDivisionError
-            sweep(self)
+            sweep(engine)
 
-        monkeypatch.setattr(Engine, "sweep", fail_once)
+        monkeypatch.setattr(upkeep, "sweep", fail_once)
         pool.connection().close()
         assert failed.wait(20)
         wait_until(lambda: pool.stats().open == 0)
-    assert "Sweeping a pool failed" in caplog.text
+    wait_until(lambda: "Sweeping a pool failed" in caplog.text)
 
 
 def test_leak_threshold(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +120,7 @@ def test_leak_threshold(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> N
             with pool.connection():
                 wait_until(functools.partial(_is, reports, times))
                 for _ in range(3):
-                    pool.engine.sweep()
+                    sweep(pool.engine)
                 assert caplog.text.count("has been out for") == times
     record = next(r for r in caplog.records if "has been out" in r.getMessage())
     assert record.levelno == logging.WARNING
@@ -129,9 +130,9 @@ def test_leak_threshold(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> N
 def test_leak_threshold_0(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
     """LEAK_THRESHOLD 0 switches the leak detection off."""
     with open_pool(fake) as pool, pool.connection():
-        for con in pool.engine.state.in_use:
+        for con in pool.engine.state.in_use_locked():
             con.since -= 1e6
-        pool.engine.sweep()
+        sweep(pool.engine)
     assert "has been out" not in caplog.text
 
 
@@ -141,7 +142,7 @@ def test_slow_close(fake: FakeDriver) -> None:
         pool.connection().close()
         pool.engine.state.idle[0].expires_at = 0.0
         gate = fake.hold("close")
-        pool.engine.sweep()
+        sweep(pool.engine)
         gate.wait_for_arrivals()
         done = threading.Event()
         housekeeper.call_later(0.0, done.set)

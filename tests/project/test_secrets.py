@@ -30,6 +30,7 @@ from flask_pooled_db import (
 )
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.config.url import parse_url
+from flask_pooled_db.pool.upkeep import sweep
 from harness.proxy import Proxy
 from harness.server import APP_PASSWORD, APP_PASSWORD_WORD, APP_USER, SCHEMES, MariaDBServer
 from harness.sockets import free_port
@@ -322,7 +323,7 @@ def test_a3_leak_warnings(
         del lost
         gc.collect()
         pool.lease(timeout=10).close()
-        pool.engine.sweep()
+        sweep(pool.engine)
         with pytest.raises(UsageError) as caught:
             kept.cursor()
     ear.hear_error(caught.value)

@@ -119,7 +119,7 @@ pools = open_pool(url=url, maxconnections=3, ping_after=0)
 pool = pools.__enter__()
 leases = [pool.connection() for _ in range(3)]
 cursors = [lease.cursor() for lease in leases]
-in_use = list(pool.engine.state.in_use)
+in_use = pool.engine.state.in_use_locked()
 for cursor in cursors:
     cursor.execute("SELECT 'before the fork'")
     cursor.fetchall()

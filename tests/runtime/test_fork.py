@@ -88,20 +88,16 @@ with open_pool(url=url) as pool:
 def test_p6_locks_held_at_fork(mariadb: MariaDBServer, mariadb_driver: str) -> None:
     """The child has new locks and its own housekeeping thread."""
     program = """
-from flask_pooled_db.runtime.housekeeper import housekeeper
+from flask_pooled_db.runtime import lock
 with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
     pool.connection().close()
-    held, release = threading.Barrier(3), threading.Event()
-    def hold(lock):
+    held, release = threading.Event(), threading.Event()
+    def hold():
         with lock:
-            held.wait()
+            held.set()
             release.wait()
-    threads = [
-        threading.Thread(target=hold, args=(lock,), daemon=True)
-        for lock in (pool.engine.state.lock, housekeeper._changed)
-    ]
-    for thread in threads:
-        thread.start()
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
     held.wait()
     def child():
         with pool.lease(timeout=20) as conn:
@@ -110,8 +106,7 @@ with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
         pool.close()
     fork_amid_threads(child)
     release.set()
-    for thread in threads:
-        thread.join()
+    thread.join()
     with pool.connection() as conn:
         assert ask(conn, "SELECT 1") == 1
 """

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.runtime import is_inside
 from harness.waiting import PATIENCE
 
 
@@ -128,7 +128,7 @@ class FakeDriver(Driver):
     """Connects to nothing, counts, and fails or stops where a test says so.
 
     What it is asked for is a word ("connect", "ping", "close", ...) or the text of a statement.
-    `watch` makes it see whether the lock of a pool is held by who calls it.
+    `watch` makes it see whether the lock is held by who calls it.
     """
 
     module = "fakedb"
@@ -147,7 +147,7 @@ class FakeDriver(Driver):
         self.resets = False
         self.raws: dict[int, FakeConnection] = {}
         self.violations: list[str] = []
-        self._lock: WatchedLock | None = None
+        self._is_watching = False
         module.connect = self._connect  # type: ignore[attr-defined]
         super().__init__(module, module, {}, connect_timeout)
 
@@ -204,7 +204,7 @@ class FakeDriver(Driver):
             raise error
 
     def look_at_lock(self, what: str) -> None:
-        if self._lock is not None and self._lock.is_mine():
+        if self._is_watching and is_inside():
             self.violations.append(what)
 
     def gone(self) -> None:
@@ -252,42 +252,6 @@ class FakeDriver(Driver):
         self.look_at_lock("detach")
         super().detach(raw)
 
-    def watch(self, pool: Pool) -> None:
-        """Report in `violations` what is asked for by who holds the lock of this pool."""
-        lock: Any = WatchedLock()
-        self._lock = lock
-        pool.engine.state.lock = lock
-        pool.engine.state.returned = threading.Condition(lock)
-        if pool.sharing is not None:
-            pool.sharing.changed = threading.Condition(lock)
-
-
-class WatchedLock:
-    """A lock that knows which thread holds it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        taken = self._lock.acquire(blocking, timeout)
-        if taken:
-            self._owner = threading.get_ident()
-        return taken
-
-    def release(self) -> None:
-        self._owner = 0
-        self._lock.release()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-    def is_mine(self) -> bool:
-        """Whether the caller's thread holds it."""
-        return self._owner == threading.get_ident()
-
-    def locked(self) -> bool:
-        return self._lock.locked()
+    def watch(self) -> None:
+        """Report in `violations` what is asked for by who holds the lock of the package."""
+        self._is_watching = True

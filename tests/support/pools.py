@@ -105,7 +105,9 @@ def check_counts(pool: Pool) -> PoolStats:
     with state.lock:
         closing = state.places.taken - len(state.in_use) - len(state.idle) - state.connector.opening
         assert closing >= 0, f"more connections than places taken: {state.places.taken}"
-        assert not set(state.idle) & state.in_use, "a connection is idle and in use"
+        assert not {entry.ref for entry in state.idle} & set(state.in_use), (
+            "a connection is idle and in use"
+        )
         assert len(set(state.idle)) == len(state.idle), "a connection is idle twice"
         assert not (state.idle and state.queue.waiters), "a caller waits beside an idle connection"
     return pool.stats()

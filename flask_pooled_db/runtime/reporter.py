@@ -1,0 +1,70 @@
+"""A thread for what may run other people's code, such as a log handler.
+
+A handler may block, or use the pool itself. So no thread that others depend on logs: not the
+housekeeping, and none that opens, closes or interrupts connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from flask_pooled_db.runtime.lock import lock
+from flask_pooled_db.runtime.workers import workers
+
+MAX_PENDING = 1000
+"""How many reports wait while one blocks. Beyond that the oldest is dropped."""
+
+
+class Reporter:
+    """Calls functions one after the other, in a thread that ends with the last one."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget what is pending: it is the parent's."""
+        self._pending: deque[tuple[Callable[..., object], Any]] = deque(maxlen=MAX_PENDING)
+        self._works = False
+        self._rests = threading.Condition(lock)  # notified when nothing is pending any more
+
+    def tell(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called soon. Neither waits nor raises."""
+        self._pending.append((function, args))
+        with lock:
+            starts, self._works = not self._works, True
+        if starts:
+            try:
+                workers.start("reporter", self._work)
+            except Exception:  # noqa: BLE001  no more threads: the next report tries again
+                self._works = False
+
+    def flush(self, seconds: float) -> None:
+        """Wait up to `seconds` until everything was reported."""
+        deadline = monotonic() + seconds
+        with lock:
+            while self._works and (left := deadline - monotonic()) > 0:
+                self._rests.wait(left)
+
+    def _work(self) -> None:
+        while (report := self._next()) is not None:
+            function, args = report
+            # A fork does not wait for it: it may take as long as it likes.
+            with workers.resting(), contextlib.suppress(Exception):
+                function(*args)
+
+    def _next(self) -> tuple[Callable[..., object], Any] | None:
+        with lock:
+            if self._pending:
+                return self._pending.popleft()
+            self._works = False
+            self._rests.notify_all()
+            return None
+
+
+reporter = Reporter()
+"""The reporter of this process."""
