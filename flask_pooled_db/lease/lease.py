@@ -25,8 +25,8 @@ from flask_pooled_db.lease.state import (
     State,
 )
 from flask_pooled_db.lease.tidy import tidy
-from flask_pooled_db.pool import Entry
-from flask_pooled_db.runtime import is_inside
+from flask_pooled_db.pool import Entry, reports
+from flask_pooled_db.runtime import guard
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -107,8 +107,8 @@ class Lease:
         after = AFTER_CALL[self._state]
         if after is None:
             raise self._refusal()
-        if is_inside():
-            raise refusals.inside()
+        if guard.is_inside():
+            raise reports.inside()
         self._state = BUSY
         try:
             result = function(*args)
@@ -297,7 +297,7 @@ class Lease:
         self._cause = None  # its frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
-        if is_inside():  # nothing may wait here: the pool will find it
+        if guard.is_inside():  # nothing may wait here: the pool will find it
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
         elif self._ended is UNUSED:
             self._home.release(entry, unused=True)

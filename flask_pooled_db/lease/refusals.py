@@ -54,16 +54,6 @@ def released_early(revoked: str | None) -> TransactionAborted:
     )
 
 
-def inside() -> UsageError:
-    """Return the error of a finalizer or a signal handler that calls the driver in the middle of
-    the pool's own work.
-    """
-    return UsageError(
-        "a signal handler or a finalizer can't use the database at this moment: it interrupted the "
-        "pool itself; do the work outside of it"
-    )
-
-
 INHERITED = "was taken before a fork: it is the parent process's"
 SERVER_LEFT = "the server closed the connection before COMMIT was sent: nothing was committed"
 COMMIT_IS_ROLLBACK = (

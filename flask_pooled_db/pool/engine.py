@@ -22,7 +22,7 @@ from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import housekeeper, is_inside
+from flask_pooled_db.runtime import guard, housekeeper
 
 THREAD_RETRY = 0.1
 """Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
@@ -85,8 +85,8 @@ class Engine:
         Waits up to `timeout` seconds (None: as configured). Raises `PoolTimeout`, `ConnectFailed`
         or `PoolClosed`.
         """
-        if is_inside():  # nothing may wait there
-            raise self.timeout(self._clock(), may_wait=False)
+        if guard.is_inside():  # nothing may wait there
+            raise self.timeout(self._clock(), may_wait=False) from reports.inside()
         state = self.state
         entry = None
         now = self._clock()
@@ -169,10 +169,13 @@ class Engine:
 
     def _wait(self, waiter: Waiter, deadline: float) -> None:
         """Return when the waiter is settled, or at the deadline."""
-        while (left := deadline - self._clock()) > 0:
-            # Without a thread for the housekeeping nobody would open a connection.
-            if waiter.wait(left if housekeeper.ensure_runs() else min(left, THREAD_RETRY)):
+        left = deadline - self._clock()
+        # Without a thread for the housekeeping nobody would open a connection.
+        while left > 0 and not housekeeper.ensure_runs():
+            if waiter.wait(min(left, THREAD_RETRY)):
                 return
+            left = deadline - self._clock()
+        waiter.wait(left)
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:

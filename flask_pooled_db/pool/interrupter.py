@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.entry import Entry
-from flask_pooled_db.runtime import housekeeper, lock, reporter, workers
+from flask_pooled_db.runtime import guard, housekeeper, reporter, workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -187,7 +187,7 @@ class Interrupter:
 
     def order(self, limit: Limit) -> None:
         """Have a statement interrupted; does not wait for it."""
-        with lock:
+        with guard.lock:
             if limit not in self._orders:
                 self._orders.append(limit)
             starts, self._works = not self._works, True
@@ -209,7 +209,7 @@ class Interrupter:
             helper.close()
 
     def _next(self) -> Limit | None:
-        with lock:
+        with guard.lock:
             if self._orders:
                 return self._orders.popleft()
             self._works = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
+from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout, UsageError
 
 
 class Snapshot(NamedTuple):
@@ -59,6 +59,16 @@ def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
 def pool_closed(bind: str) -> PoolClosed:
     """Return the error of a caller that comes after the pool was closed."""
     return PoolClosed(f"the pool of bind {bind!r} was closed: it lends no connections any more")
+
+
+def inside() -> UsageError:
+    """Return the error of a finalizer or a signal handler that uses a connection in the middle of
+    the pool's own work.
+    """
+    return UsageError(
+        "a signal handler or a finalizer can't use the database at this moment: it interrupted the "
+        "pool itself; do the work outside of it"
+    )
 
 
 def describe(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from flask_pooled_db.pool.events import Events
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue
 from flask_pooled_db.pool.reports import Snapshot
-from flask_pooled_db.runtime import lock
+from flask_pooled_db.runtime import guard
 
 _NEARBY = 8
 """How many idle connections are searched for one whose session fits."""
@@ -52,8 +52,8 @@ class State:
     """
 
     def __init__(self, terms: Terms, sizes: Sizes) -> None:
-        self.lock = lock
-        self.returned = threading.Condition(lock)  # notified when a place becomes free
+        self.lock = guard.lock
+        self.returned = threading.Condition(guard.lock)  # notified when a place becomes free
         self.open: set[EntryRef] = set()  # all, also those being closed
         self.idle: deque[Entry] = deque()  # the last used is at the right end
         self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask_pooled_db.pool.events import NoEvents
-from flask_pooled_db.runtime import lock
+from flask_pooled_db.runtime import guard
 
 
 class Counters(NoEvents):
@@ -22,23 +22,23 @@ class Counters(NoEvents):
         self.leaks = 0
 
     def opened(self) -> None:
-        with lock:
+        with guard.lock:
             self.connects += 1
 
     def connect_failed(self, error: BaseException) -> None:
-        with lock:
+        with guard.lock:
             self.connect_errors += 1
 
     def timed_out(self) -> None:
-        with lock:
+        with guard.lock:
             self.timeouts += 1
 
     def evicted(self, reason: str) -> None:
-        with lock:
+        with guard.lock:
             self.discarded += 1
 
     def leaked(self) -> None:
-        with lock:
+        with guard.lock:
             self.leaks += 1
 
 

@@ -12,16 +12,7 @@ from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import EntryRef, detach_all
 from flask_pooled_db.pool.state import Change
-from flask_pooled_db.runtime import (
-    Job,
-    Part,
-    housekeeper,
-    is_inside,
-    join,
-    lock,
-    reporter,
-    workers,
-)
+from flask_pooled_db.runtime import Job, Part, guard, housekeeper, join, reporter, workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -96,11 +87,11 @@ class Upkeep(Part):
 
     def add(self, pool: Engine) -> None:
         """Take care of a pool from now on."""
-        with lock:
+        with guard.lock:
             self._pools.add(pool)
 
     def _all(self) -> list[Engine]:
-        with lock:
+        with guard.lock:
             return list(self._pools)
 
     def tend(self, pool: Engine) -> None:
@@ -156,7 +147,7 @@ class Upkeep(Part):
         for pool in self._all():
             if not pool.terms.driver.suffers_from_forks:
                 continue
-            if is_inside():
+            if guard.is_inside():
                 reporter.tell(
                     logger.warning,
                     "Forking while bind %r is busy in this very thread (a signal handler?): its "

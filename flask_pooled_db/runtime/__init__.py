@@ -3,8 +3,8 @@
 It knows callbacks, and neither pools nor drivers. It imports nothing of the package.
 """
 
+from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
-from flask_pooled_db.runtime.lock import is_inside, lock
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
 from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
@@ -13,10 +13,9 @@ __all__ = [
     "FORK_PATIENCE",
     "Job",
     "Part",
+    "guard",
     "housekeeper",
-    "is_inside",
     "join",
-    "lock",
     "reporter",
     "workers",
 ]

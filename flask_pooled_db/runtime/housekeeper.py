@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from flask_pooled_db.runtime.lock import is_inside, lock
+from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import is_gone, wait_until
 
@@ -58,8 +58,8 @@ class Housekeeper:
         self._reset()
 
     def _reset(self) -> None:
-        self._changed = threading.Condition(lock)
-        self._ran = threading.Condition(lock)
+        self._changed = threading.Condition(guard.lock)
+        self._ran = threading.Condition(guard.lock)
         self._heap: list[tuple[float, int, Job]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
@@ -87,7 +87,7 @@ class Housekeeper:
     def schedule(self, job: Job) -> None:
         if self._is_over:
             return
-        with lock:
+        with guard.lock:
             heapq.heappush(self._heap, (job.when, next(self._numbers), job))
             if job.when < self._wakes_at:
                 self._changed.notify()
@@ -97,17 +97,18 @@ class Housekeeper:
         """Start the thread if there is none. Returns False if the system has no more threads: the
         jobs wait for the next call.
         """
-        with lock:
-            wants = bool(self._heap) and self._thread is None and not self._pauses
-            if not wants or self._is_over:
-                return True
-            thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-            self._thread = thread
-        # Without the lock: start() waits for the thread.
+        thread = None
         try:
-            thread.start()
+            with guard.lock:
+                wants = bool(self._heap) and self._thread is None and not self._pauses
+                if wants and not self._is_over:
+                    thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+                    self._thread = thread
+            if thread is not None:
+                thread.start()  # without the lock: it waits for the thread
         except BaseException as error:
-            self._forget(thread)
+            if thread is not None:
+                self._forget(thread)
             if isinstance(error, Exception):
                 return False
             raise
@@ -120,13 +121,13 @@ class Housekeeper:
 
     def drop(self, job: Job) -> None:
         """Cancel a job. If it has started, wait for its end."""
-        with lock:
+        with guard.lock:
             job.cancel()
             while job in self._running:
                 self._ran.wait()
 
     def _forget(self, thread: threading.Thread) -> None:
-        with lock:
+        with guard.lock:
             if self._thread is thread:
                 self._thread = None
 
@@ -134,7 +135,7 @@ class Housekeeper:
         """End the thread and drop its jobs. The next job starts a new one, unless it is for good:
         while Python shuts down no thread can start any more.
         """
-        with lock:
+        with guard.lock:
             self._is_over = for_good
             self._heap.clear()
             thread, self._thread = self._thread, None
@@ -149,21 +150,21 @@ class Housekeeper:
         Waits at most `seconds`. Returns False if the lock was not free in that time, or if it is
         held by the caller, for whom the thread waits.
         """
-        if is_inside() or not lock.acquire(timeout=seconds):
+        if guard.is_inside() or not guard.lock.acquire(timeout=seconds):
             return False
         try:
             self._pauses += 1
             thread, self._thread = self._thread, None
             self._changed.notify_all()
         finally:
-            lock.release()
+            guard.lock.release()
         if thread is not None and thread is not threading.current_thread():
             wait_until(functools.partial(is_gone, thread), seconds)
         return True
 
     def resume(self) -> None:
         """Run jobs again after a pause."""
-        with lock:
+        with guard.lock:
             self._pauses -= 1
         self.ensure_runs()
 
@@ -181,13 +182,13 @@ class Housekeeper:
             text = "A housekeeping job failed"
             reporter.tell(functools.partial(logger.error, text, exc_info=error))
         finally:
-            with lock:
+            with guard.lock:
                 self._running.discard(job)
                 self._ran.notify_all()
 
     def _next(self) -> Job | None:
         """Wait for the next due job and return it, or None if this thread has to end."""
-        with lock:
+        with guard.lock:
             while self._thread is threading.current_thread():
                 while self._heap and self._heap[0][2].cancelled:
                     heapq.heappop(self._heap)

@@ -26,9 +26,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.housekeeper import housekeeper
-from flask_pooled_db.runtime.lock import after_fork as renew_lock
-from flask_pooled_db.runtime.lock import is_inside, lock
 from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
 
@@ -77,9 +76,9 @@ def parts() -> list[Part]:
 def _before_fork() -> None:
     undo: list[Callable[[], object]] = []
     _under_way.append(undo)
-    if not lock.acquire(timeout=FORK_PATIENCE):
+    if not guard.lock.acquire(timeout=FORK_PATIENCE):
         return  # a thread is stuck in the middle of a change: nothing can be done without the lock
-    lock.release()
+    guard.lock.release()
     _try(_warn_of_open_connections)
     undo.append(workers.go_on)
     workers.make_way()
@@ -90,8 +89,8 @@ def _before_fork() -> None:
     if housekeeper.pause(FORK_PATIENCE):
         undo.append(functools.partial(_soon, housekeeper.resume))
     workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last, and ends at once
-    if lock.acquire(timeout=FORK_PATIENCE):
-        undo.append(lock.release)
+    if guard.lock.acquire(timeout=FORK_PATIENCE):
+        undo.append(guard.lock.release)
 
 
 def _try(step: Callable[[], object]) -> None:
@@ -103,7 +102,7 @@ def _try(step: Callable[[], object]) -> None:
 
 def _log(level: int, text: str, *args: object, exc_info: bool = False) -> None:
     """Log in the thread that forks, unless a handler that uses the pool would wait for itself."""
-    if not is_inside():
+    if not guard.is_inside():
         logger.log(level, text, *args, exc_info=exc_info)
 
 
@@ -181,7 +180,7 @@ _RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
 
 
 def _after_fork_in_child() -> None:
-    renew_lock()
+    guard.after_fork()
     _under_way.clear()
     _waiting.clear()
     workers.after_fork()

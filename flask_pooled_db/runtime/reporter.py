@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from flask_pooled_db.runtime.lock import lock
+from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.workers import workers
 
 MAX_PENDING = 1000
@@ -30,23 +30,28 @@ class Reporter:
         """Forget what is pending: it is the parent's."""
         self._pending: deque[tuple[Callable[..., object], Any]] = deque(maxlen=MAX_PENDING)
         self._works = False
-        self._rests = threading.Condition(lock)  # notified when nothing is pending any more
+        self._rests = threading.Condition(guard.lock)  # notified when nothing is pending any more
 
     def tell(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function called soon. Neither waits nor raises."""
         self._pending.append((function, args))
-        with lock:
-            starts, self._works = not self._works, True
-        if starts:
-            try:
+        starts = False
+        try:
+            with guard.lock:
+                starts = not self._works
+                self._works = True
+            if starts:
                 workers.start("reporter", self._work)
-            except Exception:  # noqa: BLE001  no more threads: the next report tries again
-                self._works = False
+        except BaseException as error:
+            if starts:
+                self._works = False  # the next report tries again
+            if not isinstance(error, Exception):
+                raise
 
     def flush(self, seconds: float) -> None:
         """Wait up to `seconds` until everything was reported."""
         deadline = monotonic() + seconds
-        with lock:
+        with guard.lock:
             while self._works and (left := deadline - monotonic()) > 0:
                 self._rests.wait(left)
 
@@ -54,11 +59,11 @@ class Reporter:
         while (report := self._next()) is not None:
             function, args = report
             # A fork does not wait for it: it may take as long as it likes.
-            with workers.resting(), contextlib.suppress(Exception):
+            with workers.resting(), contextlib.suppress(BaseException):
                 function(*args)
 
     def _next(self) -> tuple[Callable[..., object], Any] | None:
-        with lock:
+        with guard.lock:
             if self._pending:
                 return self._pending.popleft()
             self._works = False

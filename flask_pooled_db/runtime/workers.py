@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from flask_pooled_db.runtime.lock import is_inside, lock
+from flask_pooled_db.runtime import guard
 
 _POLL_INTERVAL = 0.0005
 
@@ -28,7 +28,7 @@ class Workers:
 
     def after_fork(self) -> None:
         """Forget all threads: a forked child has none of its parent's."""
-        self._changed = threading.Condition(lock)  # the lock guards the fields below
+        self._changed = threading.Condition(guard.lock)  # the lock guards the fields below
         self._forks = 0  # under way; several threads may fork at once
         self._threads: set[threading.Thread] = set()  # including those that ended a moment ago
         self._working: set[threading.Thread] = set()  # those inside connecting()
@@ -42,17 +42,17 @@ class Workers:
     def start(self, name: str, target: Callable[[], object]) -> None:
         """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
         thread = threading.Thread(target=target, name=f"flask-pooled-db {name}", daemon=True)
-        with lock:
-            self._threads = {other for other in self._threads if not is_gone(other)}
+        gone = set(filter(is_gone, list(self._threads)))
         thread.start()
-        with lock:
+        with guard.lock:
+            self._threads -= gone
             self._threads.add(thread)
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
         """Hold back forks during the block, and wait for a fork that is under way."""
         me = threading.current_thread()
-        with lock:
+        with guard.lock:
             while self._forks:
                 self._resting.add(me)
                 self._changed.wait()
@@ -61,7 +61,7 @@ class Workers:
         try:
             yield
         finally:
-            with lock:
+            with guard.lock:
                 self._working.discard(me)
                 self._changed.notify_all()
 
@@ -69,24 +69,24 @@ class Workers:
     def resting(self) -> Iterator[None]:
         """Mark the current thread as waiting during the block, so that a fork ignores it."""
         me = threading.current_thread()
-        with lock:
+        with guard.lock:
             self._resting.add(me)
         try:
             yield
         finally:
-            with lock:
+            with guard.lock:
                 self._resting.discard(me)
 
     def give_up_on(self, thread: threading.Thread) -> None:
         """Stop holding back forks for a thread that hangs for good."""
-        with lock:
+        with guard.lock:
             self._working.discard(thread)
             self._threads.discard(thread)
             self._changed.notify_all()
 
     def make_way(self) -> None:
         """Let no connect begin until `go_on()`."""
-        with lock:
+        with guard.lock:
             self._forks += 1
 
     def wait_for_the_rest(self, seconds: float) -> bool:
@@ -94,16 +94,18 @@ class Workers:
 
         Returns whether none is left. Whoever holds the lock can't wait for them: they need it.
         """
-        return self._is_clear() if is_inside() else wait_until(self._is_clear, seconds)
+        return self._is_clear() if guard.is_inside() else wait_until(self._is_clear, seconds)
 
     def _is_clear(self) -> bool:
-        with lock:
-            left = (self._threads | self._working) - self._resting - {threading.current_thread()}
-            return not left & self._working and all(map(is_gone, left))
+        me = threading.current_thread()
+        with guard.lock:
+            left = (self._threads | self._working) - self._resting - {me}
+            works = bool(left & self._working)
+        return not works and all(map(is_gone, left))
 
     def go_on(self) -> None:
         """After a fork, let the workers of the parent begin again."""
-        with lock:
+        with guard.lock:
             self._forks -= 1
             self._changed.notify_all()
 
@@ -111,6 +113,7 @@ class Workers:
 def is_gone(thread: threading.Thread) -> bool:
     """Return whether a thread has ended, to its last instruction.
 
+    Not to be called with the lock held: under gevent, asking a thread may switch to another one.
     Before Python 3.13, `is_alive()` and `join()` only tell that its Python code has ended. C
     libraries clean up after that, and OpenSSL takes a process-wide lock to do so.
     """

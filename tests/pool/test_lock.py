@@ -10,6 +10,7 @@ import pytest
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool.upkeep import sweep
+from flask_pooled_db.runtime import reporter
 from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support.fake_driver import FakeDriver, OperationalError
@@ -74,6 +75,7 @@ def test_p1_driver_calls_and_logs(fake: FakeDriver, watcher: LockWatcher) -> Non
         pool.close()
     wait_until(lambda: pool.stats().open == 0)
     assert {"connect", "ping", "rollback", "reset", "close"} <= {what for what, _ in fake.record}
+    reporter.flush(20)
     assert any("has been out" in text for text in watcher.seen)
     assert any("is back" in text for text in watcher.seen)
     assert fake.violations == []

@@ -42,13 +42,13 @@ class Patience(threading.local):
 patience = Patience()
 
 
-def wait_while_patient(self: Waiter, seconds: float) -> None:
+def wait_while_patient(self: Waiter, seconds: float) -> bool:
     """In place of `Waiter.wait`: the end of the time is for the test to say."""
     patience.begun.set()
     while seconds > 0 and not patience.lost.is_set():
         if self._settled.acquire(timeout=0.002):
-            return
-    self._settled.acquire(blocking=False)
+            return True
+    return self._settled.acquire(blocking=False)
 
 
 class Waiting:

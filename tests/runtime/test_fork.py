@@ -88,12 +88,12 @@ with open_pool(url=url) as pool:
 def test_p6_locks_held_at_fork(mariadb: MariaDBServer, mariadb_driver: str) -> None:
     """The child has new locks and its own housekeeping thread."""
     program = """
-from flask_pooled_db.runtime import lock
+from flask_pooled_db.runtime import guard
 with open_pool(url=url, maxconnections=2, idle_timeout=0.2) as pool:
     pool.connection().close()
     held, release = threading.Event(), threading.Event()
     def hold():
-        with lock:
+        with guard.lock:
             held.set()
             release.wait()
     thread = threading.Thread(target=hold, daemon=True)

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.runtime import is_inside
+from flask_pooled_db.runtime import guard
 from harness.waiting import PATIENCE
 
 
@@ -204,7 +204,7 @@ class FakeDriver(Driver):
             raise error
 
     def look_at_lock(self, what: str) -> None:
-        if self._is_watching and is_inside():
+        if self._is_watching and guard.is_inside():
             self.violations.append(what)
 
     def gone(self) -> None:
