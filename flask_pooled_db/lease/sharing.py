@@ -9,19 +9,49 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import weakref
 from time import monotonic
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 from flask_pooled_db.drivers import hazard_of_sharing
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
-from flask_pooled_db.lease.state import State as LeaseState
 from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.state import State
 
 logger = logging.getLogger("flask_pooled_db")
 
 
-class Sharing:
+class Sharer(Protocol):
+    """A lease of a shared connection."""
+
+    @property
+    def may_be_joined(self) -> bool:
+        """Whether the connection may get one more lease, as far as this one is concerned."""
+
+
+S = TypeVar("S", bound=Sharer)
+
+
+class Shared(Generic[S]):
+    """A shared connection: its leases, and whose turn it is. The pool's lock guards the leases."""
+
+    def __init__(self) -> None:
+        self.leases: weakref.WeakSet[S] = weakref.WeakSet()
+        self.joining = 1  # leases that are about to be made
+        self.is_joinable = False
+        self.has_leftovers = False  # a lease was closed before COMMIT
+        # Held by a lease during its call, I/O included: the driver serves one after the other
+        # anyway. So nobody sends COMMIT between an answer and what it means for the other leases.
+        self.turn = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self.leases) + self.joining
+
+    def may_be_joined(self) -> bool:
+        """Return whether it may get one more lease."""
+        return self.is_joinable and all(lease.may_be_joined for lease in self.leases)
+
+
+class Sharing(Generic[S]):
     """The shared connections of one pool. It is the home that their leases go back to."""
 
     def __init__(self, pool: Engine, most: int) -> None:
@@ -35,13 +65,13 @@ class Sharing:
     def _start(self, state: State) -> None:
         self._state = state  # a forked child has a new one
         self.changed = threading.Condition(state.lock)  # guards the fields below
-        self._leases: dict[Entry, int] = {}  # how many leases each shared connection has
-        self._joinable: set[Entry] = set()  # those that may get one more
-        self._in_transaction: set[Entry] = set()  # those on which begin() was called
+        self._shared: dict[Entry, Shared[S]] = {}
         self.count = 0  # how many are joinable, or about to be
 
     def acquire(self, timeout: float | None = None) -> Entry:
-        """Return a connection to share: a new one up to `maxshared`, else the one shared least."""
+        """Return a connection to share: a new one up to `maxshared`, else the one shared least.
+        Its lease has to `join()`.
+        """
         if self._state is not self._pool.state:
             self._start(self._pool.state)
         started = monotonic()
@@ -60,6 +90,19 @@ class Sharing:
             if self.leave(entry, is_valid=False):
                 self._pool.evict(entry, "it was found dead")
 
+    def join(self, entry: Entry, lease: S) -> Shared[S]:
+        """Note a new lease of a connection that `acquire()` returned."""
+        with self._state.lock:
+            shared = self._shared[entry]
+            shared.joining -= 1
+            shared.leases.add(lease)
+            return shared
+
+    def others(self, shared: Shared[S], lease: S) -> list[S]:
+        """Return the other leases of a connection."""
+        with self._state.lock:
+            return [other for other in shared.leases if other is not lease]
+
     def _wait_for_share_locked(self, deadline: float) -> tuple[Entry | None, bool]:
         """Return a connection that has one more lease now, or None if one is to be added; and
         whether the time is up.
@@ -68,12 +111,12 @@ class Sharing:
             self._pool.refuse_locked()
             limit = self._state.places.limit
             is_full = limit and len(self._state.in_use) >= limit
-            if self.count < self._most and not (is_full and self._joinable):
+            if self.count < self._most and not (is_full and self._has_joinable_locked()):
                 self.count += 1
                 return None, False
             entry = self._least_shared_locked()
             if entry is not None:
-                self._leases[entry] += 1
+                self._shared[entry].joining += 1
                 self._state.checkouts += 1
                 return entry, False
             left = deadline - monotonic()
@@ -90,7 +133,7 @@ class Sharing:
                 if entry is None:
                     self.count -= 1
                 else:
-                    self._leases[entry] = 1
+                    self._shared[entry] = Shared()
                     self._add_joinable_locked(entry)
                 self.changed.notify_all()
         return entry
@@ -98,7 +141,7 @@ class Sharing:
     def _add_joinable_locked(self, entry: Entry) -> None:
         hazard = hazard_of_sharing(entry.raw)
         if not hazard:
-            self._joinable.add(entry)
+            self._shared[entry].is_joinable = True
             return
         self.count -= 1
         if not self._has_warned:
@@ -109,44 +152,56 @@ class Sharing:
                 hazard,
             )
 
+    def _has_joinable_locked(self) -> bool:
+        return any(shared.is_joinable for shared in self._shared.values())
+
     def _least_shared_locked(self) -> Entry | None:
         """As in DBUtils, a connection in a transaction is not shared."""
-        free = [
-            entry
-            for entry in self._joinable - self._in_transaction
-            if not entry.driver.in_transaction(entry.raw)
-        ]
-        return min(free, key=self._leases.__getitem__, default=None)
+        free = {
+            entry: len(shared)
+            for entry, shared in self._shared.items()
+            if shared.may_be_joined() and not entry.driver.in_transaction(entry.raw)
+        }
+        return min(free, key=free.__getitem__, default=None)
 
-    def leave(self, entry: Entry, *, is_valid: bool = True) -> bool:
-        """Take one lease off a connection. Returns whether it was the last. An invalid connection
-        gets no further leases, and is not used again.
+    def leave(self, entry: Entry, lease: S | None = None, *, is_valid: bool = True) -> bool:
+        """Take a lease off a connection, or one that was promised. Returns whether it was the last.
+        An invalid connection gets no further leases, and is not used again.
         """
         with self._state.lock:
-            left = self._leases.pop(entry, 1) - 1
-            if left:
-                self._leases[entry] = left
-            if not is_valid:
-                entry.expires_at = 0.0
-            if entry in self._joinable and not (left and is_valid):
-                self._joinable.remove(entry)
-                self.count -= 1
-            self.changed.notify_all()
-            return not left
+            shared = self._shared[entry]
+            if lease is None:
+                shared.joining -= 1
+            else:
+                shared.leases.discard(lease)
+            return self._left_locked(entry, is_valid=is_valid)
 
-    def begin(self, entry: Entry) -> None:
-        """Give a connection no more leases until its transaction has ended."""
+    def _left_locked(self, entry: Entry, *, is_valid: bool) -> bool:
+        shared = self._shared.get(entry)
+        if shared is None:
+            return False  # a lease that was garbage by then was not the last to be missed
+        if not is_valid:
+            entry.expires_at = 0.0
+        if not (shared and is_valid):
+            self._retire_locked(shared)
+        if not shared:
+            del self._shared[entry]
+        self.changed.notify_all()
+        return not shared
+
+    def retire(self, shared: Shared[S]) -> None:
+        """Give a connection no more leases."""
         with self._state.lock:
-            self._in_transaction.add(entry)
-
-    def transaction_ended(self, entry: Entry) -> None:
-        """Note that a connection may be shared again."""
-        with self._state.lock:
-            self._in_transaction.discard(entry)
+            self._retire_locked(shared)
             self.changed.notify_all()
 
-    def close(self) -> None:
-        """Wake the callers that wait: the pool is closed."""
+    def _retire_locked(self, shared: Shared[S]) -> None:
+        if shared.is_joinable:
+            shared.is_joinable = False
+            self.count -= 1
+
+    def notify(self) -> None:
+        """Wake the callers that wait: a connection may be joined again, or the pool is closed."""
         with self._state.lock:
             self.changed.notify_all()
 
@@ -154,48 +209,16 @@ class Sharing:
 
     def release(self, entry: Entry, *, unused: bool = False) -> None:
         """Return a connection to the pool after its last lease."""
-        self.transaction_ended(entry)
         self._pool.release(entry, unused=unused)
 
     def lost(self, entry: Entry) -> None:
         """Note that a lease is garbage; its connection is closed when it has no others."""
-        self._pool.lost(entry, functools.partial(self.leave, entry, is_valid=False))
+        self._pool.lost(entry, functools.partial(self._forget, entry))
+
+    def _forget(self, entry: Entry) -> bool:
+        with self._state.lock:
+            return self._left_locked(entry, is_valid=False)
 
     def invalidate(self) -> None:
         """Have all connections of the pool checked."""
         self._pool.invalidate()
-
-
-class SharedLease(LeaseConnection):
-    """A lease of a connection that has others."""
-
-    __slots__ = ()
-
-    _home: Sharing
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._state = LeaseState.IDLE  # what others do on its connection is not known to it
-
-    def begin(self) -> None:
-        super().begin()
-        self._home.begin(self.touch())
-
-    def _end_transaction(self) -> None:
-        super()._end_transaction()
-        if self._entry is not None:
-            self._home.transaction_ended(self._entry)
-
-    def _give_back(self, entry: Entry, state: LeaseState) -> None:
-        # It is rolled back with its last lease, and not before: others may have work under way.
-        if self._home.leave(entry, is_valid=entry.condemned is None):
-            super()._give_back(entry, LeaseState.IN_TRANSACTION)
-
-
-def shared_class(entry: Entry, pool: Engine) -> type[SharedLease]:
-    """Return the class for shared leases of a connection."""
-    plain = entry.lease_class or class_for(entry, pool.lease_classes)
-    if plain not in pool.lease_classes:
-        pool.lease_classes[plain] = type("SharedLease", (SharedLease, plain), {"__slots__": ()})
-    made: type[SharedLease] = pool.lease_classes[plain]
-    return made
