@@ -109,8 +109,9 @@ class SharedLease(LeaseConnection):
         self._shared.has_leftovers = False
 
     def check_by_ping(self) -> None:
-        if not (self._shared.has_leftovers or self._partners()):  # it would be rolled back
-            super().check_by_ping()
+        with self._shared.turn:
+            if not (self._shared.has_leftovers or self._partners()):  # it would be rolled back
+                super().check_by_ping()
 
     def _roll_back(self) -> None:
         is_sent = TRANSITIONS[Event.ROLLBACK].get(self._state) is not self._state
