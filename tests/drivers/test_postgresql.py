@@ -118,6 +118,16 @@ def test_t4_lost_connection(app: tuple[Flask, PooledDB]) -> None:
     assert rows() == []
 
 
+def test_t4_ping_in_transaction(app: tuple[Flask, PooledDB]) -> None:
+    """A ping() undoes nothing, and leaves no transaction open."""
+    with db_connection_context() as conn:
+        conn.ping()
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        insert(conn, 1)
+        conn.ping()
+    assert rows() == [1]
+
+
 @pytest.fixture
 def shares(app: tuple[Flask, PooledDB], url: str) -> Iterator[list[Any]]:
     """Two leases that share a connection."""
