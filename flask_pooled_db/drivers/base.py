@@ -78,6 +78,7 @@ class Driver:
         """Whether a forked child can harm its parent's connections by opening its own. The pool
         then closes idle connections before a fork."""
         self.threadsafety = creators.threadsafety_of(creator, dbapi)
+        self._is_assumed_safe = dbapi is None and not hasattr(creator, "threadsafety")
         self.why_not_shared = f"its threadsafety is {self.threadsafety}"
         if self.hazard_of_sharing:
             self.threadsafety = min(self.threadsafety, 1)
@@ -150,10 +151,12 @@ class Driver:
 
     def set_up(self, raw: Any) -> None:
         """Prepare a new connection. Raises if it can't be used."""
+        if self._is_assumed_safe and creators.is_unsafe(raw):
+            raise ConfigError([creators.UNSAFE])
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another attempt to connect may succeed after this error."""
-        return isinstance(error, (*self.failures, OSError)) and isinstance(error, Exception)
+        return isinstance(error, (*self.failures, OSError)) and not isinstance(error, ConfigError)
 
     # Liveness
 

@@ -8,6 +8,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
+UNSAFE = (
+    "CREATOR states no threadsafety of 1 or more: "
+    "if threads may share its module, give the creator an attribute `threadsafety`"
+)
+
 
 def what_connects(creator: Any) -> Any:
     """Return what to call for a connection: a creator's `connect`, or the creator itself."""
@@ -24,6 +29,12 @@ def threadsafety_of(creator: Any, dbapi: ModuleType | None) -> int:
     is_assumed = dbapi is None and what_connects(creator) is creator
     stated = getattr(creator, "threadsafety", getattr(dbapi, "threadsafety", is_assumed))
     return int(stated or 0)
+
+
+def is_unsafe(raw: Any) -> bool:
+    """Return whether a connection is of a module that states no thread safety of 1 or more."""
+    dbapi = dbapi_of(type(raw))
+    return dbapi is not None and not getattr(dbapi, "threadsafety", 0)
 
 
 def dbapi_of(creator: Any) -> ModuleType | None:

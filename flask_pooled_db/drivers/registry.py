@@ -9,7 +9,7 @@ from typing import Any
 
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers.base import Driver
-from flask_pooled_db.drivers.creators import dbapi_of
+from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
@@ -49,8 +49,7 @@ def make_driver(config: PoolConfig) -> Driver:
         raise ConfigError(problems)
     driver = adapter(creator, dbapi_of(creator), arguments, config.connect_timeout)
     if driver.threadsafety < 1:
-        remedy = "if threads may share its module, give the creator an attribute `threadsafety`"
-        raise ConfigError([f"CREATOR states no threadsafety of 1 or more: {remedy}"])
+        raise ConfigError([UNSAFE])
     _set_servers(driver, config)
     return driver
 

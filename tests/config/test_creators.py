@@ -16,6 +16,7 @@ import pytest
 from flask_pooled_db import db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.errors import ConnectFailed
 from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
 from tests.support.pools import open_pool
@@ -159,6 +160,25 @@ def test_creator_without_threadsafety(creator: Any) -> None:
     assert "attribute `threadsafety`" in problem
     creator.threadsafety = 1
     assert make_driver(PoolConfig.from_mapping({"CREATOR": creator})).threadsafety == 1
+
+
+def test_function_of_unsafe_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function whose connections turn out to be of a module that is not thread-safe is refused
+    with the first of them, as in DBUtils; one that states its own thread safety is believed.
+    """
+    monkeypatch.setitem(sys.modules, "unsafedb", stating(0))
+    kind: Any = type("Connection", (sqlite3.Connection,), {"__module__": "unsafedb"})
+
+    def connect() -> Any:
+        return sqlite3.connect(":memory:", check_same_thread=False, factory=kind)
+
+    with open_pool(creator=connect) as pool:
+        with pytest.raises(ConnectFailed) as caught:
+            pool.connection()
+        assert "attribute `threadsafety`" in str(caught.value.__cause__)
+    connect.threadsafety = 1  # type: ignore[attr-defined]
+    with open_pool(creator=connect) as pool:
+        pool.connection().close()
 
 
 def test_threadsafety_of_lease() -> None:
