@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 import gc
-import random
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from flask_pooled_db.drivers import Failure
 from flask_pooled_db.errors import CommitOutcomeUnknown, PoolTimeout, TransactionAborted, UsageError
-from flask_pooled_db.lease.dbutils import Pool
+from tests.lease.shares import Deadlock, SharingDriver, refuse, run, sharing
 from tests.pool.helpers import close_all, number_of
-from tests.support.fake_driver import Error, FakeConnection, FakeDriver, OperationalError
+from tests.support.fake_driver import Error, OperationalError
 from tests.support.pools import call, check_counts, open_pool
-
-
-class Deadlock(Error):
-    """The server has rolled the transaction back."""
-
-
-class SharingDriver(FakeDriver):
-    """A driver whose connections may be shared, and whose server tells of a deadlock."""
-
-    def __init__(self) -> None:
-        super().__init__(threadsafety=2)
-
-    def classify(self, raw: Any, error: BaseException) -> Failure:
-        is_deadlock = isinstance(error, Deadlock)
-        return Failure.ROLLED_BACK if is_deadlock else super().classify(raw, error)
 
 
 @pytest.fixture
 def fake() -> SharingDriver:
     """A driver whose connections may be shared between threads."""
     return SharingDriver()
-
-
-@contextmanager
-def sharing(fake: FakeDriver, leases: int = 2, **keys: Any) -> Iterator[tuple[Pool, list[Any]]]:
-    """A pool with so many leases of its one shared connection."""
-    settings = {"maxshared": 1, "maxconnections": 2, "acquire_timeout": 60, **keys}
-    with open_pool(fake, **settings) as pool:
-        shares = [pool.connection() for _ in range(leases)]
-        yield pool, shares
-        close_all(shares)
-        assert pool.stats().in_use == 0
-        check_counts(pool)
-
-
-def run(lease: Any, sql: str = "UPDATE") -> None:
-    """Run a statement."""
-    lease.cursor().execute(sql)
-
-
-def refuse(lease: Any, error: type[Exception] = TransactionAborted) -> None:
-    """Assert that a lease refuses all further work."""
-    for use in (lambda: run(lease), lease.commit, lease.cursor):
-        with pytest.raises(error):
-            use()
 
 
 # The mark that `begin()` sets
@@ -327,72 +285,6 @@ def test_statement_waits_for_another_commit(fake: SharingDriver) -> None:
         updating.result()
         second.commit()
         assert fake.count("commit") == 2
-
-
-class Table(SharingDriver):
-    """A server that keeps the rows that were committed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.committed: set[str] = set()
-        self.pending: dict[int, set[str]] = {}
-
-    def note(self, what: str, raw: FakeConnection | None) -> None:
-        pending = self.pending.setdefault(raw.number if raw else 0, set())
-        try:
-            super().note(what.partition(" ")[0], raw)
-        except Deadlock:
-            pending.clear()
-            raise
-        if what.startswith("INSERT"):
-            pending.add(what)
-        elif what == "commit":
-            self.committed |= pending
-        if what in ("commit", "rollback", "close"):
-            pending.clear()
-
-
-class Writer:
-    """What one lease inserts, and what it is told of that."""
-
-    def __init__(self, table: Table, lease: Any) -> None:
-        self.table, self.lease = table, lease
-        self.rows: set[str] = set()  # inserted since the last commit() or rollback() that succeeded
-
-    def act(self, action: str, row: str) -> None:
-        """Do one thing. After a commit() that succeeds, all rows have to be there."""
-        if action in ("INSERT", "commit", "rollback"):
-            failure = Deadlock() if action == "INSERT" else Error()
-            self.table.mend(action)
-            if row.endswith("0"):
-                self.table.fail(action, failure)
-        try:
-            if action == "INSERT":
-                run(self.lease, f"INSERT {row}")
-                self.rows.add(f"INSERT {row}")
-            else:
-                getattr(self.lease, action)()
-        except (Error, TransactionAborted, UsageError):
-            return
-        finally:
-            self.table.mend(action)
-        if action == "commit":
-            assert self.rows <= self.table.committed
-        if action in ("commit", "rollback"):
-            self.rows.clear()
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_t4_random_shares(seed: int) -> None:
-    """Whatever the leases of a connection do, a commit() that succeeds has committed all that its
-    lease inserted.
-    """
-    choose, table = random.Random(seed), Table()
-    with sharing(table, 3) as (_pool, shares):
-        writers = [Writer(table, lease) for lease in shares]
-        for step in range(60):
-            action = choose.choice(["INSERT", "INSERT", "INSERT", "commit", "rollback", "begin"])
-            choose.choice(writers).act(action, str(choose.randrange(100) + 100 * step))
 
 
 # The end of a share
