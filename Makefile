@@ -58,7 +58,7 @@ run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
 
 # The tests start servers of their own: they must not meet the one POOLED_DB_URL names.
 # Ubuntu has no Chromium among its packages: there, the browser's tests are left out; never in CI.
-test: system-faults $(VENV)/.dev $(VENV)/.connector
+test: system-faults $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	unset POOLED_DB_URL
 	$(TREE) >$(TREE_BEFORE)
 	left_out="alone"
@@ -74,7 +74,7 @@ test: system-faults $(VENV)/.dev $(VENV)/.connector
 	$(RUN) coverage report
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
 
-test-quick: system-server $(VENV)/.dev $(VENV)/.connector
+test-quick: system-server $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	unset POOLED_DB_URL
 	$(TREE) >$(TREE_BEFORE)
 	$(RUN) pytest -m "not (slow or alone or browser)" $(PARALLEL)
@@ -121,6 +121,19 @@ $(VENV)/.dev: $(PINS)
 $(VENV)/.connector: $(PINS) | system-connector
 	@echo "Building the MariaDB connector."
 	$(INSTALL) --editable '.[mariadb]'
+	touch $@
+
+# DBUtils' own tests are in its source distribution alone. What pip says of a failure is kept.
+$(VENV)/.dbutils: $(PINS)
+	@echo "Fetching DBUtils' own tests."
+	rm -rf $(VENV)/dbutils
+	mkdir $(VENV)/dbutils
+	if ! $(RUN) pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+		--constraint requirements.txt --dest $(VENV)/dbutils dbutils >$@.log 2>&1; then
+		echo "The source of DBUtils can't be fetched from a package index: see $@.log" >&2
+		exit 1
+	fi
+	tar -xzf $(VENV)/dbutils/*.tar.gz -C $(VENV)/dbutils --strip-components 1
 	touch $@
 
 # It is asked for before anything is installed. The URL holds a password: nothing prints it.

@@ -9,7 +9,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers import sockets
+from flask_pooled_db.drivers import creators, sockets
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.errors import ConfigError, UsageError
 
@@ -68,9 +68,7 @@ class Driver:
     ) -> None:
         self.dbapi = dbapi
         self.connect_timeout = timeout
-        # Call a class itself: its `connect` is a method (PyMySQL's `connect` is a class).
-        is_class = isinstance(creator, type)
-        self._create = creator if is_class else getattr(creator, "connect", creator)
+        self._create = creators.what_connects(creator)
         # An application's own creator gets the arguments that were configured and no others.
         self._is_module_connect = self._create is getattr(dbapi, "connect", None)
         self._arguments = arguments
@@ -79,11 +77,11 @@ class Driver:
         self.suffers_from_forks = False
         """Whether a forked child can harm its parent's connections by opening its own. The pool
         then closes idle connections before a fork."""
-        named = getattr(creator, "threadsafety", getattr(dbapi, "threadsafety", None))
-        self.threadsafety = 1 if named is None else int(named)
+        self.threadsafety = creators.threadsafety_of(creator, dbapi)
+        self._is_assumed_safe = dbapi is None and not hasattr(creator, "threadsafety")
         self.why_not_shared = f"its threadsafety is {self.threadsafety}"
         if self.hazard_of_sharing:
-            self.threadsafety = 1
+            self.threadsafety = min(self.threadsafety, 1)
             self.why_not_shared = self.hazard_of_sharing
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
@@ -153,10 +151,12 @@ class Driver:
 
     def set_up(self, raw: Any) -> None:
         """Prepare a new connection. Raises if it can't be used."""
+        if self._is_assumed_safe and creators.is_unsafe(raw):
+            raise ConfigError([creators.UNSAFE])
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another attempt to connect may succeed after this error."""
-        return isinstance(error, (*self.failures, OSError)) and isinstance(error, Exception)
+        return isinstance(error, (*self.failures, OSError)) and not isinstance(error, ConfigError)
 
     # Liveness
 

@@ -43,8 +43,10 @@ class PsycopgDriver(Driver):
         return look_at_talkative(self.fileno(raw))
 
     def ping(self, raw: Any) -> None:
+        was_open = self.in_transaction(raw)
         raw.execute("")
-        raw.rollback()
+        if not was_open:
+            raw.rollback()
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if raw.closed or not isinstance(error, self.Error):

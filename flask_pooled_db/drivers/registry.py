@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers.base import Driver
+from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
@@ -48,7 +47,9 @@ def make_driver(config: PoolConfig) -> Driver:
     problems = adapter.problems(arguments)
     if problems:
         raise ConfigError(problems)
-    driver = adapter(creator, _dbapi_of(creator), arguments, config.connect_timeout)
+    driver = adapter(creator, dbapi_of(creator), arguments, config.connect_timeout)
+    if driver.threadsafety < 1:
+        raise ConfigError([UNSAFE])
     _set_servers(driver, config)
     return driver
 
@@ -102,25 +103,7 @@ def _set_servers(driver: Driver, config: PoolConfig) -> None:
 
 
 def _adapter_for_creator(creator: Any) -> type[Driver]:
-    dbapi = _dbapi_of(creator)
+    dbapi = dbapi_of(creator)
     if dbapi is None:
         return Driver
     return next((adapter for adapter in ADAPTERS if adapter.accepts(creator, dbapi)), Driver)
-
-
-def _dbapi_of(creator: Any) -> ModuleType | None:
-    """Return a creator's DB-API 2 module: itself, its `dbapi`, or the package it comes from."""
-    while isinstance(creator, functools.partial):
-        creator = creator.func
-    if isinstance(creator, ModuleType):
-        return creator
-    dbapi = getattr(creator, "dbapi", None)
-    if isinstance(dbapi, ModuleType):
-        return dbapi
-    package = (getattr(creator, "__module__", None) or "").partition(".")[0]
-    # A function of an extension module `_x` is the package `x`'s, as with sqlite3.
-    for name in (package, package.removeprefix("_")):
-        module = sys.modules.get(name)
-        if hasattr(module, "apilevel"):
-            return module
-    return None

@@ -14,7 +14,8 @@ from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
-from flask_pooled_db.lease.sharing import Sharing, shared_class
+from flask_pooled_db.lease.shared import SharedLease, shared_class
+from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
@@ -52,7 +53,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             config, driver, bind=bind, events=self.counters, clock=clock, tend=upkeep.tend
         )
         upkeep.add(self.engine)
-        self.sharing: Sharing | None = None
+        self.sharing: Sharing[SharedLease] | None = None
         if config.maxshared and driver.threadsafety > 1:
             self.sharing = Sharing(self.engine, config.maxshared)
         elif config.maxshared:
@@ -134,7 +135,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         """
         self.engine.close(timeout)
         if self.sharing is not None:
-            self.sharing.close()
+            self.sharing.notify()
 
     # Beyond DBUtils
 

@@ -123,6 +123,10 @@ class LeaseConnection(TransactionLease):
         """
         self.call(self.driver.ping, self.usable().raw)
 
+    def threadsafety(self) -> int:
+        """Return the thread safety of the driver, as DBUtils has it."""
+        return self.driver.threadsafety
+
     autocommit = Forbidden("is the scope's: use readonly=True for reads that need no transaction")
     isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
     connect = Forbidden("belongs to the pool")

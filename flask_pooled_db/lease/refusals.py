@@ -46,6 +46,17 @@ def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
     return error
 
 
+def shared(cause: BaseException | None) -> PooledDBError:
+    """Return what ended the transaction of a lease whose connection another one shares: `cause` was
+    the error there. It holds none of that one's frames.
+    """
+    if isinstance(cause, CommitOutcomeUnknown):
+        return outcome_unknown(None)
+    return TransactionAborted(
+        f"another lease of this shared connection lost it ({type(cause).__name__})"
+    )
+
+
 def released_early(revoked: str | None) -> TransactionAborted:
     """Return the error of a scope whose connection was taken back before its end."""
     return TransactionAborted(
@@ -61,6 +72,8 @@ COMMIT_IS_ROLLBACK = (
     "would turn COMMIT into ROLLBACK"
 )
 NO_PING = "the connection did not answer a ping"
+SHARE_LOST = "the connection was lost by another lease that shares it"
+UNDONE = "another lease of this shared connection called rollback()"
 BEGUN = "begin() in an open transaction: commit() or rollback() it first"
 
 

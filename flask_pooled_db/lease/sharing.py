@@ -10,18 +10,53 @@ import logging
 import threading
 import weakref
 from time import monotonic
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 from flask_pooled_db.drivers import hazard_of_sharing
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
-from flask_pooled_db.lease.state import State as LeaseState
 from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.state import State
 
 logger = logging.getLogger("flask_pooled_db")
 
 
-class Sharing:
+class Sharer(Protocol):
+    """A lease of a shared connection."""
+
+    @property
+    def may_be_joined(self) -> bool:
+        """Whether the connection may get one more lease, as far as this one is concerned."""
+
+
+S = TypeVar("S", bound=Sharer)
+
+
+class Shared(Generic[S]):
+    """A shared connection: its leases, and whose turn it is. The pool's lock guards the leases."""
+
+    def __init__(self) -> None:
+        self.leases: weakref.WeakSet[S] = weakref.WeakSet()
+        self.joining = 1  # leases that are about to be made
+        self.is_joinable = False
+        self.has_leftovers = False  # a lease was closed before COMMIT
+        # Held by a lease during its call, I/O included: the driver serves one after the other
+        # anyway. So nobody sends COMMIT between an answer and what it means for the other leases.
+        self.turn = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self.leases) + self.joining
+
+    def may_be_joined(self) -> bool:
+        """Return whether it may get one more lease."""
+        return self.is_joinable and all(lease.may_be_joined for lease in self.leases)
+
+
+class Addition:
+    """The right to add a connection to those that are shared. It ends with its holder."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Sharing(Generic[S]):
     """The shared connections of one pool. It is the home that their leases go back to."""
 
     def __init__(self, pool: Engine, most: int) -> None:
@@ -36,15 +71,21 @@ class Sharing:
         self._state = state  # a forked child has a new one
         self.changed = threading.Condition(state.lock)  # guards the fields below
         # Weak, like all that knows of connections in use: what its leases have lost is garbage.
-        # How many leases each shared connection has:
-        self._leases: weakref.WeakKeyDictionary[Entry, int] = weakref.WeakKeyDictionary()
-        self._joinable: weakref.WeakSet[Entry] = weakref.WeakSet()  # those that may get one more
-        # Those on which begin() was called:
-        self._in_transaction: weakref.WeakSet[Entry] = weakref.WeakSet()
-        self.count = 0  # how many are joinable, or about to be
+        self._shared: weakref.WeakKeyDictionary[Entry, Shared[S]] = weakref.WeakKeyDictionary()
+        self._additions: weakref.WeakSet[Addition] = weakref.WeakSet()
+
+    @property
+    def count(self) -> int:
+        """How many are joinable, or about to be."""
+        return len(self._additions) + sum(shared.is_joinable for shared in self._all_locked())
+
+    def _all_locked(self) -> list[Shared[S]]:
+        return list(self._shared.values())
 
     def acquire(self, timeout: float | None = None) -> Entry:
-        """Return a connection to share: a new one up to `maxshared`, else the one shared least."""
+        """Return a connection to share: a new one up to `maxshared`, else the one shared least.
+        Its lease has to `join()`.
+        """
         if self._state is not self._pool.state:
             self._start(self._pool.state)
         started = monotonic()
@@ -53,47 +94,60 @@ class Sharing:
         deadline = started + seconds
         while True:
             with self._state.lock:
-                entry, has_given_up = self._wait_for_share_locked(deadline if may_wait else 0.0)
-            if has_given_up:
-                raise self._pool.timeout(started, may_wait=may_wait)
+                entry = self._wait_for_share_locked(deadline if may_wait else 0.0)
             if entry is None:
-                return self._add(max(0.0, deadline - monotonic()))
+                raise self._pool.timeout(started, may_wait=may_wait)
+            if isinstance(entry, Addition):
+                return self._add(entry, max(0.0, deadline - monotonic()))
             if entry.look() <= 0:
                 return entry
             if self.leave(entry, is_valid=False):
                 self._pool.evict(entry, "it was found dead")
 
-    def _wait_for_share_locked(self, deadline: float) -> tuple[Entry | None, bool]:
-        """Return a connection that has one more lease now, or None if one is to be added; and
-        whether the time is up.
+    def join(self, entry: Entry, lease: S) -> Shared[S]:
+        """Note a new lease of a connection that `acquire()` returned."""
+        with self._state.lock:
+            shared = self._shared[entry]
+            shared.joining -= 1
+            shared.leases.add(lease)
+            return shared
+
+    def others(self, shared: Shared[S], lease: S) -> list[S]:
+        """Return the other leases of a connection."""
+        with self._state.lock:
+            return [other for other in shared.leases if other is not lease]
+
+    def _wait_for_share_locked(self, deadline: float) -> Entry | Addition | None:
+        """Return a connection that has one more lease now, or the right to add one, or None when
+        the time is up.
         """
         while True:
             self._pool.refuse_locked()
             limit = self._state.places.limit
             is_full = limit and len(self._state.in_use) >= limit
-            if self.count < self._most and not (is_full and self._joinable):
-                self.count += 1
-                return None, False
+            if self.count < self._most and not (is_full and self._has_joinable_locked()):
+                addition = Addition()
+                self._additions.add(addition)
+                return addition
             entry = self._least_shared_locked()
             if entry is not None:
-                self._leases[entry] += 1
+                self._shared[entry].joining += 1
                 self._state.checkouts += 1
-                return entry, False
+                return entry
             left = deadline - monotonic()
             if left <= 0:
-                return None, True
+                return None
             self.changed.wait(left)
 
-    def _add(self, timeout: float) -> Entry:
+    def _add(self, addition: Addition, timeout: float) -> Entry:
         entry = None
         try:
             entry = self._pool.acquire(timeout)
         finally:
             with self._state.lock:
-                if entry is None:
-                    self.count -= 1
-                else:
-                    self._leases[entry] = 1
+                self._additions.discard(addition)
+                if entry is not None:
+                    self._shared[entry] = Shared()
                     self._add_joinable_locked(entry)
                 self.changed.notify_all()
         return entry
@@ -101,9 +155,8 @@ class Sharing:
     def _add_joinable_locked(self, entry: Entry) -> None:
         hazard = hazard_of_sharing(entry.raw)
         if not hazard:
-            self._joinable.add(entry)
+            self._shared[entry].is_joinable = True
             return
-        self.count -= 1
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -112,44 +165,45 @@ class Sharing:
                 hazard,
             )
 
+    def _has_joinable_locked(self) -> bool:
+        return any(shared.is_joinable for shared in self._all_locked())
+
     def _least_shared_locked(self) -> Entry | None:
         """As in DBUtils, a connection in a transaction is not shared."""
-        free = [
-            entry
-            for entry in list(self._joinable - self._in_transaction)
-            if not entry.driver.in_transaction(entry.raw)
-        ]
-        return min(free, key=self._leases.__getitem__, default=None)
+        free = {
+            entry: len(shared)
+            for entry, shared in list(self._shared.items())
+            if shared.may_be_joined() and not entry.driver.in_transaction(entry.raw)
+        }
+        return min(free, key=free.__getitem__, default=None)
 
-    def leave(self, entry: Entry, *, is_valid: bool = True) -> bool:
-        """Take one lease off a connection. Returns whether it was the last. An invalid connection
-        gets no further leases, and is not used again.
+    def leave(self, entry: Entry, lease: S | None = None, *, is_valid: bool = True) -> bool:
+        """Take a lease off a connection, or one that was promised. Returns whether it was the last.
+        An invalid connection gets no further leases, and is not used again.
         """
         with self._state.lock:
-            left = self._leases.pop(entry, 1) - 1
-            if left:
-                self._leases[entry] = left
+            shared = self._shared[entry]
+            if lease is None:
+                shared.joining -= 1
+            else:
+                shared.leases.discard(lease)
             if not is_valid:
                 entry.expires_at = 0.0
-            if entry in self._joinable and not (left and is_valid):
-                self._joinable.remove(entry)
-                self.count -= 1
+            if not (shared and is_valid):
+                shared.is_joinable = False
+            if not shared:
+                del self._shared[entry]
             self.changed.notify_all()
-            return not left
+            return not shared
 
-    def begin(self, entry: Entry) -> None:
-        """Give a connection no more leases until its transaction has ended."""
+    def retire(self, shared: Shared[S]) -> None:
+        """Give a connection no more leases."""
         with self._state.lock:
-            self._in_transaction.add(entry)
-
-    def transaction_ended(self, entry: Entry) -> None:
-        """Note that a connection may be shared again."""
-        with self._state.lock:
-            self._in_transaction.discard(entry)
+            shared.is_joinable = False
             self.changed.notify_all()
 
-    def close(self) -> None:
-        """Wake the callers that wait: the pool is closed."""
+    def notify(self) -> None:
+        """Wake the callers that wait: a connection may be joined again, or the pool is closed."""
         with self._state.lock:
             self.changed.notify_all()
 
@@ -157,44 +211,8 @@ class Sharing:
 
     def release(self, entry: Entry, *, unused: bool = False) -> None:
         """Return a connection to the pool after its last lease."""
-        self.transaction_ended(entry)
         self._pool.release(entry, unused=unused)
 
     def invalidate(self) -> None:
         """Have all connections of the pool checked."""
         self._pool.invalidate()
-
-
-class SharedLease(LeaseConnection):
-    """A lease of a connection that has others."""
-
-    __slots__ = ()
-
-    _home: Sharing
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._state = LeaseState.IDLE  # what others do on its connection is not known to it
-
-    def begin(self) -> None:
-        super().begin()
-        self._home.begin(self.touch())
-
-    def _end_transaction(self) -> None:
-        super()._end_transaction()
-        if self._entry is not None:
-            self._home.transaction_ended(self._entry)
-
-    def _give_back(self, entry: Entry, state: LeaseState) -> None:
-        # It is rolled back with its last lease, and not before: others may have work under way.
-        if self._home.leave(entry, is_valid=entry.condemned is None):
-            super()._give_back(entry, LeaseState.IN_TRANSACTION)
-
-
-def shared_class(entry: Entry, pool: Engine) -> type[SharedLease]:
-    """Return the class for shared leases of a connection."""
-    plain = entry.lease_class or class_for(entry, pool.lease_classes)
-    if plain not in pool.lease_classes:
-        pool.lease_classes[plain] = type("SharedLease", (SharedLease, plain), {"__slots__": ()})
-    made: type[SharedLease] = pool.lease_classes[plain]
-    return made

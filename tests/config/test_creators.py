@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import sqlite3
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pymysql
@@ -14,6 +16,7 @@ import pytest
 from flask_pooled_db import db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.errors import ConnectFailed
 from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
 from tests.support.pools import open_pool
@@ -80,6 +83,109 @@ def test_partial_creator() -> None:
     creator = functools.partial(pymysql.connect, host="127.0.0.1")
     driver = make_driver(PoolConfig.from_mapping({"CREATOR": creator}))
     assert driver.Error is pymysql.Error
+
+
+def module_in_package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A DB-API 2 module inside of a package, as `mysql.connector` is, with a function that connects
+    in a module of its own.
+    """
+    module = rawdb()
+    for name, what in (("rawpackage", ModuleType("rawpackage")), ("rawpackage.db", module)):
+        monkeypatch.setitem(sys.modules, name, what)
+
+    def connect(database: str) -> sqlite3.Connection:
+        return own_connect(database)
+
+    connect.__module__ = "rawpackage.db.connecting"
+    module.__dict__["connect"] = connect
+    return module
+
+
+def test_creator_of_module_in_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of a module inside of a package has the exception classes of that module."""
+    module = module_in_package(monkeypatch)
+    driver = make_driver(PoolConfig.from_mapping({"CREATOR": module.__dict__["connect"]}))
+    assert driver.dbapi is module
+
+
+class OwnConnection(sqlite3.Connection):
+    """Connections that are asked of their class, as psycopg's are."""
+
+    threadsafety = 1
+
+    def __init__(self, database: str, *, made_by_connect: bool = False) -> None:
+        assert made_by_connect, "the class was called"
+        super().__init__(database, check_same_thread=False)
+
+    @classmethod
+    def connect(cls, database: str) -> OwnConnection:
+        """Return a new connection."""
+        return cls(database, made_by_connect=True)
+
+
+class Namespace:
+    """A creator that is a class with the function that connects."""
+
+    threadsafety = 2
+    connect = staticmethod(own_connect)
+
+
+@pytest.mark.parametrize("creator", [OwnConnection, Namespace])
+def test_creator_is_class(creator: Any, tmp_path: Path) -> None:
+    """A class whose `connect` makes connections is asked for them by that."""
+    with open_pool(creator=creator, connect_args={"database": str(tmp_path / "db")}) as pool:
+        pool.lease().close()
+        assert pool.stats().idle == 1
+
+
+class Factory:
+    """A creator that says nothing of the threads that may use its connections."""
+
+    def connect(self) -> Any:
+        """Return a new connection."""
+        return own_connect(":memory:")
+
+
+def stating(level: object) -> ModuleType:
+    """Return a module with this thread safety."""
+    module = rawdb()
+    module.__dict__["threadsafety"] = level
+    return module
+
+
+@pytest.mark.parametrize("creator", [Factory(), stating(None), stating(0)])
+def test_creator_without_threadsafety(creator: Any) -> None:
+    """A module or creator that states no thread safety is refused, as in DBUtils, with a remedy."""
+    (problem,) = problems_of({"POOLED_DB_CREATOR": creator})
+    assert "attribute `threadsafety`" in problem
+    creator.threadsafety = 1
+    assert make_driver(PoolConfig.from_mapping({"CREATOR": creator})).threadsafety == 1
+
+
+def test_function_of_unsafe_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function whose connections turn out to be of a module that is not thread-safe is refused
+    with the first of them, as in DBUtils; one that states its own thread safety is believed.
+    """
+    monkeypatch.setitem(sys.modules, "unsafedb", stating(0))
+    kind: Any = type("Connection", (sqlite3.Connection,), {"__module__": "unsafedb"})
+
+    def connect() -> Any:
+        return sqlite3.connect(":memory:", check_same_thread=False, factory=kind)
+
+    with open_pool(creator=connect) as pool:
+        with pytest.raises(ConnectFailed) as caught:
+            pool.connection()
+        assert "attribute `threadsafety`" in str(caught.value.__cause__)
+    connect.threadsafety = 1  # type: ignore[attr-defined]
+    with open_pool(creator=connect) as pool:
+        pool.connection().close()
+
+
+def test_threadsafety_of_lease() -> None:
+    """A lease tells the thread safety of its driver, as DBUtils' connections do."""
+    with open_pool(creator=rawdb(), connect_args={"database": ":memory:"}) as pool:
+        with pool.connection() as conn:
+            assert conn.threadsafety() == 1
 
 
 def test_connect_args_of_creator() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -115,6 +116,64 @@ def test_t4_lost_connection(app: tuple[Flask, PooledDB]) -> None:
     with pytest.raises(psycopg.OperationalError):
         end_itself()
     assert rows() == []
+
+
+def test_t4_ping_in_transaction(app: tuple[Flask, PooledDB]) -> None:
+    """A ping() undoes nothing, and leaves no transaction open."""
+    with db_connection_context() as conn:
+        conn.ping()
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        insert(conn, 1)
+        conn.ping()
+    assert rows() == [1]
+
+
+@pytest.fixture
+def shares(app: tuple[Flask, PooledDB], url: str) -> Iterator[list[Any]]:
+    """Two leases that share a connection."""
+    with pooled_app(url, maxshared=1):
+        leases = [get_db_connection(shareable=True) for _ in range(2)]
+        yield leases
+        for lease in leases:
+            lease.close()
+
+
+def test_t4_failed_statement_of_share(shares: list[Any]) -> None:
+    """What one lease of a shared connection rolls back, the other one never takes for committed."""
+    first, second = shares
+    insert(second, 1)
+    insert(first, 2)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        insert(first, 2)
+    first.rollback()
+    with pytest.raises(TransactionAborted):
+        insert(second, 3)
+    with pytest.raises(TransactionAborted):
+        second.commit()
+    second.rollback()
+    insert(second, 4)
+    second.commit()
+    assert rows() == [4]
+
+
+def test_t4_lost_connection_of_share(shares: list[Any]) -> None:
+    """A connection that one lease lost refuses the other one too."""
+    first, second = shares
+    insert(second, 1)
+    with pytest.raises(psycopg.OperationalError):
+        first.cursor().execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(TransactionAborted):
+        second.commit()
+    assert rows() == []
+
+
+def test_leftovers_of_share(shares: list[Any]) -> None:
+    """What one lease leaves uncommitted at its close, the other one commits."""
+    first, second = shares
+    insert(first, 1)
+    first.close()
+    second.commit()
+    assert rows() == [1]
 
 
 def test_p4_terminated_connection(app: tuple[Flask, PooledDB]) -> None:

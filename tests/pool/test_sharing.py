@@ -31,7 +31,7 @@ def fake() -> FakeDriver:
     return FakeDriver(threadsafety=2)
 
 
-def shared(pool: Pool) -> Sharing:
+def shared(pool: Pool) -> Sharing[Any]:
     """Return what the pool knows of its shared connections."""
     assert pool.sharing is not None
     return pool.sharing
