@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from time import monotonic
 from typing import Any
 
 from flask_pooled_db.drivers import hazard_of_sharing
@@ -44,25 +43,29 @@ class Sharing:
         """Return a connection to share: a new one up to `maxshared`, else the one shared least."""
         if self._state is not self._pool.state:
             self._start(self._pool.state)
-        started = monotonic()
+        clock = self.terms.clock
+        started = clock()
         may_wait = self.terms.config.blocking
         seconds = self.terms.config.acquire_timeout if timeout is None else timeout
         deadline = started + seconds
         while True:
             with self._state.lock:
-                entry, has_given_up = self._wait_for_share_locked(deadline if may_wait else 0.0)
+                entry, has_given_up = self._wait_for_share_locked(
+                    started, deadline if may_wait else 0.0
+                )
             if has_given_up:
+                self._pool.hurry()
                 raise self._pool.timeout(started, may_wait=may_wait)
             if entry is None:
-                return self._add(max(0.0, deadline - monotonic()))
+                return self._add(max(0.0, deadline - clock()))
             if entry.look() <= 0:
                 return entry
             if self.leave(entry, is_valid=False):
                 self._pool.evict(entry, "it was found dead")
 
-    def _wait_for_share_locked(self, deadline: float) -> tuple[Entry | None, bool]:
+    def _wait_for_share_locked(self, started: float, deadline: float) -> tuple[Entry | None, bool]:
         """Return a connection that has one more lease now, or None if one is to be added; and
-        whether the time is up.
+        whether the time is up, or waiting is of no use.
         """
         while True:
             self._pool.refuse_locked()
@@ -76,8 +79,8 @@ class Sharing:
                 self._leases[entry] += 1
                 self._state.checkouts += 1
                 return entry, False
-            left = deadline - monotonic()
-            if left <= 0:
+            left = deadline - self.terms.clock()
+            if left <= 0 or self._state.is_cut_off_locked(started, self.terms.config):
                 return None, True
             self.changed.wait(left)
 

@@ -20,7 +20,7 @@ from flask_pooled_db.pool.events import Events, NoEvents, listener
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
-from flask_pooled_db.pool.queue import Waiter
+from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import workers
@@ -103,15 +103,15 @@ class Engine:
                 return entry
         return self._acquire_slowly(entry, now, timeout, Waiter(session))
 
-    def acquire_if_up(self, timeout: float | None, session: Session) -> Entry:
-        """Like `acquire()`, but raise as soon as connecting fails."""
-        waiter = Waiter(session, needs_up=True)
+    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
+        """Like `acquire()`, for a waiter that may give up earlier: it raises `ServerDown` then."""
         return self._acquire_slowly(None, self._clock(), timeout, waiter)
 
     @property
     def is_down(self) -> bool:
-        """Whether the last connect failed."""
-        return self.state.connector.backoff.is_down
+        """Whether the last connect failed, or is under way without an answer."""
+        backoff = self.state.connector.backoff
+        return backoff.is_down or backoff.silence >= self.liveness.silence
 
     def _acquire_slowly(
         self, entry: Entry | None, started: float, timeout: float | None, waiter: Waiter
@@ -124,15 +124,20 @@ class Engine:
         while True:
             if entry is None:
                 entry = self._wait_in_line(waiter, started, deadline, at_head=had_its_turn)
-            if self._is_valid(entry, deadline):
+            asked = self._clock()
+            if self._is_valid(entry, min(deadline, asked + waiter.patience)):
                 self.terms.events.acquired()
                 return entry
             entry = None
             had_its_turn = True  # and got a dead connection
             now = self._clock()
-            if now >= deadline and now - started >= PING_GRACE:
+            if self.supply.is_replica and now - asked >= min(
+                waiter.patience, self.liveness.silence
+            ):
+                self._note_silence()
+            elif now >= deadline and now - started >= PING_GRACE:
                 raise self.timeout(started)
-            waiter = Waiter(waiter.session, needs_up=waiter.needs_up)
+            waiter = waiter.again()
 
     def _wait_in_line(
         self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
@@ -140,14 +145,18 @@ class Engine:
         state = self.state
         with self.supply.changing() as change:
             self.refuse_locked()
-            is_refused = (not at_head and state.is_overrun_locked(self.terms.config)) or (
-                waiter.needs_up and self.is_down and not state.idle
+            goes_elsewhere = waiter.needs_up and self.is_down and not state.has_trusted_locked()
+            is_refused = (
+                goes_elsewhere
+                or state.is_cut_off_locked(started, self.terms.config)
+                or (not at_head and state.is_overrun_locked(self.terms.config))
             )
             if not is_refused:
                 state.queue.add_locked(waiter, at_head=at_head)
                 self.supply.assign_locked(change)
         if is_refused:
-            raise self.timeout(started, may_wait=False)
+            self.hurry()
+            raise ServerDown if goes_elsewhere else self.timeout(started, may_wait=False)
         try:
             waiter.wait(deadline - self._clock())
         except BaseException:
@@ -158,7 +167,24 @@ class Engine:
         entry = self._withdraw(waiter)
         if entry is not None:
             return entry
+        if waiter.has_given_up:
+            raise ServerDown
         raise waiter.error or self.timeout(started)
+
+    def _note_silence(self) -> None:
+        """Have readers avoid the replica, which did not answer a ping, until a connect succeeds."""
+        error = TimeoutError("the server did not answer a ping")
+        with self.state.lock:
+            is_first = self.state.connector.backoff.failed_locked(error, is_permanent=False)
+            self.state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
+        if is_first:
+            logger.warning("The database of bind %r does not answer", self.terms.bind)
+
+    def hurry(self) -> None:
+        """If the server is down, have a connect tried soon: a caller is turned away."""
+        with self.supply.changing() as change:
+            if self.state.connector.backoff.is_due_locked():
+                self.supply.assign_locked(change)
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:
@@ -263,9 +289,14 @@ class Engine:
         """Return the error of a caller that waits since `started` and gives up."""
         self.terms.events.timed_out()
         waited = self._clock() - started
-        cause = self.state.connector.backoff.error
+        backoff = self.state.connector.backoff
         return reports.pool_timeout(
-            self.terms.bind, self.snapshot(), waited, cause, may_wait=may_wait
+            self.terms.bind,
+            self.snapshot(),
+            waited,
+            backoff.error,
+            may_wait=may_wait,
+            outage=backoff.outage,
         )
 
     def refuse_locked(self) -> None:
