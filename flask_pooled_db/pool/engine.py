@@ -182,6 +182,8 @@ class Engine:
 
     def hurry(self) -> None:
         """If the server is down, have a connect tried soon: a caller is turned away."""
+        if not self.state.connector.backoff.is_down:
+            return
         with self.supply.changing() as change:
             if self.state.connector.backoff.is_due_locked():
                 self.supply.assign_locked(change)
