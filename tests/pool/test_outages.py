@@ -172,6 +172,24 @@ def test_p2_outage_waiters_keep_waiting(
         patient.result().close()
 
 
+def test_p10_outage_sleeping_opener(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """A caller who is turned away also shortens the pause in which an opener sleeps for another one
+    that waits.
+    """
+    with Proxy(mariadb.host, mariadb.port) as proxy:
+        proxy.refuse()
+        url = mariadb.url(mariadb_driver, port=proxy.port)
+        with open_pool(url=url, acquire_timeout=LIMIT) as pool:
+            patient = queue_up(pool, pool.lease, timeout=PATIENCE)
+            wait_until(lambda: turns_away(pool))
+            backoff = pool.engine.state.connector.backoff
+            backoff.failures += 30
+            wait_until(lambda: backoff.pause_locked() > RECOVERY)
+            proxy.accept()
+            assert poll_until_served(lambda: use(pool)) < RECOVERY
+            patient.result().close()
+
+
 def test_p2_short_restart(private_mariadb: MariaDBServer, mariadb_driver: str) -> None:
     """A restart that is shorter than ACQUIRE_TIMEOUT costs nobody an error."""
     with open_pool(url=private_mariadb.url(mariadb_driver)) as pool:
