@@ -158,7 +158,8 @@ def test_p2_outage_waiters_keep_waiting(
     private_mariadb: MariaDBServer, mariadb_driver: str
 ) -> None:
     """Who waited before keeps waiting, and is served when the server is back."""
-    with open_pool(url=private_mariadb.url(mariadb_driver), acquire_timeout=LIMIT) as pool:
+    # Time enough for both callers to come before it is over.
+    with open_pool(url=private_mariadb.url(mariadb_driver), acquire_timeout=3 * LIMIT) as pool:
         private_mariadb.kill()
         caller = queue_up(pool, use, pool)
         patient = queue_up(pool, pool.lease, timeout=PATIENCE)
@@ -166,7 +167,7 @@ def test_p2_outage_waiters_keep_waiting(
             caller.result()
         wait_for_outage(pool)
         turn_away(pool)
-        assert patient.is_alive()
+        assert patient.is_alive(), repr(patient.error)
         private_mariadb.start()
         assert poll_until_served(lambda: use(pool)) < RECOVERY
         patient.result().close()
