@@ -17,6 +17,8 @@ from harness.waiting import wait_until
 from tests.pool.on_server import value
 from tests.support.apps import pooled_app
 
+pytestmark = pytest.mark.mariadb_only  # the servers that it freezes are MariaDB's
+
 Stages = Callable[..., AbstractContextManager["Stage"]]
 
 AT_ONCE = 0.7
