@@ -41,6 +41,7 @@ class PoolTimeout(PooledDBError):
     `__cause__` is the last connect failure, if there was one. The attributes are the state of the
     pool at that moment: `bind`, `maxconnections` (0: no limit), `in_use`, `idle`, `waiting`,
     `longest_lease` (the age in seconds of the lease that has been out longest), `waited` (seconds).
+    `outage` is for how many seconds every connect has failed, if that is why nobody waits; else 0.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class PoolTimeout(PooledDBError):
         waiting: int = 0,
         longest_lease: float = 0.0,
         waited: float = 0.0,
+        outage: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.bind = bind
@@ -63,6 +65,7 @@ class PoolTimeout(PooledDBError):
         self.waiting = waiting
         self.longest_lease = longest_lease
         self.waited = waited
+        self.outage = outage
 
 
 class PoolClosed(PooledDBError):

@@ -16,6 +16,10 @@ BACKOFF_GROWTH = 1.2
 server has been away: the pool works again within 1 s after an outage of 3 s, and asks a server that
 is away for longer every few seconds."""
 
+REST_OF_THE_HUNG = 10.0
+"""How many times as long as its last connect took to fail a server is left alone. One that hangs
+costs a tenth of the time of those who connect to the others."""
+
 
 def backoff(failures: int) -> float:
     """Return how many seconds to wait after so many failures in a row."""
@@ -66,11 +70,12 @@ class Servers:
         yield from candidates
         yield from (server for server in self._servers if server not in candidates)
 
-    def failed(self, server: Server) -> None:
-        """Leave a server alone for a while."""
+    def failed(self, server: Server, seconds: float = 0.0) -> None:
+        """Leave a server alone for a while; the longer, the longer the connect took to fail."""
         with self._lock:
             server.failures += 1
-            server.not_before = monotonic() + backoff(server.failures)
+            pause = max(backoff(server.failures), REST_OF_THE_HUNG * seconds)
+            server.not_before = monotonic() + pause
 
     def succeeded(self, server: Server) -> None:
         """Forget the failures of a server."""

@@ -36,6 +36,9 @@ from flask_pooled_db.pool.replica import read_from
 
 logger = logging.getLogger("flask_pooled_db")
 
+LONGEST_RETRY_AFTER = 10.0
+"""Seconds after which a client is asked to try again, at most, while the database is away."""
+
 T = TypeVar("T")
 
 
@@ -181,7 +184,8 @@ def _answer_503(app: Flask, error: PoolTimeout) -> Any:
     own = app.error_handler_spec[None][None].get(PooledDBError)
     if own is not None:
         return app.ensure_sync(own)(error)
-    seconds = max(1, math.ceil(error.waited))
+    wait = max(error.waited, min(error.outage, LONGEST_RETRY_AFTER))
+    seconds = max(1, math.ceil(wait))
     return app.handle_http_exception(
         ServiceUnavailable("The database is busy or away. Please try again.", retry_after=seconds)
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from flask_pooled_db.drivers import hazard_of_sharing
@@ -88,17 +87,19 @@ class Sharing(Generic[S]):
         """
         if self._state is not self._pool.state:
             self._start(self._pool.state)
-        started = monotonic()
+        clock = self.terms.clock
+        started = clock()
         may_wait = self.terms.config.blocking
         seconds = self.terms.config.acquire_timeout if timeout is None else timeout
         deadline = started + seconds
         while True:
             with self._state.lock:
-                entry = self._wait_for_share_locked(deadline if may_wait else 0.0)
+                entry = self._wait_for_share_locked(started, deadline if may_wait else 0.0)
             if entry is None:
+                self._pool.hurry()
                 raise self._pool.timeout(started, may_wait=may_wait)
             if isinstance(entry, Addition):
-                return self._add(entry, max(0.0, deadline - monotonic()))
+                return self._add(entry, max(0.0, deadline - clock()))
             if entry.look() <= 0:
                 return entry
             if self.leave(entry, is_valid=False):
@@ -117,9 +118,9 @@ class Sharing(Generic[S]):
         with self._state.lock:
             return [other for other in shared.leases if other is not lease]
 
-    def _wait_for_share_locked(self, deadline: float) -> Entry | Addition | None:
+    def _wait_for_share_locked(self, started: float, deadline: float) -> Entry | Addition | None:
         """Return a connection that has one more lease now, or the right to add one, or None when
-        the time is up.
+        the time is up, or waiting is of no use.
         """
         while True:
             self._pool.refuse_locked()
@@ -134,8 +135,8 @@ class Sharing(Generic[S]):
                 self._shared[entry].joining += 1
                 self._state.checkouts += 1
                 return entry
-            left = deadline - monotonic()
-            if left <= 0:
+            left = deadline - self.terms.clock()
+            if left <= 0 or self._state.is_cut_off_locked(started, self.terms.config):
                 return None
             self.changed.wait(left)
 

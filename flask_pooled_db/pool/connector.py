@@ -7,14 +7,16 @@ whatever the driver does, and one backoff is shared by all.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.drivers.servers import backoff
+from flask_pooled_db.drivers.servers import BACKOFF_MAX, backoff
 from flask_pooled_db.pool.entry import Entry, open_entry
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import housekeeper, workers
@@ -26,6 +28,13 @@ by connections that are returned than by as many new ones."""
 HANG_GRACE = 1.0
 """Seconds beyond its time limit after which a connect is considered to hang in its driver, out of
 our reach. Its place is freed, and another connect is tried."""
+
+
+URGENT_PAUSE = 0.5
+"""Seconds after a failed connect at which a caller who is turned away causes the next one."""
+
+LONGEST_SLEEP = 0.2
+"""Seconds after which an opener in its pause looks whether the pause has become shorter."""
 
 
 class Attempt:
@@ -85,9 +94,16 @@ class Backoff:
     The pool's lock guards it.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], patience: float = math.inf) -> None:
+        """After `patience` seconds in which every connect failed, callers are turned away."""
         self._clock = clock
+        self._patience = patience
+        # When each connect began that is under way. It needs no lock: each use is one step.
+        self._asked: weakref.WeakKeyDictionary[Attempt, float] = weakref.WeakKeyDictionary()
         self.failures = 0  # in a row
+        self.failing_since = 0.0  # when the first of them was
+        self.failed_at = 0.0  # when the last of them was
+        self.turns_away_since = math.inf  # when they had lasted for `patience`
         self.next_try = 0.0  # when the pause ends
         self.error: BaseException | None = None
         self.is_permanent = False  # retrying will not help
@@ -96,6 +112,52 @@ class Backoff:
     def is_down(self) -> bool:
         """Whether the last connect failed."""
         return self.failures > 0
+
+    @property
+    def silence(self) -> float:
+        """The seconds for which the oldest connect under way has had no answer."""
+        now = self._clock()
+        return now - min(list(self._asked.values()), default=now)
+
+    @property
+    def outage(self) -> float:
+        """The seconds for which every connect has failed, if callers are turned away; else 0."""
+        now = self._clock()
+        is_over = self.is_permanent or self.turns_away_since > now
+        return 0.0 if is_over else now - self.failing_since
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the last failure still tells how the server is: somebody keeps trying."""
+        return bool(self._asked) or self.pause_locked() >= -BACKOFF_MAX
+
+    @contextmanager
+    def asking(self, attempt: Attempt) -> Iterator[None]:
+        """Note that a connect is under way during the block."""
+        if not self.is_known:
+            self.failing_since, self.turns_away_since = self._clock(), math.inf
+        self._asked[attempt] = self._clock()
+        try:
+            yield
+        finally:
+            self.give_up_on(attempt)
+
+    def give_up_on(self, attempt: Attempt) -> None:
+        """Expect no answer to a connect any more."""
+        self._asked.pop(attempt, None)
+
+    def turns_away_locked(self, started: float) -> bool:
+        """Return whether a caller who came at `started` need not wait for a connect.
+
+        One who came before that was known keeps waiting.
+        """
+        return self.turns_away_since <= started and not self.is_permanent and self.is_known
+
+    def is_due_locked(self) -> bool:
+        """Return whether it is time for a try that a caller who is turned away asks for."""
+        if not self.is_permanent:
+            self.next_try = min(self.next_try, self.failed_at + URGENT_PAUSE)
+        return self.is_down and self.pause_locked() <= 0
 
     @property
     def refusal(self) -> BaseException | None:
@@ -110,17 +172,22 @@ class Backoff:
         """Note a success. Returns whether it ends a series of failures."""
         recovered = self.is_down
         self.failures = 0
+        self.turns_away_since = math.inf
         self.error = None
         self.is_permanent = False
         return recovered
 
     def failed_locked(self, error: BaseException, *, is_permanent: bool) -> bool:
         """Note a failure. Returns whether it is the first in a row."""
-        first = not self.is_down
+        first, now = not self.is_down, self._clock()
         self.failures += 1
         self.error = without_tracebacks(error)
         self.is_permanent = is_permanent
-        self.next_try = self._clock() + backoff(self.failures)
+        self.failing_since = now if first else self.failing_since
+        if now - self.failing_since >= self._patience:
+            self.turns_away_since = min(self.turns_away_since, now)
+        self.failed_at = now
+        self.next_try = now + backoff(self.failures)
         return first
 
 
@@ -133,7 +200,7 @@ class Connector:
         self._open = functools.partial(open_entry, driver, config, ping, clock)
         self._is_transient = driver.is_transient
         self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
-        self.backoff = Backoff(clock)
+        self.backoff = Backoff(clock, config.acquire_timeout)
         self._opening: weakref.WeakSet[Attempt] = weakref.WeakSet()
         self._hanging: weakref.WeakSet[Attempt] = weakref.WeakSet()  # they have no place
         self.closing = threading.Event()  # ends the pauses of openers
@@ -206,7 +273,7 @@ class Connector:
             if pause <= 0:
                 return True
             with workers.resting():
-                self.closing.wait(pause)
+                self.closing.wait(min(pause, LONGEST_SLEEP))
         return False
 
     def _try(self, host: Host, attempt: Attempt) -> Attempt | None:
@@ -214,7 +281,7 @@ class Connector:
         attempt.thread = threading.current_thread()
         give_up = functools.partial(self._give_up_on, host, attempt)
         try:
-            with housekeeper.bounded(self._hang_after, give_up):
+            with self.backoff.asking(attempt), housekeeper.bounded(self._hang_after, give_up):
                 entry = self._open()
         except BaseException as error:  # noqa: BLE001  the callers that wait are told
             is_permanent = not self._is_transient(error)
@@ -225,6 +292,7 @@ class Connector:
         """Free the place of a connect that hangs, and try another one."""
         if attempt.thread is not None:
             workers.give_up_on(attempt.thread)
+        self.backoff.give_up_on(attempt)
         error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
         retry = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
         if retry is not None:

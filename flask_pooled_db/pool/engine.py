@@ -6,6 +6,7 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -19,10 +20,12 @@ from flask_pooled_db.pool.events import Events, NoEvents, listener
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
-from flask_pooled_db.pool.queue import Waiter
+from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import guard, housekeeper
+from flask_pooled_db.runtime import guard, housekeeper, reporter
+
+logger = logging.getLogger("flask_pooled_db")
 
 THREAD_RETRY = 0.1
 """Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
@@ -107,15 +110,15 @@ class Engine:
             return entry
         return self._acquire_slowly(entry, now, timeout, Waiter(session))
 
-    def acquire_if_up(self, timeout: float | None, session: Session) -> Entry:
-        """Like `acquire()`, but raise as soon as connecting fails."""
-        waiter = Waiter(session, needs_up=True)
+    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
+        """Like `acquire()`, for a waiter that may give up earlier: it raises `ServerDown` then."""
         return self._acquire_slowly(None, self._clock(), timeout, waiter)
 
     @property
     def is_down(self) -> bool:
-        """Whether the last connect failed."""
-        return self.state.connector.backoff.is_down
+        """Whether the last connect failed, or is under way without an answer."""
+        backoff = self.state.connector.backoff
+        return backoff.is_down or backoff.silence >= self.liveness.silence
 
     def _acquire_slowly(
         self, entry: Entry | None, started: float, timeout: float | None, waiter: Waiter
@@ -126,15 +129,20 @@ class Engine:
         while True:
             if entry is None:
                 entry = self._wait_in_line(waiter, started, deadline, at_head=had_its_turn)
-            if self._is_valid(entry, deadline):
+            asked = self._clock()
+            if self._is_valid(entry, min(deadline, asked + waiter.patience)):
                 self.terms.events.acquired()
                 return entry
             entry = None
             had_its_turn = True  # and got a dead connection
             now = self._clock()
-            if now >= deadline and now - started >= PING_GRACE:
+            if self.supply.is_replica and now - asked >= min(
+                waiter.patience, self.liveness.silence
+            ):
+                self._note_silence()
+            elif now >= deadline and now - started >= PING_GRACE:
                 raise self.timeout(started)
-            waiter = Waiter(waiter.session, needs_up=waiter.needs_up)
+            waiter = waiter.again()
 
     def _wait_in_line(
         self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
@@ -142,9 +150,12 @@ class Engine:
         self.leaks.reclaim()
         self._tend(self)
         try:
-            may_wait = self.supply.change(functools.partial(self._queue_locked, waiter, at_head))
+            decide = functools.partial(self._queue_locked, waiter, started, at_head)
+            may_wait = self.supply.change(decide)
             if may_wait:
                 self._wait(waiter, deadline)
+            else:
+                self.hurry()
         except BaseException:
             entry = self._withdraw(waiter)
             if entry is not None:
@@ -153,15 +164,20 @@ class Engine:
         entry = self._withdraw(waiter)
         if entry is not None:
             return entry
+        if waiter.has_given_up:
+            raise ServerDown
         raise waiter.error or self.timeout(started, may_wait=may_wait)
 
-    def _queue_locked(self, waiter: Waiter, at_head: bool, change: Change) -> bool:
+    def _queue_locked(self, waiter: Waiter, started: float, at_head: bool, change: Change) -> bool:
         """Have a caller wait in line, unless it must not wait. Returns whether it does."""
-        state = self.state
+        state, config = self.state, self.terms.config
         self.refuse_locked()
-        if not at_head and state.is_overrun_locked(self.terms.config):
+        if waiter.needs_up and self.is_down and not state.has_trusted_locked():
+            waiter.error = ServerDown()
             return False
-        if waiter.needs_up and self.is_down and not state.idle:
+        if state.is_cut_off_locked(started, config):
+            return False
+        if not at_head and state.is_overrun_locked(config):
             return False
         state.queue.add_locked(waiter, at_head=at_head)
         self.supply.assign_locked(change)
@@ -176,6 +192,28 @@ class Engine:
                 return
             left = deadline - self._clock()
         waiter.wait(left)
+
+    def _note_silence(self) -> None:
+        """Have readers avoid the replica, which did not answer a ping, until a connect succeeds."""
+        error = TimeoutError("the server did not answer a ping")
+        with self.state.lock:
+            is_first = self.state.connector.backoff.failed_locked(error, is_permanent=False)
+            self.state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
+        if is_first:
+            text = "The database of bind %r does not answer"
+            reporter.tell(logger.warning, text, self.terms.bind)
+
+    def hurry(self) -> None:
+        """If the server is down, have a connect tried soon: a caller is turned away."""
+        if not self.state.connector.backoff.is_down:
+            return
+        self.supply.change(
+            lambda change: (
+                self.supply.assign_locked(change)
+                if self.state.connector.backoff.is_due_locked()
+                else None
+            )
+        )
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:
@@ -265,9 +303,14 @@ class Engine:
         """Return the error of a caller that waits since `started` and gives up."""
         self.terms.events.timed_out()
         waited = self._clock() - started
-        cause = self.state.connector.backoff.error
+        backoff = self.state.connector.backoff
         return reports.pool_timeout(
-            self.terms.bind, self.snapshot(), waited, cause, may_wait=may_wait
+            self.terms.bind,
+            self.snapshot(),
+            waited,
+            backoff.error,
+            may_wait=may_wait,
+            outage=backoff.outage,
         )
 
     def refuse_locked(self) -> None:

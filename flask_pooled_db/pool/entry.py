@@ -226,10 +226,11 @@ def open_entry(
     """
     errors: list[Exception] = []
     for server in driver.servers.attempts():
+        began = clock()
         try:
-            entry = _connect_to(Origin(driver, config, ping, clock(), server.arguments), clock)
+            entry = _connect_to(Origin(driver, config, ping, began, server.arguments), clock)
         except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
-            driver.servers.failed(server)
+            driver.servers.failed(server, clock() - began)
             errors.append(error)
         else:
             driver.servers.succeeded(server)

@@ -19,7 +19,8 @@ with `timeout=0` could never get a connection that has been idle for a while."""
 
 SILENCE = 1.0
 """Seconds without an answer to a ping after which the other idle connections are given up too. A
-caller with less time than that gives up without a verdict on them."""
+caller with less time than that gives up without a verdict on them. A reader waits no longer for an
+answer of a replica."""
 
 
 class Verdict(enum.Enum):
@@ -36,6 +37,8 @@ class Liveness:
     def __init__(self, config: PoolConfig, ping: PingPolicy, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._limit = config.connect_timeout
+        self.silence = min(self._limit, SILENCE)
+        """Seconds without an answer after which the server is silent."""
         self._pings = ping.on_checkout
         if not self._pings:
             self.trust = math.inf
@@ -73,5 +76,5 @@ class Liveness:
         entry.since = self._clock()
         if answers:
             return Verdict.VALID
-        is_silent = entry.since - now >= min(self._limit, SILENCE)
+        is_silent = entry.since - now >= self.silence
         return Verdict.SILENT if is_silent else Verdict.DEAD

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.pool.entry import Entry
+
+
+class ServerDown(Exception):
+    """The server is down, or does not answer: the caller goes elsewhere."""
 
 
 class Waiter:
@@ -18,15 +23,25 @@ class Waiter:
     takes several times as long.
     """
 
-    __slots__ = ("_settled", "entry", "error", "needs_up", "session")
+    __slots__ = ("_settled", "entry", "error", "session")
 
-    def __init__(self, session: Session | None = None, *, needs_up: bool = False) -> None:
+    needs_up = False
+    """Whether it gives up as soon as a connect fails."""
+    patience = math.inf
+    """Seconds without an answer from the server after which it gives up."""
+    has_given_up = False
+    """Whether it did."""
+
+    def __init__(self, session: Session | None = None) -> None:
         self._settled = threading.Lock()
         self._settled.acquire()
         self.entry: Entry | None = None
         self.error: BaseException | None = None
         self.session = session
-        self.needs_up = needs_up  # it gives up as soon as a connect fails
+
+    def again(self) -> Waiter:
+        """Return another one for the same caller, who was handed a dead connection."""
+        return Waiter(self.session)
 
     def settle(self, entry: Entry | None, error: BaseException | None = None) -> None:
         """Hand over a connection or an error, and wake the caller."""

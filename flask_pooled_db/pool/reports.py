@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout, UsageError
@@ -20,9 +21,18 @@ class Snapshot(NamedTuple):
 
 
 def pool_timeout(
-    bind: str, now: Snapshot, waited: float, cause: BaseException | None, *, may_wait: bool
+    bind: str,
+    now: Snapshot,
+    waited: float,
+    cause: BaseException | None,
+    *,
+    may_wait: bool,
+    outage: float = 0.0,
 ) -> PoolTimeout:
-    """Return the error of a caller that got no connection, with the last connect error as cause."""
+    """Return the error of a caller that got no connection, with the last connect error as cause.
+
+    `outage` is for how many seconds connecting has failed, if callers are turned away for that.
+    """
     limit = now.maxconnections or "an unlimited number"
     what = f"in {waited:.1f} s" if may_wait else "without waiting any more"
     text = (
@@ -30,7 +40,11 @@ def pool_timeout(
         f"{now.in_use} are in use and {now.idle} idle, {now.waiting} others wait, "
         f"the longest lease is {now.longest_lease:.1f} s old"
     )
-    if cause is not None:
+    if cause is not None and outage:
+        since = time.strftime("%H:%M:%S", time.localtime(time.time() - outage))
+        text += f"; connecting has failed for {outage:.0f} s, since {since}, "
+        text += f"last with {describe(cause)}"
+    elif cause is not None:
         text += f"; the last connect failed with {describe(cause)}"
     error = PoolTimeout(
         text,
@@ -41,6 +55,7 @@ def pool_timeout(
         waiting=now.waiting,
         longest_lease=now.longest_lease,
         waited=waited,
+        outage=outage,
     )
     error.__cause__ = cause
     return error

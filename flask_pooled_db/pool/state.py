@@ -139,8 +139,10 @@ class State:
         missing = 0
         if self.is_tended:
             missing = sizes.mincached - len(self.in_use) - len(self.idle)
-        if is_replica and self.connector.backoff.is_down:
-            missing = max(missing, 1)  # readers avoid it while it is down: nobody else would look
+        backoff = self.connector.backoff
+        if backoff.is_down and (is_replica or not backoff.is_permanent):
+            # Callers are turned away, or go elsewhere, while it is down: nobody else would look.
+            missing = max(missing, backoff.pause_locked() <= 0)
         wanted = max(len(self.queue), missing) - self.connector.opening
         return min(wanted, self.connector.room_locked())
 
@@ -151,6 +153,21 @@ class State:
         places = self.places
         return places.taken <= places.most and (
             len(self.idle) < self.most_idle or bool(self.waiters)
+        )
+
+    def has_trusted_locked(self) -> bool:
+        """Return whether the idle connection used last has not become suspect since."""
+        return bool(self.idle) and not self.idle[-1].is_suspect
+
+    def is_cut_off_locked(self, started: float, config: PoolConfig) -> bool:
+        """Return whether a caller who came at `started` need not wait: connecting has failed for
+        long, and no connections go round that may be returned.
+        """
+        recently = started - config.acquire_timeout
+        return (
+            self.connector.backoff.turns_away_locked(started)
+            and not self.idle
+            and all(entry.since < recently for entry in self.in_use_locked())
         )
 
     def is_overrun_locked(self, config: PoolConfig) -> bool:

@@ -12,7 +12,7 @@ from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers.servers import BACKOFF_FIRST, BACKOFF_MAX
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import Engine, NoEvents
-from flask_pooled_db.pool.connector import Backoff
+from flask_pooled_db.pool.connector import URGENT_PAUSE, Attempt, Backoff
 from flask_pooled_db.pool.entry import Entry, Origin
 from flask_pooled_db.pool.events import listener
 from flask_pooled_db.pool.liveness import FRESH, Liveness, Verdict
@@ -133,10 +133,16 @@ def test_p2_queue_withdrawal(clock: Clock) -> None:
     entry.link.close()
 
 
+class Hasty(Waiter):
+    """A waiter that gives up as soon as a connect fails."""
+
+    needs_up = True
+
+
 def test_p2_queue_failure() -> None:
     """Those that are to fail get an error of their own each; the others wait on."""
     queue = Queue()
-    patient, hasty = Waiter(), Waiter(needs_up=True)
+    patient, hasty = Waiter(), Hasty()
     queue.add_locked(patient)
     queue.add_locked(hasty)
     queue.fail_locked(OperationalError, lambda waiter: waiter.needs_up)
@@ -173,6 +179,84 @@ def test_p10_backoff_for_good(clock: Clock) -> None:
     assert backoff.refusal is None
     backoff.failed_locked(error, is_permanent=False)
     assert backoff.refusal is None
+
+
+def fail(backoff: Backoff, *, is_permanent: bool = False) -> None:
+    backoff.failed_locked(OperationalError(), is_permanent=is_permanent)
+
+
+def test_p2_backoff_outage(clock: Clock) -> None:
+    """Callers are turned away once every connect has failed for long, except those who came before
+    that; until a connect succeeds.
+    """
+    backoff = Backoff(clock, 10.0)
+    fail(backoff)
+    clock.now += 9.9
+    early = clock()
+    fail(backoff)
+    assert not backoff.turns_away_locked(clock())
+    assert backoff.outage == 0.0
+    clock.now += 0.1
+    assert not backoff.turns_away_locked(clock())  # nobody knows what the next connect finds
+    fail(backoff)
+    assert backoff.turns_away_locked(clock())
+    assert not backoff.turns_away_locked(early)
+    assert backoff.outage == pytest.approx(10.0)
+    backoff.succeeded_locked()
+    assert not backoff.turns_away_locked(clock())
+    assert backoff.outage == 0.0
+
+
+def test_p2_backoff_stale_outage(clock: Clock) -> None:
+    """What nobody has tried for long is not known: callers wait, and the failures count anew."""
+    backoff = Backoff(clock, 10.0)
+    fail(backoff)
+    clock.now += 10.0
+    fail(backoff)
+    clock.now += 2 * BACKOFF_MAX
+    assert not backoff.turns_away_locked(clock())
+    with backoff.asking(Attempt(Places().take())):  # type: ignore[arg-type]
+        clock.now += 5.0
+    fail(backoff)
+    assert not backoff.turns_away_locked(clock())
+
+
+def test_p2_backoff_outage_while_asking(clock: Clock) -> None:
+    """A connect that hangs does not make what was known stale; its silence has a length."""
+    backoff = Backoff(clock, 10.0)
+    fail(backoff)
+    clock.now += 10.0
+    fail(backoff)
+    assert backoff.silence == 0.0
+    with backoff.asking(Attempt(Places().take())):  # type: ignore[arg-type]
+        clock.now += 60.0
+        assert backoff.silence == 60.0
+        assert backoff.turns_away_locked(clock())
+    assert backoff.silence == 0.0
+
+
+def test_p10_backoff_permanent_outage(clock: Clock) -> None:
+    """A permanent error stays one, however long it lasts, and nobody hurries the next connect."""
+    backoff = Backoff(clock, 10.0)
+    fail(backoff)
+    clock.now += 10.0
+    for _ in range(30):
+        fail(backoff, is_permanent=True)
+    assert not backoff.turns_away_locked(clock())
+    clock.now += URGENT_PAUSE
+    assert not backoff.is_due_locked()
+
+
+def test_p10_backoff_urgent(clock: Clock) -> None:
+    """A caller who is turned away shortens the pause to half a second."""
+    backoff = Backoff(clock, 0.0)
+    assert not backoff.is_due_locked()
+    for _ in range(30):
+        fail(backoff)
+    assert not backoff.is_due_locked()
+    assert 0 < backoff.pause_locked() <= URGENT_PAUSE
+    clock.now += URGENT_PAUSE
+    assert backoff.is_due_locked()
 
 
 # Liveness
