@@ -24,6 +24,7 @@ _OTHER_WRITES = re.compile(
     r"(?:CREATE|ALTER|DROP|REINDEX|ANALYZE|WITH\b.*\b(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO))\b",
     re.DOTALL | re.IGNORECASE,
 )
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
 _INSTRUCTIONS_PER_CHECK = 1000
 
@@ -138,7 +139,9 @@ class SQLiteDriver(Driver):
             return name
 
     def is_transient(self, error: BaseException) -> bool:
-        return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+        # An extended code has its primary one in the lowest byte. Don't look for "locked" in the
+        # text, which holds names of tables: https://www.sqlite.org/rescode.html
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
     def ping(self, raw: Any) -> None:
         raw.execute("SELECT 1").close()
