@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
-from flask_pooled_db.config import DatabaseURL
+from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.runtime import Job, housekeeper
@@ -72,7 +72,8 @@ class SQLiteDriver(Driver):
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
         super().__init__(creator, dbapi, arguments, timeout)
-        self._memory = arguments.get("database", ":memory:") in (":memory:", "")
+        database = arguments.get("database", "")
+        self._memory = isinstance(database, str) and database in (":memory:", "")
         if not self._memory:
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
@@ -84,7 +85,7 @@ class SQLiteDriver(Driver):
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
         # Another creator's connections would not be of this module's class.
-        return super().accepts(creator, dbapi) and creator in (dbapi, dbapi.connect)
+        return super().accepts(creator, dbapi) and (creator is dbapi or creator is dbapi.connect)
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
-        return float(text) if name == "timeout" else super().from_text(name, text)
+        return checks.seconds(float(text)) if name == "timeout" else super().from_text(name, text)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
