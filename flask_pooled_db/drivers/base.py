@@ -178,10 +178,7 @@ class Driver:
     # Errors
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        """Return what an error of a statement or of COMMIT means. May ask the server.
-
-        Only LOST leaves open what the server did: it is for every error that doesn't prove it.
-        """
+        """Return what an error proves, of COMMIT too; LOST if nothing. May ask the server."""
         is_known = isinstance(error, self.statement_errors) and not isinstance(error, self.failures)
         return Failure.STATEMENT if is_known else Failure.LOST
 

@@ -46,7 +46,7 @@ class LeaseCursor:
     def _run(
         self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        if len(args) == 1 and args[0] is None:
+        if args and args[0] is None and len(args) == 1:
             args = ()  # "no parameters" for every driver
         if kwargs:
             function = functools.partial(function, **kwargs)
@@ -161,8 +161,7 @@ class ParticularCursor(LeaseCursor):
     ) -> Any:
         driver = self._lease.driver
         # Compare no parameter by ==: a NumPy array answers with an array.
-        has_parameters = kwargs or len(args) > 1 or (args and args[0] is not None)
-        if driver.translate and has_parameters:
+        if driver.translate and (kwargs or len(args) > 1 or (args and args[0] is not None)):
             operation = driver.translate(operation)
         result = super()._run(function, operation, args, kwargs)
         if driver.is_streaming and driver.is_streaming(self.driver_cursor):
