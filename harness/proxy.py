@@ -36,6 +36,8 @@ class _Fault:
     prefix: bytes
     times: int
     reaches_server: bool
+    answer: bytes = b""
+    """What the client gets in place of the server's answer, before the end."""
 
     def strikes(self, command: Command) -> bool:
         if not self.times or not command.starts_with(self.prefix):
@@ -179,6 +181,12 @@ class Proxy(Managed):
         """
         self._call(self._add_fault(_Fault(prefix, times, reaches_server=True)))
 
+    def answer_in_place(self, prefix: bytes, answer: bytes, times: int = 1) -> None:
+        """Send `answer` in place of the answers to the next `times` commands whose text starts
+        with `prefix`, and then the end. Such a command reaches the server.
+        """
+        self._call(self._add_fault(_Fault(prefix, times, reaches_server=True, answer=answer)))
+
     def cut_before(self, prefix: bytes, times: int = 1) -> None:
         """Lose the next `times` commands whose text starts with `prefix`.
 
@@ -279,7 +287,7 @@ class _Link:
         self._to_client = _Pipe(proxy)
         self._splitter = CommandSplitter()
         self._dialling: asyncio.Task[None] | None = None
-        self._answer_is_lost = False
+        self._fault: _Fault | None = None  # what happens to the next answer
 
     def client_came(self, transport: asyncio.Transport) -> None:
         self._proxy.links.add(self)
@@ -302,7 +310,7 @@ class _Link:
             if fault and not fault.reaches_server:
                 self._to_client.close()
                 return
-            self._answer_is_lost = self._answer_is_lost or fault is not None
+            self._fault = self._fault or fault
             self._to_server.put(packet)
             if self._splitter.is_encrypted and self._proxy.certificates:
                 self._encrypt(self._proxy.certificates)
@@ -326,10 +334,13 @@ class _Link:
             return
         if not data:  # TLS's own
             return
-        if self._answer_is_lost:
-            self._to_client.close()
-        else:
+        if self._fault is None:
             self._to_client.put(data)
+        elif self._fault.answer:
+            self._to_client.put(self._fault.answer)
+            self._to_client.end()
+        else:
+            self._to_client.close()
 
     def server_went(self) -> None:
         self._to_server.target = None

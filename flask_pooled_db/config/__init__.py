@@ -6,6 +6,8 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 
 from __future__ import annotations
 
+from flask_pooled_db.config.arguments import check_count, check_seconds
+from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_url
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
@@ -22,6 +24,11 @@ __all__ = [
     "PoolConfig",
     "ScopeOptions",
     "URLError",
+    "check_count",
+    "check_seconds",
+    "describe",
+    "is_plain_name",
+    "looks_like_url",
     "parse_url",
     "read_binds",
 ]

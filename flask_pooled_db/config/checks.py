@@ -12,6 +12,7 @@ from typing import Any
 from flask_pooled_db.config.fields import DEFAULT_BIND
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
+_PLAIN_NAME = re.compile(r"[\w.-]{1,64}")
 _AUTOCOMMIT = re.compile(r"\bautocommit\b", re.IGNORECASE)
 
 _MAX_SECONDS = 3.2e9  # 100 years, well below what a lock's timeout accepts
@@ -32,22 +33,32 @@ def describe(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def is_seconds(value: Any) -> bool:
-    """Return whether a value is a duration: a number of seconds, 0 or more."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= value <= _MAX_SECONDS
+def is_plain_name(text: str) -> bool:
+    """Return whether a text is safe to show as a name: no URL and no DSN, which hold passwords."""
+    return _PLAIN_NAME.fullmatch(text) is not None
+
+
+def looks_like_url(text: str) -> bool:
+    """Return whether a text may be a URL or a DSN, or a part of one, which holds a password."""
+    return "://" in text or "@" in text or "=" in text
+
+
+def is_count(value: Any) -> bool:
+    """Return whether a value is a whole number, 0 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def count(value: Any) -> int:
     """Check a whole number, 0 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+    if not is_count(value):
         raise Invalid(f"must be a whole number, 0 or more, not {describe(value)}")
-    return value
+    return int(value)
 
 
 def seconds(value: Any) -> float:
-    """Check a duration."""
-    if not is_seconds(value):
+    """Check a duration: a number of seconds, 0 or more."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= _MAX_SECONDS):
         raise Invalid(f"must be a number of seconds, 0 or more, not {describe(value)}")
     return float(value)
 
@@ -111,6 +122,8 @@ def bind_name(value: Any) -> str:
     """Check the name of a bind."""
     if not isinstance(value, str) or not value:
         raise Invalid(f"must be the name of a bind, not {describe(value)}")
+    if looks_like_url(value):
+        raise Invalid("must be the name of a bind, and is a URL")
     return value
 
 
@@ -144,6 +157,8 @@ def binds(value: Any) -> dict[str, Any]:
     """Check a mapping of bind names to URLs or to mappings of keys."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
         raise Invalid(f"must be a mapping of bind names to URLs or mappings, not {describe(value)}")
+    if any(map(looks_like_url, value)):
+        raise Invalid("has a URL where the name of a bind is expected: the name comes first")
     if DEFAULT_BIND in value:
         raise Invalid(f"must not name {DEFAULT_BIND!r}: the top-level keys describe that bind")
     for name, settings in value.items():

@@ -139,7 +139,7 @@ def _read(
             continue
         known = keys.get(full_key[len(prefix) :])
         if known is None:
-            problems.append(f"{full_key} is not a known key{_suggestion(full_key, prefix)}")
+            problems.append(_unknown_key(full_key, prefix))
         elif value is None and known.none_is_unset:
             continue
         else:
@@ -152,12 +152,15 @@ def _read(
     return values
 
 
-def _suggestion(full_key: str, prefix: str) -> str:
-    name = full_key[len(prefix) :].upper()
-    closest = difflib.get_close_matches(name, list(APP_KEYS), 1, 0.6)
-    if closest:
-        return f": did you mean {prefix}{closest[0]}?"
-    return ": remove it, or correct its spelling"
+def _unknown_key(full_key: str, prefix: str) -> str:
+    name = full_key[len(prefix) :]
+    if name and not checks.is_plain_name(name):  # it may be a URL with a password
+        return f"a key that begins with {prefix} is not a name: keys are names such as {prefix}URL"
+    closest = difflib.get_close_matches(name.upper(), list(APP_KEYS), 1, 0.6)
+    remedy = (
+        f"did you mean {prefix}{closest[0]}?" if closest else "remove it, or correct its spelling"
+    )
+    return f"{full_key} is not a known key: {remedy}"
 
 
 def _build(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flask_pooled_db.config.checks import is_seconds
+from flask_pooled_db.config.arguments import check_flag, check_seconds
 from flask_pooled_db.errors import UsageError
 
 ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
@@ -27,12 +27,14 @@ class ScopeOptions(NamedTuple):
     def check(self) -> None:
         """Raise `UsageError` if the options have wrong values or contradict each other."""
         for name in ("timeout", "statement_timeout"):
-            value = getattr(self, name)
-            if value is not None and not is_seconds(value):
-                raise UsageError(f"{name} must be a number of seconds, 0 or more")
-        if self.isolation_level is None:
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name))
+        for name in ("readonly", "savepoint", "independent"):
+            check_flag(name, getattr(self, name))
+        level = self.isolation_level
+        if level is None:
             return
-        if self.isolation_level not in ISOLATION_LEVELS:
+        if not isinstance(level, str) or level not in ISOLATION_LEVELS:
             raise UsageError(f"isolation_level must be one of {', '.join(ISOLATION_LEVELS)}")
         if self.readonly:
             raise UsageError(

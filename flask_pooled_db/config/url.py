@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from urllib.parse import parse_qsl, unquote
 
 _FORM = "dialect+driver://user:password@host:port/database?key=value"
@@ -23,7 +24,7 @@ _URL = re.compile(
 )
 
 _HOST = re.compile(
-    r"(?: \[ (?P<ipv6>[0-9A-Fa-f:.%]+) \] | (?P<name>[^:\[\],]*) ) (?: : (?P<port>[^:]*) )?",
+    r"(?: \[ (?P<ipv6>[0-9A-Fa-f:.%]+) \] | (?P<name>[^\s:\[\],]*) ) (?: : (?P<port>[^:]*) )?",
     re.VERBOSE,
 )
 
@@ -82,7 +83,7 @@ def parse_url(text: str) -> DatabaseURL:
         driver=part["driver"],
         username=_decoded(part["user"]),
         password=_decoded(part["password"]),
-        hosts=tuple(_host(text) for text in part["hosts"].split(",")) if part["hosts"] else (),
+        hosts=_hosts(part["hosts"]),
         database=_decoded(part["database"]),
         query=_query(part["query"]),
     )
@@ -92,10 +93,23 @@ def _decoded(text: str | None) -> str | None:
     return unquote(text) if text else None
 
 
+def _hosts(text: str) -> tuple[tuple[str | None, int | None], ...]:
+    hosts = tuple(_host(part) for part in text.split(",")) if text else ()
+    if len(hosts) > 1 and not all(name for name, _ in hosts):
+        # A driver would take it for this machine.
+        raise URLError("has a host without a name among several: name it, or remove its comma")
+    return hosts
+
+
 def _host(text: str) -> tuple[str | None, int | None]:
     match = _HOST.fullmatch(text)
     if match is None:
         raise URLError(f"does not have the form {_FORM}")
+    if match["ipv6"]:
+        try:
+            IPv6Address(match["ipv6"])
+        except ValueError:
+            raise URLError("has brackets around something that is no IPv6 address") from None
     return match["ipv6"] or match["name"] or None, _port(match["port"])
 
 

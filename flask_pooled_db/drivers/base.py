@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,8 +39,8 @@ class Driver:
     serves as DBUtils' `creator`: it has `connect`, `dbapi` and `threadsafety`.
 
     This base class serves unknown modules, and promises less: no `readonly`, isolation level or
-    statement timeout, and no look at the socket. Any OperationalError, InterfaceError or
-    InternalError costs the connection, because its meaning is unknown.
+    statement timeout, and no look at the socket. Any error costs the connection, because its
+    meaning is unknown, unless its class says that only the statement is wrong.
 
     A driver says in one of three ways what it can't do. It raises `UsageError` for an option that
     the caller asked for. It answers a question with None if it doesn't know, or else with the
@@ -85,10 +85,11 @@ class Driver:
             self.why_not_shared = self.hazard_of_sharing
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
-        self.failures = tuple(getattr(dbapi, name) for name in broken if hasattr(dbapi, name)) or (
-            Exception,
-        )
+        self.failures = _classes(dbapi, broken) or (Exception,)
         """Errors after which a connection isn't trusted. The pool raises the first one itself."""
+        wrong = ("ProgrammingError", "IntegrityError", "DataError", "NotSupportedError")
+        self.statement_errors = _classes(dbapi, wrong)
+        """Errors that say by their class what is wrong with a statement."""
 
     @property
     def name(self) -> str:
@@ -177,17 +178,16 @@ class Driver:
     # Errors
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        """Return what a statement's error means. May ask the server if the connection is alive."""
-        if not isinstance(error, self.Error) or isinstance(error, self.failures):
-            return Failure.LOST
-        return Failure.STATEMENT
+        """Return what an error proves, of COMMIT too; LOST if nothing. May ask the server."""
+        is_known = isinstance(error, self.statement_errors) and not isinstance(error, self.failures)
+        return Failure.STATEMENT if is_known else Failure.LOST
 
     def is_retryable(self, error: BaseException) -> bool:
         """Return whether the transaction may succeed after this error if it is started over."""
         return False
 
-    def never_sent(self, error: BaseException) -> bool:
-        """Return whether the driver failed before it sent the command."""
+    def never_sent(self, raw: Any, error: BaseException) -> bool:
+        """Return whether an error that means LOST proves that the command was never sent."""
         return False
 
     # Transactions and sessions
@@ -336,6 +336,10 @@ class Driver:
     def after_fork(self) -> None:
         """In a forked child, forget what belongs to the parent."""
         self.servers.after_fork()
+
+
+def _classes(dbapi: ModuleType | None, names: Iterable[str]) -> tuple[type[Exception], ...]:
+    return tuple(getattr(dbapi, name) for name in names if hasattr(dbapi, name))
 
 
 def keep_forever(thing: Any) -> None:

@@ -73,8 +73,9 @@ class MariaDBConnectorDriver(MySQLDriver):
     def classify(self, raw: Any, error: BaseException) -> Failure:
         return Failure.LOST if raw._closed else super().classify(raw, error)
 
-    def never_sent(self, error: BaseException) -> bool:
-        # 2006: the command could not be written. 2013: its answer could not be read.
+    def never_sent(self, raw: Any, error: BaseException) -> bool:
+        # 2006: the command could not be written. 2013: its answer could not be read. An answer
+        # that says 2006 is refused by the C library as malformed, 2027.
         return self.error_number(error) == 2006
 
     def connection_id(self, raw: Any) -> int:

@@ -16,25 +16,22 @@ LOST = frozenset(
         1043,  # bad handshake
         1053,  # server shutdown in progress
         1152,  # aborted connection
-        1158,  # to 1161: network errors between packets
+        1154,  # to 1161: network errors, packets out of order; the client's libraries use them too
+        1155,
+        1156,
+        1157,
+        1158,
         1159,
         1160,
         1161,
         1184,  # aborted connection
         1927,  # connection was killed
-        2000,
-        2002,
-        2003,
-        2006,  # server has gone away
-        2012,
-        2013,  # lost connection during query
-        2014,  # commands out of sync
-        2026,  # TLS error
-        2027,  # malformed packet
-        2055,  # lost connection at a named system call
         4031,  # disconnected by the server because of inactivity
     }
 )
+# Errors that the client's library makes by itself before it sends anything: wrong parameters, a
+# statement that was not prepared. Its other errors don't prove what the server did.
+CLIENT_REFUSED = frozenset({2030, 2031, 2033, 2034, 2036, 2053, 2054, 2056, 2057, 5006, 5007})
 ROLLED_BACK = frozenset(
     {
         1180,  # got error during COMMIT
@@ -104,6 +101,18 @@ class MySQLDriver(Driver):
         """Return the number of a driver's error, or 0 if it has none."""
         raise NotImplementedError
 
+    def _proves_nothing(self, error: BaseException) -> bool:
+        """Return whether an error tells neither what the server answered nor that nothing was sent.
+
+        A server's numbers are neither below 1000 nor the clients' own, 2000 and 5000 with what
+        follows. An error without a number that is not the statement's comes from a broken answer.
+        """
+        number = self.error_number(error)
+        if not number:
+            return not isinstance(error, self.statement_errors)
+        is_clients = number < 1000 or number // 1000 in (2, 5)
+        return is_clients and number not in CLIENT_REFUSED
+
     def server_version(self, raw: Any) -> str:
         """Return the server's version, as it tells it."""
         raise NotImplementedError
@@ -117,7 +126,9 @@ class MySQLDriver(Driver):
             # It isn't from the database, so it may have interrupted an answer.
             return Failure.LOST
         number = self.error_number(error)
-        if number in LOST or (number == _ERROR_DURING_COMMIT and self._is_galera):
+        if self._proves_nothing(error) or number in LOST:
+            return Failure.LOST
+        if number == _ERROR_DURING_COMMIT and self._is_galera:
             return Failure.LOST
         if number in UNUSABLE or (self.wants_primary and self._is_read_only_error(error)):
             return Failure.UNUSABLE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import Driver, Failure
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
@@ -13,6 +13,9 @@ _IDLE, _IN_ERROR = 0, 3
 # Serialization failure, deadlock, lock not available:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _RETRYABLE = frozenset({"40001", "40P01", "55P03"})
+
+# The connection is lost, statement completion unknown, the server ends the connection.
+_UNKNOWN = ("08", "40003", "57P0")
 
 _QUERY_CANCELED = "57014"
 
@@ -51,13 +54,23 @@ class PsycopgDriver(Driver):
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if raw.closed or not isinstance(error, self.Error):
             return Failure.LOST
-        return Failure.STATEMENT
+        state = getattr(error, "sqlstate", None)
+        if state:
+            return Failure.LOST if state.startswith(_UNKNOWN) else Failure.STATEMENT
+        # psycopg's own refusals are of these classes. Others come from a broken answer.
+        refusals = (*self.statement_errors, cast("Any", self.dbapi).InterfaceError)
+        return Failure.STATEMENT if isinstance(error, refusals) else Failure.LOST
 
     def is_retryable(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in _RETRYABLE
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
+
+    def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
+        # It has to have its number: an error without one counts as a lost connection.
+        text = str(super().time_is_up(seconds))
+        return error or cast("Any", self.dbapi).errors.QueryCanceled(text)
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status != _IDLE)

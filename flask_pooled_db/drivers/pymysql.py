@@ -73,10 +73,14 @@ class PyMySQLDriver(MySQLDriver):
             return Failure.LOST
         return super().classify(raw, error)
 
-    def never_sent(self, error: BaseException) -> bool:
+    def never_sent(self, raw: Any, error: BaseException) -> bool:
         # A closed connection answers every command with InterfaceError(0, ""). 2006 means that the
-        # command could not be written; if the answer could not be read, it is 2013.
-        return isinstance(error, self.failures) and self.error_number(error) in (0, 2006)
+        # command could not be written, and closes it; if the answer could not be read, it is 2013.
+        # What lies between client and server may answer 2006 too: then the connection is open.
+        if raw.open:
+            return False
+        is_refusal = isinstance(error, cast("Any", self.dbapi).InterfaceError)
+        return self.error_number(error) == (0 if is_refusal else 2006)
 
     def connection_id(self, raw: Any) -> int:
         return int(raw.thread_id())

@@ -78,7 +78,12 @@ def _import_driver(adapter: type[Driver], scheme: str) -> ModuleType:
 
 
 def _merge(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:
-    conflicts = [name for name, value in more.items() if arguments.get(name, value) != value]
+    conflicts = [
+        name
+        for name, value in more.items()
+        if name in arguments
+        and not (isinstance(value, str | int | float) and arguments[name] == value)
+    ]
     if conflicts:
         raise ConfigError(
             [f"the URL and CONNECT_ARGS differ on {name!r}: keep one" for name in sorted(conflicts)]

@@ -39,7 +39,8 @@ def look_at(fileno: int | None) -> Look:
     """Return a function that looks at a socket on which an idle server is silent.
 
     It calls poll(2) without releasing the GIL: the call never blocks, so a thread switch would be
-    wasted. This also bypasses gevent, which would switch to another greenlet.
+    wasted. This also bypasses gevent, which would switch to another greenlet. A poll(2) that fails
+    returns -1, which is UNCLEAR.
     """
     if fileno is None or not hasattr(select, "poll"):
         return int  # int() is 0
@@ -54,8 +55,11 @@ def look_at_talkative(fileno: int | None) -> Look:
     poll = _poll(request)
 
     def look() -> int:
-        if not poll():
-            return 0
+        found = poll()
+        if found < 0:  # a signal, or no memory: it tells nothing, and `revents` is an old answer
+            found = poll()
+        if found <= 0:
+            return UNCLEAR if found else 0
         return UNCLEAR if request.revents == select.POLLIN else ENDED
 
     return look
@@ -70,25 +74,27 @@ def look_at_tls(sock: ssl.SSLSocket) -> Look:
     poll = look_at(sock.fileno())
 
     def look() -> int:
-        return ENDED if poll() and _has_data(sock) else 0
+        return _read_messages(sock) if poll() else 0
 
     return look
 
 
-def _has_data(sock: Any) -> bool:
-    """Read the pending TLS messages; return whether there is anything else, or the end."""
+def _read_messages(sock: Any) -> int:
+    """Read the pending TLS messages; return ENDED if there is anything else, or the end."""
     timeout = sock.gettimeout()
-    sock.settimeout(0.0)
     try:
-        sock.recv(1)
+        sock.settimeout(0.0)
+        try:
+            sock.recv(1)
+        finally:
+            sock.settimeout(timeout)
     except ssl.SSLWantReadError:
-        return False
+        return 0
+    except (ssl.SSLWantWriteError, InterruptedError):  # it could not read on: that proves nothing
+        return UNCLEAR
     except OSError:  # an alert, a reset
-        return True
-    else:
-        return True  # unsolicited data, or the end
-    finally:
-        sock.settimeout(timeout)
+        return ENDED
+    return ENDED  # unsolicited data, or the end
 
 
 def _poll(request: _PollFD) -> Look:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
-from flask_pooled_db.config import DatabaseURL
+from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.runtime import Job, housekeeper
@@ -24,6 +24,7 @@ _OTHER_WRITES = re.compile(
     r"(?:CREATE|ALTER|DROP|REINDEX|ANALYZE|WITH\b.*\b(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO))\b",
     re.DOTALL | re.IGNORECASE,
 )
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
 _INSTRUCTIONS_PER_CHECK = 1000
 
@@ -71,7 +72,8 @@ class SQLiteDriver(Driver):
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
         super().__init__(creator, dbapi, arguments, timeout)
-        self._memory = arguments.get("database", ":memory:") in (":memory:", "")
+        database = arguments.get("database", "")
+        self._memory = isinstance(database, str) and database in (":memory:", "")
         if not self._memory:
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
@@ -83,7 +85,7 @@ class SQLiteDriver(Driver):
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
         # Another creator's connections would not be of this module's class.
-        return super().accepts(creator, dbapi) and creator in (dbapi, dbapi.connect)
+        return super().accepts(creator, dbapi) and (creator is dbapi or creator is dbapi.connect)
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
@@ -99,7 +101,7 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
-        return float(text) if name == "timeout" else super().from_text(name, text)
+        return checks.seconds(float(text)) if name == "timeout" else super().from_text(name, text)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
@@ -138,7 +140,9 @@ class SQLiteDriver(Driver):
             return name
 
     def is_transient(self, error: BaseException) -> bool:
-        return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+        # An extended code has its primary one in the lowest byte. Don't look for "locked" in the
+        # text, which holds names of tables: https://www.sqlite.org/rescode.html
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
     def ping(self, raw: Any) -> None:
         raw.execute("SELECT 1").close()

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask, g, request
 from flask.globals import app_ctx
 
-from flask_pooled_db.config import DEFAULT_BIND
+from flask_pooled_db.config import DEFAULT_BIND, describe, is_plain_name, looks_like_url
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
@@ -35,16 +35,23 @@ class AppState:
 
     def pool(self, bind: str | None) -> Pool:
         """Return the pool of a bind. Raises `UsageError` if there is none of that name."""
-        try:
-            return self.pools[DEFAULT_BIND if bind is None else bind]
-        except KeyError:
-            raise UsageError(self._unknown(bind)) from None
+        name = DEFAULT_BIND if bind is None else bind
+        pool = self.pools.get(name) if isinstance(name, str) else None
+        if pool is None:
+            raise UsageError(self._unknown(bind))
+        return pool
 
-    def _unknown(self, bind: str | None) -> str:
+    def _unknown(self, bind: Any) -> str:
+        """Say what is wrong with a bind. It is shown only if it can't be a URL with a password."""
         known = ", ".join(repr(name) for name in self.pools)
         if bind is None:
             return f"there is no default database: set POOLED_DB_URL, or name a bind ({known})"
-        return f"there is no bind {bind!r} in POOLED_DB_BINDS: these are known: {known}"
+        if not isinstance(bind, str):
+            return f"bind must be the name of a bind ({known}), not {describe(bind)}"
+        if looks_like_url(bind):
+            return f"a URL was given where the name of a bind is expected: these are known: {known}"
+        name = repr(bind) if is_plain_name(bind) or not bind else "of that name"
+        return f"there is no bind {name} in POOLED_DB_BINDS: these are known: {known}"
 
 
 def current() -> tuple[AppState, Leases]:

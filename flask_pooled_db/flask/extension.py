@@ -19,6 +19,7 @@ from flask_pooled_db.config import (
     DEFAULT_BIND,
     DEFAULT_OPTIONS,
     ScopeOptions,
+    check_seconds,
     parse_url,
     read_binds,
 )
@@ -71,10 +72,24 @@ def db_connection_context(
     of a transaction that was lost, `CommitOutcomeUnknown` when the answer to COMMIT was lost, and
     otherwise the driver's errors as they are.
     """
-    given = (readonly, timeout, statement_timeout, isolation_level, savepoint, independent)
-    options = DEFAULT_OPTIONS if given == DEFAULT_OPTIONS else ScopeOptions(*given)
+    options = DEFAULT_OPTIONS
+    if not (
+        readonly is False
+        and timeout is None
+        and statement_timeout is None
+        and isolation_level is None
+        and savepoint is True
+        and independent is False
+    ):
+        options = ScopeOptions(
+            readonly, timeout, statement_timeout, isolation_level, savepoint, independent
+        )
     state, leases = current()
-    return Scope(state.engines.get(bind) or state.pool(bind).engine, leases, options)
+    try:
+        engine = state.engines.get(bind) or state.pool(bind).engine
+    except TypeError:  # it can't be looked up
+        engine = state.pool(bind).engine
+    return Scope(engine, leases, options)
 
 
 def get_db_connection(
@@ -133,11 +148,16 @@ class PooledDB:
         `fn` must do nothing outside of the database that cannot be done twice. It is never started
         over after a COMMIT whose answer was lost (`CommitOutcomeUnknown`). Inside another scope it
         is a nested scope, and the transaction is the outer scope's to start over.
+
+        Before each further attempt it pauses: for a random time, up to 20 ms, doubled each time, up
+        to 0.5 s. All pauses together take no longer than POOLED_DB_ACQUIRE_TIMEOUT: the error is
+        raised when the next one does not fit any more.
         """
         return run_in_transaction(
             functools.partial(db_connection_context, bind),
             lambda conn: fn(conn, *args, **kwargs),
             attempts,
+            self.pool(bind).config.acquire_timeout,
         )
 
     def pool(self, bind: str | None = None) -> Pool:
@@ -150,6 +170,7 @@ class PooledDB:
 
     def close(self, timeout: float = 0.0) -> None:
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
+        check_seconds("timeout", timeout)
         for state in list(self._states):
             for pool in state.pools.values():
                 pool.close(timeout)

@@ -46,7 +46,7 @@ class LeaseCursor:
     def _run(
         self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        if args == (None,):
+        if args and args[0] is None and len(args) == 1:
             args = ()  # "no parameters" for every driver
         if kwargs:
             function = functools.partial(function, **kwargs)
@@ -86,7 +86,9 @@ class LeaseCursor:
         self._lease.close_cursor(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.fetchone, None)
+        fetch = self.fetchone
+        while (row := fetch()) is not None:
+            yield row
 
     def __next__(self) -> Any:
         row = self.fetchone()
@@ -158,7 +160,8 @@ class ParticularCursor(LeaseCursor):
         self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
     ) -> Any:
         driver = self._lease.driver
-        if driver.translate and (kwargs or args not in ((), (None,))):
+        # Compare no parameter by ==: a NumPy array answers with an array.
+        if driver.translate and (kwargs or len(args) > 1 or (args and args[0] is not None)):
             operation = driver.translate(operation)
         result = super()._run(function, operation, args, kwargs)
         if driver.is_streaming and driver.is_streaming(self.driver_cursor):

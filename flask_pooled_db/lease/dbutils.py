@@ -9,7 +9,7 @@ from typing import Any
 
 from dbutils.pooled_db import PooledDB
 
-from flask_pooled_db.config import DEFAULT_BIND, PoolConfig
+from flask_pooled_db.config import DEFAULT_BIND, PoolConfig, check_count, check_seconds
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
@@ -93,6 +93,8 @@ class Pool(PooledDB):  # type: ignore[misc]
         Raises `PoolTimeout` after `timeout` seconds (None: as configured), `ConnectFailed`, or
         `PoolClosed`.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         engine, home = self.engine, self.sharing
         session = session or engine.usual_session
         holder = Leases() if holder is None else holder
@@ -133,6 +135,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         Callers that wait get `PoolClosed`. A lease that is still out goes on undisturbed; its
         connection is closed when it is returned.
         """
+        check_seconds("timeout", timeout)
         self.engine.close(timeout)
         if self.sharing is not None:
             self.sharing.notify()
@@ -146,6 +149,8 @@ class Pool(PooledDB):  # type: ignore[misc]
     def resize(self, mincached: int, maxcached: int, maxconnections: int) -> None:
         """Change the sizes (0: no limit, as configured). Leases beyond them end in peace."""
         sizes = {"mincached": mincached, "maxcached": maxcached, "maxconnections": maxconnections}
+        for name, size in sizes.items():
+            check_count(name, size)
         checked = PoolConfig.from_mapping(
             {"CREATOR": self.driver, **{name.upper(): size for name, size in sizes.items()}}
         )

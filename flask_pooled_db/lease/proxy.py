@@ -159,7 +159,7 @@ class LeaseConnection(TransactionLease):
         if name.startswith(_CHANGES_SESSION):
             self.session_changed(f"{name}()")
         translate = self.driver.translate
-        if translate and name.startswith("execute") and args[1:2] not in ((), (None,)):
+        if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
             args = (translate(args[0]), *args[1:])
         result = self.statement(functools.partial(getattr(raw, name), **kwargs), *args)
         is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")

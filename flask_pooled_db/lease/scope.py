@@ -152,6 +152,11 @@ class Scope:
                 "isolation_level in a nested db_connection_context(): the transaction has begun; "
                 "set it on the outermost block, or use independent=True"
             )
+        if options.readonly and not lease.session.readonly:
+            raise UsageError(
+                "readonly=True in a db_connection_context() that writes: the block is a part of "
+                "its transaction; leave it out, or use independent=True"
+            )
         self._outer_session = session = lease.session
         self._savepoint = None
         if options.statement_timeout is not None:

@@ -169,7 +169,7 @@ class TransactionLease(Lease):
         try:
             self.call(entry.raw.commit)
         except BaseException as error:
-            self._commit_failed(error)
+            self._commit_failed(entry, error)
             raise
         self._end_transaction()
         self._home.terms.events.committed()
@@ -186,7 +186,7 @@ class TransactionLease(Lease):
         )
         return not (is_certain and self.driver.in_transaction(entry.raw) is False)
 
-    def _commit_failed(self, error: BaseException) -> None:
+    def _commit_failed(self, entry: Entry, error: BaseException) -> None:
         if not isinstance(error, Exception):
             self._cause = refusals.outcome_unknown(error)
             logger.error("COMMIT was interrupted: whether it took place is not known")
@@ -194,6 +194,6 @@ class TransactionLease(Lease):
             if self._state is not RELEASED:
                 self._move(Event.COMMIT_REFUSED)  # nothing was committed
             self._cause = error
-        elif not self.driver.never_sent(error):
+        elif not self.driver.never_sent(entry.raw, error):
             self._cause = refusals.outcome_unknown(error)
             raise self._cause from error

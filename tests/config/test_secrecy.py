@@ -38,6 +38,12 @@ SECRETS: list[Any] = [
     {"a": [SECRET]},
     {"a": {"URL": SECRET}},
     {"a": {"URL": f"mysql://ann:{SECRET}"}},
+    {f"mysql://ann:{SECRET}@h/d": {"URL": "mysql://h/d"}},
+    {f"mysql://ann:{SECRET}@h/d": 7},
+    {f"mysql://ann:{SECRET}": "mysql://h/d", "b": 7},
+    {f"host=h password={SECRET}": "mysql://h/d", "b": {"MAXCACHED": -1}},
+    {"a": {f"mysql://ann:{SECRET}@h/d": 7}},
+    {"a": {f"host=h password={SECRET}": 7}},
     {"a": {"URL": f"mysql://ann:{SECRET}@h/d", "REPLICA": f"mysql://ann:{SECRET}@h/d"}},
     {"a": {"URL": f"mysql://ann:{SECRET}@h/d", "CONNECT_ARGS": {"password": f"{SECRET}2"}}},
     Leaky(),
@@ -57,6 +63,22 @@ def test_a3_config_error(key: str) -> None:
             except ConfigError as error:
                 told = f"{error}{error!r}{error.problems}"
                 assert SECRET not in told, f"{key}={secret!r} is told as {told}"
+
+
+def test_a3_url_as_key() -> None:
+    """A key that is a URL, as when the name was left out, is not shown."""
+    app = Flask("app_under_test", instance_path="/nonexistent/instance")
+    app.config[f"POOLED_DB_mysql://ann:{SECRET}@h/d"] = URL
+    with pytest.raises(ConfigError, match="is not a name") as caught:
+        PooledDB(app)
+    assert SECRET not in str(caught.value)
+
+
+def test_a3_url_as_replica() -> None:
+    """A URL in place of a replica's name is refused before any repr could show it."""
+    keys = {"URL": URL, "REPLICA": f"mysql://ann:{SECRET}@h/d"}
+    with pytest.raises(ConfigError, match="REPLICA must be the name of a bind, and is a URL"):
+        PoolConfig.from_mapping(keys)
 
 
 def test_a3_config_repr() -> None:

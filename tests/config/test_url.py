@@ -117,6 +117,14 @@ def test_a3_ambiguous_url(text: str) -> None:
         "mysql://h:-1/d",
         "mysql://h:٣٣٠٦/d",
         "mysql://h:1,k:x/d",
+        "mysql://h:1,k:0/d",
+        "mysql://h:1,k:65536/d",
+        "mysql://h1 ,h2/d",
+        "mysql://h1, h2/d",
+        "mysql://h1,\th2/d",
+        "mysql:// h1/d",
+        "mysql://u@h 1/d",
+        "mysql://h1;h2:1:2/d",
         "sqlite:///f?a=1&a=2",
     ],
 )
@@ -124,6 +132,35 @@ def test_malformed_url(text: str) -> None:
     """A malformed URL raises `URLError` with the reason."""
     with pytest.raises(URLError, match=r"^(does not have the form|has a port|names the same key)"):
         parse_url(text)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "h1,,h2",
+        ",h1",
+        "h1,",
+        ",",
+        ",,",
+        "h1:3306,:3307",
+        ":3306,h2",
+        "[::1],",
+        ",[::1]:3306",
+        "h1:,",
+    ],
+)
+@pytest.mark.parametrize("user", ["", "u@", "u:p@"])
+def test_host_without_name(user: str, hosts: str) -> None:
+    """An empty host among several is refused: a driver would connect to this machine."""
+    with pytest.raises(URLError, match=r"^has a host without a name among several"):
+        parse_url(f"mysql://{user}{hosts}/d")
+
+
+@pytest.mark.parametrize("host", ["[:]", "[1.2.3.4]", "[::1::2]", "[abc]", "[%]"])
+def test_brackets_without_address(host: str) -> None:
+    """Brackets hold an IPv6 address."""
+    with pytest.raises(URLError, match="no IPv6 address"):
+        parse_url(f"mysql://{host}/d")
 
 
 @pytest.mark.parametrize(

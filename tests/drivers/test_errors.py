@@ -242,8 +242,40 @@ def test_t5_command_never_sent(bench: Bench) -> None:
         with pytest.raises(bench.driver.Error) as caught:
             raw.commit()
         errors.append(caught.value)
-    assert bench.driver.never_sent(errors[-1])
-    assert not bench.driver.never_sent(type(errors[0])(2013, "Lost connection during query"))
+    assert bench.driver.never_sent(raw, errors[-1])
+    lost = bench.driver.new_error(2013, "Lost connection")  # type: ignore[attr-defined]
+    assert not bench.driver.never_sent(raw, lost)
+
+
+def test_t5_unknown_error_of_closed_connection(bench: Bench) -> None:
+    """An error without a number is no proof that nothing was sent, on a closed connection too."""
+    raw = bench.connect()
+    bench.driver.close(raw)
+    for error in map(bench.driver.dbapi.__dict__.get, ("InternalError", "OperationalError")):
+        assert bench.driver.classify(raw, error("broken")) is Failure.LOST  # type: ignore[misc]
+        assert not bench.driver.never_sent(raw, error("broken"))  # type: ignore[misc]
+
+
+def too_many_values(bench: Bench, cursor: Any) -> None:
+    cursor.execute("SELECT %s", (1, 2))
+
+
+def closed_cursor(bench: Bench, cursor: Any) -> None:
+    cursor.close()
+    cursor.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("misuse", [too_many_values, closed_cursor])
+def test_t4_refused_by_driver(bench: Bench, misuse: Break) -> None:
+    """What the driver refuses before it sends anything costs neither transaction nor connection."""
+    raw = bench.connect()
+    bench.run(raw, "INSERT INTO t VALUES (1)")
+    with pytest.raises(Exception) as caught:  # noqa: PT011  each driver has its own
+        misuse(bench, bench.driver.cursor(raw))
+    if not isinstance(caught.value, TypeError):  # PyMySQL's own, which may be a converter's
+        assert bench.driver.classify(raw, caught.value) is Failure.STATEMENT
+    raw.commit()
+    assert 1 in bench.rows()
 
 
 @pytest.mark.parametrize("sql", ["SELEKT 1", "INSERT INTO t VALUES (100)", "SELECT * FROM nowhere"])

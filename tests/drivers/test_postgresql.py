@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import (
+    CommitOutcomeUnknown,
     PooledDB,
     TransactionAborted,
     UsageError,
@@ -20,6 +21,7 @@ from flask_pooled_db import (
 from harness.postgres import postgres
 from harness.sockets import free_port
 from harness.waiting import wait_until
+from tests.drivers.relay import relay
 from tests.support.apps import pooled_app
 
 
@@ -267,4 +269,43 @@ def test_p4_notification(app: tuple[Flask, PooledDB], url: str) -> None:
         other.execute("NOTIFY news")
     wait_until(lambda: idle.look() != 0)
     assert rows() == []
+    assert app[1].stats().discarded == 0
+
+
+def error_answer(*fields: bytes) -> bytes:
+    """An ErrorResponse with these fields, and ReadyForQuery outside of a transaction."""
+    body = b"\0".join(fields) + b"\0\0"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body + b"Z\0\0\0\5I"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [(b"SERROR", b"Mbroken"), (b"SERROR", b"C08007", b"Mno"), (b"SERROR", b"C40003", b"Mno")],
+    ids=["no state", "resolution unknown", "completion unknown"],
+)
+def test_t5_answer_to_commit_proves_nothing(
+    app: tuple[Flask, PooledDB], url: str, fields: tuple[bytes, ...]
+) -> None:
+    """A COMMIT has an unknown outcome if its error does not say what the server did."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    with relay(port, error_answer(*fields)) as relayed:
+        with pooled_app(url.replace(str(port), str(relayed)), maxconnections=1) as (_, db):
+            with pytest.raises(CommitOutcomeUnknown):
+                db.run_transaction(insert, 1)
+    with app[0].app_context():
+        assert rows() == [1]
+
+
+@pytest.mark.parametrize("sql", ["SELECT %s", "SELECT %s, %s"])
+def test_t4_refused_by_driver(app: tuple[Flask, PooledDB], sql: str) -> None:
+    """What psycopg refuses before it sends anything costs neither transaction nor connection."""
+    with db_connection_context() as conn:
+        insert(conn, 1)
+        with pytest.raises(psycopg.ProgrammingError):
+            conn.cursor().execute(sql, (object(),))
+        closed = conn.cursor()
+        closed.driver_cursor.close()
+        with pytest.raises(psycopg.InterfaceError):
+            closed.fetchone()
+    assert rows() == [1]
     assert app[1].stats().discarded == 0

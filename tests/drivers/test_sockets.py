@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -46,6 +48,49 @@ def test_p4_end(pair: tuple[socket.socket, socket.socket]) -> None:
     server.close()
     assert look_at(client.fileno())() > 0
     assert look_at_talkative(client.fileno())() == ENDED
+
+
+@contextmanager
+def failing_poll() -> Iterator[None]:
+    """poll(2) returns -1 in the block, as it does when a signal comes: no descriptor is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_p4_failed_poll(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A poll(2) that fails proves nothing, whatever the last one has found."""
+    client, server = pair
+    looks = [look_at(client.fileno()), look_at_talkative(client.fileno())]
+    with failing_poll():
+        assert [look() for look in looks] == [UNCLEAR, UNCLEAR]
+    assert [look() for look in looks] == [0, 0]
+    server.close()
+    assert [look() for look in looks] == [ENDED, ENDED]
+    with failing_poll():
+        assert [look() for look in looks] == [UNCLEAR, UNCLEAR]
+
+
+def test_p4_failed_poll_over_tls(certificates: Certificates) -> None:
+    """Over TLS reading tells what a poll(2) that fails does not."""
+    with tls_sockets(certificates) as (client, server):
+        look = look_at_tls(client)
+        with failing_poll():
+            assert look() == 0
+        server.close()
+        with failing_poll():
+            assert look() == ENDED
+
+
+def test_p4_closed_tls_socket(certificates: Certificates) -> None:
+    """A TLS socket that its driver has closed is at its end, and looking at it raises nothing."""
+    with tls_sockets(certificates) as (client, _):
+        look = look_at_tls(client)
+        client.close()
+        assert look() == ENDED
 
 
 def test_p4_late_session_tickets(certificates: Certificates) -> None:

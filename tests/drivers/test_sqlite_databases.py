@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_pooled_db import db_connection_context, get_db_connection
+from flask_pooled_db import ConfigError, db_connection_context, get_db_connection
 from harness.waiting import wait_until
 from tests.drivers.sqlite_app import in_app, query
 from tests.support.apps import pooled_app
@@ -142,3 +142,11 @@ def test_in_memory_close() -> None:
         lease.close()
         pool.close()
         assert pool.driver._anchor is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "x", ""])
+def test_wrong_busy_timeout(file: Path, seconds: str) -> None:
+    """A `timeout` in the URL that is no number of seconds is refused."""
+    with pytest.raises(ConfigError, match="must be a number"):
+        with open_pool(url=f"sqlite:///{file}?timeout={seconds}"):
+            pass

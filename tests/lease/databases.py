@@ -163,7 +163,7 @@ class FakeServer(FakeDriver):
     def classify(self, raw: Any, error: BaseException) -> Failure:
         return Failure.ROLLED_BACK if isinstance(error, Deadlock) else super().classify(raw, error)
 
-    def never_sent(self, error: BaseException) -> bool:
+    def never_sent(self, raw: Any, error: BaseException) -> bool:
         return isinstance(error, Unsent)
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:

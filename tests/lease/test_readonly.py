@@ -6,9 +6,10 @@ import contextlib
 
 import pytest
 
+from flask_pooled_db import UsageError
 from harness.workloads import add, connection_id, run
 from tests.support.scenarios import sessions
-from tests.support.scenarios.base import assert_fit
+from tests.support.scenarios.base import MOVED, assert_fit
 from tests.support.stages import UNTOUCHED, ServerStage, Stage
 
 
@@ -34,6 +35,29 @@ def test_readonly_ends_with_lease(stage: ServerStage) -> None:
         assert connection_id(connection) == before
         assert run(connection, state) == [(0, 0)]
     assert_fit(stage)
+
+
+def test_readonly_in_writing_block(any_stage: Stage) -> None:
+    """readonly=True inside a block that writes is refused: that one's transaction would write."""
+    with any_stage.db.connection_context() as outer:
+        add(outer, 1, -10)
+        with pytest.raises(UsageError, match=r"leave it out, or use independent=True"):
+            any_stage.db.connection_context(readonly=True).__enter__()
+        with any_stage.db.connection_context(readonly=True, independent=True) as other:
+            assert run(other, "SELECT balance FROM accounts WHERE id = 1") == [(100,)]
+        add(outer, 2, 10)
+    assert any_stage.committed() == MOVED
+
+
+def test_readonly_in_readonly_block(any_stage: Stage) -> None:
+    """readonly=True inside a readonly block is a part of that one."""
+    with any_stage.db.connection_context(readonly=True) as outer:
+        with any_stage.db.connection_context(readonly=True) as inner:
+            assert inner is outer
+            with pytest.raises(inner.Error):
+                add(inner, 1, 1)
+        assert run(outer, "SELECT balance FROM accounts WHERE id = 1") == [(100,)]
+    assert any_stage.committed() == UNTOUCHED
 
 
 def test_readonly_nested_block(any_stage: Stage) -> None:

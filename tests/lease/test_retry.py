@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flask_pooled_db import CommitOutcomeUnknown, TransactionAborted, UsageError
+from flask_pooled_db import (
+    CommitOutcomeUnknown,
+    PooledDB,
+    TransactionAborted,
+    UsageError,
+    db_connection_context,
+)
+from flask_pooled_db.lease.retry import pause_after, run_in_transaction
 from harness.server import MariaDBServer
+from harness.waiting import PATIENCE
 from harness.workloads import add, run
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import MOVED, must_raise, rival
@@ -198,6 +207,59 @@ def test_retry_attempts(stage: ServerStage) -> None:
     for wrong in (0, True, "3"):
         with pytest.raises(UsageError, match="attempts"):
             stage.db.run_transaction(work, attempts=wrong)
+
+
+def test_pauses() -> None:
+    """A pause is random, doubles, and never exceeds its cap, after however many attempts."""
+    for attempt, most in ((1, 0.02), (2, 0.04), (6, 0.5), (20, 0.5), (5000, 0.5)):
+        pauses = [pause_after(attempt) for _ in range(100)]
+        assert 0 <= min(pauses) < max(pauses) <= most
+
+
+def locked_out(db: PooledDB, path: Path, attempts: int) -> int:
+    """How often a transaction is begun that another one locks out for good."""
+    calls: list[int] = []
+
+    def work(connection: Any) -> None:
+        calls.append(1)
+        add(connection, 1, -10)
+
+    db.pool().lease(timeout=PATIENCE).close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            db.run_transaction(work, attempts=attempts)
+    return len(calls)
+
+
+def test_retry_within_acquire_timeout(tmp_path: Path) -> None:
+    """All pauses together fit into ACQUIRE_TIMEOUT; then the last error is raised."""
+    with on_file("ours", tmp_path / "db") as maker:
+        url = f"sqlite:///{maker.path}?timeout=0"
+    with pooled_app(url, acquire_timeout=1) as (_, db):
+        started = time.monotonic()
+        assert 2 < locked_out(db, maker.path, attempts=10**6) < 1000
+        assert time.monotonic() - started < PATIENCE
+    with pooled_app(url, acquire_timeout=0) as (_, db):
+        assert locked_out(db, maker.path, attempts=10**6) == 1
+
+
+def test_retry_within_timeout_of_scope(tmp_path: Path) -> None:
+    """The pauses fit into the scope's own `timeout`, if it has one."""
+    with on_file("ours", tmp_path / "db") as maker:
+        url = f"sqlite:///{maker.path}?timeout=0"
+    calls: list[int] = []
+
+    def work(connection: Any) -> None:
+        calls.append(1)
+        add(connection, 1, -10)
+
+    with pooled_app(url) as (_, db), contextlib.closing(sqlite3.connect(maker.path)) as other:
+        db.pool().lease().close()
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            run_in_transaction(lambda: db_connection_context(timeout=0), work, 5, patience=9)
+    assert calls == [1]
 
 
 def test_run_transaction_nested(stage: ServerStage) -> None:

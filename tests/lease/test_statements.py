@@ -49,6 +49,39 @@ def test_statement_without_parameters(any_stage: Stage) -> None:
         cursor.close()
 
 
+class Strange(list):  # type: ignore[type-arg]
+    """Parameters, or a row, that can't be compared, as an array can't."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    __hash__ = None
+
+
+def test_strange_parameters(any_stage: Stage) -> None:
+    """Parameters are never compared: an array in their place is as good as a list."""
+    with any_stage.db.connection_context() as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT %s, %s", Strange([1, "x"]))
+        assert tuple(cursor.fetchone()) == (1, "x")
+        cursor.close()
+        cursor = connection.cursor()
+        cursor.executemany("UPDATE accounts SET balance = %s WHERE id = %s", [Strange([7, 1])])
+        cursor.close()
+    assert any_stage.committed() == {**UNTOUCHED, 1: 7}
+
+
+def test_strange_rows(sqlite_stage: FileStage) -> None:
+    """Rows are never compared: a cursor may be iterated over whatever they are."""
+    with sqlite_stage.db.connection_context() as connection:
+        found = connection.execute("SELECT %s", Strange([1]))  # the driver's own short cut
+        assert found.fetchone() == (1,)
+        cursor = connection.cursor()
+        cursor.row_factory = lambda _, row: Strange(row)
+        cursor.execute("SELECT id FROM accounts ORDER BY id")
+        assert [row[0] for row in cursor] == list(UNTOUCHED)
+
+
 def test_executemany(any_stage: Stage) -> None:
     """`executemany()` takes the same placeholders, and is part of the transaction."""
     with must_raise(LookupError):

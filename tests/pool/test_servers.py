@@ -14,6 +14,7 @@ from harness.haproxy import HAProxy, allow_checks
 from harness.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
 from harness.sockets import free_port
 from harness.waiting import wait_until
+from harness.workloads import run
 from tests.support.apps import pooled_app
 from tests.support.pools import fail_to_connect
 
@@ -165,7 +166,8 @@ def test_replica(pair: tuple[MariaDBServer, MariaDBServer], mariadb_driver: str)
         assert port_in_use() == first.port
         assert port_of_read() == second.port
         with db_connection_context():
-            assert port_of_read() == first.port  # a part of the outer transaction
+            with db_connection_context(readonly=True, independent=True) as conn:
+                assert run(conn, "SELECT @@port") == [(second.port,)]
 
 
 @pytest.mark.parametrize("fallback", [True, False])

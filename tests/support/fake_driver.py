@@ -150,6 +150,7 @@ class FakeDriver(Driver):
         self._is_watching = False
         module.connect = self._connect  # type: ignore[attr-defined]
         super().__init__(module, module, {}, connect_timeout)
+        self.statement_errors = (Error,)  # `failures` come first
 
     # What a test says
 
