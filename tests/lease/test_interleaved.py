@@ -1,0 +1,405 @@
+"""T9: blocks of generators in one transaction. A block never undoes what is not its own.
+
+Whatever the order, either what is committed is what every block was told, or the outermost block
+fails and nothing is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flask_pooled_db import TransactionAborted, UsageError, db_connection_context
+from flask_pooled_db.errors import PooledDBError
+from harness.proxy import Command
+from harness.workloads import add, run
+from tests.support.scenarios.base import must_raise
+from tests.support.sites import warnings_in
+from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, join
+
+Rows = Generator[Any, None, None]
+
+
+def save(account: int, amount: int = 1) -> None:
+    with db_connection_context() as conn:
+        add(conn, account, amount)
+
+
+def rows(account: int | None = None, *, savepoint: bool = True) -> Rows:
+    """A block that adds to an account, or does nothing, before it yields and after."""
+    with db_connection_context(savepoint=savepoint) as conn:
+        if account is not None:
+            add(conn, account, 1)
+        yield 1
+        if account is not None:
+            add(conn, account, 1)
+
+
+def look() -> Rows:
+    with db_connection_context() as conn:
+        run(conn, "SELECT balance FROM accounts WHERE id = 4")
+        yield 1
+
+
+def test_t9_consumer_between_rows(any_stage: Stage) -> None:
+    """A generator that is closed early undoes what it did; where its consumer wrote meanwhile,
+    that would be lost, and the outer block fails instead.
+    """
+    with must_raise(TransactionAborted) as caught:
+        with db_connection_context():
+            save(1)
+            it = rows(4)
+            next(it)
+            save(2)
+            it.close()
+            with pytest.raises(TransactionAborted):
+                save(3)
+    assert any_stage.committed() == UNTOUCHED
+    cause = caught[0].__cause__
+    assert isinstance(cause, UsageError)
+    line = rows.__code__.co_firstlineno + 2
+    for part in (f"{__file__}:{line}", "GeneratorExit", "exhaust or close", "independent=True"):
+        assert part in str(cause)
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "end", "expected"),
+    [
+        # The generator runs nothing before its consumer does: its savepoint is not set for others.
+        pytest.param(None, 2, "close", {1: 101, 2: 101, 3: 101}, id="idle"),
+        pytest.param(None, 2, "exhaust", {1: 101, 2: 101, 3: 101}, id="idle-to-its-end"),
+        pytest.param(4, None, "close", {1: 101, 3: 101}, id="undone-alone"),
+        pytest.param(4, None, "throw", {1: 101, 3: 101}, id="undone-alone-by-an-error"),
+        pytest.param(4, 2, "exhaust", {1: 101, 2: 101, 3: 101, 4: 102}, id="exhausted"),
+        pytest.param(4, 2, "throw", None, id="mixed"),
+    ],
+)
+def test_t9_ends_of_generators(
+    any_stage: Stage,
+    before: int | None,
+    between: int | None,
+    end: str,
+    expected: dict[int, int] | None,
+) -> None:
+    """What a generator did in an outer block is undone alone, or all of the block is."""
+    with must_raise(TransactionAborted) if expected is None else contextlib.nullcontext():
+        with db_connection_context():
+            save(1)
+            it = rows(before)
+            next(it)
+            if between is not None:
+                save(between)
+            if end == "close":
+                it.close()
+            elif end == "throw":
+                with pytest.raises(LookupError):
+                    it.throw(LookupError())
+            else:
+                assert list(it) == []
+            with contextlib.nullcontext() if expected else pytest.raises(TransactionAborted):
+                save(3)
+    assert any_stage.committed() == {**UNTOUCHED, **(expected or {})}
+
+
+def test_t9_two_generators(any_stage: Stage) -> None:
+    """Generators in step, both exhausted, in either order."""
+    for first, second in ((0, 1), (1, 0)):
+        with db_connection_context():
+            both = [rows(1), rows(2)]
+            for it in both:
+                next(it)
+            save(3)
+            assert list(both[first]) == []
+            save(3)
+            assert list(both[second]) == []
+            with contextlib.suppress(LookupError), db_connection_context() as conn:
+                add(conn, 4, 1)  # under a name that a savepoint had before
+                raise LookupError
+    assert any_stage.committed() == {1: 104, 2: 104, 3: 104, 4: 100}
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_t9_zip(any_stage: Stage, writes: bool) -> None:
+    """zip() closes its second generator: without a word if nothing is lost by that."""
+    with must_raise(TransactionAborted) if writes else contextlib.nullcontext():
+        with db_connection_context() as conn:
+            add(conn, 1, 1)
+            for _ in zip(look(), look(), strict=False):
+                if writes:
+                    save(2)
+    assert any_stage.committed() == (UNTOUCHED if writes else {**UNTOUCHED, 1: 101})
+
+
+def test_t9_generator_closed_in_block(any_stage: Stage) -> None:
+    """A block that began while a generator was open goes on when that was closed."""
+    with db_connection_context():
+        it = rows(1)
+        next(it)
+        with contextlib.suppress(LookupError), db_connection_context():
+            assert list(it) == []
+            save(2)
+            raise LookupError
+        with db_connection_context() as inner:
+            add(inner, 3, 1)
+    assert any_stage.committed() == {**UNTOUCHED, 1: 102, 3: 101}
+
+
+def test_t9_failed_block_around_row(any_stage: Stage) -> None:
+    """A block that fails after a generator of the outer block wrote in its midst fails it all."""
+    with must_raise(TransactionAborted):
+        with db_connection_context():
+            it = rows(1)
+            next(it)
+            with contextlib.suppress(LookupError), db_connection_context() as inner:
+                add(inner, 2, 1)
+                next(it, None)
+                raise LookupError
+    assert any_stage.committed() == UNTOUCHED
+
+
+def test_t9_block_ends_before_generator_inside(any_stage: Stage) -> None:
+    """A block that ends before a generator that joined it fails."""
+    with must_raise(TransactionAborted):
+        with db_connection_context():
+            with must_raise(UsageError), db_connection_context():
+                it = rows(1)
+                next(it)
+            it.close()
+    with must_raise(UsageError) as caught, db_connection_context():
+        it = rows(1)
+        next(it)
+    assert "exhaust or close" in str(caught[0])
+    assert any_stage.committed() == UNTOUCHED
+    assert any_stage.db.stats().in_use == 0
+
+
+def test_t9_generator_without_savepoint(any_stage: Stage) -> None:
+    """A generator whose block has no savepoint takes the outer block with it."""
+    with must_raise(TransactionAborted):
+        with db_connection_context():
+            it = rows(1, savepoint=False)
+            next(it)
+            it.close()
+    assert any_stage.committed() == UNTOUCHED
+
+
+def test_t9_lost_work_in_log_of_nested(any_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A closed generator inside an outer block that undoes a finished block says so in the log."""
+
+    def working() -> Iterator[int]:
+        with db_connection_context():
+            save(2)
+            yield 1
+
+    with db_connection_context() as conn:
+        add(conn, 1, 1)
+        it = working()
+        next(it)
+        it.close()  # type: ignore[attr-defined]
+    assert any_stage.committed() == {**UNTOUCHED, 1: 101}
+    [message] = warnings_in(caplog)
+    assert f"{__file__}:{save.__code__.co_firstlineno + 1}" in message
+
+
+@pytest.mark.parametrize("how", ["in another thread", "in a statement"])
+def test_t9_garbage_generator(sqlite_stage: FileStage, how: str) -> None:
+    """A generator that is closed where nothing can be sent takes the outer block with it."""
+    kept: list[Rows] = []
+
+    def release() -> None:
+        kept.clear()
+        gc.collect()
+
+    with must_raise(TransactionAborted) as caught:
+        with db_connection_context() as conn:
+            add(conn, 1, 1)
+            kept.append(rows(2))
+            next(kept[0])
+            if how == "in another thread":
+                thread = threading.Thread(target=release)
+                thread.start()
+                join(thread)
+            else:
+                conn.create_function("release", 0, release)
+                run(conn, "SELECT release()")
+    assert isinstance(caught[0].__cause__, UsageError)
+    assert sqlite_stage.committed() == UNTOUCHED
+
+
+def test_t9_round_trips(stage: ServerStage) -> None:
+    """Only a transaction with a generator's savepoint watches its statements, for no round trip."""
+    with db_connection_context() as conn:
+        add(conn, 1, 1)
+        stage.proxy.reset_counts()
+        it = rows(2)
+        next(it)
+        add(conn, 3, 1)
+        assert list(it) == []
+        sent: list[Command] = stage.proxy.commands
+        assert [command.payload.split()[0] for command in sent] == [
+            b"SAVEPOINT",
+            b"UPDATE",
+            b"UPDATE",
+            b"UPDATE",
+            b"RELEASE",
+        ]
+    assert stage.committed() == {**UNTOUCHED, 1: 101, 2: 102, 3: 101}
+
+
+# Any order
+
+
+@dataclass
+class Step:
+    """Something that a block does. `steps` are those inside it; `by_error` is how it ends."""
+
+    kind: str
+    which: int = 0
+    by_error: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+
+KINDS = ["write", "write", "block", "begin", "resume", "resume", "exhaust", "close", "throw"]
+
+
+def some_steps(inner: st.SearchStrategy[list[Step]]) -> st.SearchStrategy[list[Step]]:
+    step = st.builds(
+        Step,
+        kind=st.sampled_from(KINDS),
+        which=st.integers(0, 5),
+        by_error=st.sampled_from([False, False, True]),
+        steps=inner,
+    )
+    return st.lists(step, max_size=5)
+
+
+programs = st.recursive(st.builds(list[Step]), some_steps, max_leaves=12)
+
+
+class Players:
+    """Plays steps, and knows which rows each block was told are done."""
+
+    def __init__(self) -> None:
+        self.row = 0
+        self.generators: list[Generator[None, list[Step] | None, None]] = []
+
+    def play(self, conn: Any, steps: list[Step], told: list[int]) -> None:
+        for step in steps:
+            self.do(conn, step, told)
+
+    def do(self, conn: Any, step: Step, told: list[int]) -> None:
+        idle = [it for it in self.generators if not it.gi_running]  # type: ignore[attr-defined]
+        it = idle[step.which % len(idle)] if idle else None
+        if step.kind == "write":
+            self.row += 1
+            run(conn, f"INSERT INTO numbers VALUES ({self.row})")
+            told.append(self.row)
+        elif step.kind == "block":
+            with contextlib.suppress(LookupError):
+                self.block(step, told)
+        elif step.kind == "begin":
+            self.generators.append(self.generator(told))
+            next(self.generators[-1])
+            self.generators[-1].send(step.steps)
+        elif it is not None:
+            with contextlib.suppress(StopIteration, LookupError):
+                self.drive(it, step)
+
+    def drive(self, it: Generator[None, list[Step] | None, None], step: Step) -> None:
+        if step.kind == "resume":
+            it.send(step.steps)
+        elif step.kind == "close":
+            it.close()
+        elif step.kind == "throw":
+            it.throw(LookupError())
+        else:
+            it.send(None)
+
+    def block(self, step: Step, told: list[int]) -> None:
+        mine: list[int] = []
+        with db_connection_context() as conn:
+            self.play(conn, step.steps, mine)
+            if step.by_error:
+                raise LookupError
+        told += mine
+
+    def generator(self, told: list[int]) -> Generator[None, list[Step] | None, None]:
+        mine: list[int] = []
+        with db_connection_context() as conn:
+            while (steps := (yield)) is not None:
+                self.play(conn, steps, mine)
+        told += mine
+
+
+def play_program(stage: Stage, numbers: Callable[[], set[int]], program: list[Step]) -> bool:
+    """Play it in one transaction; return whether it was committed."""
+    with db_connection_context() as conn:
+        run(conn, "DELETE FROM numbers")
+    players, told = Players(), [0]
+    try:
+        with db_connection_context() as conn:
+            run(conn, "INSERT INTO numbers VALUES (0)")
+            players.play(conn, program, told)
+            for it in players.generators:
+                it.close()
+    except PooledDBError:
+        assert numbers() == set()
+        return False
+    finally:
+        for it in players.generators:
+            with contextlib.suppress(PooledDBError):
+                it.close()
+        assert stage.db.stats().in_use == 0
+    assert numbers() == set(told)
+    return True
+
+
+def numbers_of(stage: Stage) -> Callable[[], set[int]]:
+    with db_connection_context() as conn:
+        run(conn, "CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+
+    def numbers() -> set[int]:
+        with db_connection_context(readonly=True) as conn:
+            return {n for (n,) in run(conn, "SELECT n FROM numbers")}
+
+    return numbers
+
+
+def any_order(stage: Stage, examples: int) -> None:
+    numbers = numbers_of(stage)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(programs)
+    def plays(program: list[Step]) -> None:
+        play_program(stage, numbers, program)
+
+    plays()
+
+
+def test_t9_any_order(sqlite_stage: FileStage) -> None:
+    """In any order of generators and blocks, what was told is what is committed, or all fails."""
+    any_order(sqlite_stage, 300)
+
+
+def test_t9_any_order_on_server(pymysql_stage: Stage) -> None:
+    """The same on a server, where a second savepoint of a name replaces the first."""
+    any_order(pymysql_stage, 60)
+
+
+@pytest.mark.slow
+def test_t9_many_orders(sqlite_stage: FileStage) -> None:
+    """The same with many more of them."""
+    any_order(sqlite_stage, 4000)
