@@ -308,7 +308,7 @@ def test_t9_other_bind_between(sqlite_stage: FileStage) -> None:
 def test_t9_lost_work_in_log(any_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """If a closed generator takes with it what a finished block did, the log names both places."""
 
-    def rows() -> Iterator[Any]:
+    def rows() -> Rows:
         with db_connection_context() as conn:
             save()
             yield conn
@@ -368,7 +368,7 @@ def test_t9_frame_of_ended_block(sqlite_stage: FileStage) -> None:
     """A scope that has ended keeps no frame, so that no cycle stays."""
     scopes = []
 
-    def rows() -> Iterator[Any]:
+    def rows() -> Rows:
         scopes.append(db_connection_context())
         with scopes[0]:
             yield
