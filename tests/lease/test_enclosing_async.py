@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import TransactionAborted, UsageError, db_connection_context
+from harness.waiting import PATIENCE
 from harness.workloads import add, run
 from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import UNTOUCHED, FileStage, Stage
@@ -88,11 +90,18 @@ def test_t9_async_helpers(
 def test_t9_nested_statement_in_thread(any_stage: Stage) -> None:
     """A nested block of a coroutine undoes what `to_thread()` ran for it on its connection."""
 
+    is_suspended = threading.Event()
+
+    def add_later(conn: Any) -> None:
+        assert is_suspended.wait(PATIENCE)
+        add(conn, 3, 1)
+
     async def main() -> None:
         with db_connection_context() as outer:
             add(outer, 1, -10)
             with contextlib.suppress(LookupError), db_connection_context() as inner:
-                await asyncio.to_thread(add, inner, 3, 1)
+                asyncio.get_running_loop().call_soon(is_suspended.set)
+                await asyncio.to_thread(add_later, inner)
                 raise LookupError
             add(outer, 2, 10)
 

@@ -122,6 +122,25 @@ def test_t9_interrupted_entry(options: ScopeOptions, is_nested: bool) -> None:
                 outer.commit()  # no nested block is left on it
 
 
+class InterruptedLeases(Leases):
+    """Leases of a caller who is interrupted when one has been added."""
+
+    def __setitem__(self, lease: Any, value: None) -> None:
+        super().__setitem__(lease, value)
+        raise Interrupted
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_t9_interrupted_lease(options: ScopeOptions) -> None:
+    """A lease that only its holder knows is released too when its block's entry is interrupted."""
+    with open_pool(LevelDriver(), maxconnections=1) as pool:
+        holder = InterruptedLeases()
+        with pytest.raises(Interrupted):
+            Scope(pool.engine, holder, options).__enter__()
+        assert not holder
+        assert check_counts(pool).in_use == 0
+
+
 @pytest.mark.parametrize("by_error", [False, True])
 @pytest.mark.parametrize("is_nested", [False, True])
 def test_t9_interrupted_exit(is_nested: bool, by_error: bool) -> None:
