@@ -76,10 +76,10 @@ def out_of_order() -> UsageError:
 def not_alone(place: tuple[str, int] | None, exc: BaseException) -> UsageError:
     """Return the error of a nested scope whose work can't be undone without that of others."""
     return UsageError(
-        f"the block {at(place)} was left by {type(exc).__name__} out of the order in which its "
-        "transaction was used: to undo it would undo the work of others, so the whole transaction "
-        "is rolled back. If a generator holds the block, exhaust or close it before others write, "
-        "or give the block independent=True"
+        f"the block {at(place)} was left by {type(exc).__name__} when other code had worked in its "
+        "transaction meanwhile, or in another thread or task: it can't be undone alone, so the "
+        "whole transaction is rolled back. If a generator holds the block, exhaust or close it "
+        "before other work is done, or give the block independent=True"
     )
 
 
