@@ -97,7 +97,7 @@ class LeaseConnection(TransactionLease):
 
     def close(self) -> None:
         """Return the connection; uncommitted work is rolled back. Closing twice is harmless."""
-        if self._in_scope:
+        if self._in_scope or self.is_nested:
             raise UsageError(
                 "close() inside db_connection_context(): the scope gives its connection back "
                 "itself; remove the call"

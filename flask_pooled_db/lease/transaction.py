@@ -68,7 +68,7 @@ class TransactionLease(Lease):
             raise UsageError(refusals.BEGUN)
 
     def _refuse_if_nested(self, what: str) -> None:
-        if self._preamble is not None and self._preamble.parts():
+        if self.is_nested:
             raise refusals.nested(what)
 
     def _end_transaction(self) -> None:
@@ -108,6 +108,11 @@ class TransactionLease(Lease):
         part.is_open, part.frame = False, None
         self.set_session(session)
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether a nested scope has not ended."""
+        return self._preamble is not None and bool(self._preamble.parts())
+
     def has_inside(self, part: Part) -> bool:
         """Return whether a scope inside a nested one has not ended."""
         return self._preamble is not None and self._preamble.has_inside(part)
@@ -145,7 +150,7 @@ class TransactionLease(Lease):
         """End the outermost scope: commit, unless an exception leaves it, and release."""
         self._in_scope = False
         try:
-            if self._preamble is not None and self._preamble.parts():
+            if self._preamble is not None and self.is_nested:
                 self.abort(refusals.out_of_order())
                 if exc is None:
                     raise refusals.out_of_order()

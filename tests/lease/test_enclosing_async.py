@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import greenlet
 import pytest
 
 from flask_pooled_db import TransactionAborted, UsageError, db_connection_context
@@ -104,6 +106,30 @@ def test_t9_nested_statement_in_thread(any_stage: Stage) -> None:
                 await asyncio.to_thread(add_later, inner)
                 raise LookupError
             add(outer, 2, 10)
+
+    asyncio.run(main())
+    assert any_stage.committed() == MOVED
+
+
+def test_t9_greenlet_of_task(any_stage: Stage) -> None:
+    """A greenlet that a coroutine runs, as libraries do that call blocking code, is inside the
+    coroutine's blocks, though its stack does not show them.
+    """
+
+    def work(outer: Any) -> None:
+        with db_connection_context() as inner:
+            assert inner is outer
+            add(inner, 2, 10)
+
+    async def main() -> None:
+        with db_connection_context() as outer:
+            add(outer, 1, -10)
+            with contextlib.suppress(LookupError), db_connection_context() as inner:
+                greenlet.greenlet(add).switch(inner, 3, 1)
+                raise LookupError
+            child = greenlet.greenlet(work)
+            child.gr_context = contextvars.copy_context()
+            child.switch(outer)
 
     asyncio.run(main())
     assert any_stage.committed() == MOVED
