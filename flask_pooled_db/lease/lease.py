@@ -16,7 +16,7 @@ from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.preamble import Preamble, enter_session
+from flask_pooled_db.lease.preamble import Part, Preamble, enter_session
 from flask_pooled_db.lease.state import (
     AFTER_CALL,
     AFTER_READ,
@@ -189,13 +189,15 @@ class Lease:
         if entry.origin.ping.on_query:
             self.check_by_ping()
         preamble, is_open = self._preamble, self._state is IN_TRANSACTION
+        due: list[Part] = []
+        if preamble is not None:
+            is_owner = self.owner == current_owner()
+            due, self._session = preamble.before_statement(is_owner=is_owner)
         if entry.session is not self._session:
             self.call(enter_session, entry, self._session)
-        if preamble is not None:
-            due = preamble.before_statement(is_owner=self.owner == current_owner())
-            if due or (preamble.isolation is not None and not is_open):
-                self._state = IN_TRANSACTION
-                self.call(functools.partial(preamble.send, entry, due, is_open=is_open))
+        if preamble is not None and (due or (preamble.isolation is not None and not is_open)):
+            self._state = IN_TRANSACTION
+            self.call(functools.partial(preamble.send, entry, due, is_open=is_open))
         entry.count_use()
         self._is_ready = entry.ready_session is self._session and not (
             preamble is not None and preamble.is_needed
@@ -273,11 +275,6 @@ class Lease:
     def session(self) -> Session:
         """The session state that its next statement is to find."""
         return self._session
-
-    def set_session(self, session: Session) -> None:
-        """Set the session state that the next statement is to find."""
-        self._session = session
-        self._is_ready = False
 
     def has_read(self, cursor: OpenCursor) -> None:
         """Note that a cursor has no more rows to read."""

@@ -15,11 +15,23 @@ class Part:
     The savepoint is set when the scope's first statement comes.
     """
 
-    __slots__ = ("frame", "has_savepoint", "is_mixed", "is_open", "number", "outer", "set_as")
+    __slots__ = (
+        "frame",
+        "has_savepoint",
+        "is_mixed",
+        "is_open",
+        "number",
+        "outer",
+        "session",
+        "set_as",
+    )
 
-    def __init__(self, outer: Part | None, frame: FrameType | None, *, has_savepoint: bool) -> None:
+    def __init__(
+        self, outer: Part | None, frame: FrameType | None, session: Session, *, has_savepoint: bool
+    ) -> None:
         self.outer = outer  # None if it is a part of the outermost scope
         self.frame = frame
+        self.session = session  # the state of the session that its statements are to find
         self.has_savepoint = has_savepoint
         self.is_open = True
         self.is_mixed = False  # statements of others came after its savepoint
@@ -43,9 +55,10 @@ class Preamble:
     nothing.
     """
 
-    __slots__ = ("_parts", "_sets", "isolation")
+    __slots__ = ("_parts", "_sets", "isolation", "session")
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
+        self.session = session  # that of the outermost scope
         self.isolation: str | None = None  # the statement that begins each transaction
         # In the order they began. It is replaced and never changed, and ended ones may be in it:
         # the garbage collector may end a part at any moment.
@@ -62,6 +75,10 @@ class Preamble:
         part.number = parts[-1].number + 1 if parts else 1
         self._parts = [*parts, part]
 
+    def session_of(self, part: Part | None) -> Session:
+        """Return the session state that the statements of a part are to find."""
+        return self.session if part is None else part.session
+
     def has_inside(self, outer: Part) -> bool:
         """Return whether a part inside this one has not ended."""
         return any(part is not outer and outer in part.line() for part in self.parts())
@@ -75,8 +92,9 @@ class Preamble:
         """Whether it must see every statement: other code may run amid a generator's part."""
         return any(part.frame is not None for part in self.parts())
 
-    def before_statement(self, *, is_owner: bool) -> list[Part]:
-        """Return the parts whose savepoints have to come before the caller's statement.
+    def before_statement(self, *, is_owner: bool) -> tuple[list[Part], Session]:
+        """Return the parts whose savepoints have to come before the caller's statement, and the
+        session state that it is to find.
 
         These are the parts that the statement is in. All others that have begun are mixed from now
         on: to undo one of them would undo this statement. The stack of another thread than the
@@ -89,9 +107,9 @@ class Preamble:
         for part in parts:
             if part.set_as and part not in line:
                 part.is_mixed = True
-        return [
-            part for part in line[::-1] if part.is_open and part.has_savepoint and not part.set_as
-        ]
+        due = [part for part in line[::-1] if part.is_open and part.has_savepoint]
+        session = self.session_of(line[0] if line else None)
+        return [part for part in due if not part.set_as], session
 
     def send(self, entry: Entry, due: list[Part], *, is_open: bool) -> None:
         """Send what is due; `is_open` says whether a transaction is open already."""

@@ -9,7 +9,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeOptions
-from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import (
     inheritance,  # noqa: F401  takes part in forks
@@ -43,7 +42,6 @@ class Scope:
         "_joined",
         "_lease",
         "_outer",
-        "_outer_session",
         "_part",
         "_place",
         "_pool",
@@ -57,7 +55,6 @@ class Scope:
     _outer: Scope | None  # the innermost scope when this one was entered
     _part: Part | None  # None if it did not join another scope
     _joined: Scope  # only if it did
-    _outer_session: Session  # only if it did
     _place: tuple[str, int] | None  # where it was entered, if a message may need it
     _finished: tuple[str, int] | None  # where a block that has ended well had joined it
 
@@ -143,7 +140,7 @@ class Scope:
     def _take_back(self, joined: LeaseConnection | None) -> None:
         """Undo what an `__enter__` that failed did to the scopes around it."""
         if joined is not None and self._part is not None:
-            joined.leave_scope(self._outer_session, self._part)
+            joined.leave_scope(self._part)
         if _innermost.get() is self:
             _innermost.set(self._outer)
         self._lease = self.frame = None
@@ -192,16 +189,17 @@ class Scope:
                 "isolation_level in a nested db_connection_context(): the transaction has begun; "
                 "set it on the outermost block, or use independent=True"
             )
-        self._outer_session = session = lease.session
+        outer = self._joined._part
+        session = lease.session_of(outer)
         # In a readonly scope each statement is on its own, and there is nothing to roll back.
         has_savepoint = options.savepoint and not session.readonly
-        self._part = Part(self._joined._part, self.frame, has_savepoint=has_savepoint)
-        lease.enter_scope(self._part)
         if options.statement_timeout is not None:
-            lease.set_session(session._replace(statement_timeout=options.statement_timeout))
+            session = session._replace(statement_timeout=options.statement_timeout)
+        self._part = Part(outer, self.frame, session, has_savepoint=has_savepoint)
+        lease.enter_scope(self._part)
 
     def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:
-        lease.leave_scope(self._outer_session, part)
+        lease.leave_scope(part)
         is_readonly = lease.session.readonly
         if lease.has_inside(part):
             lease.abort(refusals.out_of_order())

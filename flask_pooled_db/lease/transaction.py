@@ -92,21 +92,28 @@ class TransactionLease(Lease):
         """Give each transaction of this lease an isolation level."""
         statement = self.driver.isolation_statement(level)
         if statement is not None:
-            self._preamble = Preamble()
+            self._preamble = Preamble(self._session)
             self._preamble.isolation = statement
             self._is_ready = False
 
     def enter_scope(self, part: Part) -> None:
         """Begin a nested scope: its savepoint is set before its first statement, if one comes."""
         if self._preamble is None:
-            self._preamble = Preamble()
+            self._preamble = Preamble(self._session)
         self._is_ready = False
         self._preamble.add(part)
+        self._session = part.session
 
-    def leave_scope(self, session: Session, part: Part) -> None:
-        """End a nested scope, and go back to the session of the one around it."""
+    def leave_scope(self, part: Part) -> None:
+        """End a nested scope, and go back to the session of the newest that is open."""
         part.is_open, part.frame = False, None
-        self.set_session(session)
+        self._is_ready = False
+        if self._preamble is not None:
+            self._session = self._preamble.session_of(next(reversed(self._preamble.parts()), None))
+
+    def session_of(self, part: Part | None) -> Session:
+        """Return the session state of a nested scope, or of the outermost one."""
+        return self._session if self._preamble is None else self._preamble.session_of(part)
 
     @property
     def is_nested(self) -> bool:

@@ -252,6 +252,26 @@ def test_t9_round_trips(stage: ServerStage) -> None:
     assert stage.committed() == {**UNTOUCHED, 1: 101, 2: 102, 3: 101}
 
 
+def test_t9_time_limits(pymysql_stage: Stage) -> None:
+    """A time limit of a generator's block is not its consumer's, during it or after it."""
+
+    def limit(conn: Any) -> float:
+        return float(run(conn, "SELECT @@max_statement_time")[0][0])
+
+    def limited() -> Rows:
+        with db_connection_context(statement_timeout=5) as conn:
+            yield limit(conn)
+            yield limit(conn)
+
+    with db_connection_context(statement_timeout=9) as outer:
+        it = limited()
+        assert (next(it), limit(outer)) == (5, 9)
+        with db_connection_context() as inner:
+            assert (limit(inner), next(it), limit(inner)) == (9, 5, 9)
+            assert list(it) == []
+        assert limit(outer) == 9
+
+
 # Any order
 
 
