@@ -15,7 +15,8 @@ from flask_pooled_db.drivers import Driver, Failure, Session
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
-from flask_pooled_db.lease.preamble import Preamble, enter_session
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.preamble import Part, Preamble, enter_session
 from flask_pooled_db.lease.state import (
     AFTER_CALL,
     AFTER_READ,
@@ -46,11 +47,11 @@ class Lease:
         "__weakref__",
         "_cause",
         "_cursors",
-        "_depth",
         "_ended",
         "_entry",
         "_holder",
         "_home",
+        "_in_scope",
         "_is_certain",
         "_is_ready",
         "_preamble",
@@ -76,7 +77,7 @@ class Lease:
         owner: Any,
         holder: Leases,
         session: Session,
-        depth: int = 0,
+        in_scope: bool = False,
     ) -> None:
         self._state = self._ended = UNUSED
         self._home = home
@@ -84,7 +85,7 @@ class Lease:
         self._session = session
         self._is_ready = entry.ready_session is session  # nothing comes before its next statement
         self._is_certain = True  # no statement failed, so what the driver says is up to date
-        self._depth = depth  # in how many scopes it is; 1 is the outermost
+        self._in_scope = in_scope  # which ends it
         self._cause = self._revoked = self._preamble = self._cursors = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
@@ -178,6 +179,10 @@ class Lease:
         self._state = after
         return entry
 
+    def lends(self, entry: Entry) -> bool:
+        """Return whether this is the lease of a connection."""
+        return self._entry is entry
+
     def _refusal(self) -> PooledDBError:
         return refusals.refusal(self._state, self._cause, self._revoked)
 
@@ -187,13 +192,19 @@ class Lease:
         if entry.origin.ping.on_query:
             self.check_by_ping()
         preamble, is_open = self._preamble, self._state is IN_TRANSACTION
+        due: list[Part] = []
+        if preamble is not None:
+            is_owner = self.owner == current_owner()
+            due, self._session = preamble.before_statement(is_owner=is_owner)
         if entry.session is not self._session:
             self.call(enter_session, entry, self._session)
-        if preamble is not None and preamble.opens_transaction(is_open=is_open):
+        if preamble is not None and (due or (preamble.isolation is not None and not is_open)):
             self._state = IN_TRANSACTION
-            self.call(functools.partial(preamble.send, entry, is_open=is_open))
+            self.call(functools.partial(preamble.send, entry, due, is_open=is_open))
         entry.count_use()
-        self._is_ready = entry.ready_session is self._session
+        self._is_ready = entry.ready_session is self._session and not (
+            preamble is not None and preamble.is_needed
+        )
         return function
 
     def _failed(self, error: BaseException, before: State) -> None:
@@ -264,19 +275,9 @@ class Lease:
         return self._state
 
     @property
-    def depth(self) -> int:
-        """In how many scopes it is."""
-        return self._depth
-
-    @property
     def session(self) -> Session:
         """The session state that its next statement is to find."""
         return self._session
-
-    def set_session(self, session: Session) -> None:
-        """Set the session state that the next statement is to find."""
-        self._session = session
-        self._is_ready = False
 
     def has_read(self, cursor: OpenCursor) -> None:
         """Note that a cursor has no more rows to read."""

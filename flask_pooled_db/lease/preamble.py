@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+from types import FrameType
+
 from flask_pooled_db.drivers import Session
+from flask_pooled_db.lease.enclosing import enclosing
 from flask_pooled_db.pool import Entry
 
 
-class Savepoint:
-    """A savepoint of a nested scope. It is set when the scope's first statement comes."""
+class Part:
+    """What a nested scope does in the transaction, and the savepoint before it, if it wants one.
 
-    __slots__ = ("is_set", "name")
+    The savepoint is set when the scope's first statement comes.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.is_set = False
+    __slots__ = (
+        "frame",
+        "has_savepoint",
+        "is_mixed",
+        "is_open",
+        "number",
+        "outer",
+        "session",
+        "set_as",
+    )
+
+    def __init__(
+        self, outer: Part | None, frame: FrameType | None, session: Session, *, has_savepoint: bool
+    ) -> None:
+        self.outer = outer  # None if it is a part of the outermost scope
+        self.frame = frame
+        self.session = session  # the state of the session that its statements are to find
+        self.has_savepoint = has_savepoint
+        self.is_open = True
+        self.is_mixed = False  # statements of others came after its savepoint
+        self.number = 0
+        self.set_as = 0  # which of the lease's savepoints it was: 0 if it is not set
+
+    @property
+    def savepoint(self) -> str:
+        """The name of its savepoint."""
+        return f"pooled_db_{self.number}"
+
+    def line(self) -> list[Part]:
+        """Return it and the parts around it, from the inside out."""
+        return [self, *(self.outer.line() if self.outer else ())]
 
 
 class Preamble:
@@ -23,35 +55,72 @@ class Preamble:
     nothing.
     """
 
-    __slots__ = ("_savepoints", "isolation")
+    __slots__ = ("_parts", "_sets", "isolation", "session")
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
+        self.session = session  # that of the outermost scope
         self.isolation: str | None = None  # the statement that begins each transaction
-        self._savepoints: list[Savepoint] = []
+        # In the order they began. It is replaced and never changed, and ended ones may be in it:
+        # the garbage collector may end a part at any moment.
+        self._parts: list[Part] = []
+        self._sets = 0
 
-    def add(self, savepoint: Savepoint) -> None:
-        """Have a savepoint set before the next statement."""
-        self._savepoints.append(savepoint)
+    def parts(self) -> list[Part]:
+        """Return the parts that have not ended, in the order they began."""
+        return [part for part in self._parts if part.is_open]
 
-    def drop(self, savepoint: Savepoint) -> None:
-        """Forget a savepoint that was not set."""
-        self._savepoints.remove(savepoint)
+    def add(self, part: Part) -> None:
+        """Begin a part: its savepoint is set before its first statement."""
+        parts = self.parts()
+        part.number = parts[-1].number + 1 if parts else 1
+        self._parts = [*parts, part]
 
-    def opens_transaction(self, *, is_open: bool) -> bool:
-        """Return whether anything is to be sent that a transaction begins with."""
-        return bool(self._savepoints) or (self.isolation is not None and not is_open)
+    def session_of(self, part: Part | None) -> Session:
+        """Return the session state that the statements of a part are to find."""
+        return self.session if part is None else part.session
 
-    def send(self, entry: Entry, *, is_open: bool) -> None:
+    def has_inside(self, outer: Part) -> bool:
+        """Return whether a part inside this one has not ended."""
+        return any(part is not outer and outer in part.line() for part in self.parts())
+
+    def has_after(self, savepoint: int) -> bool:
+        """Return whether a part that has not ended has a later savepoint."""
+        return any(part.set_as > savepoint for part in self.parts())
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it must see every statement: other code may run amid a generator's part."""
+        return any(part.frame is not None for part in self.parts())
+
+    def before_statement(self, *, is_owner: bool) -> tuple[list[Part], Session]:
+        """Return the parts whose savepoints have to come before the caller's statement, and the
+        session state that it is to find.
+
+        These are the parts that the statement is in. All others that have begun are mixed from now
+        on: to undo one of them would undo this statement. The stack of another thread than the
+        owner's does not show in which it is, so there it is taken to be in the newest.
+        """
+        parts = self.parts()
+        newest_first = parts[::-1]
+        around = enclosing(newest_first) if is_owner else newest_first
+        line = around[0].line() if around else []
+        for part in parts:
+            if part.set_as and part not in line:
+                part.is_mixed = True
+        due = [part for part in line[::-1] if part.is_open and part.has_savepoint]
+        session = self.session_of(line[0] if line else None)
+        return [part for part in due if not part.set_as], session
+
+    def send(self, entry: Entry, due: list[Part], *, is_open: bool) -> None:
         """Send what is due; `is_open` says whether a transaction is open already."""
         driver = entry.driver
         if self.isolation is not None and not is_open:
             driver.execute(entry.raw, self.isolation)
-        while self._savepoints:
-            savepoint = self._savepoints[0]
+        for part in due:
             driver.begin(entry.raw)
-            driver.execute(entry.raw, f"SAVEPOINT {savepoint.name}")
-            savepoint.is_set = True
-            del self._savepoints[0]
+            driver.execute(entry.raw, f"SAVEPOINT {part.savepoint}")
+            self._sets += 1
+            part.set_as = self._sets
 
 
 def enter_session(entry: Entry, session: Session) -> None:

@@ -97,7 +97,7 @@ class LeaseConnection(TransactionLease):
 
     def close(self) -> None:
         """Return the connection; uncommitted work is rolled back. Closing twice is harmless."""
-        if self._depth:
+        if self._in_scope or self.is_nested:
             raise UsageError(
                 "close() inside db_connection_context(): the scope gives its connection back "
                 "itself; remove the call"
@@ -114,7 +114,7 @@ class LeaseConnection(TransactionLease):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._depth:
+        if not self._in_scope:
             self.release()
 
     def ping(self, reconnect: bool = False) -> None:

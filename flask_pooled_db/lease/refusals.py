@@ -77,6 +77,30 @@ UNDONE = "another lease of this shared connection called rollback()"
 BEGUN = "begin() in an open transaction: commit() or rollback() it first"
 
 
+def out_of_order() -> UsageError:
+    """Return the error of a scope that is left before one inside it."""
+    return UsageError(
+        "a db_connection_context() was left before one that was entered inside it: scopes end in "
+        "the reverse of the order they began in. The whole transaction is rolled back. If a "
+        "generator holds the inner one, exhaust or close it before, or give it independent=True"
+    )
+
+
+def not_alone(place: tuple[str, int] | None, exc: BaseException) -> UsageError:
+    """Return the error of a nested scope whose work can't be undone without that of others."""
+    return UsageError(
+        f"the block {at(place)} was left by {type(exc).__name__} when other code had worked in its "
+        "transaction meanwhile, or in another thread or task: it can't be undone alone, so the "
+        "whole transaction is rolled back. If a generator holds the block, exhaust or close it "
+        "before other work is done, or give the block independent=True"
+    )
+
+
+def at(place: tuple[str, int] | None) -> str:
+    """Return how a message names the place of a block."""
+    return "at {}:{}".format(*place) if place else "of a generator"
+
+
 def nested(what: str) -> UsageError:
     """Return the error of ending the transaction inside a nested scope."""
     return UsageError(

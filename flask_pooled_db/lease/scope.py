@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextvars import ContextVar
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeOptions
-from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
-from flask_pooled_db.lease import inheritance  # noqa: F401  takes part in forks
+from flask_pooled_db.lease import (
+    inheritance,  # noqa: F401  takes part in forks
+    refusals,
+)
+from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.home import Leases
-from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.preamble import Savepoint
+from flask_pooled_db.lease.preamble import Part
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.state import State
-from flask_pooled_db.pool import Engine
+from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.replica import acquire_to_read
+from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -33,13 +37,27 @@ class Scope:
     a part of that scope's transaction instead.
     """
 
-    __slots__ = ("_holder", "_lease", "_outer", "_outer_session", "_pool", "_savepoint", "options")
+    __slots__ = (
+        "_finished",
+        "_holder",
+        "_joined",
+        "_lease",
+        "_outer",
+        "_part",
+        "_place",
+        "_pool",
+        "frame",
+        "options",
+    )
 
+    frame: FrameType | None  # of the generator or coroutine that it is in, while it is open
     _holder: Leases | None  # None once it was entered
-    _lease: LeaseConnection | None
+    _lease: LeaseConnection | None  # None unless it is open
     _outer: Scope | None  # the innermost scope when this one was entered
-    _outer_session: Session | None  # None if it did not join another scope
-    _savepoint: Savepoint | None  # only if it did
+    _part: Part | None  # None if it did not join another scope
+    _joined: Scope  # only if it did
+    _place: tuple[str, int] | None  # where it was entered, if a message may need it
+    _finished: tuple[str, int] | None  # where a block that has ended well had joined it
 
     def __init__(
         self, pool: Engine, holder: Leases, options: ScopeOptions = DEFAULT_OPTIONS
@@ -49,58 +67,84 @@ class Scope:
         self._pool = pool
         self._holder = holder
         self.options = options
-        self._lease = self._outer_session = None
+        self._lease = self._part = self._place = self._finished = self.frame = None
 
     def __enter__(self) -> LeaseConnection:
         holder, self._holder = self._holder, None
         if holder is None:
             raise UsageError("a db_connection_context() can be entered once: make a new one")
-        owner = current_owner()
+        frame = sys._getframe(1)
+        code = frame.f_code
+        if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
+            self.frame, self._place = holder_of(frame), place_of(frame)
+        owner, pool = current_owner(), self._pool
         self._outer = outer = _innermost.get()
-        lease = None
-        if outer is not None and not self.options.independent:
-            lease = self._find_outer(owner)
-        if lease is not None:
-            self._join(lease)
-        elif self.options is DEFAULT_OPTIONS:  # most often
-            pool = self._pool
-            session = pool.usual_session
-            entry = pool.acquire(None, session)
-            make = entry.lease_class or class_for(entry, pool.lease_classes)
-            lease = make(pool, entry, owner, holder, session, 1)
-        else:
-            lease = self._borrow(owner, holder)
-        self._lease = lease
-        _innermost.set(self)
-        return lease
+        joined = entry = lease = None
+        try:
+            if outer is not None:
+                joined = self._look_around(owner, frame)
+            if joined is not None:
+                self._join(joined)
+                lease = joined
+            elif self.options is DEFAULT_OPTIONS:  # most often
+                session = pool.usual_session
+                entry = pool.acquire(None, session)
+                make = entry.lease_class or class_for(entry, pool.lease_classes)
+                lease = make(pool, entry, owner, holder, session, True)
+            else:
+                lease = self._borrow(owner, holder)
+            self._lease = lease
+            _innermost.set(self)
+            return lease  # noqa: TRY300  an interruption may come before each line
+        except BaseException:
+            self._take_back(joined)
+            if joined is None:
+                _give_back(pool, entry, lease, holder)
+            raise
 
-    def _find_outer(self, owner: Any) -> LeaseConnection | None:
+    def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
-        scope = self._outer
-        while scope is not None:
+        chain = _open_scopes(self._outer)
+        self._outer = chain[0] if chain else None
+        self._place = self._place or place_of(frame)
+        around = enclosing(chain)
+        if around and self.frame is None:
+            self.frame = around[0].frame
+        if self.options.independent:
+            return None
+        for scope in around:
             lease = scope._lease
             if lease is not None and scope._pool is self._pool and lease.owner == owner:
+                self._joined = scope
                 return lease
-            scope = scope._outer
         return None
 
     def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
         """Take a connection as the options want it."""
         pool, options = self._pool, self.options
         session = pool.session(options.readonly, options.statement_timeout)
-        if options.readonly:
-            pool, entry = acquire_to_read(pool, options.timeout, session)
-        else:
-            entry = pool.acquire(options.timeout, session)
-        make = entry.lease_class or class_for(entry, pool.lease_classes)
-        lease: LeaseConnection = make(pool, entry, owner, holder, session, 1)
-        if options.isolation_level is not None:
-            try:
+        entry = lease = None
+        try:
+            if options.readonly:
+                pool, entry = acquire_to_read(pool, options.timeout, session)
+            else:
+                entry = pool.acquire(options.timeout, session)
+            make = entry.lease_class or class_for(entry, pool.lease_classes)
+            lease = make(pool, entry, owner, holder, session, True)
+            if options.isolation_level is not None:
                 lease.begin_with(options.isolation_level)
-            except BaseException:
-                lease.release()
-                raise
-        return lease
+            return lease  # noqa: TRY300  as above
+        except BaseException:
+            _give_back(pool, entry, lease, holder)
+            raise
+
+    def _take_back(self, joined: LeaseConnection | None) -> None:
+        """Undo what an `__enter__` that failed did to the scopes around it."""
+        if joined is not None and self._part is not None:
+            joined.leave_scope(self._part)
+        if _innermost.get() is self:
+            _innermost.set(self._outer)
+        self._lease = self.frame = None
 
     def __exit__(
         self,
@@ -108,40 +152,34 @@ class Scope:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        lease = self._lease
+        lease, part = self._lease, self._part
         if lease is None:
             raise UsageError("this db_connection_context() is not entered, or was left already")
-        if _innermost.get() is self:
-            _innermost.set(self._outer)
-        elif self._has_inner(lease):
-            self._end_out_of_order(lease, exc)
-            return
-        self._lease = None
-        if self._outer_session is None:
-            lease.finish(exc)
-        else:
-            self._end_nested(lease, self._outer_session, exc)
+        try:
+            if _innermost.get() is self:
+                outer = self._outer
+                _innermost.set(outer if outer is None else next(iter(_open_scopes(outer)), None))
+            self._lease = self.frame = None
+            if exc is not None and self._finished is not None:
+                self._tell_undone(lease, self._finished, exc)
+            if part is None:
+                lease.finish(exc)
+            else:
+                self._end_nested(lease, part, exc)
+        except BaseException as error:  # also one that comes between two lines
+            if part is None:
+                lease.release()
+            elif not lease.is_over:
+                lease.abort(error)
+            raise
 
     def may_start_over(self, lease: LeaseConnection, error: Exception) -> bool:
         """Return whether the same work can be done in a new scope after this error has left it."""
-        if self._outer_session is None and lease.has_committed:
+        if self._part is None and lease.has_committed:
             return False  # a part of the work is there to stay
-        if self._outer_session is not None and lease.is_over:
+        if self._part is not None and lease.is_over:
             return False  # more than this scope is lost
         return lease.may_start_over(error)
-
-    def _has_inner(self, lease: Lease) -> bool:
-        """Return whether a scope that was entered inside this one, on its lease, is still open.
-
-        If this scope is not found, it is being left in another context than it was entered in (a
-        generator that another thread closes): there it is skipped from now on.
-        """
-        scope = _innermost.get()
-        inside = False
-        while scope is not None and scope is not self:
-            inside = inside or scope._lease is lease
-            scope = scope._outer
-        return scope is self and inside
 
     # A scope inside another
 
@@ -152,56 +190,96 @@ class Scope:
                 "isolation_level in a nested db_connection_context(): the transaction has begun; "
                 "set it on the outermost block, or use independent=True"
             )
-        if options.readonly and not lease.session.readonly:
+        outer = self._joined._part
+        session = lease.session_of(outer)
+        if options.readonly and not session.readonly:
             raise UsageError(
                 "readonly=True in a db_connection_context() that writes: the block is a part of "
                 "its transaction; leave it out, or use independent=True"
             )
-        self._outer_session = session = lease.session
-        self._savepoint = None
-        if options.statement_timeout is not None:
-            lease.set_session(session._replace(statement_timeout=options.statement_timeout))
         # In a readonly scope each statement is on its own, and there is nothing to roll back.
-        if options.savepoint and not session.readonly:
-            self._savepoint = Savepoint(f"pooled_db_{lease.depth}")
-        lease.enter_scope(self._savepoint)
+        has_savepoint = options.savepoint and not session.readonly
+        if options.statement_timeout is not None:
+            session = session._replace(statement_timeout=options.statement_timeout)
+        self._part = Part(outer, self.frame, session, has_savepoint=has_savepoint)
+        lease.enter_scope(self._part)
 
-    def _end_nested(
-        self, lease: LeaseConnection, session: Session, exc: BaseException | None
-    ) -> None:
-        lease.leave_scope(session, self._savepoint)
-        if exc is None and lease.state is State.RELEASED and not lease.session.readonly:
-            lease.usable()  # raises: nobody else tells that this block's work was rolled back
-        if self._savepoint is None:
-            if exc is not None and not lease.session.readonly:
-                lease.abort(exc)
+    def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:
+        lease.leave_scope(part)
+        is_readonly = lease.session.readonly
+        if lease.has_inside(part):
+            lease.abort(refusals.out_of_order())
+            if exc is None:
+                raise refusals.out_of_order()
         elif exc is None:
-            try:
-                lease.end_savepoint(self._savepoint, roll_back=False)
-            except Exception as error:
-                lease.abort(error)  # the block fails: what it did must not be committed
-                raise
-        elif not lease.is_over:
-            try:
-                lease.end_savepoint(self._savepoint, roll_back=True)
-            except Exception as error:  # noqa: BLE001  the caller must see its own error
-                lease.abort(error)
-                logger.warning(
-                    "Rolling back to a savepoint failed (%s): the outer transaction is aborted",
-                    type(error).__name__,
-                )
+            if lease.state is State.RELEASED and not is_readonly:
+                lease.usable()  # raises: nobody else tells that this block's work was rolled back
+            lease.end_savepoint(part, roll_back=False)
+            self._joined._finished = self._joined._finished or self._place
+        elif not part.has_savepoint:
+            if not is_readonly:
+                lease.abort(exc)
+        elif part.set_as and not lease.is_over:
+            self._undo(lease, part, exc)
 
-    def _end_out_of_order(self, lease: LeaseConnection, exc: BaseException | None) -> None:
-        """End with an inner scope still open, as interleaved generators do."""
-        self._lease = None
-        error = UsageError(
-            "a db_connection_context() was left before one that was entered inside it: scopes end "
-            "in the reverse of the order they began in. The whole transaction is rolled back"
-        )
-        lease.abort(error)
-        if self._outer_session is None:
-            lease.release()
-        else:
-            lease.leave_scope(lease.session, self._savepoint)
-        if exc is None:
-            raise error
+    def _undo(self, lease: LeaseConnection, part: Part, exc: BaseException) -> None:
+        """Roll back to the savepoint; where that is not enough, or too much, abort it all."""
+        # The garbage collector may close a generator in any thread, in the middle of anything.
+        is_ours = lease.state is not State.BUSY and lease.owner == current_owner()
+        if part.is_mixed or not is_ours:
+            lease.abort(refusals.not_alone(self._place, exc))
+            return
+        try:
+            lease.end_savepoint(part, roll_back=True)
+        except Exception as error:  # noqa: BLE001  the caller must see its own error
+            lease.abort(error)
+            reporter.tell(
+                logger.warning,
+                "Rolling back to a savepoint failed (%s): the outer transaction is aborted",
+                type(error).__name__,
+            )
+
+    def _tell_undone(
+        self, lease: LeaseConnection, finished: tuple[str, int], exc: BaseException
+    ) -> None:
+        """Log what is lost with a generator that was not exhausted: whoever closed it sees no
+        error.
+        """
+        if isinstance(exc, GeneratorExit) and lease.state > State.IDLE:
+            reporter.tell(
+                logger.error,
+                "The generator that holds the block %s was closed before its end: what it had not "
+                "committed is rolled back, and with it what the block %s did, which had ended "
+                "without an error. Exhaust the generator, or give one of them independent=True",
+                refusals.at(self._place),
+                refusals.at(finished),
+            )
+
+
+def _open_scopes(scope: Scope | None) -> list[Scope]:
+    """Return the open scopes from this one outward, and unlink the others: an abandoned generator
+    may never leave its own.
+    """
+    found: list[Scope] = []
+    while scope is not None:
+        lease = scope._lease
+        if lease is not None and lease.state is not State.RELEASED:
+            if found:
+                found[-1]._outer = scope
+            found.append(scope)
+        scope = scope._outer
+    if found:
+        found[-1]._outer = None
+    return found
+
+
+def _give_back(
+    pool: Engine, entry: Entry | None, lease: LeaseConnection | None, holder: Leases
+) -> None:
+    """Return what an interrupted `__enter__` took. The lease may be known to its holder alone."""
+    if lease is None and entry is not None:
+        lease = next((other for other in list(holder) if other.lends(entry)), None)
+    if lease is not None:
+        lease.release()
+    elif entry is not None:
+        pool.release(entry, unused=True)

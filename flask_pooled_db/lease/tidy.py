@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from flask_pooled_db.lease.home import OpenCursor
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
-from flask_pooled_db.runtime import housekeeper
+from flask_pooled_db.runtime import housekeeper, reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -39,7 +39,8 @@ def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly:
         if entry.condemned is None and state is not State.IDLE:
             entry.roll_back()
     except Exception as error:  # noqa: BLE001  the caller must see its own error, not this one
-        logger.warning(
+        reporter.tell(
+            logger.warning,
             "Rolling back a connection failed (%s); it is closed, and the server rolls back by "
             "itself",
             type(error).__name__,

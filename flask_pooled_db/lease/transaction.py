@@ -8,7 +8,7 @@ from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import TransactionAborted, UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.preamble import Preamble, Savepoint
+from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
 
@@ -68,7 +68,7 @@ class TransactionLease(Lease):
             raise UsageError(refusals.BEGUN)
 
     def _refuse_if_nested(self, what: str) -> None:
-        if self._depth > 1:
+        if self.is_nested:
             raise refusals.nested(what)
 
     def _end_transaction(self) -> None:
@@ -92,33 +92,47 @@ class TransactionLease(Lease):
         """Give each transaction of this lease an isolation level."""
         statement = self.driver.isolation_statement(level)
         if statement is not None:
-            self._preamble = Preamble()
+            self._preamble = Preamble(self._session)
             self._preamble.isolation = statement
             self._is_ready = False
 
-    def enter_scope(self, savepoint: Savepoint | None) -> None:
-        """Begin a nested scope: its savepoint is set before the next statement, if one comes."""
-        self._depth += 1
-        if savepoint is not None:
-            if self._preamble is None:
-                self._preamble = Preamble()
-            self._preamble.add(savepoint)
-            self._is_ready = False
+    def enter_scope(self, part: Part) -> None:
+        """Begin a nested scope: its savepoint is set before its first statement, if one comes."""
+        if self._preamble is None:
+            self._preamble = Preamble(self._session)
+        self._is_ready = False
+        self._preamble.add(part)
+        self._session = part.session
 
-    def leave_scope(self, session: Session, savepoint: Savepoint | None) -> None:
-        """End a nested scope, and go back to the session of the one around it."""
-        self._depth -= 1
-        if savepoint is not None and not savepoint.is_set and self._preamble is not None:
-            self._preamble.drop(savepoint)
-        self.set_session(session)
+    def leave_scope(self, part: Part) -> None:
+        """End a nested scope, and go back to the session of the newest that is open."""
+        part.is_open, part.frame = False, None
+        self._is_ready = False
+        if self._preamble is not None:
+            self._session = self._preamble.session_of(next(reversed(self._preamble.parts()), None))
 
-    def end_savepoint(self, savepoint: Savepoint, *, roll_back: bool) -> None:
-        """Release a savepoint, or undo what came after it."""
-        if not savepoint.is_set:
+    def session_of(self, part: Part | None) -> Session:
+        """Return the session state of a nested scope, or of the outermost one."""
+        return self._session if self._preamble is None else self._preamble.session_of(part)
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether a nested scope has not ended."""
+        return self._preamble is not None and bool(self._preamble.parts())
+
+    def has_inside(self, part: Part) -> bool:
+        """Return whether a scope inside a nested one has not ended."""
+        return self._preamble is not None and self._preamble.has_inside(part)
+
+    def end_savepoint(self, part: Part, *, roll_back: bool) -> None:
+        """Release the savepoint of a nested scope, or undo what came after it."""
+        if not part.set_as:
             return
         entry = self.usable()
+        if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
+            return  # RELEASE would take the later savepoints with it; this one ends with them all
         verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
-        self.call(self.driver.execute, entry.raw, f"{verb} {savepoint.name}")
+        self.call(self.driver.execute, entry.raw, f"{verb} {part.savepoint}")
 
     def abort(self, cause: BaseException) -> None:
         """Refuse all further work: `cause` has left a part of the transaction."""
@@ -141,9 +155,13 @@ class TransactionLease(Lease):
 
     def finish(self, exc: BaseException | None) -> None:
         """End the outermost scope: commit, unless an exception leaves it, and release."""
-        self._depth = 0
+        self._in_scope = False
         try:
-            if exc is None and self._state is not UNUSED:
+            if self._preamble is not None and self.is_nested:
+                self.abort(refusals.out_of_order())
+                if exc is None:
+                    raise refusals.out_of_order()
+            elif exc is None and self._state is not UNUSED:
                 self.commit_work()
         finally:
             self.release()

@@ -16,9 +16,9 @@ from types import TracebackType
 
 from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.reporter import reporter
-from flask_pooled_db.runtime.workers import is_gone, wait_until
+from flask_pooled_db.runtime.workers import THREADS, is_gone, wait_until
 
-THREAD_NAME = "flask-pooled-db housekeeping"
+THREAD_NAME = THREADS + "housekeeping"
 
 logger = logging.getLogger("flask_pooled_db")
 

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from flask_pooled_db.runtime import guard
-from flask_pooled_db.runtime.workers import workers
+from flask_pooled_db.runtime.workers import THREADS, workers
 
 MAX_PENDING = 1000
 """How many reports wait while one blocks. Beyond that the oldest is dropped."""
@@ -33,7 +33,16 @@ class Reporter:
         self._rests = threading.Condition(guard.lock)  # notified when nothing is pending any more
 
     def tell(self, function: Callable[..., object], *args: Any) -> None:
-        """Have a function called soon. Neither waits nor raises."""
+        """Call a function: here, or soon and elsewhere if nobody may be held up here. It raises
+        nothing.
+        """
+        if guard.is_inside() or threading.current_thread().name.startswith(THREADS):
+            self._hand_over(function, *args)
+        else:
+            with contextlib.suppress(Exception):
+                function(*args)
+
+    def _hand_over(self, function: Callable[..., object], *args: Any) -> None:
         self._pending.append((function, args))
         starts = False
         try:

@@ -14,6 +14,9 @@ from time import monotonic, sleep
 
 from flask_pooled_db.runtime import guard
 
+THREADS = "flask-pooled-db "
+"""What the names of the package's own threads begin with."""
+
 _POLL_INTERVAL = 0.0005
 
 
@@ -41,7 +44,7 @@ class Workers:
 
     def start(self, name: str, target: Callable[[], object]) -> None:
         """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
-        thread = threading.Thread(target=target, name=f"flask-pooled-db {name}", daemon=True)
+        thread = threading.Thread(target=target, name=THREADS + name, daemon=True)
         gone = set(filter(is_gone, list(self._threads)))
         thread.start()
         with guard.lock:

@@ -29,6 +29,13 @@ def any_app(request: pytest.FixtureRequest, url: str) -> Iterator[PooledDB]:
 
 
 @pytest.fixture
+def pymysql_stage(mariadb: MariaDBServer) -> Iterator[Stage]:
+    """Our pool on MariaDB with one driver: for what the driver has no part in."""
+    with on_server("ours", mariadb, "pymysql", is_direct=True) as stage:
+        yield stage
+
+
+@pytest.fixture
 def play_on_own_server(mariadb_driver: str) -> Callable[[Scenario[Any]], None]:
     """Plays a scenario with our pool on a server started with the options that it needs."""
 

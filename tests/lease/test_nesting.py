@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -143,21 +142,19 @@ def test_independent_block_on_sqlite(sqlite_stage: FileStage) -> None:
     assert sqlite_stage.committed() == MOVED
 
 
-def block(stage: Stage, account: int, amount: int) -> Iterator[Any]:
-    """A generator that is inside a block until it is resumed."""
-    with stage.db.connection_context() as connection:
-        add(connection, account, amount)
-        yield connection
-
-
-def test_outer_block_ends_first(any_stage: Stage) -> None:
+@pytest.mark.parametrize("by_error", [False, True])
+def test_outer_block_ends_first(any_stage: Stage, by_error: bool) -> None:
     """An outer block that ends before its nested one raises an error, and nothing is committed."""
-    outer, inner = block(any_stage, 1, -10), block(any_stage, 2, 10)
-    assert next(outer) is next(inner)
-    with pytest.raises(UsageError, match="left before one that was entered inside it"):
-        next(outer)
+    outer, inner = any_stage.db.connection_context(), any_stage.db.connection_context()
+    add(outer.__enter__(), 1, -10)
+    add(inner.__enter__(), 2, 10)
+    if by_error:
+        outer.__exit__(LookupError, LookupError(), None)
+    else:
+        with pytest.raises(UsageError, match="left before one that was entered inside it"):
+            outer.__exit__(None, None, None)
     with pytest.raises((UsageError, TransactionAborted)):
-        next(inner)
+        inner.__exit__(None, None, None)
     assert any_stage.committed() == UNTOUCHED
     assert any_stage.db.stats().in_use == 0
     assert_fit(any_stage)
@@ -168,19 +165,26 @@ def test_middle_block_ends_first(any_stage: Stage) -> None:
     with must_raise(TransactionAborted):
         with any_stage.db.connection_context() as outermost:
             add(outermost, 3, 1)
-            outer, inner = block(any_stage, 1, -10), block(any_stage, 2, 10)
-            assert next(outer) is next(inner)
+            outer, inner = any_stage.db.connection_context(), any_stage.db.connection_context()
+            assert outer.__enter__() is inner.__enter__()
+            add(outermost, 4, 1)
             with pytest.raises(UsageError):
-                next(outer)
+                outer.__exit__(None, None, None)
             with pytest.raises(TransactionAborted):
-                next(inner)
+                inner.__exit__(None, None, None)
     assert any_stage.committed() == UNTOUCHED
     assert_fit(any_stage)
 
 
 def test_dropped_block(any_stage: Stage) -> None:
     """A generator that is dropped inside its block rolls back and releases."""
-    generator = block(any_stage, 1, -10)
+
+    def rows() -> Iterator[None]:
+        with any_stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            yield
+
+    generator = rows()
     next(generator)
     del generator
     assert any_stage.db.stats().in_use == 0

@@ -60,7 +60,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-def serve(app: Flask, path: str, view: Callable[[], Any], **options: Any) -> FlaskClient:
+def serve(app: Flask, path: str, view: Callable[..., Any], **options: Any) -> FlaskClient:
     """The client of an app with this view."""
     app.add_url_rule(path, view_func=view, **options)
     return app.test_client()
