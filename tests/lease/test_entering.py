@@ -91,7 +91,7 @@ class LevelDriver(FakeDriver):
 @pytest.mark.parametrize("is_nested", [False, True])
 def test_t9_interrupted_entry(options: ScopeOptions, is_nested: bool) -> None:
     """Whatever line of its entry an interruption comes at, a block leaves nothing behind."""
-    if is_nested and options.isolation_level:
+    if is_nested and (options.isolation_level or options.readonly):
         options = ScopeOptions(statement_timeout=3)
     with open_pool(LevelDriver(), maxconnections=2) as pool:
 

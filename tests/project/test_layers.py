@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import flask_pooled_db
+from flask_pooled_db.runtime.housekeeper import THREAD_NAME
+from flask_pooled_db.runtime.workers import THREADS
 
 PACKAGE = Path(flask_pooled_db.__file__).parent
 ROOT = PACKAGE.name
@@ -193,10 +195,9 @@ def test_threads_are_named_daemons() -> None:
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         assert given.get("daemon") == "True", f"{name} makes a thread that is no daemon"
         label = given.get("name", "").removeprefix("f")
-        assert label == "THREAD_NAME" or label.startswith("'flask-pooled-db "), name
-    from flask_pooled_db.runtime.housekeeper import THREAD_NAME
-
-    assert THREAD_NAME.startswith("flask-pooled-db ")
+        assert label in ("THREAD_NAME", "THREADS + name"), name
+    assert THREAD_NAME.startswith(THREADS)
+    assert THREADS == "flask-pooled-db "
 
 
 def test_public_names() -> None:

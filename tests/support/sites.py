@@ -24,8 +24,8 @@ def insert(conn: Any, id_: int) -> None:
 
 
 def ids(bind: str | None = None) -> list[int]:
-    """What is committed."""
-    with db_connection_context(bind, readonly=True) as conn, conn.cursor() as cur:
+    """What is committed, or what the block around sees."""
+    with db_connection_context(bind) as conn, conn.cursor() as cur:
         cur.execute("SELECT id FROM t ORDER BY id")
         return [id_ for (id_,) in cur.fetchall()]
 
