@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any
@@ -26,7 +27,16 @@ from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
-_innermost: ContextVar[Scope | None] = ContextVar("flask_pooled_db_scope", default=None)
+# Weak: a scope that an interruption has kept from being left must not enclose what comes later.
+_innermost: ContextVar[weakref.ref[Scope] | None] = ContextVar(
+    "flask_pooled_db_scope", default=None
+)
+
+
+def innermost() -> Scope | None:
+    """Return the scope that was entered last in this context, unless it is garbage."""
+    reference = _innermost.get()
+    return None if reference is None else reference()
 
 
 class Scope:
@@ -38,6 +48,7 @@ class Scope:
     """
 
     __slots__ = (
+        "__weakref__",
         "_finished",
         "_holder",
         "_joined",
@@ -78,7 +89,8 @@ class Scope:
         if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
             self.frame, self._place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
-        self._outer = outer = _innermost.get()
+        reference = _innermost.get()
+        self._outer = outer = None if reference is None else reference()
         joined = entry = lease = None
         try:
             if outer is not None:
@@ -94,7 +106,7 @@ class Scope:
             else:
                 lease = self._borrow(owner, holder)
             self._lease = lease
-            _innermost.set(self)
+            _innermost.set(weakref.ref(self))
             return lease  # noqa: TRY300  an interruption may come before each line
         except BaseException:
             self._take_back(joined)
@@ -142,8 +154,8 @@ class Scope:
         """Undo what an `__enter__` that failed did to the scopes around it."""
         if joined is not None and self._part is not None:
             joined.leave_scope(self._part)
-        if _innermost.get() is self:
-            _innermost.set(self._outer)
+        if innermost() is self:
+            _go_back_to(self._outer)
         self._lease = self.frame = None
 
     def __exit__(
@@ -156,9 +168,12 @@ class Scope:
         if lease is None:
             raise UsageError("this db_connection_context() is not entered, or was left already")
         try:
-            if _innermost.get() is self:
-                outer = self._outer
-                _innermost.set(outer if outer is None else next(iter(_open_scopes(outer)), None))
+            reference = _innermost.get()
+            if reference is not None and reference() is self:
+                if self._outer is None:
+                    _innermost.set(None)
+                else:
+                    _go_back_to(next(iter(_open_scopes(self._outer)), None))
             self._lease = self.frame = None
             if exc is not None and self._finished is not None:
                 self._tell_undone(lease, self._finished, exc)
@@ -254,6 +269,10 @@ class Scope:
                 refusals.at(self._place),
                 refusals.at(finished),
             )
+
+
+def _go_back_to(outer: Scope | None) -> None:
+    _innermost.set(None if outer is None else weakref.ref(outer))
 
 
 def _open_scopes(scope: Scope | None) -> list[Scope]:

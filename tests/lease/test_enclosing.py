@@ -247,7 +247,7 @@ def test_t9_generators(
     assert stage.db.stats().in_use == 0
     with db_connection_context():
         pass
-    assert scope_module._innermost.get() is None
+    assert scope_module.innermost() is None
 
 
 @pytest.fixture

@@ -93,15 +93,17 @@ def test_t9_interrupted_entry(options: ScopeOptions, is_nested: bool) -> None:
     """Whatever line of its entry an interruption comes at, a block leaves nothing behind."""
     if is_nested and (options.isolation_level or options.readonly):
         options = ScopeOptions(statement_timeout=3)
+    scopes: list[Scope] = []
     with open_pool(LevelDriver(), maxconnections=2) as pool:
 
         def enter_and_check() -> tuple[Callable[[], object], Callable[[], object]]:
             holder = Leases()
             scope = Scope(pool.engine, holder, options)
-            before, in_use = scope_module._innermost.get(), pool.stats().in_use
+            scopes.append(scope)
+            before, in_use = scope_module.innermost(), pool.stats().in_use
 
             def check() -> None:
-                assert scope_module._innermost.get() is before
+                assert scope_module.innermost() is before
                 assert check_counts(pool).in_use == in_use
                 assert not holder
                 assert scope.frame is None
@@ -114,9 +116,7 @@ def test_t9_interrupted_entry(options: ScopeOptions, is_nested: bool) -> None:
                 session = outer.session
             assert interruptions(enter_and_check) > 10
             # The last one was entered to its end.
-            last = scope_module._innermost.get()
-            assert last is not None
-            last.__exit__(None, None, None)
+            scopes[-1].__exit__(None, None, None)
             if outer is not None:
                 assert outer.session == session
                 outer.commit()  # no nested block is left on it

@@ -21,7 +21,7 @@ def plain() -> Rows:
 
 def open_scopes() -> int:
     """Return how many scopes a chain of context variables holds."""
-    scope, count = scope_module._innermost.get(), 0
+    scope, count = scope_module.innermost(), 0
     while scope is not None:
         scope, count = scope._outer, count + 1
     return count
