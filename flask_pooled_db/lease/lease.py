@@ -110,16 +110,16 @@ class Lease:
             raise self._refusal()
         if guard.is_inside():
             raise reports.inside()
-        self._state = BUSY
         try:
+            self._state = BUSY
             result = function(*args)
+            if self._state is BUSY:  # else it was aborted in the meantime
+                self._state = after
         except BaseException as error:
             before = after if self._state is BUSY else self._state
             self._state = BROKEN  # until the error is understood: that may be interrupted as well
             self._failed(error, before)
             raise
-        if self._state is BUSY:  # else it was aborted in the meantime
-            self._state = after
         if self._revoked is not None:
             self.release()
         return result

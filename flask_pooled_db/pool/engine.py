@@ -254,10 +254,9 @@ class Engine:
         state, now = self.state, self._clock()
         change = None
         with state.lock:
-            try:
-                del state.in_use[entry.ref]
-            except KeyError:
+            if entry.ref not in state.in_use:
                 return  # it was returned before, or opened before a fork
+            del state.in_use[entry.ref]
             entry.since = now
             entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
             is_kept = now < entry.expires_at and (

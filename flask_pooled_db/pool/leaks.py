@@ -19,33 +19,25 @@ class Leaks:
     def __init__(self, terms: Terms, supply: Supply) -> None:
         self._terms = terms
         self._supply = supply
-        self._is_reclaiming = False  # one thread does it; others would report the same
         self._reported: dict[EntryRef, float] = {}  # leases reported as long, by their checkout
 
     def reclaim(self) -> None:
         """Close the connections that nobody holds any more."""
-        state, mine = self._supply.state, False
-        try:
+        state = self._supply.state
+        while state.lost:
+            state.lost.clear()
             with state.lock:
-                if state.lost and not self._is_reclaiming:
-                    mine = self._is_reclaiming = True
-            while mine and state.lost:
-                state.lost.clear()
-                with state.lock:
-                    lost = state.lost_locked()
+                lost = state.lost_locked()
+            try:
                 for ref in lost:
                     self._reclaim(ref)
-        except BaseException:
-            state.lost.extend(list(state.open)[:1])  # have them looked for again
-            raise
-        finally:
-            if mine:
-                self._is_reclaiming = False
+            except BaseException:
+                state.lost.extend(lost)  # the next one goes on
+                raise
 
     def _reclaim(self, ref: EntryRef) -> None:
-        reason = ref.link.reason
-        if reason is None:
-            reason = "its lease was garbage"
+        if ref.link.reason is None:
+            ref.link.reason = "its lease was garbage"
             bind = self._terms.bind
             self._terms.events.leaked()
             reporter.tell(
@@ -54,7 +46,7 @@ class Leaks:
             text = f"a connection of bind {bind!r} was never given back: use it in a `with` block"
             reporter.tell(warnings.warn, text, ResourceWarning)
         ref.link.terminate()
-        self._supply.closed(ref, reason)
+        self._supply.closed(ref, ref.link.reason)
 
     def report_long_leases(self, now: float) -> None:
         """Log the leases that have been out for longer than `leak_threshold`, each once."""

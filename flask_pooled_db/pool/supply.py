@@ -80,8 +80,9 @@ class Supply:
 
     def closed(self, ref: EntryRef, reason: str) -> None:
         """Free the place of a connection that was closed, for those who wait."""
-        self.terms.events.evicted(reason)
         state, place = self.state, ref.link.place
+        if ref in state.open:  # else another thread was faster
+            self.terms.events.evicted(reason)
         change = Change()
         with state.lock:
             state.in_use.pop(ref, None)

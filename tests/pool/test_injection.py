@@ -1,0 +1,277 @@
+"""P13: whatever is raised at whatever line, no place and no connection is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import linecache
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gevent
+import pytest
+
+import flask_pooled_db
+from flask_pooled_db.config import ScopeOptions
+from flask_pooled_db.errors import PooledDBError, PoolTimeout
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.scope import Scope, innermost
+from flask_pooled_db.pool.upkeep import sweep
+from flask_pooled_db.runtime import guard, housekeeper
+from flask_pooled_db.runtime.workers import THREADS
+from harness.waiting import wait_until
+from tests.support.fake_driver import Error, FakeDriver, OperationalError
+from tests.support.pools import check_counts, open_pool
+
+PACKAGE = Path(flask_pooled_db.__file__).parent
+TRACED = tuple(f"{PACKAGE / folder}/" for folder in ("pool", "lease"))
+
+
+def no_threads() -> BaseException:
+    return RuntimeError("can't start new thread")
+
+
+CAUSES: dict[str, Callable[[], BaseException]] = {
+    "an interruption": KeyboardInterrupt,
+    "no memory": MemoryError,
+    "no threads": no_threads,
+    "a timeout": gevent.Timeout,
+}
+
+
+class Injection:
+    """Raises before the line of this number of the pool, the lease and the scope.
+
+    Not where a `with` block is left: the interpreter reports its line once more, between the body
+    and the call of `__exit__`. Nothing but a tracer can raise there.
+    """
+
+    def __init__(self, line: int, make: Callable[[], BaseException]) -> None:
+        self._left = line
+        self._make = make
+        self._before: dict[FrameType, int] = {}  # the line that each frame was at
+        self.is_done = False
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
+        if not frame.f_code.co_filename.startswith(TRACED):
+            return None
+        if event == "line" and not self.is_done:
+            before, self._before[frame] = self._before.get(frame, 0), frame.f_lineno
+            if before <= frame.f_lineno or not self._is_with(frame):
+                self._left -= 1
+            if self._left < 0:
+                self.is_done = True
+                self._before.clear()
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise self._make()
+        return self
+
+    def _is_with(self, frame: FrameType) -> bool:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        return line.lstrip().startswith("with ")
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """In this thread."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+            self._before.clear()  # frames hold what they work with
+
+    @contextlib.contextmanager
+    def in_background(self) -> Iterator[None]:
+        """In the threads of the package, which begin anew."""
+        housekeeper.stop()
+        before = threading.gettrace()
+        threading.settrace(self._if_ours)
+        try:
+            yield
+        finally:
+            threading.settrace(before)
+            self._before.clear()
+
+    def _if_ours(self, frame: FrameType, event: str, arg: object) -> Any:
+        return self if threading.current_thread().name.startswith(THREADS) else None
+
+
+def run(pool: Pool, options: ScopeOptions | None = None) -> None:
+    with Scope(pool.engine, Leases(), options or ScopeOptions()) as conn:
+        conn.cursor().execute("INSERT")
+
+
+def fail(pool: Pool) -> None:
+    with contextlib.suppress(LookupError), Scope(pool.engine, Leases()) as conn:
+        conn.cursor().execute("INSERT")
+        raise LookupError
+
+
+def nest(pool: Pool) -> None:
+    with Scope(pool.engine, Leases()) as conn:
+        conn.cursor().execute("INSERT")
+        with Scope(pool.engine, Leases()) as inner:
+            inner.cursor().execute("INSERT")
+
+
+def read(pool: Pool) -> None:
+    run(pool, ScopeOptions(readonly=True, statement_timeout=3.0))
+
+
+def connect(pool: Pool) -> None:
+    pool.drain()
+    run(pool)
+
+
+def fail_to_connect(pool: Pool) -> None:
+    pool.drain()
+    fake(pool).fail("connect", OperationalError())
+    run(pool)
+
+
+def find_dead(pool: Pool) -> None:
+    for raw in list(fake(pool).raws.values()):
+        raw.die()
+    run(pool)
+
+
+def lose(pool: Pool) -> None:
+    fake(pool).fail("INSERT", OperationalError())
+    with contextlib.suppress(Error):
+        run(pool)
+
+
+def time_out(pool: Pool) -> None:
+    leases = [pool.lease() for _ in range(2)]
+    with contextlib.suppress(PoolTimeout):
+        pool.lease(timeout=0)
+    for lease in leases:
+        lease.close()
+
+
+def forget(pool: Pool) -> None:
+    pool.lease()
+    gc.collect()
+    run(pool)
+
+
+def resize(pool: Pool) -> None:
+    pool.resize(0, 2, 2)
+    leases = [pool.lease() for _ in range(2)]
+    pool.resize(0, 1, 1)
+    for lease in leases:
+        lease.close()
+    pool.resize(0, 2, 2)
+
+
+def keep_order(pool: Pool) -> None:
+    for entry in list(pool.engine.state.idle):
+        entry.expires_at = 0.0
+    sweep(pool.engine)
+    run(pool)
+
+
+WORK = [
+    run,
+    fail,
+    nest,
+    read,
+    connect,
+    fail_to_connect,
+    find_dead,
+    lose,
+    time_out,
+    forget,
+    resize,
+    keep_order,
+]
+
+
+def fake(pool: Pool) -> FakeDriver:
+    driver = pool.driver
+    assert isinstance(driver, FakeDriver)
+    return driver
+
+
+@pytest.fixture(autouse=True)
+def _small_heap() -> Iterator[None]:
+    """Leave what there is before the test to nobody's collections: there are thousands."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def rest(pool: Pool) -> None:
+    """Wait until nothing is in use or under way, and everything is counted."""
+    fake(pool).mend("connect")
+    fake(pool).mend("INSERT")
+    gc.collect()
+    assert innermost() is None
+
+    def is_at_rest() -> bool:
+        sweep(pool.engine)
+        stats = check_counts(pool)
+        is_quiet = stats.in_use == stats.waiting == 0 and stats.open == stats.idle
+        return is_quiet and len(pool.engine.state.open) == stats.open
+
+    wait_until(is_at_rest, "every place comes back")
+
+
+def serve_all(pool: Pool) -> None:
+    leases = [pool.lease(timeout=20) for _ in range(2)]
+    for lease in leases:
+        lease.cursor().execute("INSERT")
+        lease.close()
+
+
+KINDS = ["an interruption", "no memory"]
+CASES = [(work, cause) for work in WORK for cause in (CAUSES if work is run else KINDS)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "cause"), CASES, ids=[f"{work.__name__}, {cause}" for work, cause in CASES]
+)
+def test_p13_error_at_every_line(work: Callable[[Pool], None], cause: str) -> None:
+    """An error at any line that a caller runs costs no place."""
+    make = CAUSES[cause]
+    with open_pool(FakeDriver(), maxconnections=2, acquire_timeout=1) as pool:
+        serve_all(pool)
+        for line in range(10_000):
+            injection = Injection(line, make)
+            with contextlib.suppress(type(make()), PooledDBError, Error), injection.here():
+                work(pool)
+            assert not guard.is_inside(), injection.where
+            rest(pool)
+            if not injection.is_done:
+                break
+        serve_all(pool)
+        assert line > 50
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    "work", [connect, fail_to_connect, forget, keep_order], ids=lambda work: work.__name__
+)
+def test_p13_error_at_every_line_of_threads(work: Callable[[Pool], None]) -> None:
+    """An error at any line that a thread of the package runs costs no place."""
+    with open_pool(FakeDriver(), maxconnections=2, acquire_timeout=0.3) as pool:
+        serve_all(pool)
+        for line in range(10_000):
+            injection = Injection(line, MemoryError)
+            with contextlib.suppress(PooledDBError), injection.in_background():
+                work(pool)
+            rest(pool)
+            if not injection.is_done:
+                break
+        serve_all(pool)
+        assert line > 20
