@@ -284,7 +284,8 @@ class Connector:
             with self.backoff.asking(attempt), housekeeper.bounded(self._hang_after, give_up):
                 entry = self._open()
         except BaseException as error:  # noqa: BLE001  the callers that wait are told
-            is_permanent = not self._is_transient(error)
+            has_no_means = isinstance(error, MemoryError | OSError)  # for now
+            is_permanent = not (has_no_means or self._is_transient(error))
             return host.connect_failed(attempt, error, is_permanent=is_permanent)
         return host.connected(attempt, entry)
 

@@ -92,23 +92,36 @@ class Engine:
             raise self.timeout(self._clock(), may_wait=False) from reports.inside()
         state = self.state
         entry = None
-        now = self._clock()
-        with state.lock:
-            idle = state.idle
-            if idle:  # so nobody waits
-                entry = idle[-1]
-                if entry.session is session:
-                    del idle[-1]
-                else:
-                    entry = state.pop_idle_locked(session)
-                entry.since = now
-                state.in_use[entry.ref] = None
-                state.checkouts += 1
-        if entry is not None and now < entry.valid_until and not entry.look():
-            if self._acquired is not None:  # most often no more is needed than this
-                self._acquired()
-            return entry
-        return self._acquire_slowly(entry, now, timeout, Waiter(session))
+        try:
+            now = self._clock()
+            with state.lock:
+                idle = state.idle
+                if idle:  # so nobody waits
+                    entry = idle[-1]
+                    if entry.session is session:
+                        del idle[-1]
+                    else:
+                        entry = state.pop_idle_locked(session)
+                    entry.since = now
+                    state.in_use[entry.ref] = None
+                    state.checkouts += 1
+            if entry is not None and now < entry.valid_until and not entry.look():
+                if self._acquired is not None:  # most often no more is needed than this
+                    self._acquired()
+                return entry
+            return self._acquire_slowly(entry, now, timeout, Waiter(session))
+        except BaseException:
+            self._abandon(entry)
+            raise
+
+    def _abandon(self, entry: Entry | None) -> None:
+        """Close a connection whose checkout or return was interrupted. It would be found when it is
+        garbage, but whoever keeps the error with its frames keeps it too.
+        """
+        with self.state.lock:
+            is_taken = entry is not None and entry not in self.state.idle
+        if entry is not None and is_taken:
+            self.evict(entry, "its checkout or its return was interrupted")
 
     def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
         """Like `acquire()`, for a waiter that may give up earlier: it raises `ServerDown` then."""
@@ -126,23 +139,26 @@ class Engine:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
         had_its_turn = False
-        while True:
-            if entry is None:
-                entry = self._wait_in_line(waiter, started, deadline, at_head=had_its_turn)
-            asked = self._clock()
-            if self._is_valid(entry, min(deadline, asked + waiter.patience)):
-                self.terms.events.acquired()
-                return entry
-            entry = None
-            had_its_turn = True  # and got a dead connection
-            now = self._clock()
-            if self.supply.is_replica and now - asked >= min(
-                waiter.patience, self.liveness.silence
-            ):
-                self._note_silence()
-            elif now >= deadline and now - started >= PING_GRACE:
-                raise self.timeout(started)
-            waiter = waiter.again()
+        try:
+            while True:
+                if entry is None:
+                    entry = self._wait_in_line(waiter, started, deadline, at_head=had_its_turn)
+                asked = self._clock()
+                if self._is_valid(entry, min(deadline, asked + waiter.patience)):
+                    self.terms.events.acquired()
+                    return entry
+                entry = None
+                had_its_turn = True  # and got a dead connection
+                now = self._clock()
+                limit = min(waiter.patience, self.liveness.silence)
+                if self.supply.is_replica and now - asked >= limit:
+                    self._note_silence()
+                elif now >= deadline and now - started >= PING_GRACE:
+                    raise self.timeout(started)  # noqa: TRY301
+                waiter = waiter.again()
+        except BaseException:
+            self._abandon(entry)
+            raise
 
     def _wait_in_line(
         self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
@@ -249,32 +265,38 @@ class Engine:
 
         `unused` says that nothing was done with it.
         """
-        if self._resets and not unused and entry.condemned is None:
-            self._reset(entry)
-        state, now = self.state, self._clock()
-        change = None
-        with state.lock:
-            if entry.ref not in state.in_use:
-                return  # it was returned before, or opened before a fork
-            del state.in_use[entry.ref]
-            entry.since = now
-            entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
-            is_kept = now < entry.expires_at and (
-                state.has_room_locked()
-                if state.was_resized
-                else len(state.idle) < state.most_idle or bool(state.waiters)
-            )
-            if is_kept:
-                state.idle.append(entry)
-                if state.waiters:
-                    change = Change()
-                    self.supply.assign_locked(change)
-        if self._returned is not None:
-            self._returned()
-        if not is_kept:
-            self.supply.close(entry, entry.condemned or "it has served its time")
-        elif change is not None:
-            self.supply.carry_out(change)
+        is_settled = False
+        try:
+            if self._resets and not unused and entry.condemned is None:
+                self._reset(entry)
+            state, now = self.state, self._clock()
+            change = None
+            with state.lock:
+                if entry.ref not in state.in_use:
+                    return  # it was returned before, or opened before a fork
+                del state.in_use[entry.ref]
+                entry.since = now
+                entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
+                if now < entry.expires_at and (
+                    state.has_room_locked()
+                    if state.was_resized
+                    else len(state.idle) < state.most_idle or state.waiters
+                ):
+                    state.idle.append(entry)
+                    is_settled = True
+                    if state.waiters:
+                        change = Change()
+                        self.supply.assign_locked(change)
+            if self._returned is not None:
+                self._returned()
+            if not is_settled:
+                self.supply.close(entry, entry.condemned or "it has served its time")
+            elif change is not None:
+                self.supply.carry_out(change)
+        except BaseException:
+            if not is_settled:
+                self._abandon(entry)
+            raise
 
     def _reset(self, entry: Entry) -> None:
         try:

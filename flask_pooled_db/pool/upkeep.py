@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import traceback
 import weakref
 from time import monotonic
 
@@ -95,13 +96,14 @@ class Upkeep(Part):
             return list(self._pools)
 
     def tend(self, pool: Engine) -> None:
-        """Begin to sweep a pool, at its first checkout."""
+        """Begin to sweep a pool, at its first checkout; go on if an error has ended the sweeps."""
         with pool.state.lock:
             is_first, pool.state.is_tended = not pool.state.is_tended, True
         if is_first:
             estate = Estate(pool)
             estate.due = monotonic() + estate.interval
             self._estates.add(estate)
+        if is_first or self._job is None or self._job.cancelled:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -114,14 +116,17 @@ class Upkeep(Part):
         self._job = None if due is None else housekeeper.call_at(due, self._sweep)
 
     def _sweep(self) -> None:
-        now = monotonic()
+        try:
+            self._sweep_due(monotonic())
+        finally:
+            self._schedule()
+
+    def _sweep_due(self, now: float) -> None:
         for estate in [estate for estate in list(self._estates) if estate.due <= now]:
             try:
                 self._sweep_one(estate, now)
-            except Exception as error:  # noqa: BLE001  the other pools are swept all the same
-                text = "Sweeping a pool failed"
-                reporter.tell(functools.partial(logger.error, text, exc_info=error))
-        self._schedule()
+            except Exception:  # noqa: BLE001  the other pools are swept all the same
+                reporter.tell(logger.error, "Sweeping a pool failed:\n%s", traceback.format_exc())
 
     def _sweep_one(self, estate: Estate, now: float) -> None:
         estate.due = now + estate.interval

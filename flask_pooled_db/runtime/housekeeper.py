@@ -11,6 +11,7 @@ import itertools
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 
@@ -178,9 +179,9 @@ class Housekeeper:
     def _run_job(self, job: Job) -> None:
         try:
             job.run()
-        except Exception as error:  # noqa: BLE001  the thread goes on
-            text = "A housekeeping job failed"
-            reporter.tell(functools.partial(logger.error, text, exc_info=error))
+        except Exception:  # noqa: BLE001  the thread goes on
+            # As text: whoever keeps an error keeps what its frames were at work with.
+            reporter.tell(logger.error, "A housekeeping job failed:\n%s", traceback.format_exc())
         finally:
             with guard.lock:
                 self._running.discard(job)
@@ -227,7 +228,7 @@ class Bound:
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
-        traceback: TracebackType | None,
+        frames: TracebackType | None,
     ) -> None:
         self._keeper.drop(self._job)
 

@@ -6,7 +6,9 @@ library, SQLite or a driver are invisible from here, so a fork waits until no th
 
 from __future__ import annotations
 
+import functools
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,16 @@ THREADS = "flask-pooled-db "
 """What the names of the package's own threads begin with."""
 
 _POLL_INTERVAL = 0.0005
+
+
+def _run(target: Callable[[], object]) -> None:
+    try:
+        target()
+    except BaseException as error:
+        # Whoever keeps the error must not keep what the thread was at work with.
+        traceback.clear_frames(error.__traceback__)
+        del target
+        raise
 
 
 class Workers:
@@ -44,7 +56,8 @@ class Workers:
 
     def start(self, name: str, target: Callable[[], object]) -> None:
         """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
-        thread = threading.Thread(target=target, name=THREADS + name, daemon=True)
+        run = functools.partial(_run, target)
+        thread = threading.Thread(target=run, name=THREADS + name, daemon=True)
         gone = set(filter(is_gone, list(self._threads)))
         thread.start()
         with guard.lock:
