@@ -210,6 +210,19 @@ def close_everything() -> None:
 def _at_exit() -> None:
     close_everything()
     housekeeper.stop(for_good=True)
+    _free_log_handlers()
+
+
+def _free_log_handlers() -> None:
+    """Keep `logging` from waiting at the exit for handlers in which the reporter is stuck."""
+    part: logging.Logger | None = logger
+    while part is not None:
+        for handler in part.handlers:
+            if handler.lock is not None and not handler.lock.acquire(blocking=False):
+                handler.createLock()
+            elif handler.lock is not None:
+                handler.lock.release()
+        part = part.parent if part.propagate else None
 
 
 atexit.register(_at_exit)

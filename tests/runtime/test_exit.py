@@ -1,0 +1,133 @@
+"""P12: the process ends, whatever it still holds and whoever listens to its log."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BEGINNING = """
+import gc, logging, os, signal, sys, threading, time
+from flask import Flask
+from flask_pooled_db import PooledDB, db_connection_context
+
+app = Flask("exits")
+app.config.update(POOLED_DB_URL=sys.argv[1], POOLED_DB_MINCACHED=0)
+db = PooledDB(app)
+context = app.app_context()
+context.push()
+with db_connection_context() as conn:
+    conn.cursor().execute("CREATE TABLE t (n INTEGER)")
+
+def rows():
+    with db_connection_context() as conn:
+        conn.cursor().execute("INSERT INTO t VALUES (1)")
+        yield 1
+"""
+
+PROGRAMS = {
+    "a suspended generator in a module's global": """
+kept = rows()
+next(kept)
+""",
+    "several, in a cycle": """
+class Cycle:
+    pass
+kept = [Cycle() for _ in range(3)]
+for cycle in kept:
+    cycle.itself, cycle.rows = cycle, rows()
+    if cycle is kept[0]:
+        next(cycle.rows)
+""",
+    "a suspended generator in another thread": """
+def work():
+    with app.app_context():
+        kept.append(rows())
+        next(kept[0])
+        time.sleep(3600)
+kept = []
+threading.Thread(target=work, daemon=True).start()
+while not kept:
+    time.sleep(0.01)
+time.sleep(0.1)
+""",
+    "a log handler that blocks": """
+class Blocking(logging.Handler):
+    def emit(self, record):
+        time.sleep(3600)
+logging.getLogger("flask_pooled_db").addHandler(Blocking())
+from flask_pooled_db.runtime import housekeeper
+housekeeper.call_later(0.0, lambda: 1 / 0)
+time.sleep(0.2)
+""",
+    "a log handler that uses the pool": """
+class Writing(logging.Handler):
+    def emit(self, record):
+        with app.app_context(), db_connection_context() as conn:
+            conn.cursor().execute("INSERT INTO t VALUES (2)")
+logging.getLogger("flask_pooled_db").addHandler(Writing())
+from flask_pooled_db.runtime import housekeeper
+housekeeper.call_later(0.0, lambda: 1 / 0)
+""",
+    "a housekeeping job that blocks": """
+from flask_pooled_db.runtime import housekeeper
+housekeeper.call_later(0.0, lambda: time.sleep(3600))
+time.sleep(0.1)
+""",
+    "a finalizer that uses the database at the very end": """
+class Late:
+    def __del__(self):
+        with app.app_context(), db_connection_context() as conn:
+            conn.cursor().execute("INSERT INTO t VALUES (3)")
+late = Late()
+""",
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_p12_exit(tmp_path: Path, what: str) -> None:
+    """The process ends within its few seconds of patience."""
+    program = BEGINNING + PROGRAMS[what]
+    arguments = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/db"]
+    began = time.monotonic()
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert time.monotonic() - began < 30
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+FORKS_WHILE_POOLS_ARE_MADE = """
+import os, sys, threading, warnings
+from tests.support.fake_driver import FakeDriver
+from tests.support.pools import open_pool
+warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)
+stop = threading.Event()
+
+def make():
+    while not stop.is_set():
+        with open_pool(FakeDriver()) as pool:
+            pass
+
+threads = [threading.Thread(target=make) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(100):
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+stop.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_p12_fork_while_pools_are_made() -> None:
+    """A fork is guarded whatever other threads do to the pools at that moment."""
+    arguments = [sys.executable, "-c", FORKS_WHILE_POOLS_ARE_MADE]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "changed size during iteration" not in done.stderr
+    assert "A fork hook failed" not in done.stderr
