@@ -72,22 +72,21 @@ def db_connection_context(
     of a transaction that was lost, `CommitOutcomeUnknown` when the answer to COMMIT was lost, and
     otherwise the driver's errors as they are.
     """
-    options = DEFAULT_OPTIONS
-    if not (
-        readonly is False
-        and timeout is None
-        and statement_timeout is None
+    if (
+        timeout is statement_timeout is None
         and isolation_level is None
+        and readonly is independent is False
         and savepoint is True
-        and independent is False
     ):
+        options = DEFAULT_OPTIONS
+    else:
         options = ScopeOptions(
             readonly, timeout, statement_timeout, isolation_level, savepoint, independent
         )
     state, leases = current()
     try:
-        engine = state.engines.get(bind) or state.pool(bind).engine
-    except TypeError:  # it can't be looked up
+        engine = state.engines[bind]
+    except (KeyError, TypeError):  # there is none, or it can't be looked up
         engine = state.pool(bind).engine
     return Scope(engine, leases, options)
 

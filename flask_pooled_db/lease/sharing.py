@@ -96,7 +96,7 @@ class Sharing(Generic[S]):
             with self._state.lock:
                 entry = self._wait_for_share_locked(started, deadline if may_wait else 0.0)
             if entry is None:
-                self._pool.hurry()
+                self._pool.supply.hurry()
                 raise self._pool.timeout(started, may_wait=may_wait)
             if isinstance(entry, Addition):
                 return self._add(entry, max(0.0, deadline - clock()))

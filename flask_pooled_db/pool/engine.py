@@ -23,7 +23,7 @@ from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import guard, housekeeper, reporter
+from flask_pooled_db.runtime import guard, housekeeper
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -152,7 +152,7 @@ class Engine:
                 now = self._clock()
                 limit = min(waiter.patience, self.liveness.silence)
                 if self.supply.is_replica and now - asked >= limit:
-                    self._note_silence()
+                    self.supply.note_silence()
                 elif now >= deadline and now - started >= PING_GRACE:
                     raise self.timeout(started)  # noqa: TRY301
                 waiter = waiter.again()
@@ -171,7 +171,7 @@ class Engine:
             if may_wait:
                 self._wait(waiter, deadline)
             else:
-                self.hurry()
+                self.supply.hurry()
         except BaseException:
             entry = self._withdraw(waiter)
             if entry is not None:
@@ -208,28 +208,6 @@ class Engine:
                 return
             left = deadline - self._clock()
         waiter.wait(left)
-
-    def _note_silence(self) -> None:
-        """Have readers avoid the replica, which did not answer a ping, until a connect succeeds."""
-        error = TimeoutError("the server did not answer a ping")
-        with self.state.lock:
-            is_first = self.state.connector.backoff.failed_locked(error, is_permanent=False)
-            self.state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
-        if is_first:
-            text = "The database of bind %r does not answer"
-            reporter.tell(logger.warning, text, self.terms.bind)
-
-    def hurry(self) -> None:
-        """If the server is down, have a connect tried soon: a caller is turned away."""
-        if not self.state.connector.backoff.is_down:
-            return
-        self.supply.change(
-            lambda change: (
-                self.supply.assign_locked(change)
-                if self.state.connector.backoff.is_due_locked()
-                else None
-            )
-        )
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:

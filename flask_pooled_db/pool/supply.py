@@ -19,6 +19,7 @@ from flask_pooled_db.pool.connector import Attempt
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.places import Place
+from flask_pooled_db.pool.queue import ServerDown
 from flask_pooled_db.pool.state import Change, Sizes, State, Terms
 from flask_pooled_db.runtime import reporter, workers
 
@@ -116,6 +117,25 @@ class Supply:
     def restock(self) -> None:
         """Serve whoever waits, as far as that is possible."""
         self.change(self.assign_locked)
+
+    def note_silence(self) -> None:
+        """Have readers avoid a replica that did not answer a ping, until a connect succeeds."""
+        state, error = self.state, TimeoutError("the server did not answer a ping")
+        with state.lock:
+            is_first = state.connector.backoff.failed_locked(error, is_permanent=False)
+            state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
+        if is_first:
+            text = "The database of bind %r does not answer"
+            reporter.tell(logger.warning, text, self.terms.bind)
+
+    def hurry(self) -> None:
+        """If the server is down, have a connect tried soon: a caller is turned away."""
+        if self.state.connector.backoff.is_down:
+            self.change(self._hurry_locked)
+
+    def _hurry_locked(self, change: Change) -> None:
+        if self.state.connector.backoff.is_due_locked():
+            self.assign_locked(change)
 
     # The whole pool
 
