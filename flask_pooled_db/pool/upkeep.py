@@ -180,6 +180,10 @@ class Upkeep(Part):
                 estate.settle()
         self._estates.clear()
 
+    def after_exit(self) -> None:
+        for pool in self._all():
+            pool.state.lock = guard.lock
+
 
 def _interval(pool: Engine) -> float:
     config = pool.terms.config

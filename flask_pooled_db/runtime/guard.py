@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from _thread import RLock  # the interpreter's own, in C, whatever gevent makes of threading's
 
-# Not to be imported by name: a forked child has new ones.
+# Not to be imported by name: they are renewed.
 lock = RLock()
 is_inside = lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition does
 """Return whether the current thread holds the lock."""
 
 
-def after_fork() -> None:
-    """In a forked child, begin with a new lock.
+def renew() -> None:
+    """Begin with a new lock: in a forked child, and at the end of the process.
 
-    A thread that does not exist there may hold the old one, or code that a signal handler has
+    A thread that does not exist any more may hold the old one, or code that a signal handler has
     interrupted to fork, and that will release it.
     """
     global lock, is_inside  # noqa: PLW0603

@@ -56,6 +56,9 @@ class Part:
     def at_exit(self) -> None:
         """Close what is open."""
 
+    def after_exit(self) -> None:
+        """Take the new lock: while Python shuts down, a thread may stop for good with the old."""
+
 
 _parts: list[tuple[int, Part]] = []
 _under_way: list[list[Callable[[], object]]] = []  # for each fork: what the parent has to undo
@@ -180,7 +183,7 @@ _RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
 
 
 def _after_fork_in_child() -> None:
-    guard.after_fork()
+    guard.renew()
     _under_way.clear()
     _waiting.clear()
     workers.after_fork()
@@ -210,6 +213,9 @@ def close_everything() -> None:
 def _at_exit() -> None:
     close_everything()
     housekeeper.stop(for_good=True)
+    guard.renew()
+    for part in parts():
+        part.after_exit()
     _free_log_handlers()
 
 
