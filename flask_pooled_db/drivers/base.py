@@ -32,6 +32,10 @@ class Session(NamedTuple):
     statement_timeout: float = 0.0  # seconds; 0: none
 
 
+FRESH_SESSION = Session()
+"""The state of a session that no scope has changed."""
+
+
 class Driver:
     """A DB-API 2 module together with the arguments to connect with.
 

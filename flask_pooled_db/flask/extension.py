@@ -73,10 +73,12 @@ def db_connection_context(
     otherwise the driver's errors as they are.
     """
     if (
-        timeout is statement_timeout is None
+        timeout is None
+        and statement_timeout is None
         and isolation_level is None
-        and readonly is independent is False
+        and readonly is False
         and savepoint is True
+        and independent is False
     ):
         options = DEFAULT_OPTIONS
     else:
@@ -85,10 +87,10 @@ def db_connection_context(
         )
     state, leases = current()
     try:
-        engine = state.engines[bind]
-    except (KeyError, TypeError):  # there is none, or it can't be looked up
-        engine = state.pool(bind).engine
-    return Scope(engine, leases, options)
+        engine = state.engines.get(bind)
+    except TypeError:  # it can't be looked up
+        engine = None
+    return Scope(engine or state.pool(bind).engine, leases, options)
 
 
 def get_db_connection(

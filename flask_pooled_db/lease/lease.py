@@ -79,7 +79,7 @@ class Lease:
         session: Session,
         in_scope: bool = False,
     ) -> None:
-        self._state = self._ended = UNUSED
+        self._state = UNUSED
         self._home = home
         self._entry = entry
         self._session = session
@@ -294,16 +294,17 @@ class Lease:
         if self._holder.pop(self, self) is self:
             return
         entry, self._entry = self._entry, None
-        self._ended, self._state = self._state, RELEASED
+        self._ended = ended = self._state
+        self._state = RELEASED
         self._cause = None  # its frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
         if guard.is_inside():  # nothing may wait here: the pool will find it
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
-        elif self._ended is UNUSED:
+        elif ended is UNUSED:
             self._home.release(entry, unused=True)
         else:
-            self._give_back(entry, self._ended)
+            self._give_back(entry, ended)
 
     def _give_back(self, entry: Entry, state: State) -> None:
         """Return the connection of a lease that ended in this state, fit for the next one."""
@@ -334,4 +335,5 @@ class Lease:
     def inherit(self) -> None:
         """In a forked child, refuse everything: the connection is the parent's."""
         self._holder.pop(self, None)
+        self._ended = self._state
         self._entry, self._state, self._revoked = None, RELEASED, refusals.INHERITED

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
+
+_running_loop: Callable[[], Any] | None = None  # asyncio's, once it is imported
+_current_greenlet: Callable[[], Any] | None = None  # greenlet's, once it is imported
 
 
 def current_owner() -> Any:
-    """The caller: its task, or its greenlet, or the number of its thread.
+    """Return the caller: its task, or its greenlet, or the number of its thread.
 
     It is to be compared and kept, nothing more. Neither asyncio nor greenlet is imported for it.
     """
-    modules = sys.modules
-    asyncio = modules.get("asyncio")
-    if asyncio is not None:
-        loop = asyncio._get_running_loop()
+    global _running_loop, _current_greenlet  # noqa: PLW0603  looked up once, not for each scope
+    if _running_loop is None:
+        _running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if _running_loop is not None:
+        loop = _running_loop()
         if loop is not None:
-            task = asyncio.current_task(loop)
+            task = sys.modules["asyncio"].current_task(loop)
             if task is not None:
                 return task
-    greenlet = modules.get("greenlet")
-    if greenlet is not None:
-        current = greenlet.getcurrent()
+    if _current_greenlet is None:
+        _current_greenlet = getattr(sys.modules.get("greenlet"), "getcurrent", None)
+    if _current_greenlet is not None:
+        current = _current_greenlet()
         if current.parent is not None:  # else it is the thread's main one: the thread itself
             return current
     return threading.get_ident()

@@ -57,6 +57,7 @@ class Scope:
         "_part",
         "_place",
         "_pool",
+        "_reference",
         "frame",
         "options",
     )
@@ -68,6 +69,7 @@ class Scope:
     _part: Part | None  # None if it did not join another scope
     _joined: Scope  # only if it did
     _place: tuple[str, int] | None  # where it was entered, if a message may need it
+    _reference: weakref.ref[Scope]  # to itself, as the context has it
     _finished: tuple[str, int] | None  # where a block that has ended well had joined it
 
     def __init__(
@@ -84,9 +86,9 @@ class Scope:
         holder, self._holder = self._holder, None
         if holder is None:
             raise UsageError("a db_connection_context() can be entered once: make a new one")
-        frame = sys._getframe(1)
-        code = frame.f_code
+        code = sys._getframe(1).f_code
         if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
+            frame = sys._getframe(1)
             self.frame, self._place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
         reference = _innermost.get()
@@ -94,7 +96,7 @@ class Scope:
         joined = entry = lease = None
         try:
             if outer is not None:
-                joined = self._look_around(owner, frame)
+                joined = self._look_around(owner, sys._getframe(1))
             if joined is not None:
                 self._join(joined)
                 lease = joined
@@ -106,7 +108,8 @@ class Scope:
             else:
                 lease = self._borrow(owner, holder)
             self._lease = lease
-            _innermost.set(weakref.ref(self))
+            self._reference = reference = weakref.ref(self)
+            _innermost.set(reference)
             return lease  # noqa: TRY300  an interruption may come before each line
         except BaseException:
             self._take_back(joined)
@@ -168,8 +171,7 @@ class Scope:
         if lease is None:
             raise UsageError("this db_connection_context() is not entered, or was left already")
         try:
-            reference = _innermost.get()
-            if reference is not None and reference() is self:
+            if _innermost.get() is self._reference:
                 if self._outer is None:
                     _innermost.set(None)
                 else:
@@ -272,7 +274,7 @@ class Scope:
 
 
 def _go_back_to(outer: Scope | None) -> None:
-    _innermost.set(None if outer is None else weakref.ref(outer))
+    _innermost.set(None if outer is None else outer._reference)
 
 
 def _open_scopes(scope: Scope | None) -> list[Scope]:

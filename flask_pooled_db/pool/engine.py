@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, PingPolicy, PoolConfig
-from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.entry import Entry
@@ -59,7 +59,9 @@ class Engine:
         self.state = self.supply.state
         self.leaks = Leaks(self.terms, self.supply)
         self.interrupter = Interrupter(driver, config.connect_timeout)
-        self.usual_session = Session(False, config.statement_timeout)
+        usual = Session(False, config.statement_timeout)
+        # The very same one, most often: that is compared faster.
+        self.usual_session = FRESH_SESSION if usual == FRESH_SESSION else usual
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
         self.lease_classes: dict[type, Any] = {}  # made by the lease layer, once for each kind
@@ -250,9 +252,10 @@ class Engine:
             state, now = self.state, self._clock()
             change = None
             with state.lock:
-                if entry.ref not in state.in_use:
+                in_use, ref = state.in_use, entry.ref
+                if ref not in in_use:
                     return  # it was returned before, or opened before a fork
-                del state.in_use[entry.ref]
+                del in_use[ref]
                 entry.since = now
                 entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
                 if now < entry.expires_at and (

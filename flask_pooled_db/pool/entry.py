@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
-from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import housekeeper
 
@@ -129,7 +129,7 @@ class Entry:
         self.is_suspect = False  # another one was found dead since its server last answered
         self.uses = 0  # statements, counted if `maxusage` limits them
         self.streams: list[Any] = []  # cursors with rows that the server has yet to send
-        self.enter_session(Session())
+        self.enter_session(FRESH_SESSION)
 
     def join(self, when_lost: Callable[[EntryRef], object]) -> EntryRef:
         """Make it a pool's. `when_lost` is called by a finalizer."""
@@ -205,7 +205,7 @@ class Entry:
         with self.bounded(self.origin.config.connect_timeout):
             if not self.driver.reset_session(self.raw, self.origin.fresh_session):
                 return False
-            self.enter_session(Session())
+            self.enter_session(FRESH_SESSION)
             run_setsession(self.raw, self.origin.config)
         return True
 
