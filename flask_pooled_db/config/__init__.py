@@ -6,7 +6,7 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 
 from __future__ import annotations
 
-from flask_pooled_db.config.arguments import check_count, check_seconds
+from flask_pooled_db.config.arguments import check_count, check_flag, check_seconds
 from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_url
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.ping import Ping, PingPolicy
@@ -25,6 +25,7 @@ __all__ = [
     "ScopeOptions",
     "URLError",
     "check_count",
+    "check_flag",
     "check_seconds",
     "describe",
     "is_plain_name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from typing import Any
 
 from flask import Flask, g, request
@@ -15,6 +16,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.pool import Engine
+from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -95,7 +97,8 @@ def release_all(exc: BaseException | None) -> None:
             continue
         endpoint = g.get(_ENDPOINT)
         where = f"endpoint {endpoint!r}" if endpoint else "code outside a request"
-        logger.warning(
+        reporter.tell(
+            logger.warning,
             "A database connection was not given back by %s; it was taken back when the app "
             "context ended, and what it had not committed was rolled back. Use "
             "db_connection_context(), or close() it",
@@ -103,8 +106,9 @@ def release_all(exc: BaseException | None) -> None:
         )
         try:
             lease.revoke("was taken back when its app context ended")
-        except Exception:
-            logger.exception("Taking back a database connection failed")
+        except Exception:  # noqa: BLE001  the others are taken back all the same
+            text = "Taking back a database connection failed:\n%s"
+            reporter.tell(logger.error, text, traceback.format_exc())
 
 
 def _release_whatever_happens(app: Flask) -> None:

@@ -19,6 +19,7 @@ from flask_pooled_db.config import (
     DEFAULT_BIND,
     DEFAULT_OPTIONS,
     ScopeOptions,
+    check_flag,
     check_seconds,
     parse_url,
     read_binds,
@@ -34,6 +35,7 @@ from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool import PoolStats
 from flask_pooled_db.pool.replica import read_from
+from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -102,6 +104,7 @@ def get_db_connection(
     end of the app context it is taken back then, with a warning. `shareable`: it may be shared with
     other threads, if the driver can do that and POOLED_DB_MAXSHARED allows it.
     """
+    check_flag("shareable", shareable)
     state, leases = current()
     return state.pool(bind).lease(current_owner(), leases, timeout=timeout, shareable=shareable)
 
@@ -202,7 +205,7 @@ def _make_pools(app: Flask) -> dict[str, Pool]:
 
 def _answer_503(app: Flask, error: PoolTimeout) -> Any:
     """Answer Service Unavailable, unless the app handles `PooledDBError` or 503 itself."""
-    logger.warning("Answering 503: %s", error)
+    reporter.tell(logger.warning, "Answering 503: %s", error)
     own = app.error_handler_spec[None][None].get(PooledDBError)
     if own is not None:
         return app.ensure_sync(own)(error)

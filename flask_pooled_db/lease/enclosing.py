@@ -44,19 +44,23 @@ def holder_of(frame: FrameType | None) -> FrameType | None:
     """Return the frame of the generator or coroutine that holds a block entered in `frame`.
 
     None says that it encloses whatever comes before its end: it was entered in a function, or in a
-    generator that a context manager or a fixture of pytest drives.
+    generator that a context manager or a fixture of pytest drives. A function may have entered it
+    for its caller. Coroutines that await each other are one: the first of them is returned.
     """
+    coroutine = None
     while frame is not None:
-        code, driver = frame.f_code, frame.f_back
-        if code.co_name in ENTERING:
-            frame = driver
-        elif not code.co_flags & SUSPENDS or _is_fixture(driver):
-            return None
-        elif driver is not None and driver.f_code.co_name in _DRIVING:
-            frame = driver
-        else:
-            return frame
-    return None
+        flags, driver = frame.f_code.co_flags, frame.f_back
+        if flags & inspect.CO_COROUTINE:
+            coroutine = frame
+        elif flags & SUSPENDS:
+            if _is_fixture(driver):
+                return None
+            if driver is None or driver.f_code.co_name not in _DRIVING:
+                return frame
+        elif coroutine is not None:
+            return coroutine
+        frame = driver
+    return coroutine
 
 
 def _is_fixture(driver: FrameType | None) -> bool:

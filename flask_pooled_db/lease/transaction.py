@@ -11,6 +11,7 @@ from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -207,7 +208,8 @@ class TransactionLease(Lease):
     def _commit_failed(self, entry: Entry, error: BaseException) -> None:
         if not isinstance(error, Exception):
             self._cause = refusals.outcome_unknown(error)
-            logger.error("COMMIT was interrupted: whether it took place is not known")
+            text = "COMMIT was interrupted: whether it took place is not known"
+            reporter.tell(logger.error, text)
         elif self._last_state is not BROKEN:
             if self._state is not RELEASED:
                 self._move(Event.COMMIT_REFUSED)  # nothing was committed

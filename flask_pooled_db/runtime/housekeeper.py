@@ -66,7 +66,7 @@ class Housekeeper:
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
         self._running: set[Job] = set()
-        self._pauses = 0
+        self._pauses: set[object] = set()  # forks under way
 
     after_fork = _reset
     """Start afresh in a forked child: it has no such thread."""
@@ -145,28 +145,23 @@ class Housekeeper:
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(END_PATIENCE)
 
-    def pause(self, seconds: float) -> bool:
-        """End the thread and keep its jobs until `resume()`.
-
-        Waits at most `seconds`. Returns False if the lock was not free in that time, or if it is
-        held by the caller, for whom the thread waits.
+    def pause(self, fork: object, seconds: float) -> None:
+        """End the thread and keep its jobs until `resume()`. Waits at most `seconds`; if the caller
+        holds the lock, for which the thread waits, it does nothing.
         """
-        if guard.is_inside() or not guard.lock.acquire(timeout=seconds):
-            return False
-        try:
-            self._pauses += 1
+        if guard.is_inside():
+            return
+        with guard.lock:
+            self._pauses.add(fork)
             thread, self._thread = self._thread, None
             self._changed.notify_all()
-        finally:
-            guard.lock.release()
         if thread is not None and thread is not threading.current_thread():
             wait_until(functools.partial(is_gone, thread), seconds)
-        return True
 
-    def resume(self) -> None:
+    def resume(self, fork: object) -> None:
         """Run jobs again after a pause."""
         with guard.lock:
-            self._pauses -= 1
+            self._pauses.discard(fork)
         self.ensure_runs()
 
     def _run(self) -> None:

@@ -61,7 +61,7 @@ class Part:
 
 
 _parts: list[tuple[int, Part]] = []
-_under_way: list[list[Callable[[], object]]] = []  # for each fork: what the parent has to undo
+_under_way: dict[int, list[Fork]] = {}  # the forks of each thread
 _has_warned = False  # one warning a process is enough
 
 
@@ -76,24 +76,47 @@ def parts() -> list[Part]:
     return [part for _, part in _parts]
 
 
+class Fork:
+    """A fork under way. What it does can be undone twice, or although it was not done: a signal
+    handler may interrupt it anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._was_inside = guard.is_inside()
+        self._is_late = False
+
+    def prepare(self) -> None:
+        """Keep everything still."""
+        if not guard.lock.acquire(timeout=FORK_PATIENCE):
+            return  # a thread is stuck in the middle of a change: nothing can be done without it
+        guard.lock.release()
+        _try(_warn_of_open_connections)
+        workers.make_way(self)
+        self._is_late = not workers.wait_for_the_rest(FORK_PATIENCE)
+        for part in parts():
+            _try(part.before_fork)
+        housekeeper.pause(self, FORK_PATIENCE)
+        workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last
+        guard.lock.acquire(timeout=FORK_PATIENCE)
+
+    def undo(self) -> None:
+        """In the parent, let everything go on."""
+        try:
+            while guard.is_inside() and not self._was_inside:
+                guard.lock.release()
+        finally:
+            try:
+                workers.go_on(self)
+            finally:
+                _soon(functools.partial(housekeeper.resume, self))
+        if self._is_late:
+            _try(_warn_of_connects)
+
+
 def _before_fork() -> None:
-    undo: list[Callable[[], object]] = []
-    _under_way.append(undo)
-    if not guard.lock.acquire(timeout=FORK_PATIENCE):
-        return  # a thread is stuck in the middle of a change: nothing can be done without the lock
-    guard.lock.release()
-    _try(_warn_of_open_connections)
-    undo.append(workers.go_on)
-    workers.make_way()
-    if not workers.wait_for_the_rest(FORK_PATIENCE):
-        undo.insert(0, _warn_of_connects)
-    for part in parts():
-        _try(part.before_fork)
-    if housekeeper.pause(FORK_PATIENCE):
-        undo.append(functools.partial(_soon, housekeeper.resume))
-    workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last, and ends at once
-    if guard.lock.acquire(timeout=FORK_PATIENCE):
-        undo.append(guard.lock.release)
+    fork = Fork()
+    _under_way.setdefault(threading.get_ident(), []).append(fork)
+    fork.prepare()
 
 
 def _try(step: Callable[[], object]) -> None:
@@ -106,7 +129,8 @@ def _try(step: Callable[[], object]) -> None:
 def _log(level: int, text: str, *args: object, exc_info: bool = False) -> None:
     """Log in the thread that forks, unless a handler that uses the pool would wait for itself."""
     if not guard.is_inside():
-        logger.log(level, text, *args, exc_info=exc_info)
+        with contextlib.suppress(Exception):  # of a handler
+            logger.log(level, text, *args, exc_info=exc_info)
 
 
 def _warn_of_open_connections() -> None:
@@ -132,9 +156,11 @@ def _warn_of_connects() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    undo = _under_way.pop()
-    while undo:
-        undo.pop()()
+    forks = _under_way.get(threading.get_ident(), [])
+    if forks:
+        forks.pop().undo()
+    if not forks:
+        _under_way.pop(threading.get_ident(), None)
 
 
 _COUNTS_THREADS = sys.version_info >= (3, 12)
@@ -153,7 +179,7 @@ def _soon(function: Callable[[], None]) -> None:
     if not _COUNTS_THREADS or threading.current_thread() is not threading.main_thread():
         function()
         return
-    _waiting.append((sys._getframe(2), function))
+    _waiting.append((sys._getframe(3), function))
     ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
 
 
@@ -220,15 +246,15 @@ def _at_exit() -> None:
 
 
 def _free_log_handlers() -> None:
-    """Keep `logging` from waiting at the exit for handlers in which the reporter is stuck."""
-    part: logging.Logger | None = logger
-    while part is not None:
-        for handler in part.handlers:
-            if handler.lock is not None and not handler.lock.acquire(blocking=False):
-                handler.createLock()
-            elif handler.lock is not None:
-                handler.lock.release()
-        part = part.parent if part.propagate else None
+    """Keep `logging`, which locks each handler at the exit, from waiting for one that is stuck."""
+    for reference in list(getattr(logging, "_handlerList", ())):
+        handler = reference()
+        if handler is None or handler.lock is None:
+            continue
+        if handler.lock.acquire(blocking=False):
+            handler.lock.release()
+        else:
+            handler.createLock()
 
 
 atexit.register(_at_exit)

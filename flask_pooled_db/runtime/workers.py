@@ -44,7 +44,7 @@ class Workers:
     def after_fork(self) -> None:
         """Forget all threads: a forked child has none of its parent's."""
         self._changed = threading.Condition(guard.lock)  # the lock guards the fields below
-        self._forks = 0  # under way; several threads may fork at once
+        self._forks: set[object] = set()  # under way; several threads may fork at once
         self._threads: set[threading.Thread] = set()  # including those that ended a moment ago
         self._working: set[threading.Thread] = set()  # those inside connecting()
         self._resting: set[threading.Thread] = set()  # those a fork need not wait for
@@ -52,7 +52,7 @@ class Workers:
     @property
     def is_forking(self) -> bool:
         """Whether a fork is under way. A worker that no caller needs should end then."""
-        return self._forks > 0
+        return bool(self._forks)
 
     def start(self, name: str, target: Callable[[], object]) -> None:
         """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
@@ -100,10 +100,10 @@ class Workers:
             self._threads.discard(thread)
             self._changed.notify_all()
 
-    def make_way(self) -> None:
+    def make_way(self, fork: object) -> None:
         """Let no connect begin until `go_on()`."""
         with guard.lock:
-            self._forks += 1
+            self._forks.add(fork)
 
     def wait_for_the_rest(self, seconds: float) -> bool:
         """Wait up to `seconds` for workers that are at work or about to end.
@@ -119,10 +119,10 @@ class Workers:
             works = bool(left & self._working)
         return not works and all(map(is_gone, left))
 
-    def go_on(self) -> None:
+    def go_on(self, fork: object) -> None:
         """After a fork, let the workers of the parent begin again."""
         with guard.lock:
-            self._forks -= 1
+            self._forks.discard(fork)
             self._changed.notify_all()
 
 

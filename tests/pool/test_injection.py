@@ -91,10 +91,10 @@ class Injection:
     @contextlib.contextmanager
     def in_background(self) -> Iterator[None]:
         """In the threads of the package, which begin anew."""
-        assert housekeeper.pause(20)
+        housekeeper.pause(self, 20)
         before = threading.gettrace()
         threading.settrace(self._if_ours)
-        housekeeper.resume()
+        housekeeper.resume(self)
         try:
             yield
         finally:

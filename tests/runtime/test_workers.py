@@ -36,7 +36,7 @@ def test_p6_fork_waits_for_connect(workers: Workers) -> None:
     gate.wait_for_arrivals()
 
     def fork() -> bool:
-        workers.make_way()
+        workers.make_way("one")
         clear = workers.wait_for_the_rest(20)
         order.append("forks")
         return clear
@@ -51,7 +51,7 @@ def test_p6_fork_waits_for_connect(workers: Workers) -> None:
 def test_p6_connect_waits_for_fork(workers: Workers) -> None:
     """A connect waits for a fork under way, and does not delay it."""
     order: list[str] = []
-    workers.make_way()
+    workers.make_way("one")
 
     def connect() -> None:
         with workers.connecting():
@@ -60,11 +60,12 @@ def test_p6_connect_waits_for_fork(workers: Workers) -> None:
     caller = call(connect)
     workers.start("opener", connect)
     wait_until(lambda: len(workers._resting) == 2)
-    workers.make_way()  # another thread forks as well
+    workers.make_way("other")  # another thread forks as well
     assert workers.wait_for_the_rest(20)
-    workers.go_on()
+    workers.go_on("one")
+    workers.go_on("one")  # undone twice, by an interruption
     order.append("first fork")
-    workers.go_on()
+    workers.go_on("other")
     caller.wait()
     wait_until(lambda: len(order) == 3)
     assert order == ["first fork", "connects", "connects"]
@@ -80,7 +81,7 @@ def test_p6_fork_wait_limit(workers: Workers) -> None:
 
     workers.start("opener", connect)
     gate.wait_for_arrivals()
-    workers.make_way()
+    workers.make_way("one")
     assert not workers.wait_for_the_rest(0.05)
     (thread,) = workers._working
     workers.give_up_on(thread)
@@ -92,7 +93,7 @@ def test_p6_fork_wait_limit(workers: Workers) -> None:
 def test_p6_fork_inside_connect(workers: Workers) -> None:
     """A fork inside a connect does not wait for that connect."""
     with workers.connecting():
-        workers.make_way()
+        workers.make_way("one")
         assert workers.wait_for_the_rest(20)
 
 
