@@ -160,15 +160,15 @@ def handle(*_):
 signal.signal(signal.SIGALRM, handle)
 with open_pool(FakeDriver(), maxconnections=2, ping_after=0) as pool:
     for step in range(1500):
-        # Again and again: Python ignores what is raised in a finalizer.
-        signal.setitimer(signal.ITIMER_REAL, 0.00002 + step % 50 * 0.000004, 0.05)
         try:
+            # Again and again: Python ignores what is raised in a finalizer.
+            signal.setitimer(signal.ITIMER_REAL, 0.00002 + step % 50 * 0.000004, 0.05)
             while True:
                 with Scope(pool.engine, Leases()) as conn:
                     conn.cursor().execute("INSERT")
                 pool.stats()
         except (Interrupted, PooledDBError):
-            pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     call(pool.stats).result()
     gc.collect()
