@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from flask_pooled_db.drivers import hazard_of_sharing
 from flask_pooled_db.pool import Engine, Entry
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.state import State
 
 logger = logging.getLogger("flask_pooled_db")
@@ -71,7 +72,7 @@ class Sharing(Generic[S]):
         self.changed = threading.Condition(state.lock)  # guards the fields below
         # Weak, like all that knows of connections in use: what its leases have lost is garbage.
         self._shared: weakref.WeakKeyDictionary[Entry, Shared[S]] = weakref.WeakKeyDictionary()
-        self._additions: weakref.WeakSet[Addition] = weakref.WeakSet()
+        self._additions: Census[Addition] = Census()
 
     @property
     def count(self) -> int:

@@ -17,6 +17,7 @@ from typing import Protocol
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.drivers.servers import BACKOFF_MAX, backoff
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.entry import Entry, open_entry
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import housekeeper, workers
@@ -201,8 +202,8 @@ class Connector:
         self._is_transient = driver.is_transient
         self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
         self.backoff = Backoff(clock, config.acquire_timeout)
-        self._opening: weakref.WeakSet[Attempt] = weakref.WeakSet()
-        self._hanging: weakref.WeakSet[Attempt] = weakref.WeakSet()  # they have no place
+        self._opening: Census[Attempt] = Census()
+        self._hanging: Census[Attempt] = Census()  # they have no place
         self.closing = threading.Event()  # ends the pauses of openers
 
     @property

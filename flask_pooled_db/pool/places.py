@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import weakref
+
+from flask_pooled_db.pool.census import Census
 
 
 class Place:
@@ -32,7 +33,7 @@ class Places:
     def __init__(self, limit: int = 0, parent: Places | None = None) -> None:
         self._parent = parent
         # Weak: whatever exception loses a place, the place is free afterwards.
-        self._taken: weakref.WeakSet[Place] = weakref.WeakSet()
+        self._taken: Census[Place] = Census()
         self.set_limit(limit)
 
     def set_limit(self, limit: int) -> None:

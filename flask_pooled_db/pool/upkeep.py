@@ -97,12 +97,14 @@ class Upkeep(Part):
 
     def tend(self, pool: Engine) -> None:
         """Begin to sweep a pool, at its first checkout; go on if an error has ended the sweeps."""
-        with pool.state.lock:
-            is_first, pool.state.is_tended = not pool.state.is_tended, True
+        is_first = not pool.state.is_tended
         if is_first:
             estate = Estate(pool)
             estate.due = monotonic() + estate.interval
-            self._estates.add(estate)
+            with pool.state.lock:
+                if not pool.state.is_tended:
+                    self._estates.add(estate)
+                    pool.state.is_tended = True  # last: an interruption may come before each line
         if is_first or self._job is None or self._job.cancelled:
             self._schedule()
 
@@ -110,10 +112,11 @@ class Upkeep(Part):
         """Have the next sweep at its time. Two threads at once may schedule two: that is harmless,
         since a sweep looks at what is due.
         """
-        if self._job is not None:
-            self._job.cancel()
         due = min((estate.due for estate in list(self._estates)), default=None)
+        before = self._job
         self._job = None if due is None else housekeeper.call_at(due, self._sweep)
+        if before is not None:
+            before.cancel()
 
     def _sweep(self) -> None:
         try:

@@ -90,17 +90,17 @@ class Housekeeper:
             return
         with guard.lock:
             heapq.heappush(self._heap, (job.when, next(self._numbers), job))
-            if job.when < self._wakes_at:
-                self._changed.notify()
         self.ensure_runs()
 
     def ensure_runs(self) -> bool:
-        """Start the thread if there is none. Returns False if the system has no more threads: the
-        jobs wait for the next call.
+        """Start the thread if there is none, and wake it for the next job. Returns False if the
+        system has no more threads: the jobs wait for the next call.
         """
         thread = None
         try:
             with guard.lock:
+                if self._heap and self._heap[0][0] < self._wakes_at:
+                    self._changed.notify()
                 wants = bool(self._heap) and self._thread is None and not self._pauses
                 if wants and not self._is_over:
                     thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)

@@ -83,13 +83,14 @@ class Fork:
 
     def __init__(self) -> None:
         self._was_inside = guard.is_inside()
-        self._is_late = False
+        self._has_begun = self._is_late = False
 
     def prepare(self) -> None:
         """Keep everything still."""
         if not guard.lock.acquire(timeout=FORK_PATIENCE):
             return  # a thread is stuck in the middle of a change: nothing can be done without it
         guard.lock.release()
+        self._has_begun = True
         _try(_warn_of_open_connections)
         workers.make_way(self)
         self._is_late = not workers.wait_for_the_rest(FORK_PATIENCE)
@@ -97,10 +98,13 @@ class Fork:
             _try(part.before_fork)
         housekeeper.pause(self, FORK_PATIENCE)
         workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last
-        guard.lock.acquire(timeout=FORK_PATIENCE)
+        if not self._was_inside:
+            guard.lock.acquire(timeout=FORK_PATIENCE)
 
     def undo(self) -> None:
         """In the parent, let everything go on."""
+        if not self._has_begun:
+            return
         try:
             while guard.is_inside() and not self._was_inside:
                 guard.lock.release()

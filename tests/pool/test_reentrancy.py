@@ -170,6 +170,7 @@ with open_pool(FakeDriver(), maxconnections=2, ping_after=0) as pool:
         except (Interrupted, PooledDBError):
             signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    conn = None  # a block that was interrupted as it was left may not have released it
     call(pool.stats).result()
     gc.collect()
     wait_until(lambda: check_counts(pool).in_use == 0)

@@ -1,0 +1,30 @@
+"""Counting what somebody holds."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Census(Generic[T]):
+    """Counts objects for as long as somebody holds them, or until they are discarded.
+
+    Unlike a `WeakSet` it runs no Python code when one of them is garbage: a signal handler may
+    raise in any, and the object would be counted for good.
+    """
+
+    def __init__(self) -> None:
+        self._references: set[weakref.ref[T]] = set()
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def add(self, one: T) -> None:
+        """Count an object."""
+        self._references.add(weakref.ref(one, self._references.discard))
+
+    def discard(self, one: T) -> None:
+        """Count an object no more."""
+        self._references.discard(weakref.ref(one))
