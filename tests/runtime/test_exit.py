@@ -113,7 +113,7 @@ def make():
 threads = [threading.Thread(target=make) for _ in range(3)]
 for thread in threads:
     thread.start()
-for _ in range(100):
+for _ in range(20):
     pid = os.fork()
     if not pid:
         os._exit(0)
@@ -124,6 +124,7 @@ for thread in threads:
 """
 
 
+@pytest.mark.alone
 def test_p12_fork_while_pools_are_made() -> None:
     """A fork is guarded whatever other threads do to the pools at that moment."""
     arguments = [sys.executable, "-c", FORKS_WHILE_POOLS_ARE_MADE]
