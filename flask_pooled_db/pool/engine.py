@@ -6,7 +6,6 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -24,8 +23,6 @@ from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import guard, housekeeper
-
-logger = logging.getLogger("flask_pooled_db")
 
 THREAD_RETRY = 0.1
 """Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
@@ -117,8 +114,10 @@ class Engine:
             raise
 
     def _abandon(self, entry: Entry | None) -> None:
-        """Close a connection whose checkout or return was interrupted. It would be found when it is
-        garbage, but whoever keeps the error with its frames keeps it too.
+        """Close a connection whose checkout or return was interrupted.
+
+        As garbage it would be found anyway, but whoever keeps the error keeps its frames, and with
+        them the connection.
         """
         with self.state.lock:
             is_taken = entry is not None and entry not in self.state.idle

@@ -88,7 +88,9 @@ class State:
         return [entry for entry in found if entry is not None]
 
     def check_out_locked(self, entry: Entry, now: float) -> None:
-        """Count an entry that was idle as checked out."""
+        """Count an entry that was idle as checked out. `Engine.acquire` does so by itself: a call
+        would take it time.
+        """
         entry.since = now
         self.in_use[entry.ref] = None
         self.checkouts += 1

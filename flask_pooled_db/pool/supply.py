@@ -114,10 +114,6 @@ class Supply:
                 return
             change.attempts.append(state.connector.begin_locked(place))
 
-    def restock(self) -> None:
-        """Serve whoever waits, as far as that is possible."""
-        self.change(self.assign_locked)
-
     def note_silence(self) -> None:
         """Have readers avoid a replica that did not answer a ping, until a connect succeeds."""
         state, error = self.state, TimeoutError("the server did not answer a ping")

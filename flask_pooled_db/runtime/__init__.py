@@ -1,4 +1,5 @@
-"""The process: a thread that runs jobs on time, short-lived workers, the fork, the exit.
+"""The process: the lock, a thread that runs jobs on time, short-lived workers, a thread for other
+people's code, the fork, the exit.
 
 It knows callbacks, and neither pools nor drivers. It imports nothing of the package.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -276,3 +277,29 @@ def test_dropped_lease(url: str, caplog: pytest.LogCaptureFixture) -> None:
         pool.lease(timeout=PATIENCE).close()
         assert db.stats().leaked == 1
     wait_until(lambda: "never given back" in caplog.text)
+
+
+class Raising(logging.Handler):
+    """A log handler that is broken."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise LookupError
+
+
+def test_a1_raising_log_handler(site: tuple[Flask, PooledDB]) -> None:
+    """All that a request has kept is taken back, though the warning can't be logged."""
+    app, db = site
+    handler = Raising()
+    kept: list[Any] = []
+
+    def forgetful() -> str:
+        kept.extend(get_db_connection() for _ in range(2))
+        return "done"
+
+    logger = logging.getLogger("flask_pooled_db")
+    logger.addHandler(handler)
+    try:
+        assert serve(app, "/", forgetful).get("/").status_code == 200
+    finally:
+        logger.removeHandler(handler)
+    assert pool_of(app, db).in_use == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Generator
 from typing import Any
@@ -71,3 +72,54 @@ def test_t9_frame_of_ended_block(sqlite_stage: FileStage) -> None:
     with contextlib.closing(generator):
         pass
     assert scopes[0].frame is None
+
+
+def enter_for(stack: contextlib.ExitStack) -> Any:
+    """Enter a block on behalf of the caller."""
+    return stack.enter_context(db_connection_context())
+
+
+def by_helper() -> Rows:
+    with contextlib.ExitStack() as stack:
+        yield enter_for(stack)
+
+
+def test_t9_block_entered_by_helper(sqlite_stage: FileStage) -> None:
+    """A generator holds the block that a function has entered for it, and encloses no consumer."""
+    rows = by_helper()
+    held = next(rows)
+    with db_connection_context() as conn:
+        assert conn is not held
+    rows.close()
+    with contextlib.ExitStack() as stack:
+        outer = enter_for(stack)
+        with db_connection_context() as inner:
+            assert inner is outer
+
+
+class InSteps:
+    """Enters a block in a coroutine that another one awaits."""
+
+    async def __aenter__(self) -> Any:
+        return await self._begin()
+
+    async def _begin(self) -> Any:
+        return await self._begin_in_fact()
+
+    async def _begin_in_fact(self) -> Any:
+        self.block = db_connection_context()
+        return self.block.__enter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.block.__exit__(*exc)  # type: ignore[arg-type]
+
+
+def test_t9_block_entered_in_steps(sqlite_stage: FileStage) -> None:
+    """A block that coroutines enter for each other encloses what their caller does inside it."""
+
+    async def work() -> None:
+        async with InSteps() as outer:
+            with db_connection_context() as inner:
+                assert inner is outer
+
+    asyncio.run(work())

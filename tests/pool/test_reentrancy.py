@@ -6,8 +6,6 @@ import gc
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +19,7 @@ from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.runtime import guard, housekeeper, reporter
 from harness.waiting import wait_until
+from tests.runtime.forking import run_program, untraced
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import call, check_counts, open_pool
 
@@ -183,13 +182,7 @@ with open_pool(FakeDriver(), maxconnections=2, ping_after=0) as pool:
 @pytest.mark.alone
 def test_p12_handler_that_raises() -> None:
     """A signal handler that raises, at any time, leaves no lock locked and costs no place."""
-    # Without coverage: where a tracer runs, a signal handler can raise where nothing else can.
-    environment = {name: os.environ[name] for name in os.environ if "COVERAGE" not in name}
-    arguments = [sys.executable, "-c", INTERRUPTED_BLOCKS]
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=100, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_program(INTERRUPTED_BLOCKS, "", untraced())
 
 
 class BlockingHandler(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -35,6 +36,15 @@ def ask(conn, sql):
     cursor.close()
     return row[0]
 '''
+
+
+def untraced() -> dict[str, str]:
+    """Return the environment of a program that coverage does not trace.
+
+    Where a tracer runs, a signal handler can raise where nothing else can; and threads that never
+    rest hardly give way to others.
+    """
+    return {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
 
 
 def run_program(program: str, url: str, env: dict[str, str] | None = None) -> tuple[str, str]:
