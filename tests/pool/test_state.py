@@ -220,7 +220,9 @@ class PoolMachine(RuleBasedStateMachine):
             if stats.waiting != waiting:  # one is waking up
                 return False
             if stats.in_use != len(self.leases) + len(self.queue) - waiting:
-                return False  # a lost one is being reclaimed
+                # A lost one: its opener may have held it until after the sweep.
+                self.pool.engine.leaks.reclaim()
+                return False
             busy = stats.open != stats.in_use + stats.idle
             return not busy and (not waiting or stats.in_use >= stats.maxconnections)
 
