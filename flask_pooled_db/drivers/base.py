@@ -67,6 +67,15 @@ class Driver:
     refused_arguments: ClassVar[Mapping[str, str]] = {}
     """Connect arguments that would break a promise, each with what to do instead."""
 
+    closed_error_name: ClassVar[str] = "InterfaceError"
+    """The name of the class of what a closed connection raises."""
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"fetchone", "fetchmany", "fetchall", "nextset", "scroll", "setinputsizes", "setoutputsize"}
+    )
+    """The methods of connections and cursors that send no statement. All others may."""
+    nesting: ClassVar[frozenset[str]] = frozenset()
+    """The methods whose block is a transaction, or a savepoint if one is open already."""
+
     def __init__(
         self, creator: Any, dbapi: ModuleType | None, arguments: dict[str, Any], timeout: float
     ) -> None:
@@ -91,6 +100,8 @@ class Driver:
         broken = ("OperationalError", "InterfaceError", "InternalError")
         self.failures = _classes(dbapi, broken) or (Exception,)
         """Errors after which a connection isn't trusted. The pool raises the first one itself."""
+        self.closed_error: type[Exception] = getattr(dbapi, self.closed_error_name, self.Error)
+        """What a closed connection of the driver's raises."""
         wrong = ("ProgrammingError", "IntegrityError", "DataError", "NotSupportedError")
         self.statement_errors = _classes(dbapi, wrong)
         """Errors that say by their class what is wrong with a statement."""
@@ -231,6 +242,9 @@ class Driver:
 
     def begin(self, raw: Any) -> None:
         """Make sure that a transaction is open, so that a savepoint can be set."""
+
+    def open_transaction(self, raw: Any) -> None:
+        """Open a transaction on the server, so that a block of the driver's own nests in it."""
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         """Change the session from one state to another, in one round trip at most."""

@@ -25,6 +25,7 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     module = "mariadb"
     schemes = ("mariadb", "mariadb+mariadbconnector", "mysql+mariadbconnector")
+    closed_error_name = "ProgrammingError"
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
     tls_arguments: ClassVar = frozenset(

@@ -77,6 +77,12 @@ class MySQLDriver(Driver):
     """MariaDB and MySQL."""
 
     recognizes_primary = True
+    harmless = Driver.harmless | {
+        *("character_set_name", "escape", "escape_string", "get_autocommit", "get_host_info"),
+        *("get_proto_info", "get_server_info", "get_server_version", "insert_id", "literal"),
+        *("affected_rows", "fetchall_unbuffered", "mogrify", "ping", "show_warnings"),
+        *("thread_id", "xid"),
+    }
     tls_arguments: ClassVar[frozenset[str]] = frozenset()
     """Connect arguments that ask for TLS, unless they are false."""
 
@@ -192,8 +198,8 @@ class MySQLDriver(Driver):
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         status = raw.server_status
-        if session.readonly and status & STATUS_IN_TRANS:
-            return False  # a statement began a transaction
+        if status & STATUS_IN_TRANS:
+            return False  # something began a transaction that the lease did not see
         return bool(status & STATUS_AUTOCOMMIT) == session.readonly
 
     def begin(self, raw: Any) -> None:

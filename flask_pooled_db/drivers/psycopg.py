@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers.base import Driver, Failure
+from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
-_IDLE, _IN_ERROR = 0, 3
+_IDLE, _ACTIVE, _IN_ERROR = 0, 1, 3
 
 # Serialization failure, deadlock, lock not available:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -32,6 +32,9 @@ class PsycopgDriver(Driver):
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
+    closed_error_name = "OperationalError"
+    harmless = Driver.harmless | {"fileno", "cancel", "cancel_safe", "xid", "close"}
+    nesting: ClassVar = frozenset({"transaction"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
 
     def set_up(self, raw: Any) -> None:
@@ -74,6 +77,17 @@ class PsycopgDriver(Driver):
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status != _IDLE)
+
+    def open_transaction(self, raw: Any) -> None:
+        if not self.in_transaction(raw):
+            raw.execute("")  # psycopg begins one before
+
+    def is_intact(self, raw: Any, session: Session) -> bool:
+        return not self.in_transaction(raw)
+
+    def has_unread_rows(self, raw: Any) -> bool:
+        # While it streams, or copies, psycopg would let every other statement wait for good.
+        return bool(raw.info.transaction_status == _ACTIVE)
 
     def refuses_commit(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _IN_ERROR)

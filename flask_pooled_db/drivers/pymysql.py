@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
-from flask_pooled_db.drivers.mysql import MySQLDriver
+from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 
 _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
@@ -81,6 +81,9 @@ class PyMySQLDriver(MySQLDriver):
             return False
         is_refusal = isinstance(error, cast("Any", self.dbapi).InterfaceError)
         return self.error_number(error) == (0 if is_refusal else 2006)
+
+    def in_transaction(self, raw: Any) -> bool | None:
+        return True if self.server_status(raw) & STATUS_IN_TRANS else None
 
     def connection_id(self, raw: Any) -> int:
         return int(raw.thread_id())

@@ -26,7 +26,7 @@ class Home(Protocol):
 
 
 class OpenCursor(Protocol):
-    """A cursor that was made from a lease."""
+    """A cursor that was made from a lease, or something else that has to be closed."""
 
     driver_cursor: Any
 
@@ -34,9 +34,10 @@ class OpenCursor(Protocol):
 class OpenCursors:
     """The cursors of a lease that have to be closed at its end. Some of them are garbage."""
 
-    __slots__ = ("_by_id",)
+    __slots__ = ("_by_id", "entered")
 
     def __init__(self) -> None:
+        self.entered = 0  # blocks of the driver's own that were entered and not left
         self._by_id: dict[int, weakref.ref[OpenCursor]] = {}
 
     def add(self, cursor: OpenCursor) -> None:

@@ -62,7 +62,9 @@ class Lease:
         "owner",
     )
 
-    driver: ClassVar[Driver]  # set by the class that is made for a driver's connections
+    # Set by the class that is made for a driver's connections
+    driver: ClassVar[Driver]
+    cursor_class: ClassVar[Any]
 
     _entry: Entry | None  # None once it is released
     _cause: BaseException | None  # why the transaction is gone
@@ -136,15 +138,32 @@ class Lease:
     fetch = call
     """Call the driver for what a statement has left: its rows, its other results, their end."""
 
+    def step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Go on with something that the driver handed out for a statement: it may run more SQL."""
+        self._state = AFTER_STATEMENT[self._state] or self._state
+        return self.fetch(function, *args)
+
     def note_stream(self, cursor: OpenCursor) -> None:
         """Note that the server has yet to send the rows of a cursor."""
         self.usable().streams.append(cursor)
 
     def note_cursor(self, cursor: OpenCursor) -> None:
-        """Have a cursor closed at the end of the lease, if it is still open by then."""
+        """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
+        self._handed_out().add(cursor)
+
+    def note_block(self, change: int) -> None:
+        """Note that a block of the driver's own was entered (1) or left (-1)."""
+        self._handed_out().entered += change
+
+    def _handed_out(self) -> OpenCursors:
         if self._cursors is None:
             self._cursors = OpenCursors()
-        self._cursors.add(cursor)
+        return self._cursors
+
+    def forget(self, cursor: OpenCursor) -> None:
+        """Note that there is nothing to close any more."""
+        if self._cursors is not None:
+            self._cursors.forget(cursor)
 
     def close_cursor(self, cursor: OpenCursor) -> None:
         """Close a driver's cursor and forget it. After the end of the lease there is nothing to
@@ -157,8 +176,7 @@ class Lease:
         if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             self.fetch(cursor.driver_cursor.close)
             self.has_read(cursor)
-            if self._cursors is not None:
-                self._cursors.forget(cursor)
+            self.forget(cursor)
         elif self._state is BUSY:
             raise self._refusal()
         else:  # the server learns nothing of it
@@ -183,8 +201,12 @@ class Lease:
         """Return whether this is the lease of a connection."""
         return self._entry is entry
 
+    def is_of(self, raw: Any) -> bool:
+        """Return whether this is the lease of a driver's connection."""
+        return self._entry is not None and raw is self._entry.raw
+
     def _refusal(self) -> PooledDBError:
-        return refusals.refusal(self._state, self._cause, self._revoked)
+        return refusals.refusal(self.driver, self._state, self._cause, self._revoked)
 
     def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Do what comes before a statement. Returns what to call for it."""
@@ -270,6 +292,11 @@ class Lease:
         return self._state > BUSY
 
     @property
+    def is_gone(self) -> bool:
+        """Whether it has no connection any more, or a lost one."""
+        return self._entry is None or self._state is BROKEN
+
+    @property
     def state(self) -> State:
         """What it is in."""
         return self._state
@@ -309,11 +336,13 @@ class Lease:
     def _give_back(self, entry: Entry, state: State) -> None:
         """Return the connection of a lease that ended in this state, fit for the next one."""
         try:
+            if self._cursors is not None and self._cursors.entered:
+                entry.condemn("a block of its driver's was entered and not left")
             # After COMMIT there is most often nothing left to do.
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
                 tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
             if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
-                entry.condemn("its autocommit mode was changed")
+                entry.condemn("its session was left in another state")
         except BaseException:
             entry.condemn("it was interrupted while being returned")
             raise

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import (
     CommitOutcomeUnknown,
     PooledDBError,
@@ -11,16 +15,36 @@ from flask_pooled_db.errors import (
 from flask_pooled_db.lease.state import State
 
 
-def refusal(state: State, cause: BaseException | None, revoked: str | None) -> PooledDBError:
+@functools.cache
+def _also(kind: Any, drivers: Any) -> Any:
+    """Return a class of errors that is also one of the driver's."""
+    if drivers is Exception:  # nobody knows the driver's module
+        return kind
+
+    def reduce(error: Any) -> tuple[Any, Any]:
+        return kind, error.args
+
+    names = {"__reduce__": reduce, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    return type(kind.__name__, (kind, drivers), names)
+
+
+def refusal(
+    driver: Driver, state: State, cause: BaseException | None, revoked: str | None
+) -> PooledDBError:
     """Return the error for using a lease in a state that refuses it.
 
     `cause` is the error that ended the transaction; `revoked` says why the lease was taken back.
+    The error is also of the class that the driver raises then, so that `except conn.Error` has it.
     """
+    closed_error: Any = driver.closed_error
+    lost_error: Any = driver.failures[0]
     if state is State.RELEASED:
-        return UsageError(
-            f"this connection {revoked or 'was released'}: nothing can be done with it or with its "
-            "cursors; do the work inside the block that took it, or take another one"
+        closed: PooledDBError = _also(UsageError, closed_error)(
+            f"this connection {revoked or 'was released'} and is closed to its caller: nothing can "
+            "be done with it or with its cursors; do the work inside the block that took it, or "
+            "take another one"
         )
+        return closed
     if state is State.BUSY:
         return UsageError(
             "this connection is in use by another thread, task or greenlet at this moment: each "
@@ -28,7 +52,7 @@ def refusal(state: State, cause: BaseException | None, revoked: str | None) -> P
         )
     if isinstance(cause, CommitOutcomeUnknown):
         return outcome_unknown(cause.__cause__)
-    error = TransactionAborted(
+    error: PooledDBError = _also(TransactionAborted, lost_error)(
         f"the transaction of this connection is gone ({type(cause).__name__} before this): nothing "
         "of it was or will be committed; let the error leave the block, and start over if need be"
     )
@@ -70,6 +94,10 @@ SERVER_LEFT = "the server closed the connection before COMMIT was sent: nothing 
 COMMIT_IS_ROLLBACK = (
     "a statement of this transaction failed and was not rolled back to a savepoint: the server "
     "would turn COMMIT into ROLLBACK"
+)
+OPEN_BLOCK = (
+    "the transaction can't be committed inside a block of the driver's own (transaction(), copy(), "
+    "...): leave that first"
 )
 NO_PING = "the connection did not answer a ping"
 SHARE_LOST = "the connection was lost by another lease that shares it"

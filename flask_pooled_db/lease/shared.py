@@ -99,6 +99,9 @@ class SharedLease(LeaseConnection):
             finally:
                 self._end()
 
+    def _look_for_transaction(self, entry: Entry, *, is_certain: bool = False) -> None:
+        """Do nothing: what is open may be the others' alone."""
+
     def _take_over(self) -> None:
         """End what another lease left, too."""
         if self._state is IDLE and self._shared.has_leftovers:

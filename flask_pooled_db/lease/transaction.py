@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from flask_pooled_db.drivers import Session
-from flask_pooled_db.errors import TransactionAborted, UsageError
+from flask_pooled_db.errors import PooledDBError, TransactionAborted, UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.preamble import Part, Preamble
@@ -28,10 +28,13 @@ class TransactionLease(Lease):
     def commit(self) -> None:
         """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
 
-        Raises `CommitOutcomeUnknown` when the answer to COMMIT was lost.
+        It is sent unless the driver knows that no transaction is open. Raises
+        `CommitOutcomeUnknown` when the answer to COMMIT was lost.
         """
-        self.usable()
+        entry = self.usable()
         self._refuse_if_nested("commit()")
+        self._refuse_open_block()
+        self._look_for_transaction(entry)
         if self._state is IN_TRANSACTION:
             self.commit_work()
             self.has_committed = True
@@ -47,7 +50,8 @@ class TransactionLease(Lease):
         if state is None or entry is None:
             raise self._refusal()
         self._refuse_if_nested("rollback()")
-        if state is self._state:
+        self._look_for_transaction(entry)
+        if self._state in (UNUSED, IDLE):
             return
         cause, self._cause = self._cause, None
         self._state = IN_TRANSACTION
@@ -61,6 +65,19 @@ class TransactionLease(Lease):
             raise
         self._end_transaction()
         self._home.terms.events.rolled_back()
+
+    def _look_for_transaction(self, entry: Entry, *, is_certain: bool = False) -> None:
+        """Move to IN_TRANSACTION unless the driver knows that there is none, or only if it
+        `is_certain` that there is one: more may have been done than the lease has seen.
+        """
+        if self._state in (UNUSED, IDLE):
+            answer = self.driver.in_transaction(entry.raw)
+            if answer or (answer is None and not is_certain):
+                self._state = IN_TRANSACTION
+
+    def _refuse_open_block(self) -> None:
+        if self._cursors is not None and self._cursors.entered:
+            raise UsageError(refusals.OPEN_BLOCK)
 
     def begin(self) -> None:
         """Check that no transaction is open. One begins with its first statement."""
@@ -152,7 +169,8 @@ class TransactionLease(Lease):
             return False  # what took too long takes as long again
         if isinstance(error, TransactionAborted):
             return is_lost
-        return isinstance(error, self.driver.Error) and (is_lost or self.driver.is_retryable(error))
+        is_drivers = isinstance(error, self.driver.Error) and not isinstance(error, PooledDBError)
+        return is_drivers and (is_lost or self.driver.is_retryable(error))
 
     def finish(self, exc: BaseException | None) -> None:
         """End the outermost scope: commit, unless an exception leaves it, and release."""
@@ -163,6 +181,9 @@ class TransactionLease(Lease):
                 if exc is None:
                     raise refusals.out_of_order()
             elif exc is None and self._state is not UNUSED:
+                self._refuse_open_block()
+                if self._state is IDLE and self._entry is not None:
+                    self._look_for_transaction(self._entry, is_certain=True)
                 self.commit_work()
         finally:
             self.release()

@@ -185,7 +185,15 @@ class LeaseModel:
         """`commit()`: T8 has it refused in a nested block."""
         if not self.is_usable:
             return self.refusal()
-        return (UsageError,) if len(self.blocks) > 1 else self._commit(fault)
+        if len(self.blocks) > 1:
+            return (UsageError,)
+        self._is_asked_to_end()
+        return self._commit(fault)
+
+    def _is_asked_to_end(self) -> None:
+        """By its caller: that is sent unless the driver knows that no transaction is open."""
+        if self.state in (State.UNUSED, State.IDLE) and not self.world.has_locks:
+            self.state = State.IN_TRANSACTION
 
     def _commit(self, fault: Fault) -> Expected:
         if self.state is not State.IN_TRANSACTION:
@@ -218,6 +226,7 @@ class LeaseModel:
             return self.refusal()
         if len(self.blocks) > 1:
             return (UsageError,)
+        self._is_asked_to_end()
         if self.state in (State.UNUSED, State.IDLE):
             return SUCCESS
         if self.has_unread_rows:

@@ -245,7 +245,8 @@ def test_a_call_works_or_raises_what_is_documented(state: str, what: str) -> Non
         else:
             with pytest.raises(refusal) as caught:
                 CALLS[what](subject)
-            assert type(caught.value) is refusal
+            kinds = (UsageError, TransactionAborted, CommitOutcomeUnknown)
+            assert [kind for kind in kinds if isinstance(caught.value, kind)] == [refusal]
 
 
 # Where a call that succeeds leads.
@@ -253,8 +254,8 @@ LEADS_TO = [
     ("unused", "cursor()", State.IDLE),
     ("unused", "execute()", State.IN_TRANSACTION),
     ("unused", "ping()", State.IDLE),
-    ("unused", "commit()", State.UNUSED),
-    ("unused", "rollback()", State.UNUSED),
+    ("unused", "commit()", State.IDLE),
+    ("unused", "rollback()", State.IDLE),
     ("unused", "driver's attribute", State.UNUSED),
     ("idle", "execute()", State.IN_TRANSACTION),
     ("idle", "fetchone()", State.IDLE),
