@@ -53,9 +53,7 @@ def test_t7_methods_after_release(any_stage: Stage) -> None:
         connection.__enter__,
     ]
     the_drivers = [
-        name
-        for name, value in vars(type(connection)).items()
-        if type(value) is DriverAttribute
+        name for name, value in vars(type(connection)).items() if type(value) is DriverAttribute
     ]
     assert the_drivers
     uses += [functools.partial(getattr, connection, name) for name in the_drivers]
