@@ -58,8 +58,16 @@ class Handle:
         result = self._lease.step(functools.partial(method, *args, **kwargs))
         return self if result is self.driver_cursor else hand_out(self._lease, result)
 
+    def _special(self, name: str, *args: Any) -> Any:
+        """Call a special method, if the driver's object has it."""
+        kind = type(self.driver_cursor)
+        method = getattr(kind, name, None)
+        if method is None:
+            raise TypeError(f"{kind.__name__!r} object has no {name}()")
+        return self._call(method, self.driver_cursor, *args)
+
     def __iter__(self) -> Any:
-        return self._call(type(self.driver_cursor).__iter__, self.driver_cursor)
+        return self._special("__iter__")
 
     def __next__(self) -> Any:
         item = self._lease.step(next, self.driver_cursor, _END)
@@ -68,14 +76,17 @@ class Handle:
             raise StopIteration
         return hand_out(self._lease, item)
 
+    def __bool__(self) -> bool:
+        return True
+
     def __len__(self) -> int:
-        return int(self._call(len, self.driver_cursor))
+        return int(self._special("__len__"))
 
     def __getitem__(self, key: Any) -> Any:
-        return self._call(self.driver_cursor.__getitem__, key)
+        return self._special("__getitem__", key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._call(self.driver_cursor.__setitem__, key, value)
+        self._special("__setitem__", key, value)
 
     def close(self) -> None:
         """Close it. After the end of the lease there is nothing to close."""
@@ -84,7 +95,7 @@ class Handle:
         self._lease.forget(self)
 
     def __enter__(self) -> Any:
-        result = self._call(type(self.driver_cursor).__enter__, self.driver_cursor)
+        result = self._special("__enter__")
         self._lease.note_block(1)
         return result
 
@@ -94,10 +105,10 @@ class Handle:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> Any:
-        lease, thing = self._lease, self.driver_cursor
+        lease = self._lease
         if exc is not None and lease.is_over:
             return None  # it stays open: its connection is closed for that
-        answer = self._call(type(thing).__exit__, thing, exc_type, exc, traceback)
+        answer = self._special("__exit__", exc_type, exc, traceback)
         lease.note_block(-1)
         lease.forget(self)
         return answer
