@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from flask_pooled_db.drivers import Driver, Failure, Session
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.after_commit import AfterCommit
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble, enter_session
@@ -58,6 +59,7 @@ class Lease:
         "_revoked",
         "_session",
         "_state",
+        "after_commit",
         "has_committed",
         "owner",
     )
@@ -71,6 +73,7 @@ class Lease:
     _revoked: str | None  # why it was, or is to be, taken back from its owner
     _preamble: Preamble | None
     _cursors: OpenCursors | None
+    after_commit: AfterCommit | None  # what its callers want to be called then
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class Lease:
         self._is_ready = entry.ready_session is session  # nothing comes before its next statement
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
-        self._cause = self._revoked = self._preamble = self._cursors = None
+        self._cause = self._revoked = self._preamble = self._cursors = self.after_commit = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder

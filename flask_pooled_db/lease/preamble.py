@@ -92,19 +92,25 @@ class Preamble:
         """Whether it must see every statement: other code may run amid a generator's part."""
         return any(part.frame is not None for part in self.parts())
 
+    def innermost(self, *, is_owner: bool) -> Part | None:
+        """Return the part that the caller is in; None if it is the outermost scope.
+
+        The stack of another thread than the owner's does not show it: there it is the newest part.
+        """
+        newest_first = self.parts()[::-1]
+        around = enclosing(newest_first) if is_owner else newest_first
+        return around[0] if around else None
+
     def before_statement(self, *, is_owner: bool) -> tuple[list[Part], Session]:
         """Return the parts whose savepoints have to come before the caller's statement, and the
         session state that it is to find.
 
         These are the parts that the statement is in. All others that have begun are mixed from now
-        on: to undo one of them would undo this statement. The stack of another thread than the
-        owner's does not show in which it is, so there it is taken to be in the newest.
+        on: to undo one of them would undo this statement.
         """
-        parts = self.parts()
-        newest_first = parts[::-1]
-        around = enclosing(newest_first) if is_owner else newest_first
-        line = around[0].line() if around else []
-        for part in parts:
+        innermost = self.innermost(is_owner=is_owner)
+        line = innermost.line() if innermost else []
+        for part in self.parts():
             if part.set_as and part not in line:
                 part.is_mixed = True
         due = [part for part in line[::-1] if part.is_open and part.has_savepoint]

@@ -117,7 +117,14 @@ class LeaseConnection(TransactionLease):
                 "close() inside db_connection_context(): the scope gives its connection back "
                 "itself; remove the call"
             )
-        self.release()
+        self._release_and_call()
+
+    def _release_and_call(self) -> None:
+        try:
+            self.release()
+        finally:
+            if self.after_commit is not None:
+                self.after_commit.run()
 
     def __enter__(self) -> Self:
         self.usable()
@@ -130,7 +137,7 @@ class LeaseConnection(TransactionLease):
         traceback: TracebackType | None,
     ) -> None:
         if not self._in_scope:
-            self.release()
+            self._release_and_call()
 
     def ping(self, reconnect: bool = False) -> None:
         """Raise if the server does not answer. Whatever `reconnect` says, the connection is not

@@ -170,11 +170,15 @@ class Scope:
         if self.options.independent:
             return None
         for scope in around:
-            lease = scope._lease
-            if lease is not None and scope._pool is self._pool and lease.owner == owner:
+            if scope.is_of(self._pool, owner):
                 self._joined = scope
-                return lease
+                return scope._lease
         return None
+
+    def is_of(self, pool: Engine, owner: Any) -> bool:
+        """Return whether it is an owner's, on a connection of a pool."""
+        lease = self._lease
+        return lease is not None and self._pool is pool and lease.owner == owner
 
     def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
         """Take a connection as the options want it."""
@@ -218,11 +222,15 @@ class Scope:
                 self._tell_undone(lease, self._finished, exc)
             if part is None:
                 lease.finish(exc)
+                if lease.after_commit is not None:
+                    lease.after_commit.run()
             else:
                 self._end_nested(lease, part, exc)
         except BaseException as error:  # also one that comes between two lines
             if part is None:
                 lease.release()
+                if lease.after_commit is not None:
+                    lease.after_commit.run()  # what a commit() by hand has made due
             elif not lease.is_over:
                 lease.abort(error)
             raise
@@ -260,6 +268,8 @@ class Scope:
 
     def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:
         lease.leave_scope(part)
+        if exc is not None and lease.after_commit is not None:
+            lease.after_commit.undone(part)
         is_readonly = lease.session.readonly
         if lease.has_inside(part):
             lease.abort(refusals.out_of_order())
@@ -308,6 +318,13 @@ class Scope:
                 refusals.at(self._place),
                 refusals.at(finished),
             )
+
+
+def enclosing_lease(pool: Engine) -> LeaseConnection | None:
+    """Return the lease of the innermost scope of a pool that the caller is in, if there is one."""
+    owner = current_owner()
+    around = enclosing(scopes_of(owner).newest_first())
+    return next((scope._lease for scope in around if scope.is_of(pool, owner)), None)
 
 
 def _give_back(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Failure
-from flask_pooled_db.errors import TransactionAborted
+from flask_pooled_db.errors import TransactionAborted, UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.sharing import Shared, Sharing
@@ -60,6 +60,12 @@ class SharedLease(LeaseConnection):
         self._shared = Shared()  # a thread of the parent's may hold the other's lock
 
     # The transaction
+
+    def on_commit(self, function: Callable[[], object]) -> None:
+        raise UsageError(
+            "on_commit() on a shared connection: another lease may end its transaction; take one "
+            "without shareable=True"
+        )
 
     def begin(self) -> None:
         super().begin()

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from flask_pooled_db.drivers import Session
-from flask_pooled_db.errors import PooledDBError, TransactionAborted, UsageError
+from flask_pooled_db.errors import (
+    CommitOutcomeUnknown,
+    PooledDBError,
+    TransactionAborted,
+    UsageError,
+)
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.after_commit import AfterCommit, Call
 from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
@@ -36,7 +44,7 @@ class TransactionLease(Lease):
         self._refuse_open_block()
         self._look_for_transaction(entry)
         if self._state is IN_TRANSACTION:
-            self.commit_work()
+            self._commit_and_tell()
             self.has_committed = True
 
     def rollback(self) -> None:
@@ -65,6 +73,25 @@ class TransactionLease(Lease):
             raise
         self._end_transaction()
         self._home.terms.events.rolled_back()
+        if self.after_commit is not None:
+            self.after_commit.undone()
+
+    def on_commit(self, function: Callable[[], object]) -> None:
+        """Have a function called, without arguments, when what is done here is committed.
+
+        Functions are called in the order they were given, each once, after COMMIT was acknowledged
+        and the connection was given back. They are not called if the transaction, or the nested
+        scope that asks, is rolled back, nor if nobody knows whether COMMIT took place: a warning
+        names them then. Without anything to commit, the end of the scope counts. What a function
+        raises is logged.
+        """
+        self.usable()
+        part = None
+        if self._preamble is not None:
+            part = self._preamble.innermost(is_owner=self.owner == current_owner())
+        if self.after_commit is None:
+            self.after_commit = AfterCommit()
+        self.after_commit.add(Call.of(function, part))
 
     def _look_for_transaction(self, entry: Entry, *, is_certain: bool = False) -> None:
         """Move to IN_TRANSACTION unless the driver knows that there is none, or only if it
@@ -78,6 +105,18 @@ class TransactionLease(Lease):
     def _refuse_open_block(self) -> None:
         if self._cursors is not None and self._cursors.entered:
             raise UsageError(refusals.OPEN_BLOCK)
+
+    def _commit_and_tell(self) -> None:
+        """Commit, and tell who waits for that."""
+        after = self.after_commit
+        try:
+            self.commit_work()
+        except BaseException:
+            if after is not None and isinstance(self._cause, CommitOutcomeUnknown):
+                after.unknown()
+            raise
+        if after is not None:
+            after.committed()
 
     def begin(self) -> None:
         """Check that no transaction is open. One begins with its first statement."""
@@ -180,11 +219,17 @@ class TransactionLease(Lease):
                 self.abort(refusals.out_of_order())
                 if exc is None:
                     raise refusals.out_of_order()
-            elif exc is None and self._state is not UNUSED:
+            elif exc is None and self._state is UNUSED:
+                if self.after_commit is not None:
+                    self.after_commit.committed()
+            elif exc is None:
                 self._refuse_open_block()
                 if self._state is IDLE and self._entry is not None:
                     self._look_for_transaction(self._entry, is_certain=True)
-                self.commit_work()
+                if self.after_commit is None:
+                    self.commit_work()
+                else:
+                    self._commit_and_tell()
         finally:
             self.release()
 

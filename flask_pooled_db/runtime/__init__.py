@@ -4,7 +4,7 @@ people's code, the fork, the exit.
 It knows callbacks, and neither pools nor drivers. It imports nothing of the package.
 """
 
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import callers, guard
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
 from flask_pooled_db.runtime.reporter import reporter
@@ -14,6 +14,7 @@ __all__ = [
     "FORK_PATIENCE",
     "Job",
     "Part",
+    "callers",
     "guard",
     "housekeeper",
     "join",
