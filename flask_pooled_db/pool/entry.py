@@ -12,6 +12,7 @@ from typing import Any
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
+from flask_pooled_db.drivers.servers import Server
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import housekeeper
 
@@ -218,24 +219,49 @@ class Entry:
 
 
 def open_entry(
-    driver: Driver, config: PoolConfig, ping: PingPolicy, clock: Callable[[], float]
+    driver: Driver,
+    config: PoolConfig,
+    ping: PingPolicy,
+    clock: Callable[[], float],
+    tries: Callable[[Server], object] = lambda _: None,
 ) -> Entry:
-    """Connect to the first server that is suitable, and set the session up.
+    """Connect to the first server that is suitable, and set the session up. `tries` is told which
+    server comes next.
 
     Raises the driver's error: a transient one if there is any, since then it is worth retrying.
     """
     errors: list[Exception] = []
     for server in driver.servers.attempts():
+        tries(server)
         began = clock()
         try:
             entry = _connect_to(Origin(driver, config, ping, began, server.arguments), clock)
         except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
-            driver.servers.failed(server, clock() - began)
-            errors.append(error)
+            # A connect that hung may return after hours: its server is not to be left alone longer.
+            driver.servers.failed(server, min(clock() - began, config.connect_timeout))
+            errors.append(without_values(error))
         else:
             driver.servers.succeeded(server)
             return entry
     raise next(filter(driver.is_transient, errors), errors[0])
+
+
+def without_values(error: Exception) -> Exception:
+    """Return the error of a connect, in which no UnicodeError holds the text it is about: that may
+    be the password.
+    """
+    seen: set[int] = set()
+    rest: list[BaseException | None] = [error]
+    while rest:
+        one = rest.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        rest += (one.__cause__, one.__context__)
+        if isinstance(one, UnicodeEncodeError | UnicodeDecodeError | UnicodeTranslateError):
+            one.args = tuple(arg[:0] if arg == one.object else arg for arg in one.args)
+            one.object, one.start, one.end = one.object[:0], 0, 0
+    return error
 
 
 def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
