@@ -9,7 +9,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers import creators, sockets
+from flask_pooled_db.drivers import creators, passwords, sockets
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.errors import ConfigError, UsageError
 
@@ -66,6 +66,8 @@ class Driver:
     """Why threads must not share a connection, whatever the module's threadsafety says."""
     refused_arguments: ClassVar[Mapping[str, str]] = {}
     """Connect arguments that would break a promise, each with what to do instead."""
+    password_types: ClassVar[tuple[type, ...]] = (str, bytes)
+    """What the module takes for a password."""
 
     closed_error_name: ClassVar[str] = "InterfaceError"
     """The name of the class of what a closed connection raises."""
@@ -83,7 +85,7 @@ class Driver:
         self.connect_timeout = timeout
         self._create = creators.what_connects(creator)
         # An application's own creator gets the arguments that were configured and no others.
-        self._is_module_connect = self._create is getattr(dbapi, "connect", None)
+        self._is_module_connect = creators.is_module_connect(creator, dbapi)
         self._arguments = arguments
         self.servers = Servers([{}])  # the arguments themselves name the server
         self.wants_primary = False  # whether to refuse servers that take no writes
@@ -151,6 +153,8 @@ class Driver:
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
         """Return the value of the connect argument `name`, given as `text` in a URL's query."""
+        if name in passwords.NAMES:
+            return text
         lowered = text.lower()
         if lowered in ("true", "false"):
             return lowered == "true"
