@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
-from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers import creators, passwords, sockets
+from flask_pooled_db.drivers import creators, sockets, unknown
+from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.errors import ConfigError, UsageError
 
@@ -36,15 +36,16 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver:
+class Driver(FromConfiguration):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
     serves as DBUtils' `creator`: it has `connect`, `dbapi` and `threadsafety`.
 
     This base class serves unknown modules, and promises less: no `readonly`, isolation level or
-    statement timeout, and no look at the socket. Any error costs the connection, because its
-    meaning is unknown, unless its class says that only the statement is wrong.
+    statement timeout, and a look at the socket only if the connection has `fileno()`. Any error
+    costs the connection, because its meaning is unknown, unless its class says that only the
+    statement is wrong.
 
     A driver says in one of three ways what it can't do. It raises `UsageError` for an option that
     the caller asked for. It answers a question with None if it doesn't know, or else with the
@@ -52,22 +53,10 @@ class Driver:
     `translate`, `is_streaming`): callers on the hot path then make no call.
     """
 
-    module: ClassVar[str] = ""
-    """The import name of the DB-API 2 module this adapter is for."""
-    schemes: ClassVar[tuple[str, ...]] = ()
-    """The URL schemes that ask for this adapter."""
-    how_to_install: ClassVar[str] = ""
-    """What to do if the module is missing."""
-    database_argument: ClassVar[str] = "database"
-    """The name of the connect argument for a URL's database."""
     recognizes_primary: ClassVar[bool] = False
     """Whether the driver can tell a primary from a replica, so that `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
     """Why threads must not share a connection, whatever the module's threadsafety says."""
-    refused_arguments: ClassVar[Mapping[str, str]] = {}
-    """Connect arguments that would break a promise, each with what to do instead."""
-    password_types: ClassVar[tuple[type, ...]] = (str, bytes)
-    """What the module takes for a password."""
 
     closed_error_name: ClassVar[str] = "InterfaceError"
     """The name of the class of what a closed connection raises."""
@@ -113,53 +102,6 @@ class Driver:
         """Return the name to use in messages."""
         return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
 
-    # From the configuration
-
-    @classmethod
-    def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
-        """Return whether this adapter fits a creator of connections and its DB-API 2 module."""
-        return dbapi.__name__ == cls.module
-
-    @classmethod
-    def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return a URL's connect arguments. Raises `ConfigError` if the URL can't be used."""
-        named = {
-            "host": url.host,
-            "port": url.port,
-            "user": url.username,
-            "password": url.password,
-            cls.database_argument: url.database,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        return given | cls.query_arguments(url)
-
-    @classmethod
-    def query_arguments(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return the connect arguments in a URL's query."""
-        try:
-            return {name: cls.from_text(name, text) for name, text in url.query.items()}
-        except ValueError:
-            raise ConfigError(["a query parameter of the URL must be a number"]) from None
-
-    @classmethod
-    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Return what is wrong with these connect arguments, each with its remedy."""
-        return [
-            f"the connect argument {name!r} {remedy}"
-            for name, remedy in cls.refused_arguments.items()
-            if arguments.get(name)
-        ]
-
-    @classmethod
-    def from_text(cls, name: str, text: str) -> Any:
-        """Return the value of the connect argument `name`, given as `text` in a URL's query."""
-        if name in passwords.NAMES:
-            return text
-        lowered = text.lower()
-        if lowered in ("true", "false"):
-            return lowered == "true"
-        return int(text) if text.isascii() and text.isdecimal() else text
-
     # Connecting
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
@@ -182,17 +124,34 @@ class Driver:
 
     def fileno(self, raw: Any) -> int | None:
         """Return the descriptor of the connection's socket, or None if it isn't known."""
-        return None
+        return unknown.fileno(raw)
 
     def look(self, raw: Any) -> sockets.Look:
         """Return a function that looks at the connection's socket, as described in `sockets`."""
+        if type(self).fileno is Driver.fileno:  # who knows what its server sends
+            return sockets.look_at_talkative(self.fileno(raw))
         return sockets.look_at(self.fileno(raw))
 
-    def ping(self, raw: Any) -> None:
-        """Make one round trip. Raises if the connection can't be used."""
-        ping = getattr(raw, "ping", None)
-        if ping is not None:
-            ping()
+    def can_be_cut(self, raw: Any) -> bool:
+        """Return whether `cut` ends a call that waits for the server, or none ever does."""
+        return (
+            type(self).fileno is not Driver.fileno
+            or self.fileno(raw) is not None
+            or unknown.is_local(raw)
+        )
+
+    def ping(self, raw: Any) -> bool | None:
+        """Make one round trip. Raises if the connection can't be used.
+
+        Returns True if it may have left a transaction open where none was.
+        """
+        alive = unknown.ping(raw)
+        if alive is None:
+            unknown.probe(self.cursor(raw), self.failures, self.statement_errors)
+            return self.in_transaction(raw) is not False
+        if not alive:
+            raise self.failures[0]("the connection's ping() says that it is dead")
+        return False
 
     # Errors
 

@@ -287,6 +287,11 @@ class Lease:
             self._entry.condemn(reason)
 
     @property
+    def has_work(self) -> bool:
+        """Whether a ROLLBACK may undo something."""
+        return self._state is State.IN_TRANSACTION
+
+    @property
     def is_over(self) -> bool:
         """Whether it was released, or its transaction is gone."""
         return self._state > BUSY

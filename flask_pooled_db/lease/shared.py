@@ -111,9 +111,17 @@ class SharedLease(LeaseConnection):
         super()._end_transaction()
         self._shared.has_leftovers = False
 
+    @property
+    def has_work(self) -> bool:
+        return super().has_work or self._shared.has_leftovers or bool(self._partners())
+
+    def ping(self, reconnect: bool = False) -> None:
+        with self._shared.turn:
+            super().ping(reconnect)
+
     def check_by_ping(self) -> None:
         with self._shared.turn:
-            if not (self._shared.has_leftovers or self._partners()):  # it would be rolled back
+            if not self.has_work:  # it would be rolled back
                 super().check_by_ping()
 
     def _roll_back(self) -> None:

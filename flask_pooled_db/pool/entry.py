@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,10 +12,8 @@ from typing import Any
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.drivers.servers import Server
-from flask_pooled_db.pool.places import Place
+from flask_pooled_db.pool.link import Link
 from flask_pooled_db.runtime import housekeeper
-
-logger = logging.getLogger("flask_pooled_db")
 
 
 @dataclass(slots=True)
@@ -35,44 +32,6 @@ class Origin:
     """Whether the time limits of its statements are the pool's to keep."""
     identity: Any = None
     """What tells its server from others; known once a statement has a limit that the pool keeps."""
-
-
-class Link:
-    """The driver's connection and the place it takes: what has to be ended, whatever becomes of the
-    rest.
-    """
-
-    __slots__ = ("__weakref__", "driver", "is_open", "place", "raw", "reason")
-
-    def __init__(self, raw: Any, driver: Driver) -> None:
-        self.raw = raw
-        self.driver = driver
-        self.is_open = True
-        self.place: Place | None = None  # outside of a pool it has none
-        self.reason: str | None = None  # why it was left to be ended; None if it was leaked
-        _links.add(self)
-
-    def close(self) -> None:
-        """Say goodbye to the server and close."""
-        self._end(self.driver.close)
-
-    def terminate(self) -> None:
-        """Close without a goodbye: the server may not be listening."""
-        self._end(self.driver.terminate)
-
-    def detach(self) -> None:
-        """In a forked child, leave the connection to the parent: send nothing, close nothing."""
-        if self.is_open:
-            self.is_open = False
-            self.driver.detach(self.raw)
-
-    def _end(self, end: Callable[[Any], None]) -> None:
-        if self.is_open:
-            self.is_open = False
-            try:
-                end(self.raw)
-            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
-                logger.debug("Closing a connection failed: %s", type(error).__name__)
 
 
 class EntryRef(weakref.ref["Entry"]):
@@ -180,11 +139,12 @@ class Entry:
     def answers(self, seconds: float) -> bool:
         """Return whether the server answers a ping, or the configured check, in `seconds`."""
         ping = self.origin.ping
+        if ping.probe is None and not self.driver.can_be_cut(self.raw):
+            return self.link.answers_elsewhere(seconds)
         with self.bounded(seconds):
             try:
                 if ping.probe is None:
-                    self.driver.ping(self.raw)
-                    answered = True
+                    answered = self.link.ping()
                 else:
                     answered = ping.run_probe(self.raw)
                     if self.driver.in_transaction(self.raw) is not False:
@@ -289,19 +249,3 @@ def run_setsession(raw: Any, config: PoolConfig) -> None:
             cursor.execute(statement)
         cursor.close()
         raw.commit()  # a SELECT among them would leave a transaction and its snapshot open
-
-
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
-"""All connections of this process, inside a pool or not: a forked child has to detach them."""
-
-
-def are_any_open() -> bool:
-    """Return whether this process has a connection that a child would inherit."""
-    return len(_links) > 0
-
-
-def detach_all() -> None:
-    """In a forked child, leave every connection to the parent."""
-    for link in list(_links):
-        link.detach()
-    _links.clear()
