@@ -20,6 +20,7 @@ class Failure(enum.Enum):
     """What an error means for the transaction in which it happened."""
 
     STATEMENT = "only this statement failed"
+    DOOMED = "the transaction can't be committed, unless a savepoint undoes the statement"
     ROLLED_BACK = "the server has rolled the transaction back"
     UNUSABLE = "the server has rolled it back, and refuses to go on with this connection"
     LOST = "the connection is lost, or nobody knows what the server did"
@@ -45,7 +46,8 @@ class Driver(FromConfiguration):
     This base class serves unknown modules, and promises less: no `readonly`, isolation level or
     statement timeout, and a look at the socket only if the connection has `fileno()`. Any error
     costs the connection, because its meaning is unknown, unless its class says that only the
-    statement is wrong.
+    statement is wrong. Such an error ends the transaction, as PostgreSQL has it, unless the
+    connection says what became of it, or a savepoint undoes the statement.
 
     A driver says in one of three ways what it can't do. It raises `UsageError` for an option that
     the caller asked for. It answers a question with None if it doesn't know, or else with the
@@ -157,12 +159,22 @@ class Driver(FromConfiguration):
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         """Return what an error proves, of COMMIT too; LOST if nothing. May ask the server."""
-        is_known = isinstance(error, self.statement_errors) and not isinstance(error, self.failures)
-        return Failure.STATEMENT if is_known else Failure.LOST
+        if unknown.refused_unread(raw, error):
+            return Failure.STATEMENT
+        told, state = unknown.transaction(raw), unknown.sqlstate(error)
+        if told is not None and state:
+            is_lost = state.startswith(unknown.UNKNOWN_STATES)
+            return Failure.LOST if is_lost else Failure.DOOMED
+        if not isinstance(error, self.statement_errors) or isinstance(error, self.failures):
+            return Failure.LOST
+        # Without a transaction, a wrong use of the module has lost none.
+        is_misuse = isinstance(error, _classes(self.dbapi, ("ProgrammingError",)))
+        is_kept = told is unknown.Told.OPEN or (told is unknown.Told.NONE and is_misuse)
+        return Failure.STATEMENT if is_kept or unknown.keeps_transactions(raw) else Failure.DOOMED
 
     def is_retryable(self, error: BaseException) -> bool:
         """Return whether the transaction may succeed after this error if it is started over."""
-        return False
+        return unknown.sqlstate(error) in unknown.RETRYABLE_STATES
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         """Return whether an error that means LOST proves that the command was never sent."""
@@ -175,7 +187,8 @@ class Driver(FromConfiguration):
 
     def in_transaction(self, raw: Any) -> bool | None:
         """Return whether the server has a transaction open, or None if the driver doesn't know."""
-        return None
+        told = unknown.transaction(raw)
+        return None if told is None else told is not unknown.Told.NONE
 
     def refuses_commit(self, raw: Any) -> bool:
         """Return whether the server would answer COMMIT with a silent rollback."""
@@ -271,7 +284,7 @@ class Driver(FromConfiguration):
 
     def has_unread_rows(self, raw: Any) -> bool:
         """Return whether the server still has rows to send for an earlier statement."""
-        return False
+        return unknown.has_unread_rows(raw)
 
     def finish_reading(self, raw: Any) -> None:
         """Read the remaining rows, after all cursors have been closed."""

@@ -11,16 +11,10 @@ from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
+from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
 _IDLE, _ACTIVE, _IN_ERROR = 0, 1, 3
-
-# Serialization failure, deadlock, lock not available:
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_RETRYABLE = frozenset({"40001", "40P01", "55P03"})
-
-# The connection is lost, statement completion unknown, the server ends the connection.
-_UNKNOWN = ("08", "40003", "57P0")
 
 _QUERY_CANCELED = "57014"
 
@@ -95,13 +89,13 @@ class PsycopgDriver(Driver):
             return Failure.LOST
         state = getattr(error, "sqlstate", None)
         if state:
-            return Failure.LOST if state.startswith(_UNKNOWN) else Failure.STATEMENT
+            return Failure.LOST if state.startswith(UNKNOWN_STATES) else Failure.STATEMENT
         # psycopg's own refusals are of these classes. Others come from a broken answer.
         refusals = (*self.statement_errors, cast("Any", self.dbapi).InterfaceError)
         return Failure.STATEMENT if isinstance(error, refusals) else Failure.LOST
 
     def is_retryable(self, error: BaseException) -> bool:
-        return getattr(error, "sqlstate", None) in _RETRYABLE
+        return getattr(error, "sqlstate", None) in RETRYABLE_STATES
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED

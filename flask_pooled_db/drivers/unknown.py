@@ -1,8 +1,11 @@
-"""What the connection of an unknown module tells: whether it is alive, and where its socket is."""
+"""What the connection of an unknown module tells: whether it is alive, where its socket is, what
+became of its transaction.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import stat
 from typing import Any
@@ -76,3 +79,68 @@ def fileno(raw: Any) -> int | None:
 def is_local(raw: Any) -> bool:
     """Return whether a connection is to SQLite, of which no call waits for a server."""
     return hasattr(raw, "total_changes")
+
+
+class Told(enum.Enum):
+    """What a connection says of its transaction."""
+
+    NONE = enum.auto()
+    OPEN = enum.auto()
+    FAILED = enum.auto()  # PostgreSQL would answer COMMIT with a silent rollback
+
+
+# libpq's transaction status, which psycopg2 and its kin pass on: idle, active, in a transaction, in
+# a failed one. It is 4 once the connection is lost:
+# https://www.postgresql.org/docs/current/libpq-status.html
+_LIBPQ = {0: Told.NONE, 1: Told.OPEN, 2: Told.OPEN, 3: Told.FAILED}
+# The same in the protocol, which pg8000 keeps.
+_PROTOCOL = {b"I": Told.NONE, b"T": Told.OPEN, b"E": Told.FAILED}
+
+
+def transaction(raw: Any) -> Told | None:
+    """Return what a connection says of its transaction, or None if it says nothing."""
+    status = getattr(raw, "get_transaction_status", None)
+    if callable(status):
+        return _LIBPQ.get(status())
+    status = getattr(raw, "_transaction_status", None)
+    if isinstance(status, bytes):
+        return _PROTOCOL.get(status)
+    if is_local(raw):
+        return Told.OPEN if raw.in_transaction else Told.NONE
+    return None
+
+
+def keeps_transactions(raw: Any) -> bool:
+    """Return whether an error in a statement leaves its transaction as it was before: with MySQL,
+    whose functions' names the connection has.
+    """
+    return hasattr(raw, "get_server_info")
+
+
+UNKNOWN_STATES = ("08", "40003", "57P0")
+"""SQLSTATEs of PostgreSQL, or what they begin with, that do not say what the server did: the
+connection is lost, the statement's completion is unknown, the server ends the connection."""
+
+RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03"})
+"""Serialization failure, deadlock, lock not available:
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return the SQLSTATE of a PostgreSQL server's error, or "" if it has none."""
+    state = getattr(error, "pgcode", None)  # psycopg2
+    if state is None and error.args and isinstance(error.args[0], dict):  # pg8000
+        state = error.args[0].get("C")
+    return state if isinstance(state, str) else ""
+
+
+def refused_unread(raw: Any, error: BaseException) -> bool:
+    """Return whether the module refused to send a command because of unread rows, as
+    mysql.connector does.
+    """
+    return has_unread_rows(raw) and getattr(error, "errno", None) == -1
+
+
+def has_unread_rows(raw: Any) -> bool:
+    """Return whether the server has rows to send, as mysql.connector tells it."""
+    return getattr(raw, "unread_result", False) is True

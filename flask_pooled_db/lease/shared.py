@@ -153,9 +153,10 @@ class SharedLease(LeaseConnection):
         if failure is Failure.STATEMENT:
             for other in self._others():
                 other._doubt()
-        elif failure is Failure.ROLLED_BACK:
+        elif failure in (Failure.ROLLED_BACK, Failure.DOOMED):
+            state = ROLLED_BACK if failure is Failure.ROLLED_BACK else ABORTED
             for other in self._partners():
-                other._state, other._cause = ROLLED_BACK, refusals.shared(error)
+                other._state, other._cause = state, refusals.shared(error)
         else:
             self._share_loss(failure.value, error)
         return failure
