@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
-from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers import creators, sockets
+from flask_pooled_db.drivers import creators, sockets, unknown
+from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.errors import ConfigError, UsageError
 
@@ -20,6 +20,7 @@ class Failure(enum.Enum):
     """What an error means for the transaction in which it happened."""
 
     STATEMENT = "only this statement failed"
+    DOOMED = "the transaction can't be committed, unless a savepoint undoes the statement"
     ROLLED_BACK = "the server has rolled the transaction back"
     UNUSABLE = "the server has rolled it back, and refuses to go on with this connection"
     LOST = "the connection is lost, or nobody knows what the server did"
@@ -36,15 +37,17 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver:
+class Driver(FromConfiguration):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
     serves as DBUtils' `creator`: it has `connect`, `dbapi` and `threadsafety`.
 
     This base class serves unknown modules, and promises less: no `readonly`, isolation level or
-    statement timeout, and no look at the socket. Any error costs the connection, because its
-    meaning is unknown, unless its class says that only the statement is wrong.
+    statement timeout, and a look at the socket only if the connection has `fileno()`. Any error
+    costs the connection, because its meaning is unknown, unless its class says that only the
+    statement is wrong. Such an error ends the transaction, as PostgreSQL has it, unless the
+    connection says what became of it, or a savepoint undoes the statement.
 
     A driver says in one of three ways what it can't do. It raises `UsageError` for an option that
     the caller asked for. It answers a question with None if it doesn't know, or else with the
@@ -52,20 +55,10 @@ class Driver:
     `translate`, `is_streaming`): callers on the hot path then make no call.
     """
 
-    module: ClassVar[str] = ""
-    """The import name of the DB-API 2 module this adapter is for."""
-    schemes: ClassVar[tuple[str, ...]] = ()
-    """The URL schemes that ask for this adapter."""
-    how_to_install: ClassVar[str] = ""
-    """What to do if the module is missing."""
-    database_argument: ClassVar[str] = "database"
-    """The name of the connect argument for a URL's database."""
     recognizes_primary: ClassVar[bool] = False
     """Whether the driver can tell a primary from a replica, so that `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
     """Why threads must not share a connection, whatever the module's threadsafety says."""
-    refused_arguments: ClassVar[Mapping[str, str]] = {}
-    """Connect arguments that would break a promise, each with what to do instead."""
 
     closed_error_name: ClassVar[str] = "InterfaceError"
     """The name of the class of what a closed connection raises."""
@@ -83,7 +76,7 @@ class Driver:
         self.connect_timeout = timeout
         self._create = creators.what_connects(creator)
         # An application's own creator gets the arguments that were configured and no others.
-        self._is_module_connect = self._create is getattr(dbapi, "connect", None)
+        self._is_module_connect = creators.is_module_connect(creator, dbapi)
         self._arguments = arguments
         self.servers = Servers([{}])  # the arguments themselves name the server
         self.wants_primary = False  # whether to refuse servers that take no writes
@@ -111,51 +104,6 @@ class Driver:
         """Return the name to use in messages."""
         return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
 
-    # From the configuration
-
-    @classmethod
-    def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
-        """Return whether this adapter fits a creator of connections and its DB-API 2 module."""
-        return dbapi.__name__ == cls.module
-
-    @classmethod
-    def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return a URL's connect arguments. Raises `ConfigError` if the URL can't be used."""
-        named = {
-            "host": url.host,
-            "port": url.port,
-            "user": url.username,
-            "password": url.password,
-            cls.database_argument: url.database,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        return given | cls.query_arguments(url)
-
-    @classmethod
-    def query_arguments(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return the connect arguments in a URL's query."""
-        try:
-            return {name: cls.from_text(name, text) for name, text in url.query.items()}
-        except ValueError:
-            raise ConfigError(["a query parameter of the URL must be a number"]) from None
-
-    @classmethod
-    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Return what is wrong with these connect arguments, each with its remedy."""
-        return [
-            f"the connect argument {name!r} {remedy}"
-            for name, remedy in cls.refused_arguments.items()
-            if arguments.get(name)
-        ]
-
-    @classmethod
-    def from_text(cls, name: str, text: str) -> Any:
-        """Return the value of the connect argument `name`, given as `text` in a URL's query."""
-        lowered = text.lower()
-        if lowered in ("true", "false"):
-            return lowered == "true"
-        return int(text) if text.isascii() and text.isdecimal() else text
-
     # Connecting
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
@@ -178,28 +126,55 @@ class Driver:
 
     def fileno(self, raw: Any) -> int | None:
         """Return the descriptor of the connection's socket, or None if it isn't known."""
-        return None
+        return unknown.fileno(raw)
 
     def look(self, raw: Any) -> sockets.Look:
         """Return a function that looks at the connection's socket, as described in `sockets`."""
+        if type(self).fileno is Driver.fileno:  # who knows what its server sends
+            return sockets.look_at_talkative(self.fileno(raw))
         return sockets.look_at(self.fileno(raw))
 
-    def ping(self, raw: Any) -> None:
-        """Make one round trip. Raises if the connection can't be used."""
-        ping = getattr(raw, "ping", None)
-        if ping is not None:
-            ping()
+    def can_be_cut(self, raw: Any) -> bool:
+        """Return whether `cut` ends a call that waits for the server, or none ever does."""
+        return (
+            type(self).fileno is not Driver.fileno
+            or self.fileno(raw) is not None
+            or unknown.is_local(raw)
+        )
+
+    def ping(self, raw: Any) -> bool | None:
+        """Make one round trip. Raises if the connection can't be used.
+
+        Returns True if it may have left a transaction open where none was.
+        """
+        alive = unknown.ping(raw)
+        if alive is None:
+            unknown.probe(self.cursor(raw), self.failures, self.statement_errors)
+            return self.in_transaction(raw) is not False
+        if not alive:
+            raise self.failures[0]("the connection's ping() says that it is dead")
+        return False
 
     # Errors
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         """Return what an error proves, of COMMIT too; LOST if nothing. May ask the server."""
-        is_known = isinstance(error, self.statement_errors) and not isinstance(error, self.failures)
-        return Failure.STATEMENT if is_known else Failure.LOST
+        if unknown.refused_unread(raw, error):
+            return Failure.STATEMENT
+        told, state = unknown.transaction(raw), unknown.sqlstate(error)
+        if told is not None and state:
+            is_lost = state.startswith(unknown.UNKNOWN_STATES)
+            return Failure.LOST if is_lost else Failure.DOOMED
+        if not isinstance(error, self.statement_errors) or isinstance(error, self.failures):
+            return Failure.LOST
+        # Without a transaction, a wrong use of the module has lost none.
+        is_misuse = isinstance(error, _classes(self.dbapi, ("ProgrammingError",)))
+        is_kept = told is unknown.Told.OPEN or (told is unknown.Told.NONE and is_misuse)
+        return Failure.STATEMENT if is_kept or unknown.keeps_transactions(raw) else Failure.DOOMED
 
     def is_retryable(self, error: BaseException) -> bool:
         """Return whether the transaction may succeed after this error if it is started over."""
-        return False
+        return unknown.sqlstate(error) in unknown.RETRYABLE_STATES
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         """Return whether an error that means LOST proves that the command was never sent."""
@@ -212,7 +187,8 @@ class Driver:
 
     def in_transaction(self, raw: Any) -> bool | None:
         """Return whether the server has a transaction open, or None if the driver doesn't know."""
-        return None
+        told = unknown.transaction(raw)
+        return None if told is None else told is not unknown.Told.NONE
 
     def refuses_commit(self, raw: Any) -> bool:
         """Return whether the server would answer COMMIT with a silent rollback."""
@@ -308,7 +284,7 @@ class Driver:
 
     def has_unread_rows(self, raw: Any) -> bool:
         """Return whether the server still has rows to send for an earlier statement."""
-        return False
+        return unknown.has_unread_rows(raw)
 
     def finish_reading(self, raw: Any) -> None:
         """Read the remaining rows, after all cursors have been closed."""

@@ -48,6 +48,7 @@ class Lease:
         "__weakref__",
         "_cause",
         "_cursors",
+        "_doom",
         "_ended",
         "_entry",
         "_holder",
@@ -70,6 +71,7 @@ class Lease:
 
     _entry: Entry | None  # None once it is released
     _cause: BaseException | None  # why the transaction is gone
+    _doom: BaseException | None  # the cause, if a savepoint from before can undo it
     _revoked: str | None  # why it was, or is to be, taken back from its owner
     _preamble: Preamble | None
     _cursors: OpenCursors | None
@@ -91,7 +93,8 @@ class Lease:
         self._is_ready = entry.ready_session is session  # nothing comes before its next statement
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
-        self._cause = self._revoked = self._preamble = self._cursors = self.after_commit = None
+        self._cause = self._revoked = self._preamble = self._cursors = None
+        self._doom = self.after_commit = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder
@@ -242,6 +245,11 @@ class Lease:
         if failure is Failure.STATEMENT:
             self._is_certain = False
             self._state, self._cause = before, cause
+        elif failure is Failure.DOOMED:
+            if before is IN_TRANSACTION:
+                self._state, self._doom = ABORTED, error
+            else:  # there is nothing to lose, or it is lost already
+                self._state, self._cause = before, cause
         elif failure is Failure.ROLLED_BACK:
             self._state = ROLLED_BACK if before <= IN_TRANSACTION else before
         elif before is RELEASED:
@@ -326,7 +334,7 @@ class Lease:
         entry, self._entry = self._entry, None
         self._ended = ended = self._state
         self._state = RELEASED
-        self._cause = None  # its frames refer to this lease
+        self._cause = self._doom = None  # their frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
         if guard.is_inside():  # nothing may wait here: the pool will find it

@@ -143,7 +143,9 @@ class LeaseConnection(TransactionLease):
         """Raise if the server does not answer. Whatever `reconnect` says, the connection is not
         replaced: that would lose the transaction without a word.
         """
-        self.call(self.driver.ping, self.usable().raw)
+        entry = self.usable()
+        if self.call(self.driver.ping, entry.raw) and not self.has_work:
+            self.call(entry.roll_back)
 
     def threadsafety(self) -> int:
         """Return the thread safety of the driver, as DBUtils has it."""

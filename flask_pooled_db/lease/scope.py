@@ -283,7 +283,7 @@ class Scope:
         elif not part.has_savepoint:
             if not is_readonly:
                 lease.abort(exc)
-        elif part.set_as and not lease.is_over:
+        elif part.set_as and lease.can_be_undone:
             self._undo(lease, part, exc)
 
     def _undo(self, lease: LeaseConnection, part: Part, exc: BaseException) -> None:

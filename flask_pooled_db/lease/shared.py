@@ -117,9 +117,17 @@ class SharedLease(LeaseConnection):
         super()._end_transaction()
         self._shared.has_leftovers = False
 
+    @property
+    def has_work(self) -> bool:
+        return super().has_work or self._shared.has_leftovers or bool(self._partners())
+
+    def ping(self, reconnect: bool = False) -> None:
+        with self._shared.turn:
+            super().ping(reconnect)
+
     def check_by_ping(self) -> None:
         with self._shared.turn:
-            if not (self._shared.has_leftovers or self._partners()):  # it would be rolled back
+            if not self.has_work:  # it would be rolled back
                 super().check_by_ping()
 
     def _roll_back(self) -> None:
@@ -151,9 +159,10 @@ class SharedLease(LeaseConnection):
         if failure is Failure.STATEMENT:
             for other in self._others():
                 other._doubt()
-        elif failure is Failure.ROLLED_BACK:
+        elif failure in (Failure.ROLLED_BACK, Failure.DOOMED):
+            state = ROLLED_BACK if failure is Failure.ROLLED_BACK else ABORTED
             for other in self._partners():
-                other._state, other._cause = ROLLED_BACK, refusals.shared(error)
+                other._state, other._cause = state, refusals.shared(error)
         else:
             self._share_loss(failure.value, error)
         return failure

@@ -23,7 +23,7 @@ from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
-UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, _, BROKEN, RELEASED = State
+UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
 class TransactionLease(Lease):
@@ -132,7 +132,7 @@ class TransactionLease(Lease):
         """Note that COMMIT or ROLLBACK was answered, or that there is nothing to commit."""
         if self._state is not RELEASED:  # it may have been taken back in the meantime
             self._state = IDLE
-        self._is_certain = True
+        self._is_certain, self._doom = True, None
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
 
@@ -142,6 +142,11 @@ class TransactionLease(Lease):
         for cursor in self._open_cursors():
             self.fetch(cursor.driver_cursor.close)
         self.fetch(self.driver.finish_reading, entry.raw)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a ROLLBACK may undo something."""
+        return self._state is IN_TRANSACTION
 
     # For scopes
 
@@ -185,6 +190,9 @@ class TransactionLease(Lease):
         """Release the savepoint of a nested scope, or undo what came after it."""
         if not part.set_as:
             return
+        if roll_back and self._doom is not None and self._state is ABORTED:
+            self._move(Event.UNDONE)  # if it succeeds, which it does not in a lost transaction
+            self._cause = self._doom = None
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
@@ -195,6 +203,12 @@ class TransactionLease(Lease):
         """Refuse all further work: `cause` has left a part of the transaction."""
         self._move(Event.ABORT)
         self._cause = self._cause or cause
+        self._doom = None
+
+    @property
+    def can_be_undone(self) -> bool:
+        """Whether a savepoint from before can still undo what came after it."""
+        return not self.is_over or (self._doom is not None and self._state is ABORTED)
 
     @property
     def _last_state(self) -> State:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from types import ModuleType
 from typing import Any
 
 import mariadb as mariadb_connector
+import pg8000.core
 import pymysql
 
-from flask_pooled_db.drivers import mariadbconnector
+from flask_pooled_db.drivers import mariadbconnector, unknown
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
 from harness.server import MariaDBServer
 
@@ -92,3 +94,10 @@ def test_private_names_of_connector(mariadb: MariaDBServer) -> None:
     finally:
         raw.close()
     assert raw._closed
+
+
+def test_private_names_of_pg8000() -> None:
+    """pg8000 keeps the status of the protocol, by which its transactions are known."""
+    touched = set(re.findall(r'getattr\(raw, "(_\w+)"', inspect.getsource(unknown)))
+    assert touched == {"_transaction_status"}
+    assert "self._transaction_status = data" in inspect.getsource(pg8000.core.CoreConnection)
