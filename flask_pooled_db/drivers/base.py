@@ -229,8 +229,20 @@ class Driver:
     """Returns a statement that has parameters with the driver's own placeholders; None if they are
     those of MariaDB's drivers."""
 
-    def begin(self, raw: Any) -> None:
-        """Make sure that a transaction is open, so that a savepoint can be set."""
+    def set_savepoint(self, raw: Any, name: str) -> None:
+        """Set a savepoint, before the next statement that writes at the latest."""
+        self.execute(raw, f"SAVEPOINT {name}")
+
+    def end_savepoint(self, raw: Any, name: str, *, roll_back: bool) -> None:
+        """Release a savepoint, or undo what came after it."""
+        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
+        self.execute(raw, f"{verb} {name}")
+
+    def unblock_commit(self, raw: Any, error: BaseException, cursors: Iterable[Any]) -> bool:
+        """Return whether COMMIT, which was refused, may be sent again: `cursors` that are open
+        kept it from being done, and are closed now.
+        """
+        return False
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         """Change the session from one state to another, in one round trip at most."""
@@ -242,6 +254,9 @@ class Driver:
     def is_intact(self, raw: Any, session: Session) -> bool:
         """Return False if the driver knows, without asking, that the session left this state."""
         return True
+
+    def session_is_set(self, raw: Any) -> None:
+        """Note that the pool has set the session up: what was changed until now is part of it."""
 
     # Time limits that neither the server nor the driver enforces
 

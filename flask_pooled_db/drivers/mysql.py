@@ -196,9 +196,6 @@ class MySQLDriver(Driver):
             return False  # a statement began a transaction
         return bool(status & STATUS_AUTOCOMMIT) == session.readonly
 
-    def begin(self, raw: Any) -> None:
-        """Do nothing: with autocommit off, the SAVEPOINT itself begins the transaction."""
-
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         mariadb = "MariaDB" in self.server_version(raw)
         settings = []

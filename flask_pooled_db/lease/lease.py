@@ -313,7 +313,7 @@ class Lease:
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
                 tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
             if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
-                entry.condemn("its autocommit mode was changed")
+                entry.condemn("its session was left changed")
         except BaseException:
             entry.condemn("it was interrupted while being returned")
             raise
