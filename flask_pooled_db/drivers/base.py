@@ -216,8 +216,20 @@ class Driver(FromConfiguration):
     """Returns a statement that has parameters with the driver's own placeholders; None if they are
     those of MariaDB's drivers."""
 
-    def begin(self, raw: Any) -> None:
-        """Make sure that a transaction is open, so that a savepoint can be set."""
+    def set_savepoint(self, raw: Any, name: str) -> None:
+        """Set a savepoint, before the next statement that writes at the latest."""
+        self.execute(raw, f"SAVEPOINT {name}")
+
+    def end_savepoint(self, raw: Any, name: str, *, roll_back: bool) -> None:
+        """Release a savepoint, or undo what came after it."""
+        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
+        self.execute(raw, f"{verb} {name}")
+
+    def unblock_commit(self, raw: Any, error: BaseException, cursors: Iterable[Any]) -> bool:
+        """Return whether COMMIT, which was refused, may be sent again: `cursors` that are open
+        kept it from being done, and are closed now.
+        """
+        return False
 
     def open_transaction(self, raw: Any) -> None:
         """Open a transaction on the server, so that a block of the driver's own nests in it."""
@@ -232,6 +244,9 @@ class Driver(FromConfiguration):
     def is_intact(self, raw: Any, session: Session) -> bool:
         """Return False if the driver knows, without asking, that the session left this state."""
         return True
+
+    def session_is_set(self, raw: Any) -> None:
+        """Note that the pool has set the session up: what was changed until now is part of it."""
 
     # Time limits that neither the server nor the driver enforces
 

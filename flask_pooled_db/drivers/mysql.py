@@ -202,9 +202,6 @@ class MySQLDriver(Driver):
             return False  # something began a transaction that the lease did not see
         return bool(status & STATUS_AUTOCOMMIT) == session.readonly
 
-    def begin(self, raw: Any) -> None:
-        """Do nothing: with autocommit off, the SAVEPOINT itself begins the transaction."""
-
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         mariadb = "MariaDB" in self.server_version(raw)
         settings = []

@@ -123,8 +123,7 @@ class Preamble:
         if self.isolation is not None and not is_open:
             driver.execute(entry.raw, self.isolation)
         for part in due:
-            driver.begin(entry.raw)
-            driver.execute(entry.raw, f"SAVEPOINT {part.savepoint}")
+            driver.set_savepoint(entry.raw, part.savepoint)
             self._sets += 1
             part.set_as = self._sets
 

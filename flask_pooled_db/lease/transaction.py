@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
@@ -196,8 +197,8 @@ class TransactionLease(Lease):
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
-        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
-        self.call(self.driver.execute, entry.raw, f"{verb} {part.savepoint}")
+        end = functools.partial(self.driver.end_savepoint, roll_back=roll_back)
+        self.call(end, entry.raw, part.savepoint)
 
     def abort(self, cause: BaseException) -> None:
         """Refuse all further work: `cause` has left a part of the transaction."""
@@ -266,7 +267,13 @@ class TransactionLease(Lease):
             self._break(Event.COMMIT_UNANSWERED, error, "the server had closed it")
             raise error
         try:
-            self.call(entry.raw.commit)
+            try:
+                self.call(entry.raw.commit)
+            except driver.Error as error:
+                cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
+                if not driver.unblock_commit(entry.raw, error, cursors):
+                    raise
+                self.call(entry.raw.commit)
         except BaseException as error:
             self._commit_failed(entry, error)
             raise

@@ -168,6 +168,7 @@ class Entry:
                 return False
             self.enter_session(FRESH_SESSION)
             run_setsession(self.raw, self.origin.config)
+            self.driver.session_is_set(self.raw)
         return True
 
     def end(self) -> None:
@@ -234,6 +235,7 @@ def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
             if config.reset == "session":
                 origin.fresh_session = driver.fresh_session(raw)
             run_setsession(raw, config)
+            driver.session_is_set(raw)
         origin.needs_interrupting = driver.needs_interrupting(raw)
         return Entry(raw, origin)
     except BaseException:

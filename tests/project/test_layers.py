@@ -35,7 +35,7 @@ PLACES = {
     "werkzeug": {"flask.extension"},
     "click": set(),
     "dbutils": {"lease.dbutils"},
-    "sqlite3": {"drivers.sqlite"},
+    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection"},
     "pymysql": set(),
     "mariadb": set(),
     "psycopg": set(),
