@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.reading import ReadingLease
 
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
@@ -17,7 +17,7 @@ class LeaseCursor:
 
     __slots__ = ("__weakref__", "_lease", "driver_cursor")
 
-    def __init__(self, lease: Lease, driver_cursor: Any) -> None:
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
         _set(self, "driver_cursor", driver_cursor)
 
@@ -30,9 +30,9 @@ class LeaseCursor:
             setattr(self.driver_cursor, name, value)
 
     @property
-    def connection(self) -> Lease:
+    def connection(self) -> ReadingLease:
         """The connection this cursor was made from."""
-        lease: Lease = self._lease
+        lease: ReadingLease = self._lease
         return lease
 
     def execute(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -141,14 +141,14 @@ class LeaseCursor:
 
 
 class ParticularCursor(LeaseCursor):
-    """A cursor of a driver that needs more: preparing, translating, watching for streams, closing.
+    """A cursor of a driver that needs more: preparing, translating, closing.
 
     Drivers without such needs do not pay for them.
     """
 
     __slots__ = ()
 
-    def __init__(self, lease: Lease, driver_cursor: Any) -> None:
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         super().__init__(lease, driver_cursor)
         driver = lease.driver
         if driver.prepare_cursor:
@@ -163,7 +163,4 @@ class ParticularCursor(LeaseCursor):
         # Compare no parameter by ==: a NumPy array answers with an array.
         if driver.translate and (kwargs or len(args) > 1 or (args and args[0] is not None)):
             operation = driver.translate(operation)
-        result = super()._run(function, operation, args, kwargs)
-        if driver.is_streaming and driver.is_streaming(self.driver_cursor):
-            self._lease.note_stream(self)
-        return result
+        return super()._run(function, operation, args, kwargs)

@@ -31,6 +31,16 @@ class OpenCursor(Protocol):
     driver_cursor: Any
 
 
+class Reader(OpenCursor, Protocol):
+    """A cursor whose rows the server sends as they are fetched."""
+
+    def has_more(self) -> bool:
+        """Return whether there is another row. It is kept until it is fetched."""
+
+    def drop(self) -> None:
+        """Give up what was not read. Whoever goes on reading gets an error."""
+
+
 class OpenCursors:
     """The cursors of a lease that have to be closed at its end. Some of them are garbage."""
 

@@ -136,34 +136,6 @@ class Lease:
     fetch = call
     """Call the driver for what a statement has left: its rows, its other results, their end."""
 
-    def note_stream(self, cursor: OpenCursor) -> None:
-        """Note that the server has yet to send the rows of a cursor."""
-        self.usable().streams.append(cursor)
-
-    def note_cursor(self, cursor: OpenCursor) -> None:
-        """Have a cursor closed at the end of the lease, if it is still open by then."""
-        if self._cursors is None:
-            self._cursors = OpenCursors()
-        self._cursors.add(cursor)
-
-    def close_cursor(self, cursor: OpenCursor) -> None:
-        """Close a driver's cursor and forget it. After the end of the lease there is nothing to
-        close.
-        """
-        entry = self._entry
-        if entry is None or self._state > BUSY:
-            return
-        driver = self.driver
-        if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
-            self.fetch(cursor.driver_cursor.close)
-            self.has_read(cursor)
-            if self._cursors is not None:
-                self._cursors.forget(cursor)
-        elif self._state is BUSY:
-            raise self._refusal()
-        else:  # the server learns nothing of it
-            cursor.driver_cursor.close()
-
     def usable(self) -> Entry:
         """Return the connection if it may be used, else raise the error that says why not."""
         entry = self._entry
@@ -253,7 +225,9 @@ class Lease:
         """
         entry = self.usable()
         seconds = entry.origin.config.connect_timeout
-        if self._state is not IN_TRANSACTION and not entry.answers(seconds):
+        if self._state is IN_TRANSACTION or entry.streams:
+            return  # a stream that is being read is an answer
+        if not entry.answers(seconds):
             error = TransactionAborted(refusals.NO_PING)
             self._break(Event.LOST_CONNECTION, error, "it did not answer a ping")
             raise error
@@ -278,11 +252,6 @@ class Lease:
     def session(self) -> Session:
         """The session state that its next statement is to find."""
         return self._session
-
-    def has_read(self, cursor: OpenCursor) -> None:
-        """Note that a cursor has no more rows to read."""
-        if self._entry is not None and self._entry.streams:
-            self._entry.streams = [other for other in self._entry.streams if other is not cursor]
 
     def _open_cursors(self) -> list[OpenCursor]:
         return [] if self._cursors is None else self._cursors.all()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.cursor import LeaseCursor, ParticularCursor
 from flask_pooled_db.lease.limits import LimitedLease
+from flask_pooled_db.lease.streaming import StreamingCursor
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.entry import Origin
@@ -93,6 +94,8 @@ class LeaseConnection(TransactionLease):
         if self.pings_on_cursor:
             self.check_by_ping()
         cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it
+        if (args or kwargs) and self.driver.may_stream(entry.raw, cursor):
+            return StreamingCursor(self, cursor)
         return self.cursor_class(self, cursor)
 
     def close(self) -> None:
@@ -121,7 +124,10 @@ class LeaseConnection(TransactionLease):
         """Raise if the server does not answer. Whatever `reconnect` says, the connection is not
         replaced: that would lose the transaction without a word.
         """
-        self.call(self.driver.ping, self.usable().raw)
+        entry = self.usable()
+        if entry.streams:
+            self.clear_way(entry)
+        self.call(self.driver.ping, entry.raw)
 
     def threadsafety(self) -> int:
         """Return the thread safety of the driver, as DBUtils has it."""
@@ -163,7 +169,10 @@ class LeaseConnection(TransactionLease):
             args = (translate(args[0]), *args[1:])
         result = self.statement(functools.partial(getattr(raw, name), **kwargs), *args)
         is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
-        return self.cursor_class(self, result) if is_cursor else result
+        if not is_cursor:
+            return result
+        streams = self.driver.may_stream(raw, result)
+        return (StreamingCursor if streams else self.cursor_class)(self, result)
 
 
 class ForwardingConnection(LeaseConnection):
@@ -184,7 +193,8 @@ def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[Lea
     all of them, CPython would take the slow way for every attribute of a lease, its own too: a
     lease took a fifth more time.
     """
-    kind = type(entry.raw), entry.origin.needs_interrupting
+    streams = entry.driver.may_stream(entry.raw)
+    kind = type(entry.raw), entry.origin.needs_interrupting, streams
     if kind not in known:
         known[kind] = make_class(entry.raw, entry.origin)
     entry.lease_class = known[kind]
@@ -201,17 +211,14 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     else:
         base = LeaseConnection
         names = [name for name in dir(raw) if not name.startswith("_")]
-    is_plain = not (
-        driver.prepare_cursor
-        or driver.translate
-        or driver.is_streaming
-        or driver.has_to_close_cursors
-    )
+    is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
     cursor_class = LeaseCursor if is_plain else ParticularCursor
+    if driver.may_stream(raw):
+        cursor_class = StreamingCursor
     namespace |= {
         "__slots__": (),
         "driver": driver,

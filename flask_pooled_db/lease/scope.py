@@ -186,7 +186,7 @@ class Scope:
         except BaseException as error:  # also one that comes between two lines
             if part is None:
                 lease.release()
-            elif not lease.is_over:
+            elif not lease.is_over and error is not part.failure:
                 lease.abort(error)
             raise
 
@@ -222,6 +222,9 @@ class Scope:
         lease.enter_scope(self._part)
 
     def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:
+        if exc is None and lease.finish_part(part) and part.failure is not None:
+            self._end_nested(lease, part, part.failure)  # as if it had left the block
+            raise part.failure
         lease.leave_scope(part)
         is_readonly = lease.session.readonly
         if lease.has_inside(part):
