@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.drivers import creators, sockets, unknown
 from flask_pooled_db.drivers.configuration import FromConfiguration
+from flask_pooled_db.drivers.results import Results
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.errors import ConfigError, UsageError
 
@@ -37,7 +38,7 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration):
+class Driver(FromConfiguration, Results):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
@@ -295,22 +296,10 @@ class Driver(FromConfiguration):
         """Make the session as good as new. Return False if the connection has to be closed."""
         return False
 
-    # Unread rows
+    # Unread rows, beside what `Results` has
 
     def has_unread_rows(self, raw: Any) -> bool:
-        """Return whether the server still has rows to send for an earlier statement."""
         return unknown.has_unread_rows(raw)
-
-    def finish_reading(self, raw: Any) -> None:
-        """Read the remaining rows, after all cursors have been closed."""
-
-    has_to_close_cursors: ClassVar[bool] = True
-    """Whether a cursor that is left open can harm the connection's next user. If not, closing it
-    waits for the server only while the connection has unread rows."""
-
-    is_streaming: Callable[[Any], bool] | None = None
-    """Returns whether a cursor reads its rows from the server as they are fetched; None if
-    `has_unread_rows` tells it."""
 
     # The end
 

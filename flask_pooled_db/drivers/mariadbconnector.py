@@ -6,20 +6,26 @@ import ctypes
 import math
 import re
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
-from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, STATUS_MORE_RESULTS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 
 _POOLING_REFUSED = "can't be set: this extension is the pool"
+_ROWS_AT_ONCE = 1000
+_LOST = 2013
+SQLSTATE = 20  # of mariadb.constants.INFO, which is not there without the driver
+_NO_ERROR = "00000"
+_CLASSES = {"22": "DataError", "23": "IntegrityError", "42": "ProgrammingError"}
 _FORMAT_STYLE = re.compile(r"%(?:s|\(\w+\)s)")
 
 
 class MariaDBConnectorDriver(MySQLDriver):
     """MariaDB Connector/Python, which wraps a C library.
 
-    Its `server_status` is right after every statement that succeeded. An exception in the middle of
+    Its `server_status` is right after every statement that succeeded and has no more results to
+    come: else it is that of the last result that was read. An exception in the middle of
     a statement puts it out of step with the server for good, and it doesn't notice.
     """
 
@@ -114,8 +120,77 @@ class MariaDBConnectorDriver(MySQLDriver):
     def send_reset(self, raw: Any) -> None:
         raw.reset()
 
+    # Unread rows and results. `nextset()` and `close()` swallow the error of a later result, and a
+    # fetch takes an error for the end of the rows. The library's SQLSTATE is that of its last call.
+
     def is_streaming(self, cursor: Any) -> bool:
         return not cursor.buffered and bool(cursor.field_count)
+
+    def disturbs(self, cursor: Any) -> bool:
+        # At the end of the rows of a prepared statement the library takes the connection for idle.
+        return not cursor._text
+
+    def settle(self, cursor: Any) -> None:
+        # Where a row of the binary protocol can't be fetched, the last one is returned twice, and
+        # the process crashes when the two are freed (seen with 1.1.14). Storing all rows raises.
+        if not cursor._text:
+            cursor.buffered = True
+            cursor._initresult()
+
+    def has_unread_rows(self, raw: Any) -> bool:
+        return bool(self.server_status(raw) & STATUS_MORE_RESULTS)
+
+    def has_only_results(self, raw: Any) -> bool:
+        return True
+
+    def finish_rows(self, cursor: Any) -> None:
+        while cursor.fetchmany(_ROWS_AT_ONCE):
+            pass
+
+    def finish_cursor(self, raw: Any, cursor: Any) -> None:
+        if cursor.closed:
+            return
+        has_more = True
+        while has_more:
+            if self.is_streaming(cursor):
+                self.finish_rows(cursor)
+                self.check_end(raw)
+            has_more = bool(cursor.nextset())
+        self.check_end(raw)
+
+    def check_end(self, raw: Any) -> None:
+        state = raw._mariadb_get_info(SQLSTATE)
+        if state == _NO_ERROR:
+            return
+        cursor = self.cursor(raw)
+        try:
+            cursor.execute("SHOW ERRORS")
+            errors = cursor.fetchall()
+        finally:
+            cursor.close()
+        _, number, text = errors[-1] if errors else ("", _LOST, "the result came to no end")
+        kind = getattr(self.dbapi, _CLASSES.get(state[:2], "OperationalError"))
+        error = kind(text)
+        error.errno, error.sqlstate, error.errmsg, error.msg = number, state, text, text
+        raise error
+
+    def nothing_to_read(self) -> Exception:
+        # After a failed statement the library reads what it has freed, and the process crashes.
+        error: Exception = cast("Any", self.dbapi).ProgrammingError(
+            "Cursor doesn't have a result set"
+        )
+        return error
+
+    def check_text(self, *arguments: Any) -> None:
+        # The library goes on with a null pointer where Python can't encode a text.
+        for argument in arguments:
+            if isinstance(argument, str):
+                if not argument.isascii():
+                    argument.encode()
+            elif isinstance(argument, (list, tuple, set, frozenset)):
+                self.check_text(*argument)
+            elif isinstance(argument, dict):
+                self.check_text(*argument.values())
 
     def close(self, raw: Any) -> None:
         if not raw._closed:

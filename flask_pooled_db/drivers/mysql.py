@@ -61,6 +61,7 @@ RETRYABLE = frozenset({1020, 1205, 1213})
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
 STATUS_AUTOCOMMIT = 0x0002
+STATUS_MORE_RESULTS = 0x0008
 
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection

@@ -15,6 +15,7 @@ from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 
+RUNS_QUERY = "_query"  # the method of a cursor in which it fetches all rows, or does not
 _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 
 
@@ -116,11 +117,28 @@ class PyMySQLDriver(MySQLDriver):
 
     has_to_close_cursors = False  # unread rows belong to the connection, not to a cursor
 
+    def has_only_results(self, raw: Any) -> bool:
+        return raw._result is not None and not raw._result.unbuffered_active
+
     def finish_reading(self, raw: Any) -> None:
-        if raw._result.unbuffered_active:
-            raw._result._finish_unbuffered_query()
+        result = raw._result
+        while result.unbuffered_active:  # PyMySQL's own loop passes over a statement that timed out
+            if result._check_packet_is_eof(raw._read_packet()):
+                result.unbuffered_active, result.connection = False, None
         while raw._result.has_next:
             raw.next_result()
+
+    def finish_cursor(self, raw: Any, cursor: Any) -> None:
+        if cursor._result is not None and cursor._result is raw._result:
+            self.finish_reading(raw)
+
+    def is_streaming(self, cursor: Any) -> bool:
+        return cursor._result is not None and bool(cursor._result.unbuffered_active)
+
+    def may_stream(self, raw: Any, cursor: Any = None) -> bool:
+        kind = raw.cursorclass if cursor is None else type(cursor)
+        plain = cast("Any", self.dbapi).cursors.Cursor
+        return getattr(kind, RUNS_QUERY, None) is not getattr(plain, RUNS_QUERY)
 
     def close(self, raw: Any) -> None:
         if raw.open:

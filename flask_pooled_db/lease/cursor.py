@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flask_pooled_db.lease.handle import GONE, hand_out
-from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.reading import ReadingLease
 
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
@@ -27,7 +27,7 @@ class LeaseCursor:
 
     __slots__ = ("__weakref__", "_lease", "driver_cursor")
 
-    def __init__(self, lease: Lease, driver_cursor: Any) -> None:
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
         _set(self, "driver_cursor", driver_cursor)
 
@@ -40,9 +40,9 @@ class LeaseCursor:
             setattr(self.driver_cursor, name, value)
 
     @property
-    def connection(self) -> Lease:
+    def connection(self) -> ReadingLease:
         """The connection this cursor was made from."""
-        lease: Lease = self._lease
+        lease: ReadingLease = self._lease
         return lease
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
@@ -148,14 +148,14 @@ class LeaseCursor:
 
 
 class ParticularCursor(LeaseCursor):
-    """A cursor of a driver that needs more: preparing, translating, watching for streams, closing.
+    """A cursor of a driver that needs more: preparing, translating, closing.
 
     Drivers without such needs do not pay for them.
     """
 
     __slots__ = ()
 
-    def __init__(self, lease: Lease, driver_cursor: Any) -> None:
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         super().__init__(lease, driver_cursor)
         driver = lease.driver
         if driver.prepare_cursor:
@@ -169,7 +169,4 @@ class ParticularCursor(LeaseCursor):
         has_parameters = kwargs or len(args) > 2 or (len(args) == 2 and args[1] is not None)
         if driver.translate and args and has_parameters:
             args = (driver.translate(args[0]), *args[1:])
-        result = super()._run(function, args, kwargs)
-        if driver.is_streaming and driver.is_streaming(self.driver_cursor):
-            self._lease.note_stream(self)
-        return result
+        return super()._run(function, args, kwargs)

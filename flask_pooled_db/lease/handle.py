@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.reading import ReadingLease
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
 _LIVE = ("__next__", "__enter__", "close", "read")
@@ -25,14 +25,14 @@ def is_plain(value: Any) -> bool:
     return type(value) in _PLAIN
 
 
-def hand_out(lease: Lease, value: Any) -> Any:
+def hand_out(lease: ReadingLease, value: Any) -> Any:
     """Return what the driver has given, in a form that ends with the lease."""
     if is_plain(value):
         return value
     if lease.is_of(value):
         return lease
     if hasattr(value, "fetchone") and hasattr(value, "execute"):
-        return lease.cursor_class(lease, value)
+        return lease.make_cursor(value)
     is_live = any(hasattr(type(value), name) for name in _LIVE)
     return Handle(lease, value) if is_live else value
 
@@ -45,9 +45,10 @@ class Handle:
 
     __slots__ = ("__weakref__", "_lease", "driver_cursor")
 
-    def __init__(self, lease: Lease, thing: Any) -> None:
+    def __init__(self, lease: ReadingLease, thing: Any) -> None:
         self._lease = lease
         self.driver_cursor = thing  # is closed at the end of the lease, like a cursor
+        lease.note_handle()
         if hasattr(type(thing), "close"):
             lease.note_cursor(self)
 

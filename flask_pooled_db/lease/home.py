@@ -31,13 +31,24 @@ class OpenCursor(Protocol):
     driver_cursor: Any
 
 
+class Reader(OpenCursor, Protocol):
+    """A cursor whose rows the server sends as they are fetched."""
+
+    def has_more(self) -> bool:
+        """Return whether there is another row. It is kept until it is fetched."""
+
+    def drop(self) -> None:
+        """Give up what was not read. Whoever goes on reading gets an error."""
+
+
 class OpenCursors:
     """The cursors of a lease that have to be closed at its end. Some of them are garbage."""
 
-    __slots__ = ("_by_id", "entered")
+    __slots__ = ("_by_id", "entered", "has_handles")
 
     def __init__(self) -> None:
         self.entered = 0  # blocks of the driver's own that were entered and not left
+        self.has_handles = False  # whether anything else than a cursor was handed out
         self._by_id: dict[int, weakref.ref[OpenCursor]] = {}
 
     def add(self, cursor: OpenCursor) -> None:

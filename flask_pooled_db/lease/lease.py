@@ -67,7 +67,8 @@ class Lease:
 
     # Set by the class that is made for a driver's connections
     driver: ClassVar[Driver]
-    cursor_class: ClassVar[Any]
+    cursor_class: ClassVar[Any]  # of cursors that are made without arguments
+    streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
 
     _entry: Entry | None  # None once it is released
     _cause: BaseException | None  # why the transaction is gone
@@ -148,45 +149,6 @@ class Lease:
         """Go on with something that the driver handed out for a statement: it may run more SQL."""
         self._state = AFTER_STATEMENT[self._state] or self._state
         return self.fetch(function, *args)
-
-    def note_stream(self, cursor: OpenCursor) -> None:
-        """Note that the server has yet to send the rows of a cursor."""
-        self.usable().streams.append(cursor)
-
-    def note_cursor(self, cursor: OpenCursor) -> None:
-        """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
-        self._handed_out().add(cursor)
-
-    def note_block(self, change: int) -> None:
-        """Note that a block of the driver's own was entered (1) or left (-1)."""
-        self._handed_out().entered += change
-
-    def _handed_out(self) -> OpenCursors:
-        if self._cursors is None:
-            self._cursors = OpenCursors()
-        return self._cursors
-
-    def forget(self, cursor: OpenCursor) -> None:
-        """Note that there is nothing to close any more."""
-        if self._cursors is not None:
-            self._cursors.forget(cursor)
-
-    def close_cursor(self, cursor: OpenCursor) -> None:
-        """Close a driver's cursor and forget it. After the end of the lease there is nothing to
-        close.
-        """
-        entry = self._entry
-        if entry is None or self._state > BUSY:
-            return
-        driver = self.driver
-        if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
-            self.fetch(cursor.driver_cursor.close)
-            self.has_read(cursor)
-            self.forget(cursor)
-        elif self._state is BUSY:
-            raise self._refusal()
-        else:  # the server learns nothing of it
-            cursor.driver_cursor.close()
 
     def usable(self) -> Entry:
         """Return the connection if it may be used, else raise the error that says why not."""
@@ -286,7 +248,9 @@ class Lease:
         """
         entry = self.usable()
         seconds = entry.origin.config.connect_timeout
-        if self._state is not IN_TRANSACTION and not entry.answers(seconds):
+        if self._state is IN_TRANSACTION or entry.streams:
+            return  # a stream that is being read is an answer
+        if not entry.answers(seconds):
             error = TransactionAborted(refusals.NO_PING)
             self._break(Event.LOST_CONNECTION, error, "it did not answer a ping")
             raise error
@@ -316,11 +280,6 @@ class Lease:
     def session(self) -> Session:
         """The session state that its next statement is to find."""
         return self._session
-
-    def has_read(self, cursor: OpenCursor) -> None:
-        """Note that a cursor has no more rows to read."""
-        if self._entry is not None and self._entry.streams:
-            self._entry.streams = [other for other in self._entry.streams if other is not cursor]
 
     def _open_cursors(self) -> list[OpenCursor]:
         return [] if self._cursors is None else self._cursors.all()

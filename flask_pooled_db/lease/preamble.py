@@ -16,6 +16,7 @@ class Part:
     """
 
     __slots__ = (
+        "failure",
         "frame",
         "has_savepoint",
         "is_mixed",
@@ -34,6 +35,7 @@ class Part:
         self.session = session  # the state of the session that its statements are to find
         self.has_savepoint = has_savepoint
         self.is_open = True
+        self.failure: Exception | None = None  # of what its statements left to read
         self.is_mixed = False  # statements of others came after its savepoint
         self.number = 0
         self.set_as = 0  # which of the lease's savepoints it was: 0 if it is not set

@@ -13,6 +13,7 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.cursor import LeaseCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
+from flask_pooled_db.lease.streaming import StreamingCursor
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.entry import Origin
@@ -107,7 +108,9 @@ class LeaseConnection(TransactionLease):
         if self.pings_on_cursor:
             self.check_by_ping()
         raw_cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it
-        cursor: LeaseCursor = self.cursor_class(self, raw_cursor)
+        cursor: LeaseCursor = (
+            self.make_cursor(raw_cursor) if args or kwargs else self.cursor_class(self, raw_cursor)
+        )
         return cursor
 
     def close(self) -> None:
@@ -144,6 +147,8 @@ class LeaseConnection(TransactionLease):
         replaced: that would lose the transaction without a word.
         """
         entry = self.usable()
+        if entry.streams:
+            self.clear_way(entry)
         if self.call(self.driver.ping, entry.raw) and not self.has_work:
             self.call(entry.roll_back)
 
@@ -244,7 +249,8 @@ def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[Lea
     all of them, CPython would take the slow way for every attribute of a lease, its own too: a
     lease took a fifth more time.
     """
-    kind = type(entry.raw), entry.origin.needs_interrupting
+    streams = entry.driver.may_stream(entry.raw)
+    kind = type(entry.raw), entry.origin.needs_interrupting, streams
     if kind not in known:
         known[kind] = make_class(entry.raw, entry.origin)
     entry.lease_class = known[kind]
@@ -261,12 +267,7 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     else:
         base = LeaseConnection
         names = [name for name in dir(raw) if not name.startswith("_")]
-    is_plain = not (
-        driver.prepare_cursor
-        or driver.translate
-        or driver.is_streaming
-        or driver.has_to_close_cursors
-    )
+    is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
     namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
     if "set_autocommit" in names:
@@ -275,10 +276,13 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
     cursor_class = LeaseCursor if is_plain else ParticularCursor
+    if driver.may_stream(raw):
+        cursor_class = StreamingCursor
     namespace |= {
         "__slots__": (),
         "driver": driver,
         "cursor_class": cursor_class,
+        "streaming_class": StreamingCursor,
         "pings_on_cursor": origin.ping.on_cursor,
     }
     bases = (LimitedLease, base) if origin.needs_interrupting else (base,)

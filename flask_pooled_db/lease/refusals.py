@@ -102,6 +102,15 @@ OPEN_BLOCK = (
 NO_PING = "the connection did not answer a ping"
 SHARE_LOST = "the connection was lost by another lease that shares it"
 UNDONE = "another lease of this shared connection called rollback()"
+UNREAD = (
+    "a cursor of this connection has rows that were not read yet, and would lose them by this: read"
+    " them to the end or close() that cursor first, or do the other work on a connection of its own"
+    ", in a db_connection_context(independent=True)"
+)
+DROPPED = (
+    "the rows that this cursor had not read were dropped, because their block, or the transaction, "
+    "has ended: read them to the end inside of it"
+)
 BEGUN = "begin() in an open transaction: commit() or rollback() it first"
 
 

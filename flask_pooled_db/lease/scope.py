@@ -231,7 +231,7 @@ class Scope:
                 lease.release()
                 if lease.after_commit is not None:
                     lease.after_commit.run()  # what a commit() by hand has made due
-            elif not lease.is_over:
+            elif not lease.is_over and error is not part.failure:
                 lease.abort(error)
             raise
 
@@ -267,6 +267,9 @@ class Scope:
         lease.enter_scope(self._part)
 
     def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:
+        if exc is None and lease.finish_part(part) and part.failure is not None:
+            self._end_nested(lease, part, part.failure)  # as if it had left the block
+            raise part.failure
         lease.leave_scope(part)
         if exc is not None and lease.after_commit is not None:
             lease.after_commit.undone(part)

@@ -28,7 +28,10 @@ def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly:
     elif (
         entry.condemned is None
         and (state is not State.IDLE or readonly)  # COMMIT comes after the last row
-        and (entry.streams or driver.has_unread_rows(entry.raw))
+        and (
+            any(stream.has_rows(driver) for stream in entry.streams)
+            or driver.has_unread_rows(entry.raw)
+        )
     ):
         entry.condemn("it was released with unread rows")
     if entry.condemned is not None:

@@ -15,9 +15,9 @@ from flask_pooled_db.errors import (
 )
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit, Call
-from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
+from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import reporter
@@ -27,7 +27,7 @@ logger = logging.getLogger("flask_pooled_db")
 UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
-class TransactionLease(Lease):
+class TransactionLease(ReadingLease):
     """A lease with a transaction on it, which a caller or a scope ends."""
 
     __slots__ = ()
@@ -43,6 +43,8 @@ class TransactionLease(Lease):
         entry = self.usable()
         self._refuse_if_nested("commit()")
         self._refuse_open_block()
+        if entry.streams:
+            self.clear_way(entry)
         self._look_for_transaction(entry)
         if self._state is IN_TRANSACTION:
             self._commit_and_tell()
@@ -66,7 +68,7 @@ class TransactionLease(Lease):
         self._state = IN_TRANSACTION
         try:
             if entry.streams or self.driver.has_unread_rows(entry.raw):
-                self._finish_reading(entry)
+                self.drop_unread(entry)
             self.call(entry.roll_back)
         except BaseException as error:
             if self._state is IN_TRANSACTION:  # what was to be undone must not be committed
@@ -137,13 +139,6 @@ class TransactionLease(Lease):
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
 
-    def _finish_reading(self, entry: Entry) -> None:
-        """Read what a streaming cursor has left, so that COMMIT can be sent."""
-        self._condemn("it was released with unread rows")
-        for cursor in self._open_cursors():
-            self.fetch(cursor.driver_cursor.close)
-        self.fetch(self.driver.finish_reading, entry.raw)
-
     @property
     def has_work(self) -> bool:
         """Whether a ROLLBACK may undo something."""
@@ -187,6 +182,20 @@ class TransactionLease(Lease):
         """Return whether a scope inside a nested one has not ended."""
         return self._preamble is not None and self._preamble.has_inside(part)
 
+    def finish_part(self, part: Part) -> bool:
+        """Read what the statements of a nested scope have left. Returns whether that has failed,
+        with an error that its savepoint can undo.
+        """
+        entry = self._entry
+        if part.set_as and entry is not None and self._state is IN_TRANSACTION:
+            try:
+                if entry.streams or self.driver.has_unread_rows(entry.raw):
+                    self.finish_reading(entry)
+            except self.driver.Error as error:
+                part.failure = error
+                return True
+        return False
+
     def end_savepoint(self, part: Part, *, roll_back: bool) -> None:
         """Release the savepoint of a nested scope, or undo what came after it."""
         if not part.set_as:
@@ -197,6 +206,8 @@ class TransactionLease(Lease):
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
+        if entry.streams:
+            self.drop_unread(entry) if roll_back else self.finish_reading(entry)
         end = functools.partial(self.driver.end_savepoint, roll_back=roll_back)
         self.call(end, entry.raw, part.savepoint)
 
@@ -257,11 +268,11 @@ class TransactionLease(Lease):
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
             return
+        if entry.streams or driver.has_unread_rows(entry.raw):
+            self.finish_reading(entry)  # the driver's flags may be those of an earlier result
         if driver.tells_transactions and not self._has_transaction(entry):
             self._end_transaction()
             return
-        if entry.streams or driver.has_unread_rows(entry.raw):
-            self._finish_reading(entry)
         if entry.look() > 0:
             error = TransactionAborted(refusals.SERVER_LEFT)
             self._break(Event.COMMIT_UNANSWERED, error, "the server had closed it")

@@ -11,6 +11,7 @@ from typing import Any
 import mariadb as mariadb_connector
 import pg8000.core
 import pymysql
+from mariadb.constants import INFO
 
 from flask_pooled_db.drivers import mariadbconnector, unknown
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
@@ -31,12 +32,16 @@ PYMYSQL_PRIVATE = {
     "_create_ssl_ctx",
 }
 
-PYMYSQL_RESULT_PRIVATE = {"_finish_unbuffered_query"}
+PYMYSQL_RESULT_PRIVATE = {"_check_packet_is_eof"}
+PYMYSQL_CURSOR_PRIVATE = {"_result"}
 PYMYSQL_OWN = {"_connect_deadline", "_read_packet_in_time"}
-MARIADB_PRIVATE = {"_closed", "_get_socket"}
+MARIADB_PRIVATE = {"_closed", "_get_socket", "_mariadb_get_info"}
+MARIADB_CURSOR_PRIVATE = {"_text", "_initresult"}
 
 
-def private_names(module: ModuleType, of: str) -> set[str]:
+def private_names(
+    module: ModuleType, of: str, objects: tuple[str, ...] = ("raw", "raw._result", "result")
+) -> set[str]:
     """The private attributes of the driver's objects that an adapter touches."""
     names = set()
     for node in ast.walk(ast.parse(inspect.getsource(module))):
@@ -48,7 +53,7 @@ def private_names(module: ModuleType, of: str) -> set[str]:
                 and inner.attr.startswith("_")
                 and not inner.attr.startswith("__")
             }
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("raw", "raw._result"):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in objects:
             names |= {node.attr} if node.attr.startswith("_") else set()
     return names
 
@@ -65,8 +70,12 @@ def test_private_names_of_pymysql(mariadb: MariaDBServer) -> None:
         assert not missing, f"PyMySQL {pymysql.VERSION_STRING} has no more {missing}"
         assert not any(hasattr(raw, name) for name in PYMYSQL_OWN), "PyMySQL now has one itself"
         raw.query("SELECT 1")
-        for name in ("unbuffered_active", "has_next", *PYMYSQL_RESULT_PRIVATE):
+        for name in ("unbuffered_active", "has_next", "connection", *PYMYSQL_RESULT_PRIVATE):
             assert hasattr(raw._result, name), f"PyMySQL's result has no more {name}"
+        touched = private_names(pymysql_adapter, "", ("cursor", "cursor._result"))
+        assert touched == PYMYSQL_CURSOR_PRIVATE, "keep the list of private names complete"
+        for name in (*PYMYSQL_CURSOR_PRIVATE, pymysql_adapter.RUNS_QUERY):
+            assert hasattr(raw.cursor(), name), f"PyMySQL's cursor has no more {name}"
     finally:
         raw.close()
     assert raw._sock is None, "PyMySQL keeps the socket of a closed connection"
@@ -91,6 +100,12 @@ def test_private_names_of_connector(mariadb: MariaDBServer) -> None:
         assert not missing, f"the connector {mariadb_connector.__version__} has no more {missing}"
         assert raw._closed is False or raw._closed == 0
         assert raw._get_socket() > 0
+        assert raw._mariadb_get_info(INFO.SQLSTATE) == "00000"
+        assert mariadbconnector.SQLSTATE == INFO.SQLSTATE
+        touched = private_names(mariadbconnector, "", ("cursor",))
+        assert touched == MARIADB_CURSOR_PRIVATE, "keep the list of private names complete"
+        for name in MARIADB_CURSOR_PRIVATE:
+            assert hasattr(raw.cursor(), name), f"the connector's cursor has no more {name}"
     finally:
         raw.close()
     assert raw._closed

@@ -1,0 +1,178 @@
+"""What a lease's statements have left to read: rows of streaming cursors, further results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.home import OpenCursor, OpenCursors, Reader
+from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.state import State
+from flask_pooled_db.lease.streams import SpentCursor, Stream
+from flask_pooled_db.pool import Entry
+
+IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
+
+
+class ReadingLease(Lease):
+    """A lease that knows what the server has yet to send, so that nothing of it is lost unseen.
+
+    Rows that a cursor has not read are in the way of every other statement, which is refused.
+    Results that nobody asked for are read first, and what they end with is raised.
+    """
+
+    __slots__ = ()
+
+    def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        entry = self._entry
+        if entry is not None and entry.streams and self._state <= IN_TRANSACTION:
+            self.clear_way(entry)
+        function = super()._prepare(function)
+        if entry is not None and self._cursors is not None and self._cursors.has_handles:
+            self._is_ready = False
+            if self.driver.has_unread_rows(entry.raw):
+                raise UsageError(refusals.UNREAD)
+        return function
+
+    def note_stream(self, reader: Reader) -> None:
+        """Note what the server has yet to send for the last statement of a cursor."""
+        entry, driver = self._entry, self.driver
+        if entry is None or driver.is_streaming is None:
+            return
+        streams = [other for other in entry.streams if other.reader is not reader]
+        cursor = reader.driver_cursor
+        has_rows = type(cursor) is not SpentCursor and driver.is_streaming(cursor)
+        if has_rows or driver.has_unread_rows(entry.raw):
+            others = [other.driver_cursor for other in self._open_cursors() if other is not reader]
+            streams.append(Stream(reader, others if driver.has_to_close_cursors else []))
+            self._is_ready = False  # each statement has to look for it
+        entry.streams = streams
+
+    def check_reader(self, reader: OpenCursor) -> None:
+        """Raise `UsageError` if reading from a cursor would end another one's stream."""
+        entry, disturbs = self._entry, self.driver.disturbs
+        if entry is None or not entry.streams or not disturbs:
+            return
+        for stream in entry.streams:
+            is_own = stream.reader is reader
+            if not is_own and stream.has_rows(self.driver) and disturbs(reader.driver_cursor):
+                raise UsageError(refusals.UNREAD)
+
+    def has_read(self, reader: OpenCursor) -> None:
+        """Note that a cursor has no more rows to read. Raises if they did not come to their end."""
+        entry, driver = self._entry, self.driver
+        if entry is None or not entry.streams:
+            return
+        for stream in entry.streams:
+            if stream.reader is reader and not stream.was_read:
+                stream.was_read = True
+                if driver.check_end:
+                    self.fetch(driver.check_end, entry.raw)
+                if not driver.has_unread_rows(entry.raw):
+                    entry.streams = [other for other in entry.streams if other is not stream]
+
+    def clear_way(self, entry: Entry) -> None:
+        """Make room for a statement. Raises `UsageError` if rows are left for somebody to read."""
+        for stream in entry.streams:
+            reader = stream.reader
+            if reader is not None and stream.has_rows(self.driver) and reader.has_more():
+                raise UsageError(refusals.UNREAD)
+        self._read_rest(entry)
+
+    def finish_reading(self, entry: Entry) -> None:
+        """Read all that is left, so that the transaction, or a part of it, can be ended.
+
+        Raises what the statement ends with.
+        """
+        driver = self.driver
+        if driver.has_unread_rows(entry.raw) and not driver.has_only_results(entry.raw):
+            self._condemn("it was released with unread rows")
+        if any(stream.has_rows(driver) for stream in entry.streams):
+            self._condemn("it was released with unread rows")
+        self._read_rest(entry)
+        if driver.has_unread_rows(entry.raw):
+            self.fetch(driver.finish_reading, entry.raw)
+
+    def drop_unread(self, entry: Entry) -> None:
+        """Read all that is left before a ROLLBACK, which undoes also what fails in it."""
+        try:
+            self.finish_reading(entry)
+        except self.driver.Error:
+            if self._state > IN_TRANSACTION:
+                raise
+
+    def _read_rest(self, entry: Entry) -> None:
+        streams, entry.streams = entry.streams, []
+        for stream in streams:
+            reader = stream.reader
+            if reader is not None and stream.has_rows(self.driver):
+                reader.drop()
+            self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
+
+    # What was handed out
+
+    def make_cursor(self, driver_cursor: Any) -> Any:
+        """Return a cursor over one of the driver's."""
+        streams = self.driver.may_stream(self.usable().raw, driver_cursor)
+        return (self.streaming_class if streams else self.cursor_class)(self, driver_cursor)
+
+    def note_cursor(self, cursor: OpenCursor) -> None:
+        """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
+        self._handed_out().add(cursor)
+
+    def note_handle(self) -> None:
+        """Note that something was handed out that may keep the connection from other statements."""
+        self._handed_out().has_handles = True
+        self._is_ready = False  # each statement has to look for it
+
+    def note_block(self, change: int) -> None:
+        """Note that a block of the driver's own was entered (1) or left (-1)."""
+        self._handed_out().entered += change
+
+    def _handed_out(self) -> OpenCursors:
+        if self._cursors is None:
+            self._cursors = OpenCursors()
+        return self._cursors
+
+    def forget(self, cursor: OpenCursor) -> None:
+        """Note that there is nothing to close any more."""
+        if self._cursors is not None:
+            self._cursors.forget(cursor)
+
+    def close_cursor(self, cursor: OpenCursor) -> None:
+        """Close a driver's cursor and forget it. After the end of the lease there is nothing to
+        close.
+        """
+        entry, driver = self._entry, self.driver
+        if entry is None or self._state > BUSY:
+            return
+        if entry.streams and driver.has_to_close_cursors:
+            if all(stream.reader is not cursor for stream in entry.streams):
+                return  # it would end the other's stream, which keeps it until then
+            try:
+                self._finish_own(entry, cursor)
+            except BaseException:
+                if self._state <= IN_TRANSACTION:
+                    self._close(cursor)
+                raise
+        elif entry.streams and any(stream.reader is cursor for stream in entry.streams):
+            self._finish_own(entry, cursor)
+        if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
+            self._close(cursor)
+        elif self._state is BUSY:
+            raise self._refusal()
+        else:  # the server learns nothing of it
+            cursor.driver_cursor.close()
+
+    def _finish_own(self, entry: Entry, cursor: OpenCursor) -> None:
+        """Read what a cursor has left, since the end of that may be an error."""
+        for stream in entry.streams:
+            if stream.reader is cursor:
+                entry.streams = [other for other in entry.streams if other is not stream]
+                self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
+
+    def _close(self, cursor: OpenCursor) -> None:
+        self.fetch(cursor.driver_cursor.close)
+        self.forget(cursor)
