@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.reading import ReadingLease
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
@@ -43,21 +45,29 @@ class Handle:
     Each step of an iteration and each call of a method is a call of the lease.
     """
 
-    __slots__ = ("__weakref__", "_lease", "driver_cursor")
+    __slots__ = ("__weakref__", "_is_dropped", "_lease", "driver_cursor")
 
     def __init__(self, lease: ReadingLease, thing: Any) -> None:
         self._lease = lease
         self.driver_cursor = thing  # is closed at the end of the lease, like a cursor
-        lease.note_handle()
-        if hasattr(type(thing), "close"):
-            lease.note_cursor(self)
+        self._is_dropped = False
+        lease.note_handle(self, has_to_be_closed=hasattr(type(thing), "close"))
 
     def __repr__(self) -> str:
         return f"<Handle of {self.driver_cursor!r}>"
 
     def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = self._lease.step(functools.partial(method, *args, **kwargs))
+        result = self._step(functools.partial(method, *args, **kwargs))
         return self if result is self.driver_cursor else hand_out(self._lease, result)
+
+    def _step(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self._is_dropped and not self._lease.is_over:
+            raise UsageError(refusals.DROPPED)
+        return self._lease.step(function, *args)
+
+    def drop(self) -> None:
+        """Give up what was not read. Whoever goes on reading gets an error."""
+        self._is_dropped = True
 
     def _special(self, name: str, *args: Any) -> Any:
         """Call a special method, if the driver's object has it."""
@@ -71,7 +81,7 @@ class Handle:
         return self._special("__iter__")
 
     def __next__(self) -> Any:
-        item = self._lease.step(next, self.driver_cursor, _END)
+        item = self._step(next, self.driver_cursor, _END)
         if item is _END:
             self._lease.forget(self)
             raise StopIteration
@@ -91,7 +101,7 @@ class Handle:
 
     def close(self) -> None:
         """Close it. After the end of the lease there is nothing to close."""
-        if not self._lease.is_over:
+        if not (self._lease.is_over or self._is_dropped):
             self._call(self.driver_cursor.close)
         self._lease.forget(self)
 

@@ -45,6 +45,7 @@ class TransactionLease(ReadingLease):
         self._refuse_open_block()
         if entry.streams:
             self.clear_way(entry)
+        self.refuse_if_busy(entry)
         self._look_for_transaction(entry)
         if self._state is IN_TRANSACTION:
             self._commit_and_tell()

@@ -224,3 +224,50 @@ def test_t3_blob_in_turn(on_file: PooledDB) -> None:
         assert blob
     with db_connection_context() as conn:
         assert conn.execute("SELECT data FROM t").fetchone() == (b"abc\0",)
+
+
+@pytest.mark.parametrize("how", ["statement", "nested block", "commit()"])
+def test_t6_work_beside_a_stream(on_postgresql: PooledDB, how: str) -> None:
+    """Work on a connection that streams rows is refused before it is sent: psycopg would let it
+    wait for good. The stream can be read on, and the work done after it.
+    """
+
+    def work(conn: Any) -> None:
+        if how == "nested block":
+            with db_connection_context() as inner:
+                inner.execute("INSERT INTO t VALUES (2)")
+        elif how == "statement":
+            conn.execute("INSERT INTO t VALUES (2)")
+        else:
+            conn.commit()
+
+    with db_connection_context() as conn:
+        conn.execute("INSERT INTO t VALUES (1)")
+        rows = conn.cursor().stream("SELECT generate_series(1, 5)")
+        assert next(rows) == (1,)
+        with pytest.raises(UsageError, match="independent=True"):
+            work(conn)
+        assert list(rows) == [(2,), (3,), (4,), (5,)]
+        work(conn)
+    assert ids() == [1, 2] if how != "commit()" else [1]
+
+
+def test_t6_stream_undone(on_postgresql: PooledDB) -> None:
+    """`rollback()` ends a stream; whoever reads on gets an error, and not the end of the rows."""
+    with db_connection_context() as conn:
+        rows = conn.cursor().stream("SELECT generate_series(1, 5)")
+        assert next(rows) == (1,)
+        conn.rollback()
+        with pytest.raises(UsageError, match="were dropped"):
+            next(rows)
+        conn.execute("INSERT INTO t VALUES (1)")
+    assert ids() == [1]
+
+
+def test_t6_dropped_stream(on_postgresql: PooledDB) -> None:
+    """A stream that nobody keeps does not stand in the way."""
+    with db_connection_context() as conn:
+        for _ in conn.cursor().stream("SELECT generate_series(1, 5)"):
+            break
+        conn.execute("INSERT INTO t VALUES (1)")
+    assert ids() == [1]
