@@ -90,6 +90,8 @@ class Driver(FromConfiguration, Results):
         if self.hazard_of_sharing:
             self.threadsafety = min(self.threadsafety, 1)
             self.why_not_shared = self.hazard_of_sharing
+        self.iterates_cursors = type(self) is Driver
+        """Whether a cursor is best iterated in the driver's own way, and not by `fetchone()`."""
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
         self.failures = _classes(dbapi, broken) or (Exception,)

@@ -41,6 +41,7 @@ class PsycopgDriver(Driver):
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
         super().__init__(creator, dbapi, arguments, timeout)
+        self.iterates_cursors = True
         self._where = _params(arguments)
         # An application's own function, or its own time limit, is its own affair.
         self._sets_limit = self._is_module_connect and "connect_timeout" not in self._where

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
 
+_END = object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
 _STATEMENT = ("operation", "query", "statement", "sql")
@@ -170,3 +171,33 @@ class ParticularCursor(LeaseCursor):
         if driver.translate and args and has_parameters:
             args = (driver.translate(args[0]), *args[1:])
         return super()._run(function, args, kwargs)
+
+
+class IteratingCursor(ParticularCursor):
+    """A cursor that is iterated in its driver's own way: a named cursor of PostgreSQL then reads
+    many rows in one round trip, while `fetchone()` reads one.
+    """
+
+    __slots__ = ("_rows",)
+
+    _rows: Iterator[Any] | None
+
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
+        super().__init__(lease, driver_cursor)
+        _set(self, "_rows", None)
+
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        _set(self, "_rows", None)
+        return super()._run(function, args, kwargs)
+
+    def __next__(self) -> Any:
+        if self._rows is None:
+            if not hasattr(type(self.driver_cursor), "__iter__"):
+                return super().__next__()
+            _set(self, "_rows", self._lease.fetch(iter, self.driver_cursor))
+        row = self._lease.fetch(next, self._rows, _END)
+        if row is _END:
+            _set(self, "_rows", None)
+            self._lease.has_read(self)
+            raise StopIteration
+        return row

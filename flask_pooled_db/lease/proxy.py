@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flask_pooled_db.errors import UsageError
-from flask_pooled_db.lease.cursor import LeaseCursor, ParticularCursor
+from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
 from flask_pooled_db.lease.streaming import StreamingCursor
@@ -275,7 +275,8 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
-    cursor_class = LeaseCursor if is_plain else ParticularCursor
+    particular = IteratingCursor if driver.iterates_cursors else ParticularCursor
+    cursor_class = LeaseCursor if is_plain else particular
     if driver.may_stream(raw):
         cursor_class = StreamingCursor
     namespace |= {

@@ -20,7 +20,7 @@ from flask_pooled_db.drivers.servers import BACKOFF_MAX, Server, backoff
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.entry import Entry, open_entry
 from flask_pooled_db.pool.places import Place
-from flask_pooled_db.runtime import housekeeper, workers
+from flask_pooled_db.runtime import Errand, housekeeper, workers
 
 MAX_OPENING = 3
 """How many connects of a pool are under way at the same time. A burst of callers is better served
@@ -207,6 +207,13 @@ class Backoff:
         return first
 
 
+def _end_late(entry: Entry | None) -> None:
+    """Close a connection for which nobody waits any more."""
+    if entry is not None:
+        entry.condemn("it was opened after its time limit")
+        entry.end()
+
+
 class Connector:
     """The openers of one pool, and how connecting goes. The pool's lock guards its numbers."""
 
@@ -264,7 +271,11 @@ class Connector:
         return min(most, max(MAX_OPENING - self.hanging, 1)) - self.opening
 
     def open_one(self) -> Entry:
-        """Open a connection outside of the pool, in the caller's thread."""
+        """Open a connection outside of the pool, for a caller who waits."""
+        errand = Errand("opener", self._open_alone, _end_late)
+        return errand.run(self._hang_after)
+
+    def _open_alone(self) -> Entry:
         with workers.connecting():
             return self._open()
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.places import Place
-from flask_pooled_db.runtime import workers
+from flask_pooled_db.runtime import Errand
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -59,15 +57,17 @@ class Link:
         If it takes too long, the connection is left to that thread, which closes it when the call
         ends: no driver lets another one close it meanwhile.
         """
-        pinger = Pinger(self)
+        errand = Errand("pinger", self.ping, self._come_back)
         try:
-            workers.start("pinger", pinger.run)
-            pinger.outcome.wait(seconds)
-        except Exception:  # noqa: BLE001  the system has no more threads
-            pinger.outcome.set()
+            return errand.run(seconds)
+        except Exception:  # noqa: BLE001  a ping that fails, however, means dead
+            return False
         finally:
-            pinger.leave()
-        return pinger.has_succeeded and not self.is_left
+            self.is_left = errand.is_left
+
+    def _come_back(self, _answered: bool | None) -> None:
+        self.is_left = False
+        self.terminate()
 
     def _end(self, end: Callable[[Any], None]) -> None:
         if self.is_open and not self.is_left:
@@ -76,35 +76,6 @@ class Link:
                 end(self.raw)
             except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
                 logger.debug("Closing a connection failed: %s", type(error).__name__)
-
-
-class Pinger:
-    """A ping in a thread of its own."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._lock = threading.Lock()  # guards who ends the connection: who waits, or the thread
-        self._thread: threading.Thread | None = None
-        self.outcome = threading.Event()
-        self.has_succeeded = False
-
-    def run(self) -> None:
-        """Ping. If nobody waits for the answer any more, close the connection."""
-        link, self._thread = self._link, threading.current_thread()
-        with contextlib.suppress(Exception):  # a ping that fails, however, means dead
-            self.has_succeeded = link.ping()
-        with self._lock:
-            self.outcome.set()
-        if link.is_left:
-            link.is_left = False
-            link.terminate()
-
-    def leave(self) -> None:
-        """Wait no longer."""
-        with self._lock:
-            self._link.is_left = not self.outcome.is_set()
-        if self._link.is_left and self._thread is not None:
-            workers.give_up_on(self._thread)
 
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()

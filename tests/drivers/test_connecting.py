@@ -6,6 +6,7 @@ import contextlib
 import functools
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from types import ModuleType
@@ -153,6 +154,33 @@ def test_p10_unknown_module_hangs(deaf_port: int) -> None:
         wait_until(lambda: pool.engine.state.connector.hanging == 0)
         for sock in tried:
             sock.close()
+
+
+def test_p10_steady_connection_hangs(deaf_port: int) -> None:
+    """So it is for a connection outside of the pool. One that comes back late is closed."""
+    go_on, made = threading.Event(), []
+
+    def connect(port: int) -> Any:
+        if go_on.wait(10):
+            made.append(sqlite3.connect(":memory:", check_same_thread=False))
+        return made[0]
+
+    keys: dict[str, Any] = {"creator": connect, "connect_args": {"port": deaf_port}}
+    with open_pool(**keys, connect_timeout=0.1) as pool:
+        with pytest.raises(TimeoutError):
+            pool.steady_connection()
+        go_on.set()
+        wait_until(lambda: made)
+        wait_until(lambda: is_closed(made[0]))
+        pool.steady_connection().close()
+
+
+def is_closed(raw: sqlite3.Connection) -> bool:
+    try:
+        raw.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False
 
 
 # Tracers

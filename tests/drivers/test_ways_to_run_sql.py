@@ -7,6 +7,7 @@ next lease finds do not depend on the way.
 from __future__ import annotations
 
 import contextlib
+import io
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 from flask_pooled_db import PooledDB, db_connection_context, get_db_connection
 from harness.postgres import postgres
 from harness.server import SCHEMES, MariaDBServer
+from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
 
 Way = Callable[[Any, int], object]
@@ -46,7 +48,7 @@ def on_mariadb(server: MariaDBServer, driver: str) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def on_postgresql(url: str) -> Iterator[Place]:
+def on_postgresql(url: str, driver: str) -> Iterator[Place]:
     plain = url.replace("+psycopg", "")
     with psycopg.connect(plain, autocommit=True) as own:
         own.execute("DROP TABLE IF EXISTS t")
@@ -55,7 +57,8 @@ def on_postgresql(url: str) -> Iterator[Place]:
         def committed() -> list[int]:
             return [id_ for (id_,) in own.execute("SELECT id FROM t ORDER BY id")]
 
-        with pooled_app(url, maxconnections=1) as (_, db):
+        found = keys(MODULES[driver], url) if driver in MODULES else {"url": url}
+        with pooled_app(**found, maxconnections=1) as (_, db):
             yield Place(db, committed)
 
 
@@ -155,6 +158,21 @@ def returning(conn: Any, number: int) -> None:
         cur.executemany("INSERT INTO t VALUES (%s) RETURNING id", [(number,)], returning=True)
 
 
+def copy_from(conn: Any, number: int) -> None:
+    with conn.cursor() as cur:
+        cur.copy_from(io.StringIO(f"{number}\n"), "t")
+
+
+def copy_expert(conn: Any, number: int) -> None:
+    with conn.cursor() as cur:
+        cur.copy_expert("COPY t FROM STDIN", io.StringIO(f"{number}\n"))
+
+
+def stream_into(conn: Any, number: int) -> None:
+    with conn.cursor() as cur:
+        cur.execute("COPY t FROM STDIN", stream=io.BytesIO(f"{number}\n".encode()))
+
+
 def executescript(conn: Any, number: int) -> None:
     conn.executescript(f"INSERT INTO t (id) VALUES ({number}); SELECT 1;")
 
@@ -190,6 +208,8 @@ WAYS: dict[str, list[Way]] = {
         *(*COMMON, of_connection, copy, stream, half_a_stream, transaction, failed_transaction),
         *(pipeline, returning),
     ],
+    "psycopg2": [*COMMON, copy_from, copy_expert],
+    "pg8000": [*COMMON, stream_into],
     "sqlite": [
         *(*COMMON, of_connection, executescript, own_cursor_class, through_blob, through_dump),
     ],
@@ -309,8 +329,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     driver = request.param
     if driver in SCHEMES:
         where = on_mariadb(request.getfixturevalue("mariadb"), driver)
-    elif driver == "psycopg":
-        where = on_postgresql(request.getfixturevalue("postgresql"))
+    elif driver in ("psycopg", *MODULES):
+        where = on_postgresql(request.getfixturevalue("postgresql"), driver)
     else:
         where = on_file(tmp_path / "file.db")
     with where as place:
