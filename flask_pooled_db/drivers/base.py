@@ -187,6 +187,10 @@ class Driver(Results):
         is_known = isinstance(error, self.statement_errors) and not isinstance(error, self.failures)
         return Failure.STATEMENT if is_known else Failure.LOST
 
+    transaction_survived: Callable[[Any, BaseException, Any], bool | None] | None = None
+    """Returns whether the transaction that was open before a statement survived its error, which
+    means STATEMENT, or None if nobody can tell. May ask the server. None if it always did."""
+
     def is_retryable(self, error: BaseException) -> bool:
         """Return whether the transaction may succeed after this error if it is started over."""
         return False

@@ -55,8 +55,9 @@ class LeaseCursor:
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure."""
+        # The name is no statement, so it is not passed as one.
         return self._lease.statement(
-            functools.partial(self.driver_cursor.callproc, **kwargs), *args
+            functools.partial(self.driver_cursor.callproc, *args, **kwargs)
         )
 
     def fetchone(self) -> Any:

@@ -164,6 +164,8 @@ class LeaseConnection(TransactionLease):
         raw = self.usable().raw
         if name.startswith(_CHANGES_SESSION):
             self.session_changed(f"{name}()")
+        if self.driver.check_text:
+            self.driver.check_text(*args, *kwargs.values())
         translate = self.driver.translate
         if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
             args = (translate(args[0]), *args[1:])

@@ -52,7 +52,7 @@ class TransactionLease(ReadingLease):
         if state is self._state:
             return
         cause, self._cause = self._cause, None
-        self._state = IN_TRANSACTION
+        self._state, self._before = IN_TRANSACTION, IDLE  # nothing of it is to survive
         try:
             if entry.streams or self.driver.has_unread_rows(entry.raw):
                 self.drop_unread(entry)
@@ -146,11 +146,6 @@ class TransactionLease(ReadingLease):
         verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
         self.call(self.driver.execute, entry.raw, f"{verb} {part.savepoint}")
 
-    def abort(self, cause: BaseException) -> None:
-        """Refuse all further work: `cause` has left a part of the transaction."""
-        self._move(Event.ABORT)
-        self._cause = self._cause or cause
-
     @property
     def _last_state(self) -> State:
         """The state it is in, or was in when it was released."""
@@ -196,6 +191,7 @@ class TransactionLease(ReadingLease):
             error = TransactionAborted(refusals.SERVER_LEFT)
             self._break(Event.COMMIT_UNANSWERED, error, "the server had closed it")
             raise error
+        self._before = IDLE  # an error of COMMIT need not be asked about
         try:
             self.call(entry.raw.commit)
         except BaseException as error:
