@@ -175,6 +175,10 @@ class Driver(FromConfiguration, Results):
         is_kept = told is unknown.Told.OPEN or (told is unknown.Told.NONE and is_misuse)
         return Failure.STATEMENT if is_kept or unknown.keeps_transactions(raw) else Failure.DOOMED
 
+    transaction_survived: Callable[[Any, BaseException, Any], bool | None] | None = None
+    """Returns whether the transaction that was open before a statement survived its error, which
+    means STATEMENT, or None if nobody can tell. May ask the server. None if it always did."""
+
     def is_retryable(self, error: BaseException) -> bool:
         """Return whether the transaction may succeed after this error if it is started over."""
         return unknown.sqlstate(error) in unknown.RETRYABLE_STATES

@@ -11,8 +11,14 @@ from typing import Any, ClassVar, cast
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, STATUS_MORE_RESULTS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
+from flask_pooled_db.drivers.tracebacks import place_of
 
 _POOLING_REFUSED = "can't be set: this extension is the pool"
+# Functions of the connector, by what they are doing when an error comes through them.
+CONVERTS = frozenset({"_check_execute_params", "_substitute_parameters", "_parse_execute"})
+PREPARES = frozenset({"execute", "executemany", "callproc", "scroll", "kill"})
+_MISUSES = (TypeError, LookupError, AttributeError)
+_UNKNOWN = 2000
 _ROWS_AT_ONCE = 1000
 _LOST = 2013
 SQLSTATE = 20  # of mariadb.constants.INFO, which is not there without the driver
@@ -79,6 +85,23 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         return Failure.LOST if raw._closed else super().classify(raw, error)
+
+    def proves_nothing(self, error: BaseException) -> bool:
+        # The connector's own errors have the number of an unknown error of the library; only one of
+        # them comes with an answer.
+        if self.error_number(error) == _UNKNOWN:
+            is_own = isinstance(error, cast("Any", self.dbapi).ProgrammingError)
+            return not is_own or str(error).startswith("Character set")
+        return super().proves_nothing(error)
+
+    def sent_nothing(self, error: BaseException) -> bool:
+        dbapi = cast("Any", self.dbapi)
+        function, below = place = place_of(error, (dbapi.cursors, dbapi.connections))
+        if place.is_outside:  # our call does not fit the driver's function
+            return isinstance(error, (TypeError, UnicodeEncodeError))
+        if function in CONVERTS:
+            return True
+        return not below and function in PREPARES and isinstance(error, _MISUSES)
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         # 2006: the command could not be written. 2013: its answer could not be read. An answer

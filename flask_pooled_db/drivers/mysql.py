@@ -6,57 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers.base import Driver, Failure, Session
-
-# Error numbers: https://mariadb.com/kb/en/mariadb-error-code-reference/, and for the client's own
-# (2000 and up) https://mariadb.com/kb/en/mariadb-connectorc-error-codes/.
-LOST = frozenset(
-    {
-        1042,  # can't get the client's host name
-        1043,  # bad handshake
-        1053,  # server shutdown in progress
-        1152,  # aborted connection
-        1154,  # to 1161: network errors, packets out of order; the client's libraries use them too
-        1155,
-        1156,
-        1157,
-        1158,
-        1159,
-        1160,
-        1161,
-        1184,  # aborted connection
-        1927,  # connection was killed
-        4031,  # disconnected by the server because of inactivity
-    }
-)
-# Errors that the client's library makes by itself before it sends anything: wrong parameters, a
-# statement that was not prepared. Its other errors don't prove what the server did.
-CLIENT_REFUSED = frozenset({2030, 2031, 2033, 2034, 2036, 2053, 2054, 2056, 2057, 5006, 5007})
-ROLLED_BACK = frozenset(
-    {
-        1180,  # got error during COMMIT
-        1181,  # got error during ROLLBACK
-        1213,  # deadlock: the whole transaction is gone
-        1402,  # XA: rolled back
-        1613,  # XA: rolled back, it took too long
-        1614,  # XA: rolled back, deadlock
-    }
-)
-# A Galera node that is not in the primary component refuses everything.
-UNUSABLE = frozenset({1047})
-# What a server says to a write once it is a replica.
-READ_ONLY = frozenset({1290, 1836})
-# Whether these end the statement or the transaction depends on the server's settings
-# (innodb_rollback_on_timeout, innodb_snapshot_isolation), so the server is asked.
-ASK_SERVER = frozenset({1020, 1205})
-
-# Connecting again won't help: access denied (1044, 1045, 1698), unknown database (1049),
-# host not allowed (1130), an authentication method that one side lacks (1251, 1275, 1524).
-PERMANENT = frozenset({1044, 1045, 1049, 1130, 1251, 1275, 1524, 1698})
-
-# The transaction may succeed if it is started over: a row changed since it was read, lock wait
-# timeout, deadlock.
-RETRYABLE = frozenset({1020, 1205, 1213})
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
@@ -65,13 +16,6 @@ STATUS_MORE_RESULTS = 0x0008
 
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
-
-_INTERRUPTED = 1317  # by KILL QUERY
-_TIME_IS_UP = 3024  # MySQL alone: max_execution_time
-
-# A Galera node that leaves its cluster during COMMIT says this, but the other nodes may have the
-# transaction.
-_ERROR_DURING_COMMIT = 1180
 
 
 class MySQLDriver(Driver):
@@ -108,47 +52,51 @@ class MySQLDriver(Driver):
         """Return the number of a driver's error, or 0 if it has none."""
         raise NotImplementedError
 
-    def _proves_nothing(self, error: BaseException) -> bool:
+    def proves_nothing(self, error: BaseException) -> bool:
         """Return whether an error tells neither what the server answered nor that nothing was sent.
 
-        A server's numbers are neither below 1000 nor the clients' own, 2000 and 5000 with what
-        follows. An error without a number that is not the statement's comes from a broken answer.
+        A server's numbers are neither below 1000 nor the clients' own. An error without a number
+        that is not the statement's comes from a broken answer.
         """
         number = self.error_number(error)
         if not number:
             return not isinstance(error, self.statement_errors)
-        is_clients = number < 1000 or number // 1000 in (2, 5)
-        return is_clients and number not in CLIENT_REFUSED
+        return errors.is_clients(number) and number not in errors.CLIENT_REFUSED
+
+    def sent_nothing(self, error: BaseException) -> bool:
+        """Return whether an error that is not of the driver's classes proves that its statement was
+        not sent, and that no answer is on its way.
+        """
+        return False
 
     def server_version(self, raw: Any) -> str:
         """Return the server's version, as it tells it."""
         raise NotImplementedError
 
     def is_transient(self, error: BaseException) -> bool:
-        number = self.error_number(error)
-        return super().is_transient(error) and number not in PERMANENT
+        return super().is_transient(error) and self.error_number(error) not in errors.PERMANENT
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if not isinstance(error, self.Error):
             # It isn't from the database, so it may have interrupted an answer.
-            return Failure.LOST
+            return Failure.STATEMENT if self.sent_nothing(error) else Failure.LOST
         number = self.error_number(error)
-        if self._proves_nothing(error) or number in LOST:
+        if self.proves_nothing(error) or number in errors.LOST:
             return Failure.LOST
-        if number == _ERROR_DURING_COMMIT and self._is_galera:
+        if number == errors.ERROR_DURING_COMMIT and self._is_galera:
             return Failure.LOST
-        if number in UNUSABLE or (self.wants_primary and self._is_read_only_error(error)):
+        if number in errors.UNUSABLE or (self.wants_primary and self._is_read_only_error(error)):
             return Failure.UNUSABLE
-        if number in ROLLED_BACK or number == _TIME_IS_UP:
+        if number in errors.ROLLED_BACK:
             return Failure.ROLLED_BACK
-        if number in ASK_SERVER:
+        if number in errors.ASK_SERVER:
             return Failure.STATEMENT if self._still_in_transaction(raw) else Failure.ROLLED_BACK
         return Failure.STATEMENT
 
     def _is_read_only_error(self, error: BaseException) -> bool:
         # 1290 is also about other options.
         text = str(error).replace("_", "-")
-        return self.error_number(error) in READ_ONLY and "read-only" in text
+        return self.error_number(error) in errors.READ_ONLY and "read-only" in text
 
     def _still_in_transaction(self, raw: Any) -> bool:
         # MySQL has no @@in_transaction: there the setting tells what error 1205 has ended.
@@ -159,8 +107,32 @@ class MySQLDriver(Driver):
         except self.Error:
             return False  # assume the worse
 
+    def transaction_survived(self, raw: Any, error: BaseException, sql: Any) -> bool | None:
+        number = self.error_number(error)
+        if not isinstance(error, self.Error) or not number or errors.is_clients(number):
+            return True  # it was not sent
+        kind = errors.Kind.ROUTINE if self.is_of_earlier(error) else errors.kind_of(sql)
+        if kind is errors.Kind.OTHER or (kind is errors.Kind.ROWS and number in errors.HARMLESS):
+            return True
+        if (
+            self.tells_transactions
+            and isinstance(sql, str)  # else others may have been sent since the error
+            and not self.server_status(raw) & STATUS_IN_TRANS
+        ):
+            return True  # before the statement there was none
+        # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
+        self.execute(raw, "DO 0")
+        if not self.server_status(raw) & STATUS_IN_TRANS:
+            return False
+        # A routine may have ended the transaction and begun another.
+        return True if kind is errors.Kind.ROWS else None
+
+    def is_of_earlier(self, error: BaseException) -> bool:
+        """Return whether an error may be that of an earlier statement, whose results came late."""
+        return False
+
     def is_retryable(self, error: BaseException) -> bool:
-        return isinstance(error, self.Error) and self.error_number(error) in RETRYABLE
+        return isinstance(error, self.Error) and self.error_number(error) in errors.RETRYABLE
 
     def server_status(self, raw: Any) -> int:
         """Return the flags that the server sent last."""
@@ -186,11 +158,11 @@ class MySQLDriver(Driver):
         return self._value(raw, "SELECT @@server_uuid", 0)
 
     def is_interruption(self, error: BaseException) -> bool:
-        return self.error_number(error) in (_INTERRUPTED, _TIME_IS_UP)
+        return self.error_number(error) in (errors.INTERRUPTED, errors.TIME_IS_UP)
 
     def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
         text = f"Query execution was interrupted: it took longer than its limit of {seconds:g} s"
-        return self.new_error(_TIME_IS_UP, text)
+        return self.new_error(errors.TIME_IS_UP, text)
 
     def new_error(self, number: int, text: str) -> Exception:
         """Return an OperationalError like the one that the driver makes from a server's error."""

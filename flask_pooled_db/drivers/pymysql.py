@@ -14,6 +14,15 @@ from typing import Any, ClassVar, cast
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
+from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, Place, is_generator, place_of
+
+# Functions of PyMySQL, by what they are doing when an error comes through them.
+CONVERTS = frozenset({"mogrify", "_mogrify", "escape", "literal", "_escape_string"})
+GOES_THROUGH_ROWS = frozenset({"executemany", "_do_execute_many", "<genexpr>"})
+PREPARES = frozenset({"execute", "callproc", "kill", "scroll", *GOES_THROUGH_ROWS})
+SENDS = frozenset({"query", "_execute_command"})
+READS_ROW = "_read_row_from_packet"
+READS_RESULT = "next_result"
 
 RUNS_QUERY = "_query"  # the method of a cursor in which it fetches all rows, or does not
 _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
@@ -72,7 +81,35 @@ class PyMySQLDriver(MySQLDriver):
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if not raw.open:  # it closes itself when it loses its place in the protocol
             return Failure.LOST
+        if self._place_of(error).function == READS_ROW and not self.error_number(error):
+            return Failure.LOST  # a converter's, whatever its class: the rest is unread
         return super().classify(raw, error)
+
+    def _place_of(self, error: BaseException) -> Place:
+        dbapi = cast("Any", self.dbapi)
+        return place_of(error, (dbapi.cursors, dbapi.connections))
+
+    def sent_nothing(self, error: BaseException) -> bool:
+        function, below = place = self._place_of(error)
+        if place.is_outside:  # our call does not fit the driver's function
+            return isinstance(error, TypeError)
+        if function in CONVERTS:
+            return True
+        if function in GOES_THROUGH_ROWS and below and is_generator(below[0]):
+            return True  # it yields the parameters
+        if below or not isinstance(error, OWN_ERRORS):
+            return False
+        # These encode the statement in a line that comes before the one that sends it.
+        is_encoding = function in SENDS and isinstance(error, (TypeError, UnicodeEncodeError))
+        return is_encoding or function in PREPARES
+
+    def is_of_earlier(self, error: BaseException) -> bool:
+        step = error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_code.co_name == READS_RESULT:
+                return True
+            step = step.tb_next
+        return False
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         # A closed connection answers every command with InterfaceError(0, ""). 2006 means that the

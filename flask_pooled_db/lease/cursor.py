@@ -144,7 +144,8 @@ class LeaseCursor:
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        result = call(functools.partial(method, **kwargs), *args)
+        # What their first argument is, nobody knows: so it is not passed as the statement's text.
+        result = call(functools.partial(method, *args, **kwargs))
         return self if result is self.driver_cursor else hand_out(self._lease, result)
 
 

@@ -46,6 +46,7 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
+        "_before",
         "_cause",
         "_cursors",
         "_doom",
@@ -70,6 +71,7 @@ class Lease:
     cursor_class: ClassVar[Any]  # of cursors that are made without arguments
     streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
 
+    _before: State  # in which its last statement found it
     _entry: Entry | None  # None once it is released
     _cause: BaseException | None  # why the transaction is gone
     _doom: BaseException | None  # the cause, if a savepoint from before can undo it
@@ -87,7 +89,7 @@ class Lease:
         session: Session,
         in_scope: bool = False,
     ) -> None:
-        self._state = UNUSED
+        self._state = self._before = UNUSED
         self._home = home
         self._entry = entry
         self._session = session
@@ -127,7 +129,7 @@ class Lease:
         except BaseException as error:
             before = after if self._state is BUSY else self._state
             self._state = BROKEN  # until the error is understood: that may be interrupted as well
-            self._failed(error, before)
+            self._failed(error, before, args[0] if args else None)
             raise
         if self._revoked is not None:
             self.release()
@@ -135,6 +137,7 @@ class Lease:
 
     def statement(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the driver with SQL: whatever was put off until the next statement comes first."""
+        self._before = self._state
         if not self._is_ready:
             function = self._prepare(function)
         after = (AFTER_READ if self._session.readonly else AFTER_STATEMENT)[self._state]
@@ -197,16 +200,19 @@ class Lease:
         )
         return function
 
-    def _failed(self, error: BaseException, before: State) -> None:
+    def _failed(self, error: BaseException, before: State, sql: Any) -> None:
         """Move to the state that an error of the driver means; `before` is the state to go back to
-        if only the statement failed.
+        if only the statement failed, and `sql` its text, if there is one.
         """
         entry, cause = self._entry, self._cause
         self._cause = cause or error
         failure = self._classify(error)
         if failure is Failure.STATEMENT:
+            has_survived = self._has_survived(error, before, sql)
             self._is_certain = False
             self._state, self._cause = before, cause
+            if not has_survived:
+                self.abort(error)
         elif failure is Failure.DOOMED:
             if before is IN_TRANSACTION:
                 self._state, self._doom = ABORTED, error
@@ -232,6 +238,28 @@ class Lease:
             except Exception:
                 logger.debug("Classifying an error failed", exc_info=True)
         return Failure.LOST
+
+    def _has_survived(self, error: BaseException, before: State, sql: Any) -> bool:
+        """Return whether what came before a statement is sure to have survived its error."""
+        ask, entry = self.driver.transaction_survived, self._entry
+        if not ask or entry is None or isinstance(error, PooledDBError):
+            return True
+        if before is not IN_TRANSACTION or self._before is not IN_TRANSACTION:
+            return True  # there was nothing to lose
+        try:
+            answer = ask(entry.raw, error, sql)
+        except Exception:
+            logger.debug("Asking for the transaction failed", exc_info=True)
+            return False
+        # The end of a nested scope will show whether its savepoint is still there.
+        has_savepoint = self._preamble is not None and self._preamble.has_savepoint
+        return has_savepoint if answer is None else bool(answer)
+
+    def abort(self, cause: BaseException) -> None:
+        """Refuse all further work: the transaction must not be committed, because of `cause`."""
+        self._move(Event.ABORT)
+        self._cause = self._cause or cause
+        self._doom = None
 
     def _move(self, event: Event) -> None:
         self._state = TRANSITIONS[event][self._state]

@@ -90,6 +90,11 @@ class Preamble:
         return any(part.set_as > savepoint for part in self.parts())
 
     @property
+    def has_savepoint(self) -> bool:
+        """Whether a savepoint is set whose part has not ended."""
+        return any(part.set_as for part in self.parts())
+
+    @property
     def is_needed(self) -> bool:
         """Whether it must see every statement: other code may run amid a generator's part."""
         return any(part.frame is not None for part in self.parts())

@@ -221,6 +221,8 @@ class LeaseConnection(TransactionLease):
         raw, driver = self.usable().raw, self.driver
         if name.startswith(_CHANGES_SESSION):
             self.session_changed(f"{name}()")
+        if driver.check_text:
+            driver.check_text(*args, *kwargs.values())
         translate = driver.translate
         if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
             args = (translate(args[0]), *args[1:])

@@ -173,17 +173,8 @@ class ReadingLease(Lease):
         entry, driver = self._entry, self.driver
         if entry is None or self._state > BUSY:
             return
-        if entry.streams and driver.has_to_close_cursors:
-            if all(stream.reader is not cursor for stream in entry.streams):
-                return  # it would end the other's stream, which keeps it until then
-            try:
-                self._finish_own(entry, cursor)
-            except BaseException:
-                if self._state <= IN_TRANSACTION:
-                    self._close(cursor)
-                raise
-        elif entry.streams and any(stream.reader is cursor for stream in entry.streams):
-            self._finish_own(entry, cursor)
+        if entry.streams and not self._finish_own(entry, cursor) and driver.has_to_close_cursors:
+            return  # it would end the other's stream, which keeps it until then
         if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             self._close(cursor)
         elif self._state is BUSY:
@@ -191,12 +182,15 @@ class ReadingLease(Lease):
         else:  # the server learns nothing of it
             cursor.driver_cursor.close()
 
-    def _finish_own(self, entry: Entry, cursor: OpenCursor) -> None:
-        """Read what a cursor has left, since the end of that may be an error."""
-        for stream in entry.streams:
-            if stream.reader is cursor:
-                entry.streams = [other for other in entry.streams if other is not stream]
-                self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
+    def _finish_own(self, entry: Entry, cursor: OpenCursor) -> bool:
+        """Read what a cursor has left, since the end of that may be an error. Returns False if what
+        is to come is another one's.
+        """
+        own = [stream for stream in entry.streams if stream.reader is cursor]
+        for stream in own:
+            entry.streams = [other for other in entry.streams if other is not stream]
+            self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
+        return bool(own)
 
     def _close(self, cursor: OpenCursor) -> None:
         self.fetch(cursor.driver_cursor.close)

@@ -35,11 +35,11 @@ class StreamingCursor(ParticularCursor):
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if call == self._lease.fetch:
-            return super()._driver_call(call, method, *args, **kwargs)
         check = self._lease.driver.check_text
         if check:
             check(*args, *kwargs.values())
+        if call == self._lease.fetch:
+            return super()._driver_call(call, method, *args, **kwargs)
         return self._track(super()._driver_call, call, method, *args, **kwargs)
 
     def _track(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -66,9 +66,12 @@ class StreamingCursor(ParticularCursor):
     def _spend(self, make_error: Callable[[], Exception] | None = None) -> None:
         """Have nothing be read from the driver's cursor before its next statement."""
         self._ahead.clear()
-        make_error = make_error or self._lease.driver.nothing_to_read
-        if make_error and type(self.driver_cursor) is not SpentCursor:
-            _set(self, "driver_cursor", SpentCursor(self.driver_cursor, make_error))
+        usual = self._lease.driver.nothing_to_read
+        if (make_error or usual) and type(self.driver_cursor) is not SpentCursor:
+            spent = SpentCursor(
+                self.driver_cursor, make_error or usual, was_dropped=make_error is not None
+            )
+            _set(self, "driver_cursor", spent)
 
     # Its rows
 
@@ -131,6 +134,8 @@ class StreamingCursor(ParticularCursor):
         ends with.
         """
         lease, driver = self._lease, self._lease.driver
+        if type(self.driver_cursor) is SpentCursor:
+            return self.driver_cursor.nextset()
         self._ahead.clear()
         if driver.finish_rows and driver.is_streaming and driver.is_streaming(self.driver_cursor):
             lease.fetch(driver.finish_rows, self.driver_cursor)

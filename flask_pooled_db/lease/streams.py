@@ -43,21 +43,29 @@ class SpentCursor:
     Whoever reads gets an error; a new statement may be run, and leads out of this state.
     """
 
-    __slots__ = ("cursor", "make_error")
+    __slots__ = ("cursor", "make_error", "was_dropped")
 
     rowcount = -1
     description = None
     metadata = None
 
-    def __init__(self, cursor: Any, make_error: Callable[[], Exception]) -> None:
+    def __init__(
+        self, cursor: Any, make_error: Callable[[], Exception], *, was_dropped: bool
+    ) -> None:
         object.__setattr__(self, "cursor", cursor)
         object.__setattr__(self, "make_error", make_error)
+        object.__setattr__(self, "was_dropped", was_dropped)  # there was something to read
 
     def fetchone(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise: there are no rows."""
         raise self.make_error()
 
     fetchmany = fetchall = fetchrows = next = scroll = fetchone
+
+    def nextset(self) -> None:
+        """Go on to the next result: there is none."""
+        if self.was_dropped:
+            raise self.make_error()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cursor, name)

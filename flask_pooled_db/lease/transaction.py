@@ -66,7 +66,7 @@ class TransactionLease(ReadingLease):
         if self._state in (UNUSED, IDLE):
             return
         cause, self._cause = self._cause, None
-        self._state = IN_TRANSACTION
+        self._state, self._before = IN_TRANSACTION, IDLE  # nothing of it is to survive
         try:
             if entry.streams or self.driver.has_unread_rows(entry.raw):
                 self.drop_unread(entry)
@@ -212,12 +212,6 @@ class TransactionLease(ReadingLease):
         end = functools.partial(self.driver.end_savepoint, roll_back=roll_back)
         self.call(end, entry.raw, part.savepoint)
 
-    def abort(self, cause: BaseException) -> None:
-        """Refuse all further work: `cause` has left a part of the transaction."""
-        self._move(Event.ABORT)
-        self._cause = self._cause or cause
-        self._doom = None
-
     @property
     def can_be_undone(self) -> bool:
         """Whether a savepoint from before can still undo what came after it."""
@@ -278,6 +272,7 @@ class TransactionLease(ReadingLease):
             error = TransactionAborted(refusals.SERVER_LEFT)
             self._break(Event.COMMIT_UNANSWERED, error, "the server had closed it")
             raise error
+        self._before = IDLE  # an error of COMMIT need not be asked about
         try:
             try:
                 self.call(entry.raw.commit)

@@ -153,3 +153,20 @@ def test_t1_sqlite3_that_calls_no_connection(
         with pytest.raises(ConnectFailed) as caught:
             pool.lease()
     assert "use another Python" in str(caught.value.__cause__)
+
+
+def functions_of(*modules: ModuleType) -> set[str]:
+    """The names of all functions in some modules, and of what a generator expression is called."""
+    trees = [ast.parse(inspect.getsource(module)) for module in modules]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | {"<genexpr>"}
+
+
+def test_functions_that_errors_come_through() -> None:
+    """The functions of the drivers by which the adapters know what an error proves are there."""
+    of_pymysql = functions_of(pymysql.cursors, pymysql.connections)
+    adapter: Any = pymysql_adapter
+    names = adapter.CONVERTS | adapter.GOES_THROUGH_ROWS | adapter.PREPARES | adapter.SENDS
+    assert names | {adapter.READS_ROW, adapter.READS_RESULT} <= of_pymysql
+    of_connector = functions_of(mariadb_connector.cursors, mariadb_connector.connections)
+    assert of_connector >= mariadbconnector.CONVERTS | mariadbconnector.PREPARES
