@@ -175,8 +175,11 @@ _MARIADB = _Dialect(
         ("set statement", Effect.UNKNOWN),
         ("set (?:password|default role)", Effect.COMMITS),
         (r"set (?:global |@@global ?\. ?)[^,]*\Z", Effect.NONE),
+        (r"set (?:session |local |@@)?autocommit ?= ?(?:0|off)\Z", Effect.CHANGES_SESSION),
+        (r"set .*\bautocommit", Effect.COMMITS | Effect.CHANGES_SESSION),
         ("set|use|prepare|deallocate|drop prepare", Effect.CHANGES_SESSION),
-        ("create (?:or replace )?temporary|drop temporary", Effect.CHANGES_SESSION),
+        ("create (?:or replace )?temporary table|drop temporary", Effect.CHANGES_SESSION),
+        ("create (?:or replace )?temporary", Effect.COMMITS | Effect.CHANGES_SESSION),
         ("(?:drop|alter) (?:database|schema)", Effect.COMMITS | Effect.CHANGES_SESSION),
         ("lock tables?", Effect.COMMITS | Effect.BEGINS | Effect.LOCKS),
         ("backup|flush .*(?:lock|export)", Effect.COMMITS | Effect.LOCKS),
@@ -189,7 +192,6 @@ _MARIADB = _Dialect(
     contains=_anywhere(
         (r":=|\binto ?@|\A(?:load|get) .*@", Effect.CHANGES_SESSION),
         (r"\bget_lock\b|\bservice_get_|\bversion_tokens_lock", Effect.LOCKS),
-        (r"\Aset (?!global ).*\bautocommit\b", Effect.COMMITS),
     ),
 )
 
