@@ -12,6 +12,7 @@ from flask_pooled_db.drivers import creators, sockets, unknown
 from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.results import Results
 from flask_pooled_db.drivers.servers import Servers
+from flask_pooled_db.drivers.watching import Watching
 from flask_pooled_db.errors import ConfigError, UsageError
 
 AUTOCOMMIT_REFUSED = "can't be set: scopes commit; use readonly=True to read without a transaction"
@@ -38,7 +39,7 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration, Results):
+class Driver(FromConfiguration, Results, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
@@ -251,9 +252,6 @@ class Driver(FromConfiguration, Results):
     def is_intact(self, raw: Any, session: Session) -> bool:
         """Return False if the driver knows, without asking, that the session left this state."""
         return True
-
-    def session_is_set(self, raw: Any) -> None:
-        """Note that the pool has set the session up: what was changed until now is part of it."""
 
     # Time limits that neither the server nor the driver enforces
 

@@ -59,6 +59,15 @@ def of_postgresql(text: object) -> Effect:
     return _of_postgresql(str.__str__(text)) if isinstance(text, str) else Effect.UNKNOWN
 
 
+def of_unknown(text: object) -> Effect:
+    """Return what a statement may do on a server that is not known.
+
+    Where MariaDB and PostgreSQL differ, only the end of the transaction can show what it did.
+    """
+    one, other = of_mariadb(text), of_postgresql(text)
+    return one if one is other else (one | other) & ~Effect.BEGINS
+
+
 class _Dialect(NamedTuple):
     """How to read a text, and what to look for in it."""
 

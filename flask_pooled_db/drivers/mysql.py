@@ -8,13 +8,17 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers.base import Driver, Failure, Session
+from flask_pooled_db.drivers.effects import of_mariadb
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
 STATUS_AUTOCOMMIT = 0x0002
+STATUS_SESSION_CHANGED = 0x4000  # by the last statement; sent if the session tracks its state
+CLIENT_SESSION_TRACK = 1 << 23  # asks for it: https://mariadb.com/kb/en/connection/
 STATUS_MORE_RESULTS = 0x0008
 
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
+_TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
 
 
@@ -127,6 +131,21 @@ class MySQLDriver(Driver):
         # A routine may have ended the transaction and begun another.
         return True if kind is errors.Kind.ROWS else None
 
+    tells_lost_savepoints = True
+
+    def release_if_there(self, raw: Any, savepoint: str) -> bool:
+        try:
+            self.execute(raw, f"RELEASE SAVEPOINT {savepoint}")
+        except self.Error as error:
+            if self.error_number(error) != errors.UNKNOWN_SAVEPOINT:
+                raise
+            return False
+        return True
+
+    def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
+        self.execute(raw, "DO 0")  # an error packet has no flags; the next OK packet has
+        return self.in_transaction(raw)
+
     def is_of_earlier(self, error: BaseException) -> bool:
         """Return whether an error may be that of an earlier statement, whose results came late."""
         return False
@@ -192,7 +211,20 @@ class MySQLDriver(Driver):
     _is_galera: bool | None = None
     """Whether the server is a node of a cluster, which its first connection tells."""
 
+    effects = staticmethod(of_mariadb)
+
+    def _track_session(self, raw: Any) -> None:
+        """Have the server tell of each statement that changes the session. One that can't leaves it
+        to the statements' texts.
+        """
+        try:
+            self.execute(raw, _TRACK)
+        except self.Error as error:
+            if self.error_number(error) != errors.UNKNOWN_VARIABLE:
+                raise
+
     def set_up(self, raw: Any) -> None:
+        self._track_session(raw)
         if self.server_status(raw) & STATUS_AUTOCOMMIT:
             # The application's own creator or init_command switched it on.
             self.execute(raw, "SET autocommit=0")
@@ -246,6 +278,7 @@ class MySQLDriver(Driver):
             return False  # no SQL makes the session have no current database again
         settings = [f"{name}={fresh[name] or 'NULL'}" for name in _CHARACTER_SETS]
         self.execute(raw, f"SET {', '.join(settings)}, autocommit=0")
+        self._track_session(raw)
         if self._arguments.get("sql_mode") is not None:
             cursor = self.cursor(raw)
             cursor.execute("SET sql_mode=%s", (self._arguments["sql_mode"],))

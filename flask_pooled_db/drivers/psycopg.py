@@ -10,6 +10,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import Driver, Failure, Session
+from flask_pooled_db.drivers.effects import of_postgresql
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
@@ -31,6 +32,7 @@ class PsycopgDriver(Driver):
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
+    effects = staticmethod(of_postgresql)
     closed_error_name = "OperationalError"
     harmless = Driver.harmless | {"fileno", "cancel", "cancel_safe", "xid", "close"}
     nesting: ClassVar = frozenset({"transaction"})

@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
-from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.pymysql_status import with_true_status
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, Place, is_generator, place_of
 
@@ -31,8 +32,8 @@ _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 class PyMySQLDriver(MySQLDriver):
     """PyMySQL.
 
-    Statements that return rows don't update its `server_status`, so it can't be trusted to report
-    that no transaction is open.
+    Connections of its own `connect()` have a status that is true; of those of an application's
+    creator only what is certain is believed: see `pymysql_status`.
     """
 
     module = "pymysql"
@@ -55,7 +56,8 @@ class PyMySQLDriver(MySQLDriver):
         self._contexts = TLSContexts()
         if self._is_module_connect:
             self._create = connection_class(dbapi, self._contexts)
-            self._arguments = {"connect_timeout": timeout, **arguments}
+            flags = arguments.get("client_flag", 0) | CLIENT_SESSION_TRACK
+            self._arguments = {"connect_timeout": timeout, **arguments, "client_flag": flags}
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -120,8 +122,18 @@ class PyMySQLDriver(MySQLDriver):
         is_refusal = isinstance(error, cast("Any", self.dbapi).InterfaceError)
         return self.error_number(error) == (0 if is_refusal else 2006)
 
+    tells_transactions = True
+
     def in_transaction(self, raw: Any) -> bool | None:
-        return True if self.server_status(raw) & STATUS_IN_TRANS else None
+        is_open = bool(self.server_status(raw) & STATUS_IN_TRANS)
+        return is_open if is_open or hasattr(raw, "has_true_status") else None
+
+    def has_changed(self, raw: Any) -> bool:
+        return getattr(raw, "is_session_changed", False)
+
+    def session_is_set(self, raw: Any) -> None:
+        if hasattr(raw, "has_true_status"):
+            raw.is_session_changed = False
 
     def connection_id(self, raw: Any) -> int:
         return int(raw.thread_id())
@@ -222,7 +234,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
 
     PyMySQL's own connect_timeout covers the TCP connect only. Here it covers the handshake too.
     """
-    base: Any = dbapi.connections.Connection
+    base: Any = with_true_status(dbapi)
 
     class Connection(base):  # type: ignore[misc]
         _connect_deadline: float

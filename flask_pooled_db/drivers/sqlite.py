@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
+from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
 from flask_pooled_db.errors import ConfigError
 
@@ -164,6 +165,12 @@ class SQLiteDriver(Driver):
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         return not (raw.in_transaction or raw.is_changed)
+
+    effects = staticmethod(of_sqlite)
+    texts_tell_changes = False  # the connection does, for each statement of a text
+
+    def has_changed(self, raw: Any) -> bool:
+        return bool(raw.is_changed)
 
     def session_is_set(self, raw: Any) -> None:
         raw.is_changed = False

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import Driver, Failure, Session
+from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit
@@ -33,6 +34,7 @@ from flask_pooled_db.runtime import guard
 logger = logging.getLogger("flask_pooled_db")
 
 UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
+PLAIN = Effect.NONE
 
 
 class Lease:
@@ -52,13 +54,16 @@ class Lease:
         "_doom",
         "_ended",
         "_entry",
+        "_fate",
         "_holder",
         "_home",
         "_in_scope",
         "_is_certain",
         "_is_ready",
         "_preamble",
+        "_probe",
         "_revoked",
+        "_routine",
         "_session",
         "_state",
         "after_commit",
@@ -75,6 +80,9 @@ class Lease:
     _entry: Entry | None  # None once it is released
     _cause: BaseException | None  # why the transaction is gone
     _doom: BaseException | None  # the cause, if a savepoint from before can undo it
+    _fate: Any  # what became of what came before a statement that ended the transaction
+    _probe: Any  # of a routine that may have done so, for which a savepoint was set
+    _routine: Any  # of the last routine that may have done so
     _revoked: str | None  # why it was, or is to be, taken back from its owner
     _preamble: Preamble | None
     _cursors: OpenCursors | None
@@ -97,7 +105,7 @@ class Lease:
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
         self._cause = self._revoked = self._preamble = self._cursors = None
-        self._doom = self.after_commit = None
+        self._doom = self.after_commit = self._fate = self._probe = self._routine = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder
@@ -136,10 +144,23 @@ class Lease:
         return result
 
     def statement(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the driver with SQL: whatever was put off until the next statement comes first."""
+        """Call the driver with SQL: whatever was put off until the next statement comes first.
+
+        The first of `args` is its text; without any it is not known.
+        """
         self._before = self._state
         if not self._is_ready:
             function = self._prepare(function)
+        if not args or self.driver.effects(args[0]) is not PLAIN:
+            return self.watched(function, *args)
+        return self.sent(function, *args)
+
+    def watched(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Send a statement that may do more than read and write rows."""
+        return self.sent(function, *args)
+
+    def sent(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Send a statement for which all is ready."""
         after = (AFTER_READ if self._session.readonly else AFTER_STATEMENT)[self._state]
         if after is not None:
             self._state = after
@@ -339,7 +360,9 @@ class Lease:
             # After COMMIT there is most often nothing left to do.
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
                 tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
-            if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
+            driver = self.driver
+            entry.is_changed = entry.is_changed or driver.has_changed(entry.raw)
+            if entry.condemned is None and not driver.is_intact(entry.raw, entry.session):
                 entry.condemn("its session was left in another state")
         except BaseException:
             entry.condemn("it was interrupted while being returned")

@@ -138,7 +138,10 @@ class Preamble:
 def enter_session(entry: Entry, session: Session) -> None:
     """Bring a connection's session to the state that its lease wants, in one round trip at most."""
     if entry.session != session:
-        entry.driver.apply_session(entry.raw, entry.session, session)
+        driver, raw = entry.driver, entry.raw
+        entry.is_changed = entry.is_changed or driver.has_changed(raw)
+        driver.apply_session(raw, entry.session, session)
+        driver.session_is_set(raw)  # what the scope itself changes counts as no change
     if entry.session is not session:
         entry.enter_session(session)
     if entry.limits(session) and entry.origin.identity is None:

@@ -60,6 +60,18 @@ def refusal(
     return error
 
 
+def with_fate(error: PooledDBError, fate: object) -> PooledDBError:
+    """Return the error of a lost transaction, with what a statement had done to it before."""
+    if not isinstance(error, TransactionAborted):
+        return error
+    told = type(error)(
+        f"the transaction of this connection is gone, and {fate}; nothing of what came after that "
+        "was or will be committed. Look at the data before starting over"
+    )
+    told.__cause__ = error.__cause__
+    return told
+
+
 def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
     """Return the error of a COMMIT whose answer was lost."""
     error = CommitOutcomeUnknown(
@@ -112,6 +124,22 @@ DROPPED = (
     "has ended: read them to the end inside of it"
 )
 BEGUN = "begin() in an open transaction: commit() or rollback() it first"
+
+
+def readonly_wrote() -> UsageError:
+    """Return the error of a readonly scope that a transaction is open in."""
+    return UsageError(
+        "a transaction was opened by text in a readonly=True block and is open at its end: what it "
+        "wrote is rolled back; do the work in a block without readonly"
+    )
+
+
+def implicit_commit(fate: object) -> UsageError:
+    """Return the error of a scope that a statement has ended before its end."""
+    return UsageError(
+        f"{fate}, and POOLED_DB_IMPLICIT_COMMIT is 'error': what came after it is rolled back. "
+        "Give the statement a block of its own, or use commit() and rollback()"
+    )
 
 
 def out_of_order() -> UsageError:

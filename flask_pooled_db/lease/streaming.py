@@ -60,6 +60,8 @@ class StreamingCursor(ParticularCursor):
             self._spend()
             raise
         self._ahead.clear()
+        if driver.note_status:
+            driver.note_status(lease.usable().raw)
         lease.note_stream(self)
         return result
 

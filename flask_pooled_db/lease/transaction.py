@@ -17,8 +17,8 @@ from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit, Call
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
-from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
+from flask_pooled_db.lease.watching import WatchingLease
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import reporter
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("flask_pooled_db")
 UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
-class TransactionLease(ReadingLease):
+class TransactionLease(WatchingLease):
     """A lease with a transaction on it, which a caller or a scope ends."""
 
     __slots__ = ()
@@ -136,7 +136,8 @@ class TransactionLease(ReadingLease):
         """Note that COMMIT or ROLLBACK was answered, or that there is nothing to commit."""
         if self._state is not RELEASED:  # it may have been taken back in the meantime
             self._state = IDLE
-        self._is_certain, self._doom = True, None
+        self._is_certain = True
+        self._doom = self._probe = self._routine = None
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
 
@@ -207,8 +208,12 @@ class TransactionLease(ReadingLease):
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
-        if entry.streams:
-            self.drop_unread(entry) if roll_back else self.finish_reading(entry)
+        if roll_back and entry.streams:
+            self.drop_unread(entry)
+        if entry.streams or self._probe is not None:
+            self.settle(entry)
+        if not part.set_as:
+            return  # it is gone, as the probe has told
         end = functools.partial(self.driver.end_savepoint, roll_back=roll_back)
         self.call(end, entry.raw, part.savepoint)
 
@@ -245,14 +250,29 @@ class TransactionLease(ReadingLease):
                     self.after_commit.committed()
             elif exc is None:
                 self._refuse_open_block()
-                if self._state is IDLE and self._entry is not None:
-                    self._look_for_transaction(self._entry, is_certain=True)
+                self._look_at_end()
                 if self.after_commit is None:
                     self.commit_work()
                 else:
                     self._commit_and_tell()
         finally:
             self.release()
+
+    def _look_at_end(self) -> None:
+        """See what SQL text has done that the end of the scope must not pass over in silence."""
+        entry, error = self._entry, None
+        if entry is None or self._state > IN_TRANSACTION:
+            return
+        if self._session.readonly:
+            if self.driver.in_transaction(entry.raw):
+                error = refusals.readonly_wrote()
+        elif self._state is IDLE:
+            self._look_for_transaction(entry, is_certain=True)
+        if self._fate is not None and entry.origin.config.implicit_commit == "error":
+            error = refusals.implicit_commit(self._fate)
+        if error is not None:
+            self.abort(error)
+            raise error
 
     def commit_work(self) -> None:
         """Send COMMIT if there may be anything to commit. Raises if it can't be committed."""
@@ -263,8 +283,8 @@ class TransactionLease(ReadingLease):
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
             return
-        if entry.streams or driver.has_unread_rows(entry.raw):
-            self.finish_reading(entry)  # the driver's flags may be those of an earlier result
+        if entry.streams or self._probe is not None or driver.has_unread_rows(entry.raw):
+            self.settle(entry)  # the driver's flags may be those of an earlier result
         if driver.tells_transactions and not self._has_transaction(entry):
             self._end_transaction()
             return

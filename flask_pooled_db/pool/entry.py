@@ -56,6 +56,7 @@ class Entry:
         "__weakref__",
         "condemned",
         "expires_at",
+        "is_changed",
         "is_suspect",
         "lease_class",
         "link",
@@ -86,6 +87,7 @@ class Entry:
         self.since = origin.opened_at  # when it was checked out, or returned
         self.expires_at = math.inf
         self.valid_until = 0.0  # until then a look is enough to lend it
+        self.is_changed = False  # its session, so that the next lease must not find it
         self.is_suspect = False  # another one was found dead since its server last answered
         self.uses = 0  # statements, counted if `maxusage` limits them
         self.streams: list[Any] = []  # cursors with rows that the server has yet to send
@@ -169,6 +171,7 @@ class Entry:
             self.enter_session(FRESH_SESSION)
             run_setsession(self.raw, self.origin.config)
             self.driver.session_is_set(self.raw)
+            self.is_changed = False
         return True
 
     def end(self) -> None:
@@ -232,7 +235,7 @@ def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
     try:
         with housekeeper.bounded(left, functools.partial(driver.cut, raw)):
             driver.set_up(raw)
-            if config.reset == "session":
+            if config.reset != "rollback":
                 origin.fresh_session = driver.fresh_session(raw)
             run_setsession(raw, config)
             driver.session_is_set(raw)
