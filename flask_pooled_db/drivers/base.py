@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.drivers import creators, sockets, unknown
 from flask_pooled_db.drivers.configuration import FromConfiguration
+from flask_pooled_db.drivers.limits import TimeLimits
 from flask_pooled_db.drivers.results import Results
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.drivers.watching import Watching
@@ -39,7 +40,7 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration, Results, Watching):
+class Driver(FromConfiguration, Results, TimeLimits, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
@@ -169,12 +170,26 @@ class Driver(FromConfiguration, Results, Watching):
         if told is not None and state:
             is_lost = state.startswith(unknown.UNKNOWN_STATES)
             return Failure.LOST if is_lost else Failure.DOOMED
+        if not isinstance(error, self.Error) and unknown.is_in_step(raw):
+            return Failure.STATEMENT
         if not isinstance(error, self.statement_errors) or isinstance(error, self.failures):
             return Failure.LOST
+        if unknown.keeps_transactions(raw):
+            return Failure.STATEMENT if self._is_still_open(raw) else Failure.ROLLED_BACK
         # Without a transaction, a wrong use of the module has lost none.
         is_misuse = isinstance(error, _classes(self.dbapi, ("ProgrammingError",)))
         is_kept = told is unknown.Told.OPEN or (told is unknown.Told.NONE and is_misuse)
-        return Failure.STATEMENT if is_kept or unknown.keeps_transactions(raw) else Failure.DOOMED
+        return Failure.STATEMENT if is_kept else Failure.DOOMED
+
+    def _is_still_open(self, raw: Any) -> bool:
+        """Return False if a routine has ended the transaction before it raised an error.
+
+        mysql.connector's flag is that of the last statement that succeeded: an error tells none.
+        """
+        if getattr(raw, "in_transaction", False) is not True:
+            return True  # before the statement there was none, or nobody knows
+        self.execute(raw, "DO 0")
+        return bool(raw.in_transaction)
 
     transaction_survived: Callable[[Any, BaseException, Any], bool | None] | None = None
     """Returns whether the transaction that was open before a statement survived its error, which
@@ -252,38 +267,6 @@ class Driver(FromConfiguration, Results, Watching):
     def is_intact(self, raw: Any, session: Session) -> bool:
         """Return False if the driver knows, without asking, that the session left this state."""
         return True
-
-    # Time limits that neither the server nor the driver enforces
-
-    def needs_interrupting(self, raw: Any) -> bool:
-        """Return whether only `interrupt` can enforce a statement's time limit."""
-        return callable(getattr(raw, "cancel", None))
-
-    interruption_grace: ClassVar[float] = 0.0
-    """Seconds after a time limit in which the server may still end the statement by itself."""
-
-    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
-        """End the statement that is running on a connection, from another thread, and wait for it.
-
-        `helper` returns another connection to the same server.
-        """
-        raw.cancel()
-
-    def identity(self, raw: Any) -> Any:
-        """Return what identifies the connection's server, if `interrupt` has to know."""
-        return None
-
-    def is_interruption(self, error: BaseException) -> bool:
-        """Return whether the interruption ended the statement, so that no more answers follow."""
-        return False
-
-    def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
-        """Return the error to raise for a statement that exceeded its time limit.
-
-        `error` is the error that the statement ended with, if any.
-        """
-        text = f"the statement took longer than its limit of {seconds:g} s"
-        return error or self.failures[0](text)
 
     def isolation_statement(self, level: str) -> str | None:
         """Return the statement that sets the next transaction's level, or None if each has it."""

@@ -43,6 +43,7 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     module = "mariadb"
     schemes = ("mariadb", "mariadb+mariadbconnector", "mysql+mariadbconnector")
+    password_types = (str,)
     closed_error_name = "ProgrammingError"
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
@@ -139,13 +140,13 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     def note_status(self, raw: Any) -> None:
         if self.server_status(raw) & STATUS_SESSION_CHANGED:
-            raw.__dict__[_CHANGED] = True
+            setattr(raw, _CHANGED, True)
 
     def has_changed(self, raw: Any) -> bool:
-        return _CHANGED in raw.__dict__
+        return hasattr(raw, _CHANGED)
 
     def session_is_set(self, raw: Any) -> None:
-        raw.__dict__.pop(_CHANGED, None)
+        vars(raw).pop(_CHANGED, None)
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(self.server_status(raw) & STATUS_IN_TRANS)

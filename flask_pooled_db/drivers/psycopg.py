@@ -15,7 +15,7 @@ from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
-_IDLE, _ACTIVE, _IN_ERROR = 0, 1, 3
+_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
 
 _QUERY_CANCELED = "57014"
 
@@ -88,14 +88,20 @@ class PsycopgDriver(Driver):
             raw.rollback()
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        if raw.closed or not isinstance(error, self.Error):
+        if raw.closed:
             return Failure.LOST
+        if not isinstance(error, self.Error):
+            # It came before anything was sent, or after all was read, unless a statement runs.
+            return Failure.STATEMENT if self._is_in_step(raw) else Failure.LOST
         state = getattr(error, "sqlstate", None)
         if state:
             return Failure.LOST if state.startswith(UNKNOWN_STATES) else Failure.STATEMENT
         # psycopg's own refusals are of these classes. Others come from a broken answer.
         refusals = (*self.statement_errors, cast("Any", self.dbapi).InterfaceError)
         return Failure.STATEMENT if isinstance(error, refusals) else Failure.LOST
+
+    def _is_in_step(self, raw: Any) -> bool:
+        return raw.info.transaction_status in (_IDLE, _IN_TRANSACTION, _IN_ERROR)
 
     def is_retryable(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in RETRYABLE_STATES

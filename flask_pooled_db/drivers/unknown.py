@@ -87,12 +87,13 @@ class Told(enum.Enum):
     NONE = enum.auto()
     OPEN = enum.auto()
     FAILED = enum.auto()  # PostgreSQL would answer COMMIT with a silent rollback
+    ACTIVE = enum.auto()  # a statement is under way
 
 
 # libpq's transaction status, which psycopg2 and its kin pass on: idle, active, in a transaction, in
 # a failed one. It is 4 once the connection is lost:
 # https://www.postgresql.org/docs/current/libpq-status.html
-_LIBPQ = {0: Told.NONE, 1: Told.OPEN, 2: Told.OPEN, 3: Told.FAILED}
+_LIBPQ = {0: Told.NONE, 1: Told.ACTIVE, 2: Told.OPEN, 3: Told.FAILED}
 # The same in the protocol, which pg8000 keeps.
 _PROTOCOL = {b"I": Told.NONE, b"T": Told.OPEN, b"E": Told.FAILED}
 
@@ -108,6 +109,16 @@ def transaction(raw: Any) -> Told | None:
     if is_local(raw):
         return Told.OPEN if raw.in_transaction else Told.NONE
     return None
+
+
+def is_in_step(raw: Any) -> bool:
+    """Return whether libpq says that it waits for nothing, so that an exception which is not the
+    module's came before anything was sent, or after all was read.
+    """
+    return callable(getattr(raw, "get_transaction_status", None)) and transaction(raw) in (
+        Told.NONE,
+        Told.OPEN,
+    )
 
 
 def keeps_transactions(raw: Any) -> bool:

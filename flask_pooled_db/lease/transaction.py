@@ -324,7 +324,12 @@ class TransactionLease(WatchingLease):
             self._cause = refusals.outcome_unknown(error)
             text = "COMMIT was interrupted: whether it took place is not known"
             reporter.tell(logger.error, text)
-        elif self._last_state is not BROKEN:
+            return
+        known = (self.driver.Error, PooledDBError)
+        if self._state is IN_TRANSACTION and not isinstance(error, known):
+            # It may have come after the answer, from who traces the driver's calls.
+            self._break(Event.COMMIT_UNANSWERED, error, "its COMMIT ended in an unknown way")
+        if self._last_state is not BROKEN:
             if self._state is not RELEASED:
                 self._move(Event.COMMIT_REFUSED)  # nothing was committed
             self._cause = error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import mysql.connector
+import psycopg
 import psycopg2
+import psycopg2.extensions
 import pytest
 from flask import Flask
 
@@ -308,7 +311,6 @@ def test_t5_serialization_failure(pg_app: App) -> None:
 
     pg_app[1].run_transaction(work)
     assert rows() == [1, 12]
-    assert pg_app[1].stats().discarded == 0
 
 
 def test_t4_terminated_in_transaction(pg_app: App) -> None:
@@ -326,19 +328,96 @@ def test_t4_terminated_in_transaction(pg_app: App) -> None:
     assert pg_app[1].stats().discarded == 1
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_t4_refused_by_module(url: str, is_first: bool) -> None:
-    """What psycopg2 refuses before it sends anything costs nothing."""
-    for _ in made(**keys(psycopg2, url)):
+def convert(conn: Any) -> None:
+    conn.cursor().execute("SELECT %s", (object(),))
+
+
+def leave_key_out(conn: Any) -> None:
+    conn.cursor().execute("SELECT %(a)s", {"b": 1})
+
+
+def send_surrogate(conn: Any) -> None:
+    conn.cursor().execute("SELECT %s", ("\udc80",))
+
+
+def fetch_nothing(conn: Any) -> None:
+    conn.cursor().fetchone()
+
+
+def scroll_too_far(conn: Any) -> None:
+    cursor = conn.cursor()
+    cursor.execute("SELECT 1")
+    cursor.scroll(9)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["at first", "later"])
+@pytest.mark.parametrize(
+    "misuse", [convert, leave_key_out, send_surrogate, fetch_nothing, scroll_too_far]
+)
+@pytest.mark.parametrize("module", [psycopg, psycopg2], ids=lambda module: module.__name__)
+def test_t4_refused_by_module(
+    url: str, module: Any, misuse: Callable[[Any], None], is_first: bool
+) -> None:
+    """What a module refuses before it sends anything costs nothing, whatever it raises."""
+    arguments = {**keys(psycopg2, url)["connect_args"]}
+    arguments["dbname"] = arguments.pop("database")
+    for _, db in made(creator=module, connect_args=arguments):
         with db_connection_context() as conn:
             if not is_first:
                 insert(conn, 1)
-            with pytest.raises(conn.ProgrammingError):
-                conn.cursor().execute("SELECT %s", (object(),))
-            with pytest.raises(conn.ProgrammingError):
-                conn.cursor().fetchone()
+            with pytest.raises((module.Error, LookupError, UnicodeError)):
+                misuse(conn)
             insert(conn, 2)
         assert rows() == ([2] if is_first else [1, 2])
+        assert db.stats().discarded == 0
+
+
+class Traced(psycopg2.extensions.connection):  # type: ignore[misc]  # it has no types
+    """A connection whose tracer fails after COMMIT."""
+
+    def commit(self) -> None:
+        super().commit()
+        raise LookupError
+
+
+def test_t5_exception_after_commit(url: str) -> None:
+    """An exception that is not the module's says nothing of the outcome of COMMIT."""
+    for _ in made(**keys(psycopg2, url)):
+        found = keys(psycopg2, url)
+        found["connect_args"]["connection_factory"] = Traced
+        with pooled_app(**found):
+            with pytest.raises(CommitOutcomeUnknown), db_connection_context() as conn:
+                insert(conn, 1)
+        assert rows() == [1]
+
+
+def test_t6_interrupted_in_the_middle(url: str) -> None:
+    """An exception in the middle of a statement costs the connection, also one that is not the
+    module's.
+    """
+
+    def fail() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            with pytest.raises(ZeroDivisionError):
+                conn.cursor().execute("SELECT pg_sleep(20)")
+
+    def wait(raw: Any) -> None:
+        if raw.poll() != psycopg2.extensions.POLL_OK:
+            time.sleep(0.1)
+            raise ZeroDivisionError
+
+    for _, db in made(**keys(psycopg2, url)):
+        with db_connection_context() as conn:
+            conn.commit()
+        psycopg2.extensions.set_wait_callback(wait)
+        try:
+            with pytest.raises((TransactionAborted, ZeroDivisionError)):
+                fail()
+        finally:
+            psycopg2.extensions.set_wait_callback(None)
+        assert rows() == []
+        assert db.stats().discarded == 1
 
 
 def test_t4_statement_timeout(url: str) -> None:
@@ -395,6 +474,34 @@ def test_t4_mysql_undoes_statement(mysql_app: App) -> None:
             insert(conn, 1)
         insert(conn, 2)
     assert rows() == [1, 2]
+
+
+def test_t4_mysql_rolled_back_by_handler(mysql_app: App) -> None:
+    """A routine's handler may roll back and raise any error: where the connection can tell, it is
+    asked.
+    """
+
+    def fail() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            with pytest.raises(conn.IntegrityError):
+                run(conn, "CALL take_back()")
+            insert(conn, 2)
+
+    with db_connection_context() as conn:
+        run(
+            conn,
+            "CREATE PROCEDURE take_back() BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION "
+            "BEGIN ROLLBACK; RESIGNAL; END; INSERT INTO t VALUES (3), (3); END",
+        )
+    with pytest.raises(TransactionAborted):
+        fail()
+    assert rows() == []
+    with db_connection_context() as conn:
+        with pytest.raises(conn.IntegrityError):
+            run(conn, "CALL take_back()")
+        insert(conn, 4)
+    assert rows() == [4]
 
 
 def leave_unread(conn: Any) -> Any:
