@@ -71,7 +71,7 @@ def _effect(dialect: _Dialect, text: str) -> Effect:
     for reading in others if "\\" in text else ():
         bare = reading.sub(_bare, text)
         # Read so, it is an error of syntax: nothing of it runs, unless something ended before.
-        if not bare.endswith(_NO_END) or ";" in bare:
+        if not bare.endswith(_NO_END) or bare.count(_DOUBT) > 1 or ";" in bare:
             effect |= _effect_as_read(dialect, bare)
     return effect
 

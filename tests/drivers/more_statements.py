@@ -57,6 +57,7 @@ ON_SQLITE = (
 )
 
 PREPARED = ("PREPARE stmt AS SELECT 1",)
+VERBATIM_OFF = ("SET LOCAL standard_conforming_strings = off",)
 
 ON_POSTGRESQL = (
     Case("SELECT * FROM t WHERE id = %s", NONE),
@@ -134,6 +135,9 @@ ON_POSTGRESQL = (
     Case("SELECT 1; COMMIT", UNKNOWN),
     Case("SELECT '$$'; COMMIT; SELECT '$$'", UNKNOWN),
     Case(r"SELECT 'a\'; COMMIT; --'", UNKNOWN),
+    Case("SELECT 'a\\'E'U&\"'--\"; COMMIT; -- \"", UNKNOWN, VERBATIM_OFF),
+    Case(r"SELECT 'a\'E'; COMMIT; --'", UNKNOWN, VERBATIM_OFF),
+    Case(r"SELECT 'it\'s'", UNKNOWN, VERBATIM_OFF),
     Case("SELECT $x$unended", UNKNOWN),
     Case("", UNKNOWN),
 )
