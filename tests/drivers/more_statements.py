@@ -1,8 +1,31 @@
-"""Statements by text for SQLite and PostgreSQL, as `statements` has them for MariaDB."""
+"""Statements by text as in `statements`, but not for the tests' MariaDB."""
 
 from __future__ import annotations
 
-from tests.drivers.statements import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
+from tests.drivers.cases import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
+
+ELSEWHERE = (
+    Case("BACKUP STAGE BLOCK_COMMIT", COMMITS | LOCKS),
+    Case("BACKUP STAGE END", COMMITS | LOCKS),
+    Case("TABLE t", NONE),
+    Case("EXPLAIN ANALYZE SELECT 1", NONE),
+    Case("EXPLAIN FORMAT=JSON INTO @x SELECT 1", CHANGES),
+    Case("SELECT /*+ SET_VAR(sort_buffer_size = 16M) */ 1", NONE),
+    Case("SET PERSIST max_connections = 100", CHANGES),
+    Case("SET RESOURCE GROUP fast", CHANGES),
+    Case("SET @@transaction_isolation = 'SERIALIZABLE'", CHANGES),
+    Case("LOCK INSTANCE FOR BACKUP", LOCKS),
+    Case("UNLOCK INSTANCE", COMMITS),
+    Case("SELECT service_get_write_locks('a', 'b', 0)", LOCKS),
+    Case("SELECT version_tokens_lock_shared('a', 0)", LOCKS),
+    Case("IMPORT TABLE FROM 'x.sdi'", COMMITS),
+    Case("ALTER INSTANCE RELOAD TLS", COMMITS),
+    Case("START REPLICA", COMMITS),
+    Case("CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'x'", COMMITS),
+    Case("RESET PERSIST", COMMITS),
+    Case("CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $$ return 1 $$", UNKNOWN),
+)
+"""What MySQL alone takes, and what no server takes while a transaction is open."""
 
 ON_SQLITE = (
     Case("SELECT * FROM t WHERE id = %s", NONE),

@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_pooled_db.drivers.effects import Effect, of_mariadb, of_postgresql, of_sqlite
-from tests.drivers.more_statements import ON_POSTGRESQL, ON_SQLITE
-from tests.drivers.statements import ELSEWHERE, NONE, ON_MARIADB, UNKNOWN, Case
+from tests.drivers.cases import NONE, UNKNOWN, Case
+from tests.drivers.more_statements import ELSEWHERE, ON_POSTGRESQL, ON_SQLITE
+from tests.drivers.statements import ON_MARIADB
 
 CASES = [
     *((of_mariadb, case) for case in (*ON_MARIADB, *ELSEWHERE)),

@@ -14,8 +14,8 @@ from psycopg.pq import TransactionStatus
 
 from flask_pooled_db.drivers.effects import Effect, of_postgresql, of_sqlite
 from harness.postgres import postgres
+from tests.drivers.cases import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
 from tests.drivers.more_statements import ON_POSTGRESQL, ON_SQLITE
-from tests.drivers.statements import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
 
 SESSION_OF_POSTGRESQL = (
     "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'transaction_%' ORDER BY 1",

@@ -12,19 +12,8 @@ from pymysql.constants import CLIENT
 
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from harness.server import MariaDBServer
-from tests.drivers.statements import (
-    BEGINS,
-    CHANGES,
-    COMMITS,
-    LOCKED,
-    LOCKS,
-    NONE,
-    ON_MARIADB,
-    SCHEMA,
-    UNDOES,
-    UNKNOWN,
-    Case,
-)
+from tests.drivers.cases import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
+from tests.drivers.statements import LOCKED, ON_MARIADB, SCHEMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.mariadb_only]
 
