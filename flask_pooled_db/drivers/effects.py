@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import functools
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -34,29 +35,21 @@ class Effect(enum.Flag):
     """May do any of these. A flag that stands beside it is of a part that could be read."""
 
 
-def of_mariadb(text: object) -> Effect:
-    """Return what a statement may do on MariaDB or MySQL.
-
-    Where the two differ, the verdict holds for both. `completion_type` is taken to be the default
-    one: a session in which it was changed has been changed.
-    """
-    if type(text) is str and len(text) <= _LONGEST_KEPT:
-        return _kept_of_mariadb(text)
-    return _of_mariadb(str.__str__(text)) if isinstance(text, str) else Effect.UNKNOWN
+# A longer text is read each time: what is kept is to stay small.
+_LONGEST_KEPT, _KEPT_TEXTS = 4096, 1024
 
 
-def of_sqlite(text: object) -> Effect:
-    """Return what a statement may do on SQLite, where DDL is part of the transaction."""
-    if type(text) is str and len(text) <= _LONGEST_KEPT:
-        return _kept_of_sqlite(text)
-    return _of_sqlite(str.__str__(text)) if isinstance(text, str) else Effect.UNKNOWN
+def _kept(read: Callable[[str], Effect]) -> Callable[[object], Effect]:
+    """Let a function read each short text once, and know nothing of what is no text."""
+    keep = functools.lru_cache(_KEPT_TEXTS)(read)
 
+    @functools.wraps(read)
+    def of(text: object) -> Effect:
+        if type(text) is str and len(text) <= _LONGEST_KEPT:
+            return keep(text)
+        return read(str.__str__(text)) if isinstance(text, str) else Effect.UNKNOWN
 
-def of_postgresql(text: object) -> Effect:
-    """Return what a statement may do on PostgreSQL, where DDL is part of the transaction."""
-    if type(text) is str and len(text) <= _LONGEST_KEPT:
-        return _kept_of_postgresql(text)
-    return _of_postgresql(str.__str__(text)) if isinstance(text, str) else Effect.UNKNOWN
+    return of
 
 
 def of_unknown(text: object) -> Effect:
@@ -87,7 +80,7 @@ def _effect(dialect: _Dialect, text: str) -> Effect:
     for reading in others if "\\" in text else ():
         bare = reading.sub(_bare, text)
         # Read so, it is an error of syntax: nothing of it runs, unless something ended before.
-        if not bare.endswith(_NO_END) or ";" in bare:
+        if not bare.endswith(_NO_END) or bare.count(_DOUBT) > 1 or ";" in bare:
             effect |= _effect_as_read(dialect, bare)
     return effect
 
@@ -137,8 +130,6 @@ def _reading(begin: str, *, comment: str, quoted: str, doubt: str) -> re.Pattern
     return re.compile(f"(?=[{begin}])(?:{groups})", re.DOTALL | re.IGNORECASE)
 
 
-# A longer text is read each time: what is kept is to stay small.
-_LONGEST_KEPT, _KEPT_TEXTS = 4096, 1024
 _DOUBT = "\0"  # no text that is read has one of its own
 _NO_END = _DOUBT + "'"
 _IN_PLACE_OF = {"comment": " ", "doubt": _DOUBT, "no_end": _NO_END}
@@ -220,7 +211,14 @@ _PLAIN_IN_MARIADB = re.compile(
 )
 
 
-def _of_mariadb(text: str) -> Effect:
+@_kept
+def of_mariadb(text: str) -> Effect:
+    """Return what a statement may do on MariaDB or MySQL.
+
+    Where the two differ, the verdict holds for both. `completion_type` is taken to be the default
+    one: a session in which it was changed has been changed. A statement that succeeded with
+    `COMMITS` and without `BEGINS` ended nothing if a transaction is still open after it.
+    """
     # The functions that take locks have this in their names.
     if _PLAIN_IN_MARIADB.match(text) and "lock" not in text.lower():
         return Effect.NONE
@@ -254,13 +252,15 @@ _SQLITE = _Dialect(
         ("pragma|attach|detach", Effect.CHANGES_SESSION),
     ),
     contains=_anywhere(
-        (r"\bcreate\b.*\btemp(?:orary)?\b|\bload_extension\b", Effect.CHANGES_SESSION),
+        (r"\Acreate .*\btemp(?:orary)?\b|\bload_extension\b", Effect.CHANGES_SESSION),
         (r"\b(?:or|conflict) rollback\b|\braise ?\( ?rollback\b", Effect.UNDOES),
     ),
 )
 
 
-def _of_sqlite(text: str) -> Effect:
+@_kept
+def of_sqlite(text: str) -> Effect:
+    """Return what a statement may do on SQLite, where DDL is part of the transaction."""
     return _effect(_SQLITE, text)
 
 
@@ -310,10 +310,7 @@ _POSTGRESQL = _Dialect(
 )
 
 
-def _of_postgresql(text: str) -> Effect:
+@_kept
+def of_postgresql(text: str) -> Effect:
+    """Return what a statement may do on PostgreSQL, where DDL is part of the transaction."""
     return _effect(_POSTGRESQL, text)
-
-
-_kept_of_mariadb = functools.lru_cache(_KEPT_TEXTS)(_of_mariadb)
-_kept_of_sqlite = functools.lru_cache(_KEPT_TEXTS)(_of_sqlite)
-_kept_of_postgresql = functools.lru_cache(_KEPT_TEXTS)(_of_postgresql)

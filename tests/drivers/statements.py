@@ -7,13 +7,7 @@ a sequence, a view, and routines named for what they do. Locks are called `lease
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from flask_pooled_db.drivers.effects import Effect
-
-NONE, UNKNOWN = Effect.NONE, Effect.UNKNOWN
-COMMITS, UNDOES, BEGINS = Effect.COMMITS, Effect.UNDOES, Effect.BEGINS
-CHANGES, LOCKS = Effect.CHANGES_SESSION, Effect.LOCKS
+from tests.drivers.cases import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
 
 SCHEMA = (
     "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(20))",
@@ -33,15 +27,6 @@ SCHEMA = (
     "CREATE PROCEDURE locks() DO GET_LOCK('lease', 0)",
 )
 """What there is in `shop` before each."""
-
-
-class Case(NamedTuple):
-    """A statement, what its text says, and what has to run in the session before."""
-
-    text: str
-    effect: Effect
-    before: tuple[str, ...] = ()
-
 
 PLAIN = (
     "SELECT 1",
@@ -363,26 +348,3 @@ ON_MARIADB = (
     *OPAQUE,
 )
 """All that MariaDB takes, and what it refuses."""
-
-ELSEWHERE = (
-    Case("BACKUP STAGE BLOCK_COMMIT", COMMITS | LOCKS),
-    Case("BACKUP STAGE END", COMMITS | LOCKS),
-    Case("TABLE t", NONE),
-    Case("EXPLAIN ANALYZE SELECT 1", NONE),
-    Case("EXPLAIN FORMAT=JSON INTO @x SELECT 1", CHANGES),
-    Case("SELECT /*+ SET_VAR(sort_buffer_size = 16M) */ 1", NONE),
-    Case("SET PERSIST max_connections = 100", CHANGES),
-    Case("SET RESOURCE GROUP fast", CHANGES),
-    Case("SET @@transaction_isolation = 'SERIALIZABLE'", CHANGES),
-    Case("LOCK INSTANCE FOR BACKUP", LOCKS),
-    Case("UNLOCK INSTANCE", COMMITS),
-    Case("SELECT service_get_write_locks('a', 'b', 0)", LOCKS),
-    Case("SELECT version_tokens_lock_shared('a', 0)", LOCKS),
-    Case("IMPORT TABLE FROM 'x.sdi'", COMMITS),
-    Case("ALTER INSTANCE RELOAD TLS", COMMITS),
-    Case("START REPLICA", COMMITS),
-    Case("CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'x'", COMMITS),
-    Case("RESET PERSIST", COMMITS),
-    Case("CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $$ return 1 $$", UNKNOWN),
-)
-"""What MySQL alone takes, and what no server takes while a transaction is open."""

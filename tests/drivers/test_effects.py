@@ -11,18 +11,27 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_pooled_db.drivers.effects import Effect, of_mariadb, of_postgresql, of_sqlite
-from tests.drivers.statements import ELSEWHERE, NONE, ON_MARIADB, UNKNOWN, Case
+from tests.drivers.cases import NONE, UNKNOWN, Case
+from tests.drivers.more_statements import ELSEWHERE, ON_POSTGRESQL, ON_SQLITE
+from tests.drivers.statements import ON_MARIADB
 
-CASES = [*ON_MARIADB, *ELSEWHERE]
+CASES = [
+    *((of_mariadb, case) for case in (*ON_MARIADB, *ELSEWHERE)),
+    *((of_sqlite, case) for case in ON_SQLITE),
+    *((of_postgresql, case) for case in ON_POSTGRESQL),
+]
 FILLERS = [" ", "\t", "\n", "\r\n", "  ", "--\n", "--\tSET @x := 1\n", "-- it's\n", "# `\n"]
 FILLERS += ["/**/", "/* COMMIT; */", "/* it's */", '/* " */', "/*+ x */"]
+FILLERS_ELSEWHERE = [filler for filler in FILLERS if "#" not in filler]
 PARTS = re.compile(r"""('[^']*'|"[^"]*"|`[^`]*`|\s+)""")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.text)
-def test_t10_effects_on_mariadb(case: Case) -> None:
+@pytest.mark.parametrize(
+    ("of", "case"), CASES, ids=lambda part: part.text if isinstance(part, Case) else part.__name__
+)
+def test_t10_effects(of: Callable[[object], Effect], case: Case) -> None:
     """The text tells what a statement may do."""
-    assert of_mariadb(case.text) == case.effect
+    assert of(case.text) == case.effect
 
 
 @pytest.mark.parametrize("of", [of_mariadb, of_sqlite, of_postgresql])
@@ -57,13 +66,17 @@ def test_t10_long_texts() -> None:
 
 def has_comment_or_odd_quotes(text: str) -> bool:
     """Whether white space in a text may mean more than white space."""
-    return bool(re.search(r"/\*|--|#|\\|'[^']*\"|\"[^\"]*'|`[^`]*['\"]|unended", text))
+    return bool(re.search(r"/\*|--|#|\$|\\|'[^']*\"|\"[^\"]*'|`[^`]*['\"]|unended", text))
 
 
-@given(case=st.sampled_from(CASES), data=st.data())
-def test_t10_disguises(case: Case, data: st.DataObject) -> None:
+@given(of_and_case=st.sampled_from(CASES), data=st.data())
+def test_t10_disguises(
+    of_and_case: tuple[Callable[[object], Effect], Case], data: st.DataObject
+) -> None:
     """White space, comments and case make no statement look more harmless, or less so."""
-    filler = st.lists(st.sampled_from(FILLERS), min_size=1, max_size=3).map("".join)
+    of, case = of_and_case
+    fillers = FILLERS if of is of_mariadb else FILLERS_ELSEWHERE
+    filler = st.lists(st.sampled_from(fillers), min_size=1, max_size=3).map("".join)
     parts = []
     for part in PARTS.split(case.text):
         if part.isspace():
@@ -75,10 +88,10 @@ def test_t10_disguises(case: Case, data: st.DataObject) -> None:
     text = data.draw(filler) + "".join(parts)
     if not has_comment_or_odd_quotes(case.text):
         text += data.draw(filler)
-    assert of_mariadb(text) == case.effect, text
+    assert of(text) == case.effect, text
 
 
-@given(case=st.sampled_from(CASES), text=st.text("'\"`\\/*-#!; \naCOMMIT@:=", max_size=20))
+@given(case=st.sampled_from(ON_MARIADB), text=st.text("'\"`\\/*-#!; \naCOMMIT@:=", max_size=20))
 @example(case=Case("COMMIT", Effect.COMMITS), text="'\\'; -- '")
 def test_t10_any_text(case: Case, text: str) -> None:
     """No text makes the reader fail, and what follows a complete statement hides none of it."""
