@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
+from flask_pooled_db.drivers import optionfiles
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, STATUS_MORE_RESULTS, MySQLDriver
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
@@ -19,6 +21,7 @@ CONVERTS = frozenset({"_check_execute_params", "_substitute_parameters", "_parse
 PREPARES = frozenset({"execute", "executemany", "callproc", "scroll", "kill"})
 _MISUSES = (TypeError, LookupError, AttributeError)
 _UNKNOWN = 2000
+_LOADED = "could not be loaded: it is already loaded"
 _ROWS_AT_ONCE = 1000
 _LOST = 2013
 SQLSTATE = 20  # of mariadb.constants.INFO, which is not there without the driver
@@ -67,6 +70,25 @@ class MariaDBConnectorDriver(MySQLDriver):
         if self._is_module_connect:
             # It covers the handshake too, but takes whole seconds only.
             self._arguments = {"connect_timeout": math.ceil(timeout), **arguments}
+
+    @classmethod
+    def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
+        file, group = arguments.get("default_file"), arguments.get("default_group")
+        if not (file or group):
+            return super().asks_for_tls(arguments)
+        files = [file] if file else optionfiles.USUAL_FILES
+        groups = optionfiles.groups_of(group, ("client", "client-server", "client-mariadb"))
+        return super().asks_for_tls(arguments) or optionfiles.ask_for_tls(files, groups)
+
+    def make_connection(self, where: Mapping[str, Any]) -> Any:
+        try:
+            return super().make_connection(where)
+        except self.Error as error:
+            if _LOADED not in str(error):
+                raise
+        # Another thread's connect has loaded the plugin that the account needs while this one was
+        # about to: now it is there.
+        return super().make_connection(where)
 
     def has_tls(self, raw: Any) -> bool:
         # Without certificate verification the C library silently falls back to plaintext.
