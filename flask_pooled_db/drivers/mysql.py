@@ -146,12 +146,6 @@ class MySQLDriver(Driver):
         kind = errors.Kind.ROUTINE if self.is_of_earlier(error) else errors.kind_of(sql)
         if kind is errors.Kind.OTHER or (kind is errors.Kind.ROWS and number in errors.HARMLESS):
             return True
-        if (
-            self.tells_transactions
-            and isinstance(sql, str)  # else others may have been sent since the error
-            and not self.server_status(raw) & STATUS_IN_TRANS
-        ):
-            return True  # before the statement there was none
         # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
         self.execute(raw, "DO 0")
         if not self.server_status(raw) & STATUS_IN_TRANS:

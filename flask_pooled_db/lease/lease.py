@@ -223,6 +223,8 @@ class Lease:
             return True
         if before is not IN_TRANSACTION or self._before is not IN_TRANSACTION:
             return True  # there was nothing to lose
+        if not isinstance(sql, str) and entry.streams:
+            sql = entry.streams[0].sql
         try:
             answer = ask(entry.raw, error, sql)
         except Exception:

@@ -31,7 +31,7 @@ class ReadingLease(Lease):
             self.clear_way(entry)
         return super()._prepare(function)
 
-    def note_stream(self, reader: Reader) -> None:
+    def note_stream(self, reader: Reader, sql: Any = None) -> None:
         """Note what the server has yet to send for the last statement of a cursor."""
         entry, driver = self._entry, self.driver
         if entry is None or driver.is_streaming is None:
@@ -41,7 +41,7 @@ class ReadingLease(Lease):
         has_rows = type(cursor) is not SpentCursor and driver.is_streaming(cursor)
         if has_rows or driver.has_unread_rows(entry.raw):
             others = [other.driver_cursor for other in self._open_cursors() if other is not reader]
-            streams.append(Stream(reader, others if driver.has_to_close_cursors else []))
+            streams.append(Stream(reader, sql, others if driver.has_to_close_cursors else []))
             self._is_ready = False  # each statement has to look for it
         entry.streams = streams
 
@@ -62,9 +62,11 @@ class ReadingLease(Lease):
             return
         for stream in entry.streams:
             if stream.reader is reader and not stream.was_read:
-                stream.was_read = True
-                if driver.check_end:
-                    self.fetch(driver.check_end, entry.raw)
+                try:
+                    if driver.check_end:
+                        self.fetch(driver.check_end, entry.raw)
+                finally:
+                    stream.was_read = True
                 if not driver.has_unread_rows(entry.raw):
                     entry.streams = [other for other in entry.streams if other is not stream]
 

@@ -32,14 +32,14 @@ class StreamingCursor(ParticularCursor):
         check = self._lease.driver.check_text
         if check:
             check(operation, *args, *kwargs.values())
-        return self._track(super()._run, function, operation, args, kwargs)
+        return self._track(operation, super()._run, function, operation, args, kwargs)
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure."""
         check = self._lease.driver.check_text
         if check:
             check(*args, *kwargs.values())
-        return self._track(super().callproc, *args, **kwargs)
+        return self._track(None, super().callproc, *args, **kwargs)
 
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
@@ -49,7 +49,7 @@ class StreamingCursor(ParticularCursor):
             check(*args, *kwargs.values())
         return super()._driver_call(call, method, *args, **kwargs)
 
-    def _track(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _track(self, sql: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a statement, and note what it leaves to read."""
         before = self.driver_cursor
         if type(before) is SpentCursor:
@@ -67,7 +67,7 @@ class StreamingCursor(ParticularCursor):
             self._spend()
             raise
         self._ahead.clear()
-        lease.note_stream(self)
+        lease.note_stream(self, sql)
         return result
 
     def _spend(self, make_error: Callable[[], Exception] | None = None) -> None:

@@ -17,14 +17,20 @@ class Stream:
     the error that they may end with. Whether anybody can still read them, its reader tells.
     """
 
-    __slots__ = ("_reader", "driver_cursor", "held", "was_read")
+    __slots__ = ("_reader", "_sql", "driver_cursor", "held", "was_read")
 
-    def __init__(self, reader: Reader, held: list[Any]) -> None:
+    def __init__(self, reader: Reader, sql: Any, held: list[Any]) -> None:
+        self._sql = sql
         self._reader = weakref.ref(reader)
         cursor = reader.driver_cursor
         self.driver_cursor = cursor.cursor if type(cursor) is SpentCursor else cursor
         self.held = held  # the driver's other cursors: the end of one may read what is to come
         self.was_read = False  # to the last row; further results may follow
+
+    @property
+    def sql(self) -> Any:
+        """The statement whose rows are being read; None if it is not known."""
+        return None if self.was_read else self._sql
 
     @property
     def reader(self) -> Reader | None:

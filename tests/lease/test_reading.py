@@ -273,6 +273,21 @@ def test_t4_stream_is_cut(stream_stage: ServerStage, how: str, way: str, paramet
     assert stage.committed() == UNTOUCHED
 
 
+@pytest.mark.mariadb_only
+def test_t4_goes_on_after_cut_stream(stream_stage: ServerStage) -> None:
+    """A stream that exceeded its time costs its rows alone: the transaction goes on."""
+    stage = stream_stage
+    with stage.db.connection_context(statement_timeout=0.3) as connection:
+        add(connection, 1, -10)
+        cursor = stage.streaming_cursor(connection)
+        cursor.execute(SLOW_ROWS, (1,))
+        with pytest.raises(connection.Error):
+            cursor.fetchall()
+        add(connection, 2, 10)
+    assert stage.committed() == MOVED
+    assert stage.db.stats().discarded == 0
+
+
 def read(cursor: Any, way: str) -> None:
     """Read to what looks like the end, or leave the rest to close(), or to the end of the block."""
     if way == "fetchone":
