@@ -30,6 +30,9 @@ class OpenCursor(Protocol):
 
     driver_cursor: Any
 
+    def wait_for(self, stream: Any) -> None:
+        """Have nothing be read from it that would end another one's stream."""
+
 
 class Reader(OpenCursor, Protocol):
     """A cursor whose rows the server sends as they are fetched."""

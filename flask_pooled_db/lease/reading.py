@@ -36,24 +36,24 @@ class ReadingLease(Lease):
         entry, driver = self._entry, self.driver
         if entry is None or driver.is_streaming is None:
             return
-        streams = [other for other in entry.streams if other.reader is not reader]
         cursor = reader.driver_cursor
         has_rows = type(cursor) is not SpentCursor and driver.is_streaming(cursor)
-        if has_rows or driver.has_unread_rows(entry.raw):
-            others = [other.driver_cursor for other in self._open_cursors() if other is not reader]
-            streams.append(Stream(reader, sql, others if driver.has_to_close_cursors else []))
-            self._is_ready = False  # each statement has to look for it
-        entry.streams = streams
+        is_due = has_rows or driver.has_unread_rows(entry.raw)
+        if is_due or entry.streams:
+            streams = [other for other in entry.streams if other.reader is not reader]
+            entry.streams = [*streams, self._new_stream(reader, sql)] if is_due else streams
+            self._is_ready = self._is_ready and not is_due  # each statement has to look for it
 
-    def check_reader(self, reader: OpenCursor) -> None:
-        """Raise `UsageError` if reading from a cursor would end another one's stream."""
-        entry, disturbs = self._entry, self.driver.disturbs
-        if entry is None or not entry.streams or not disturbs:
-            return
-        for stream in entry.streams:
-            is_own = stream.reader is reader
-            if not is_own and stream.has_rows(self.driver) and disturbs(reader.driver_cursor):
-                raise UsageError(refusals.UNREAD)
+    def _new_stream(self, reader: Reader, sql: Any) -> Stream:
+        stream = Stream(reader, sql)
+        if self.driver.has_to_close_cursors:
+            disturbs = self.driver.disturbs
+            for other in self._open_cursors():
+                if other is not reader:
+                    stream.held.append(other.driver_cursor)
+                    if disturbs and disturbs(other.driver_cursor):
+                        other.wait_for(stream)
+        return stream
 
     def has_read(self, reader: OpenCursor) -> None:
         """Note that a cursor has no more rows to read. Raises if they did not come to their end."""
@@ -106,6 +106,7 @@ class ReadingLease(Lease):
             reader = stream.reader
             if reader is not None and stream.has_rows(self.driver):
                 reader.drop()
+            stream.is_over = True
             self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
 
     # Closing
@@ -139,6 +140,7 @@ class ReadingLease(Lease):
         own = [stream for stream in entry.streams if stream.reader is cursor]
         for stream in own:
             entry.streams = [other for other in entry.streams if other is not stream]
+            stream.is_over = True
             self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
         return bool(own)
 

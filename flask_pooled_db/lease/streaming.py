@@ -10,7 +10,7 @@ from flask_pooled_db.errors import PooledDBError, UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.cursor import ParticularCursor
 from flask_pooled_db.lease.reading import ReadingLease
-from flask_pooled_db.lease.streams import SpentCursor
+from flask_pooled_db.lease.streams import SpentCursor, Stream, WaitingCursor, bare
 
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
@@ -52,8 +52,7 @@ class StreamingCursor(ParticularCursor):
     def _track(self, sql: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a statement, and note what it leaves to read."""
         before = self.driver_cursor
-        if type(before) is SpentCursor:
-            _set(self, "driver_cursor", before.cursor)
+        _set(self, "driver_cursor", bare(before))
         lease = self._lease
         driver = lease.driver
         try:
@@ -76,7 +75,7 @@ class StreamingCursor(ParticularCursor):
         usual = self._lease.driver.nothing_to_read
         if (make_error or usual) and type(self.driver_cursor) is not SpentCursor:
             spent = SpentCursor(
-                self.driver_cursor, make_error or usual, was_dropped=make_error is not None
+                bare(self.driver_cursor), make_error or usual, was_dropped=make_error is not None
             )
             _set(self, "driver_cursor", spent)
 
@@ -91,6 +90,12 @@ class StreamingCursor(ParticularCursor):
             self._ahead.append(row)
         return True
 
+    def wait_for(self, stream: Stream) -> None:
+        """Have nothing be read that would end another one's stream."""
+        if type(self.driver_cursor) is not SpentCursor:
+            waiting = WaitingCursor(bare(self.driver_cursor), stream, self._lease.driver)
+            _set(self, "driver_cursor", waiting)
+
     def drop(self) -> None:
         """Give up what was not read. Whoever goes on reading gets an error."""
         self._spend(lambda: UsageError(refusals.DROPPED))
@@ -99,8 +104,10 @@ class StreamingCursor(ParticularCursor):
         """Return the next row, or None."""
         if self._ahead:
             return self._ahead.pop()
-        self._lease.check_reader(self)
-        return super().fetchone()
+        row = self._lease.fetch(self.driver_cursor.fetchone)
+        if row is None:
+            self._lease.has_read(self)
+        return row
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         """Return the next rows."""
@@ -108,7 +115,6 @@ class StreamingCursor(ParticularCursor):
             wanted = next(iter((*args, *kwargs.values())), None) or self.arraysize
             rows = [self._ahead.pop()]
             return rows if wanted == 1 else [*rows, *self.fetchmany(wanted - 1)]
-        self._lease.check_reader(self)
         rows = super().fetchmany(*args, **kwargs)
         wanted = next(iter((*args, *kwargs.values())), None) or self.arraysize
         if len(rows) < wanted:  # its caller may not ask again
@@ -119,7 +125,6 @@ class StreamingCursor(ParticularCursor):
         """Return all rows that are left."""
         if self._ahead:
             return [self._ahead.pop(), *super().fetchall()]
-        self._lease.check_reader(self)
         return super().fetchall()
 
     def __getattr__(self, name: str) -> Any:

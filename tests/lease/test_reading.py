@@ -226,7 +226,15 @@ def test_t6_other_cursors_amid_stream(stream_stage: ServerStage) -> None:
                 with pytest.raises(UsageError, match=REMEDIES):
                     fetch()
         assert len(stream.fetchall()) == ROWS - 1
-        assert list(read.fetchall()) == [(1,), (2,)]
+        assert read.fetchone() == (1,)
+        stream.execute(FEW_ROWS)
+        if stage.driver == "mariadbconnector":
+            with pytest.raises(UsageError, match=REMEDIES):
+                read.fetchone()
+        stream.close()
+        assert list(read.fetchall()) == [(2,)]
+        read.execute("SELECT 1 WHERE 'x' = %s", (b"x",))
+        assert list(read.fetchall()) == [(1,)]
         add(connection, 1, -10)
         add(connection, 2, 10)
     assert stage.committed() == MOVED
