@@ -194,7 +194,7 @@ class Lease:
             self._is_certain = False
             self._state, self._cause = before, cause
             if not has_survived:
-                self.abort(error)
+                self.abort(refusals.in_doubt(error))
         elif failure is Failure.ROLLED_BACK:
             self._state = ROLLED_BACK if before <= IN_TRANSACTION else before
         elif before is RELEASED:

@@ -78,6 +78,15 @@ class ReadingLease(Lease):
                 raise UsageError(refusals.UNREAD)
         self._read_rest(entry)
 
+    def read_results(self, entry: Entry) -> None:
+        """Read the results that nobody asked for, unless rows are in their way. Raises what they
+        end with.
+        """
+        driver = self.driver
+        has_rows = any(stream.has_rows(driver) for stream in entry.streams)
+        if not has_rows and driver.has_only_results(entry.raw):
+            self.finish_reading(entry)
+
     def finish_reading(self, entry: Entry) -> None:
         """Read all that is left, so that the transaction, or a part of it, can be ended.
 

@@ -181,6 +181,8 @@ class TransactionLease(ReadingLease):
                 raise refusals.released_early(self._revoked)
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
+            if self._session.readonly and (entry.streams or driver.has_unread_rows(entry.raw)):
+                self.read_results(entry)
             return
         if entry.streams or driver.has_unread_rows(entry.raw):
             self.finish_reading(entry)  # the driver's flags may be those of an earlier result
