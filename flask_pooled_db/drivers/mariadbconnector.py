@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
+from flask_pooled_db.drivers import optionfiles
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import (
     STATUS_IN_TRANS,
@@ -25,6 +27,7 @@ PREPARES = frozenset({"execute", "executemany", "callproc", "scroll", "kill"})
 _MISUSES = (TypeError, LookupError, AttributeError)
 _CHANGED = "_pooled_db_changed"  # an attribute of a connection whose session was changed
 _UNKNOWN = 2000
+_LOADED = "could not be loaded: it is already loaded"
 _ROWS_AT_ONCE = 1000
 _LOST = 2013
 SQLSTATE = 20  # of mariadb.constants.INFO, which is not there without the driver
@@ -76,6 +79,25 @@ class MariaDBConnectorDriver(MySQLDriver):
             # It covers the handshake too, but takes whole seconds only.
             self._arguments = {"connect_timeout": math.ceil(timeout), **arguments}
 
+    @classmethod
+    def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
+        file, group = arguments.get("default_file"), arguments.get("default_group")
+        if not (file or group):
+            return super().asks_for_tls(arguments)
+        files = [file] if file else optionfiles.USUAL_FILES
+        groups = optionfiles.groups_of(group, ("client", "client-server", "client-mariadb"))
+        return super().asks_for_tls(arguments) or optionfiles.ask_for_tls(files, groups)
+
+    def make_connection(self, where: Mapping[str, Any]) -> Any:
+        try:
+            return super().make_connection(where)
+        except self.Error as error:
+            if _LOADED not in str(error):
+                raise
+        # Another thread's connect has loaded the plugin that the account needs while this one was
+        # about to: now it is there.
+        return super().make_connection(where)
+
     def has_tls(self, raw: Any) -> bool:
         # Without certificate verification the C library silently falls back to plaintext.
         return bool(raw.tls_cipher)
@@ -109,6 +131,13 @@ class MariaDBConnectorDriver(MySQLDriver):
         if function in CONVERTS:
             return True
         return not below and function in PREPARES and isinstance(error, _MISUSES)
+
+    def transaction_survived(self, raw: Any, error: BaseException, sql: Any) -> bool | None:
+        # Unless something was sent since, its flags are those from before the statement.
+        is_first = isinstance(sql, str) and not hasattr(error, "came_late")
+        if is_first and not self.in_transaction(raw):
+            return True
+        return super().transaction_survived(raw, error, sql)
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         # 2006: the command could not be written. 2013: its answer could not be read. An answer
@@ -212,6 +241,7 @@ class MariaDBConnectorDriver(MySQLDriver):
         kind = getattr(self.dbapi, _CLASSES.get(state[:2], "OperationalError"))
         error = kind(text)
         error.errno, error.sqlstate, error.errmsg, error.msg = number, state, text, text
+        error.came_late = True
         raise error
 
     def nothing_to_read(self) -> Exception:

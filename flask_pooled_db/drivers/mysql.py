@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_mariadb
+from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
+from flask_pooled_db.errors import ConfigError
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
@@ -20,6 +23,16 @@ STATUS_MORE_RESULTS = 0x0008
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
 _TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
+
+
+TEXTS = frozenset({*PASSWORDS, "user", "database", "db"})
+"""Connect arguments that are texts, also where they look like numbers."""
+
+
+def _is_encodable(text: str) -> bool:
+    with contextlib.suppress(UnicodeError):
+        return bool(text.encode() or True)
+    return False
 
 
 class MySQLDriver(Driver):
@@ -40,13 +53,34 @@ class MySQLDriver(Driver):
         """Return whether these connect arguments ask for TLS."""
         return any(arguments.get(name) for name in cls.tls_arguments)
 
+    @classmethod
+    def from_text(cls, name: str, text: str) -> Any:
+        return text if name in TEXTS else super().from_text(name, text)
+
+    @classmethod
+    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
+        found = super().problems(arguments)
+        for name in PASSWORDS:
+            password = arguments.get(name)
+            if isinstance(password, str) and not _is_encodable(password):
+                found.append(f"the connect argument {name!r} has characters that are none")
+        return found
+
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        raw = super().connect(where)
+        raw = None
+        with contextlib.suppress(UnicodeError):
+            raw = self.make_connection(where)
+        if raw is None:  # the driver's own error holds the whole text, which may be the password
+            raise ConfigError(["a connect argument has characters that the driver can't encode"])
         # Both drivers silently fall back to plaintext in some cases.
         if self.asks_for_tls(self._arguments) and not self.has_tls(raw):
             self.terminate(raw)
             raise self.new_error(2026, "TLS was asked for and the connection came up without it")
         return raw
+
+    def make_connection(self, where: Mapping[str, Any]) -> Any:
+        """Return a new connection of the driver's."""
+        return super().connect(where)
 
     def has_tls(self, raw: Any) -> bool:
         """Return whether a connection uses TLS."""
@@ -118,12 +152,6 @@ class MySQLDriver(Driver):
         kind = errors.Kind.ROUTINE if self.is_of_earlier(error) else errors.kind_of(sql)
         if kind is errors.Kind.OTHER or (kind is errors.Kind.ROWS and number in errors.HARMLESS):
             return True
-        if (
-            self.tells_transactions
-            and isinstance(sql, str)  # else others may have been sent since the error
-            and not self.server_status(raw) & STATUS_IN_TRANS
-        ):
-            return True  # before the statement there was none
         # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
         self.execute(raw, "DO 0")
         if not self.server_status(raw) & STATUS_IN_TRANS:

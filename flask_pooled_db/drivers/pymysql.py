@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401  so that no fork meets its import by the first connect
 import functools
+import socket
 import ssl
 import threading
 import time
@@ -11,11 +12,14 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
+from flask_pooled_db.drivers import optionfiles, sockets
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.pymysql_status import with_true_status
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, Place, is_generator, place_of
+from flask_pooled_db.runtime import housekeeper
 
 # Functions of PyMySQL, by what they are doing when an error comes through them.
 CONVERTS = frozenset({"mogrify", "_mogrify", "escape", "literal", "_escape_string"})
@@ -26,6 +30,7 @@ READS_ROW = "_read_row_from_packet"
 READS_RESULT = "next_result"
 
 RUNS_QUERY = "_query"  # the method of a cursor in which it fetches all rows, or does not
+_CANT_CONNECT = 2003
 _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 
 
@@ -39,6 +44,7 @@ class PyMySQLDriver(MySQLDriver):
     module = "pymysql"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
+    password_types = (str, bytes, bytearray)
     tls_arguments: ClassVar = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )
@@ -55,9 +61,12 @@ class PyMySQLDriver(MySQLDriver):
         super().__init__(creator, dbapi, arguments, timeout)
         self._contexts = TLSContexts()
         if self._is_module_connect:
-            self._create = connection_class(dbapi, self._contexts)
+            # One that has been replaced, by a tracer for example, is called.
+            if self._create is cast("Any", dbapi).connections.Connection:
+                self._create = connection_class(dbapi, self._contexts)
             flags = arguments.get("client_flag", 0) | CLIENT_SESSION_TRACK
-            self._arguments = {"connect_timeout": timeout, **arguments, "client_flag": flags}
+            given = {**encoded(arguments), "client_flag": flags}
+            self._arguments = {"connect_timeout": timeout, **given}
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -71,7 +80,14 @@ class PyMySQLDriver(MySQLDriver):
 
     @classmethod
     def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
-        return super().asks_for_tls(arguments) and not arguments.get("ssl_disabled")
+        if arguments.get("ssl_disabled"):
+            return False
+        file, group = arguments.get("read_default_file"), arguments.get("read_default_group")
+        if not (file or group):
+            return super().asks_for_tls(arguments)
+        files = [file] if file else optionfiles.USUAL_FILES[:1]
+        groups = optionfiles.groups_of(group, () if group else ("client",))
+        return super().asks_for_tls(arguments) or optionfiles.ask_for_tls(files, groups)
 
     def has_tls(self, raw: Any) -> bool:
         return isinstance(raw._sock, ssl.SSLSocket)
@@ -206,6 +222,14 @@ class PyMySQLDriver(MySQLDriver):
         self._contexts.after_fork()
 
 
+def encoded(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return connect arguments in which a password is as the server has it. PyMySQL would encode a
+    text as Latin-1, or fail.
+    """
+    given = {name: arguments[name] for name in PASSWORDS if isinstance(arguments.get(name), str)}
+    return arguments | {name: text.encode() for name, text in given.items() if not text.isascii()}
+
+
 class TLSContexts:
     """The TLS contexts of one pool, by the arguments from which each was built.
 
@@ -230,11 +254,13 @@ class TLSContexts:
 
 
 def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
-    """Return a connection class for one pool, which shares TLS contexts and bounds the handshake.
+    """Return a connection class for one pool, which shares TLS contexts and bounds the connect.
 
-    PyMySQL's own connect_timeout covers the TCP connect only. Here it covers the handshake too.
+    PyMySQL's own connect_timeout covers the TCP connect to one address. Here it covers those to all
+    addresses of a host and the handshake, of a server that sends byte after byte too.
     """
     base: Any = with_true_status(dbapi)
+    refused: Any = dbapi.err.OperationalError
 
     class Connection(base):  # type: ignore[misc]
         _connect_deadline: float
@@ -242,20 +268,48 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
         _write_timeout: Any
 
         def connect(self, sock: Any = None) -> None:
+            if self.connect_timeout is None:
+                super().connect(sock)
+                return
+            self._connect_deadline = time.monotonic() + self.connect_timeout
+            sock = sock or self._dial()
+            # While TLS begins, the descriptor is nobody's: a duplicate is cut.
+            with sock.dup() as twin:
+                cut = functools.partial(sockets.cut, twin.fileno())
+                with housekeeper.bounded(self._time_left(), cut):
+                    self._shake_hands(sock)
+
+        def _dial(self) -> socket.socket:
+            source = None if self.bind_address is None else (self.bind_address, 0)
+            address = self.unix_socket or (self.host, self.port)
+            try:
+                sock = sockets.dial(address, self._connect_deadline, source)
+            except OSError as error:
+                text = f"Can't connect to MySQL server on {self.host!r} ({error})"
+                failure = refused(_CANT_CONNECT, text)
+                failure.original_exception = error
+                raise failure from error
+            self._secure = bool(self.unix_socket)
+            where = "Localhost via UNIX socket"
+            self.host_info = where if self._secure else f"socket {self.host}:{self.port}"
+            return sock
+
+        def _shake_hands(self, sock: Any) -> None:
             reads, writes = self._read_timeout, self._write_timeout
-            if self.connect_timeout is not None:
-                self._connect_deadline = time.monotonic() + self.connect_timeout
-                self._write_timeout = min(writes or self.connect_timeout, self.connect_timeout)
-                # Set on the object while it connects, so that later reads cost nothing more.
-                self._read_packet = self._read_packet_in_time
+            self._write_timeout = min(writes or self.connect_timeout, self.connect_timeout)
+            # Set on the object while it connects, so that later reads cost nothing more.
+            self._read_packet = self._read_packet_in_time
             try:
                 super().connect(sock)
             finally:
                 self.__dict__.pop("_read_packet", None)
                 self._read_timeout, self._write_timeout = reads, writes
 
+        def _time_left(self) -> float:
+            return max(self._connect_deadline - time.monotonic(), 0.001)
+
         def _read_packet_in_time(self, *args: Any, **kwargs: Any) -> Any:
-            self._read_timeout = max(self._connect_deadline - time.monotonic(), 0.001)
+            self._read_timeout = self._time_left()
             return super()._read_packet(*args, **kwargs)
 
         def _create_ssl_ctx(self, sslp: Any) -> Any:

@@ -30,6 +30,9 @@ class OpenCursor(Protocol):
 
     driver_cursor: Any
 
+    def wait_for(self, stream: Any) -> None:
+        """Have nothing be read from it that would end another one's stream."""
+
 
 class Live(OpenCursor, Protocol):
     """Something that the driver goes on with as its caller asks for more."""

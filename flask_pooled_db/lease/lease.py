@@ -233,7 +233,7 @@ class Lease:
             self._is_certain = False
             self._state, self._cause = before, cause
             if not has_survived:
-                self.abort(error)
+                self.abort(refusals.in_doubt(error))
         elif failure is Failure.DOOMED:
             if before is IN_TRANSACTION:
                 self._state, self._doom = ABORTED, error
@@ -267,6 +267,8 @@ class Lease:
             return True
         if before is not IN_TRANSACTION or self._before is not IN_TRANSACTION:
             return True  # there was nothing to lose
+        if not isinstance(sql, str) and entry.streams:
+            sql = entry.streams[0].sql
         try:
             answer = ask(entry.raw, error, sql)
         except Exception:

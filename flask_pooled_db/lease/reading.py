@@ -54,29 +54,29 @@ class ReadingLease(Lease):
         if self._has_handles and self.driver.has_unread_rows(entry.raw):
             raise UsageError(refusals.UNREAD)
 
-    def note_stream(self, reader: Reader) -> None:
+    def note_stream(self, reader: Reader, sql: Any = None) -> None:
         """Note what the server has yet to send for the last statement of a cursor."""
         entry, driver = self._entry, self.driver
         if entry is None or driver.is_streaming is None:
             return
-        streams = [other for other in entry.streams if other.reader is not reader]
         cursor = reader.driver_cursor
         has_rows = type(cursor) is not SpentCursor and driver.is_streaming(cursor)
-        if has_rows or driver.has_unread_rows(entry.raw):
-            others = [other.driver_cursor for other in self._open_cursors() if other is not reader]
-            streams.append(Stream(reader, others if driver.has_to_close_cursors else []))
-            self._is_ready = False  # each statement has to look for it
-        entry.streams = streams
+        is_due = has_rows or driver.has_unread_rows(entry.raw)
+        if is_due or entry.streams:
+            streams = [other for other in entry.streams if other.reader is not reader]
+            entry.streams = [*streams, self._new_stream(reader, sql)] if is_due else streams
+            self._is_ready = self._is_ready and not is_due  # each statement has to look for it
 
-    def check_reader(self, reader: OpenCursor) -> None:
-        """Raise `UsageError` if reading from a cursor would end another one's stream."""
-        entry, disturbs = self._entry, self.driver.disturbs
-        if entry is None or not entry.streams or not disturbs:
-            return
-        for stream in entry.streams:
-            is_own = stream.reader is reader
-            if not is_own and stream.has_rows(self.driver) and disturbs(reader.driver_cursor):
-                raise UsageError(refusals.UNREAD)
+    def _new_stream(self, reader: Reader, sql: Any) -> Stream:
+        stream = Stream(reader, sql)
+        if self.driver.has_to_close_cursors:
+            disturbs = self.driver.disturbs
+            for other in self._open_cursors():
+                if other is not reader:
+                    stream.held.append(other.driver_cursor)
+                    if disturbs and disturbs(other.driver_cursor):
+                        other.wait_for(stream)
+        return stream
 
     def has_read(self, reader: OpenCursor) -> None:
         """Note that a cursor has no more rows to read. Raises if they did not come to their end."""
@@ -85,9 +85,11 @@ class ReadingLease(Lease):
             return
         for stream in entry.streams:
             if stream.reader is reader and not stream.was_read:
-                stream.was_read = True
-                if driver.check_end:
-                    self.fetch(driver.check_end, entry.raw)
+                try:
+                    if driver.check_end:
+                        self.fetch(driver.check_end, entry.raw)
+                finally:
+                    stream.was_read = True
                 if not driver.has_unread_rows(entry.raw):
                     entry.streams = [other for other in entry.streams if other is not stream]
 
@@ -98,6 +100,15 @@ class ReadingLease(Lease):
             if reader is not None and stream.has_rows(self.driver) and reader.has_more():
                 raise UsageError(refusals.UNREAD)
         self._read_rest(entry)
+
+    def read_results(self, entry: Entry) -> None:
+        """Read the results that nobody asked for, unless rows are in their way. Raises what they
+        end with.
+        """
+        driver = self.driver
+        has_rows = any(stream.has_rows(driver) for stream in entry.streams)
+        if not has_rows and driver.has_only_results(entry.raw):
+            self.finish_reading(entry)
 
     def finish_reading(self, entry: Entry) -> None:
         """Read all that is left, so that the transaction, or a part of it, can be ended.
@@ -131,6 +142,7 @@ class ReadingLease(Lease):
             reader = stream.reader
             if reader is not None and stream.has_rows(self.driver):
                 reader.drop()
+            stream.is_over = True
             self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
 
     # What was handed out
@@ -189,6 +201,7 @@ class ReadingLease(Lease):
         own = [stream for stream in entry.streams if stream.reader is cursor]
         for stream in own:
             entry.streams = [other for other in entry.streams if other is not stream]
+            stream.is_over = True
             self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
         return bool(own)
 

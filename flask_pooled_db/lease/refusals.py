@@ -72,6 +72,17 @@ def with_fate(error: PooledDBError, fate: object) -> PooledDBError:
     return told
 
 
+def in_doubt(cause: BaseException) -> TransactionAborted:
+    """Return what ended the transaction of a statement whose error may have ended it."""
+    error = TransactionAborted(
+        f"a statement failed ({type(cause).__name__}) that may have rolled the transaction back, as"
+        " a procedure can: let its error leave the block, or put the statement into a nested block,"
+        " whose savepoint tells what is still there"
+    )
+    error.__cause__ = cause
+    return error
+
+
 def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
     """Return the error of a COMMIT whose answer was lost."""
     error = CommitOutcomeUnknown(

@@ -10,7 +10,7 @@ from flask_pooled_db.errors import PooledDBError, UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.cursor import ParticularCursor
 from flask_pooled_db.lease.reading import ReadingLease
-from flask_pooled_db.lease.streams import SpentCursor
+from flask_pooled_db.lease.streams import SpentCursor, Stream, WaitingCursor, bare
 
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
@@ -30,7 +30,7 @@ class StreamingCursor(ParticularCursor):
         check = self._lease.driver.check_text
         if check:
             check(*args, *kwargs.values())
-        return self._track(super()._run, function, args, kwargs)
+        return self._track(args[0] if args else None, super()._run, function, args, kwargs)
 
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
@@ -40,13 +40,12 @@ class StreamingCursor(ParticularCursor):
             check(*args, *kwargs.values())
         if call == self._lease.fetch:
             return super()._driver_call(call, method, *args, **kwargs)
-        return self._track(super()._driver_call, call, method, *args, **kwargs)
+        return self._track(None, super()._driver_call, call, method, *args, **kwargs)
 
-    def _track(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _track(self, sql: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a statement, and note what it leaves to read."""
         before = self.driver_cursor
-        if type(before) is SpentCursor:
-            _set(self, "driver_cursor", before.cursor)
+        _set(self, "driver_cursor", bare(before))
         lease = self._lease
         driver = lease.driver
         try:
@@ -62,7 +61,7 @@ class StreamingCursor(ParticularCursor):
         self._ahead.clear()
         if driver.note_status:
             driver.note_status(lease.usable().raw)
-        lease.note_stream(self)
+        lease.note_stream(self, sql)
         return result
 
     def _spend(self, make_error: Callable[[], Exception] | None = None) -> None:
@@ -71,7 +70,7 @@ class StreamingCursor(ParticularCursor):
         usual = self._lease.driver.nothing_to_read
         if (make_error or usual) and type(self.driver_cursor) is not SpentCursor:
             spent = SpentCursor(
-                self.driver_cursor, make_error or usual, was_dropped=make_error is not None
+                bare(self.driver_cursor), make_error or usual, was_dropped=make_error is not None
             )
             _set(self, "driver_cursor", spent)
 
@@ -86,6 +85,12 @@ class StreamingCursor(ParticularCursor):
             self._ahead.append(row)
         return True
 
+    def wait_for(self, stream: Stream) -> None:
+        """Have nothing be read that would end another one's stream."""
+        if type(self.driver_cursor) is not SpentCursor:
+            waiting = WaitingCursor(bare(self.driver_cursor), stream, self._lease.driver)
+            _set(self, "driver_cursor", waiting)
+
     def drop(self) -> None:
         """Give up what was not read. Whoever goes on reading gets an error."""
         self._spend(lambda: UsageError(refusals.DROPPED))
@@ -94,8 +99,10 @@ class StreamingCursor(ParticularCursor):
         """Return the next row, or None."""
         if self._ahead:
             return self._ahead.pop()
-        self._lease.check_reader(self)
-        return super().fetchone()
+        row = self._lease.fetch(self.driver_cursor.fetchone)
+        if row is None:
+            self._lease.has_read(self)
+        return row
 
     def __next__(self) -> Any:
         row = self.fetchone()
@@ -109,7 +116,6 @@ class StreamingCursor(ParticularCursor):
             wanted = next(iter((*args, *kwargs.values())), None) or self.arraysize
             rows = [self._ahead.pop()]
             return rows if wanted == 1 else [*rows, *self.fetchmany(wanted - 1)]
-        self._lease.check_reader(self)
         rows = super().fetchmany(*args, **kwargs)
         wanted = next(iter((*args, *kwargs.values())), None) or self.arraysize
         if len(rows) < wanted:  # its caller may not ask again
@@ -120,7 +126,6 @@ class StreamingCursor(ParticularCursor):
         """Return all rows that are left."""
         if self._ahead:
             return [self._ahead.pop(), *super().fetchall()]
-        self._lease.check_reader(self)
         return super().fetchall()
 
     def __getattr__(self, name: str) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from flask_pooled_db.drivers import Driver
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.home import Reader
 
 
@@ -17,14 +19,20 @@ class Stream:
     the error that they may end with. Whether anybody can still read them, its reader tells.
     """
 
-    __slots__ = ("_reader", "driver_cursor", "held", "was_read")
+    __slots__ = ("_reader", "_sql", "driver_cursor", "held", "is_over", "was_read")
 
-    def __init__(self, reader: Reader, held: list[Any]) -> None:
+    def __init__(self, reader: Reader, sql: Any) -> None:
+        self._sql = sql
         self._reader = weakref.ref(reader)
-        cursor = reader.driver_cursor
-        self.driver_cursor = cursor.cursor if type(cursor) is SpentCursor else cursor
-        self.held = held  # the driver's other cursors: the end of one may read what is to come
+        self.driver_cursor = bare(reader.driver_cursor)
+        self.held: list[Any] = []  # other cursors: the end of one may read what is to come
         self.was_read = False  # to the last row; further results may follow
+        self.is_over = False
+
+    @property
+    def sql(self) -> Any:
+        """The statement whose rows are being read; None if it is not known."""
+        return None if self.was_read else self._sql
 
     @property
     def reader(self) -> Reader | None:
@@ -37,13 +45,34 @@ class Stream:
         return not self.was_read and bool(is_streaming and is_streaming(self.driver_cursor))
 
 
-class SpentCursor:
-    """A driver's cursor in a state in which nothing can be read from it.
+class Stub:
+    """What stands in for a driver's cursor while nothing may be read from it.
 
-    Whoever reads gets an error; a new statement may be run, and leads out of this state.
+    A new statement may be run with it, and leads out of this.
     """
 
-    __slots__ = ("cursor", "make_error", "was_dropped")
+    __slots__ = ("cursor",)
+
+    def __init__(self, cursor: Any) -> None:
+        object.__setattr__(self, "cursor", cursor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the driver's cursor."""
+        setattr(self.cursor, name, value)
+
+
+def bare(cursor: Any) -> Any:
+    """Return the driver's own cursor."""
+    return cursor.cursor if isinstance(cursor, Stub) else cursor
+
+
+class SpentCursor(Stub):
+    """A cursor that has nothing to read, or not any more. Whoever reads gets an error."""
+
+    __slots__ = ("make_error", "was_dropped")
 
     rowcount = -1
     description = None
@@ -52,7 +81,7 @@ class SpentCursor:
     def __init__(
         self, cursor: Any, make_error: Callable[[], Exception], *, was_dropped: bool
     ) -> None:
-        object.__setattr__(self, "cursor", cursor)
+        super().__init__(cursor)
         object.__setattr__(self, "make_error", make_error)
         object.__setattr__(self, "was_dropped", was_dropped)  # there was something to read
 
@@ -67,9 +96,19 @@ class SpentCursor:
         if self.was_dropped:
             raise self.make_error()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.cursor, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute of the driver's cursor."""
-        setattr(self.cursor, name, value)
+class WaitingCursor(Stub):
+    """A cursor whose rows can't be read while another one's stream has rows."""
+
+    __slots__ = ("driver", "stream")
+
+    def __init__(self, cursor: Any, stream: Stream, driver: Driver) -> None:
+        super().__init__(cursor)
+        object.__setattr__(self, "stream", stream)
+        object.__setattr__(self, "driver", driver)
+
+    def __getattr__(self, name: str) -> Any:
+        is_amid = not self.stream.is_over and self.stream.has_rows(self.driver)
+        if is_amid and name.startswith(("fetch", "next")):
+            raise UsageError(refusals.UNREAD)
+        return super().__getattr__(name)

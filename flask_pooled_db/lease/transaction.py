@@ -282,6 +282,8 @@ class TransactionLease(WatchingLease):
                 raise refusals.released_early(self._revoked)
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
+            if self._session.readonly and (entry.streams or driver.has_unread_rows(entry.raw)):
+                self.read_results(entry)
             return
         if entry.streams or self._probe is not None or driver.has_unread_rows(entry.raw):
             self.settle(entry)  # the driver's flags may be those of an earlier result
@@ -294,18 +296,21 @@ class TransactionLease(WatchingLease):
             raise error
         self._before = IDLE  # an error of COMMIT need not be asked about
         try:
-            try:
-                self.call(entry.raw.commit)
-            except driver.Error as error:
-                cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
-                if not driver.unblock_commit(entry.raw, error, cursors):
-                    raise
-                self.call(entry.raw.commit)
+            self._send_commit(entry)
         except BaseException as error:
             self._commit_failed(entry, error)
             raise
         self._end_transaction()
         self._home.terms.events.committed()
+
+    def _send_commit(self, entry: Entry) -> None:
+        try:
+            self.call(entry.raw.commit)
+        except self.driver.Error as error:
+            cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
+            if not self.driver.unblock_commit(entry.raw, error, cursors):
+                raise
+            self.call(entry.raw.commit)
 
     def _has_transaction(self, entry: Entry) -> bool:
         """Return whether there may be anything to commit; raise if the server would roll back."""

@@ -28,6 +28,7 @@ from tests.support.pools import open_pool
 
 PYMYSQL_PRIVATE = {
     "_sock",
+    "_secure",
     "_result",
     "_read_timeout",
     "_write_timeout",
@@ -40,7 +41,13 @@ PYMYSQL_PRIVATE = {
 
 PYMYSQL_RESULT_PRIVATE = {"_check_packet_is_eof"}
 PYMYSQL_CURSOR_PRIVATE = {"_result"}
-PYMYSQL_OWN = {"_connect_deadline", "_read_packet_in_time"}
+PYMYSQL_OWN = {
+    "_connect_deadline",
+    "_read_packet_in_time",
+    "_dial",
+    "_shake_hands",
+    "_time_left",
+}
 MARIADB_PRIVATE = {"_closed", "_get_socket", "_mariadb_get_info"}
 MARIADB_CURSOR_PRIVATE = {"_text", "_initresult"}
 

@@ -171,6 +171,21 @@ def test_t1_out_parameters(results_stage: ServerStage) -> None:
     assert stage.committed() == UNTOUCHED
 
 
+@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+def test_t1_unread_results_of_readonly_block(results_stage: ServerStage, way: Any) -> None:
+    """A readonly block reads its results too: its connection is used again, a failure raised."""
+    stage = results_stage
+    stage.server.execute(f"USE `{stage.database}`")
+    stage.server.execute("CREATE PROCEDURE look() BEGIN SELECT 1; SELECT 2; END")
+    stage.server.execute("CREATE PROCEDURE stumble() BEGIN SELECT 1; SELECT * FROM nowhere; END")
+    with stage.db.connection_context(readonly=True) as connection:
+        way(connection, "look")
+    assert stage.db.stats().discarded == 0
+    with pytest.raises(connection.ProgrammingError):
+        with stage.db.connection_context(readonly=True) as connection:
+            way(connection, "stumble")
+
+
 def test_t8_commit_and_rollback_with_results(results_stage: ServerStage) -> None:
     """commit() and rollback() in the middle read the results first."""
     stage = results_stage

@@ -19,7 +19,7 @@ from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import ON_SHARED_SERVER, UNTOUCHED, ServerStage, on_server
 
 ROWS = 5
-FEW_ROWS = f"SELECT seq FROM seq_1_to_{ROWS}"
+FEW_ROWS = " UNION ALL ".join(f"SELECT {row}" for row in range(1, ROWS + 1))
 SLOW_ROWS = "SELECT seq, REPEAT('x', 1000), SLEEP(0.0002) FROM seq_1_to_20000 WHERE 1 = %s"
 REMEDIES = r"read them to the end or close\(\).*independent=True"
 
@@ -226,7 +226,15 @@ def test_t6_other_cursors_amid_stream(stream_stage: ServerStage) -> None:
                 with pytest.raises(UsageError, match=REMEDIES):
                     fetch()
         assert len(stream.fetchall()) == ROWS - 1
-        assert list(read.fetchall()) == [(1,), (2,)]
+        assert read.fetchone() == (1,)
+        stream.execute(FEW_ROWS)
+        if stage.driver == "mariadbconnector":
+            with pytest.raises(UsageError, match=REMEDIES):
+                read.fetchone()
+        stream.close()
+        assert list(read.fetchall()) == [(2,)]
+        read.execute("SELECT 1 WHERE 'x' = %s", (b"x",))
+        assert list(read.fetchall()) == [(1,)]
         add(connection, 1, -10)
         add(connection, 2, 10)
     assert stage.committed() == MOVED
@@ -256,6 +264,7 @@ def cut(stage: ServerStage, connection: Any, how: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.mariadb_only
 @pytest.mark.parametrize("how", ["timeout", "KILL QUERY", "KILL"])
 @pytest.mark.parametrize("way", ["fetchone", "fetchmany", "fetchall", "close", "end"])
 @pytest.mark.parametrize("parameter", [1, b"1"], ids=["text", "binary"])
@@ -271,6 +280,21 @@ def test_t4_stream_is_cut(stream_stage: ServerStage, how: str, way: str, paramet
                 cursor.execute(SLOW_ROWS, (parameter,))
                 read(cursor, way)
     assert stage.committed() == UNTOUCHED
+
+
+@pytest.mark.mariadb_only
+def test_t4_goes_on_after_cut_stream(stream_stage: ServerStage) -> None:
+    """A stream that exceeded its time costs its rows alone: the transaction goes on."""
+    stage = stream_stage
+    with stage.db.connection_context(statement_timeout=0.3) as connection:
+        add(connection, 1, -10)
+        cursor = stage.streaming_cursor(connection)
+        cursor.execute(SLOW_ROWS, (1,))
+        with pytest.raises(connection.Error):
+            cursor.fetchall()
+        add(connection, 2, 10)
+    assert stage.committed() == MOVED
+    assert stage.db.stats().discarded == 0
 
 
 def read(cursor: Any, way: str) -> None:
