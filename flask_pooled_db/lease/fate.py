@@ -28,7 +28,7 @@ class Ending(enum.Enum):
     COMMITTED = "committed what came before it"
     UNDONE = "rolled back what came before it"
     ENDED = "ended the transaction: what came before it was committed or rolled back"
-    MAYBE = "may have committed or rolled back what came before it"
+    MAYBE = "may have committed or rolled back by itself"
 
 
 class Fate(NamedTuple):
