@@ -47,8 +47,11 @@ class PoolConfig:
     ping_after: float = field(default=5.0, metadata=pool(checks.seconds))
     connect_timeout: float = field(default=5.0, metadata=pool(checks.positive_seconds))
     statement_timeout: float = field(default=0.0, metadata=pool(checks.seconds))
-    reset: Literal["rollback", "session"] = field(
-        default="rollback", metadata=pool(checks.one_of("rollback", "session"))
+    reset: Literal["changed", "rollback", "session"] = field(
+        default="changed", metadata=pool(checks.one_of("changed", "rollback", "session"))
+    )
+    implicit_commit: Literal["warn", "error"] = field(
+        default="warn", metadata=pool(checks.one_of("warn", "error"))
     )
     leak_threshold: float = field(default=0.0, metadata=pool(checks.seconds))
     host_order: Literal["given", "random"] = field(

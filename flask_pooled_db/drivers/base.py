@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
-from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers import creators, sockets
+from flask_pooled_db.drivers import creators, sockets, unknown
+from flask_pooled_db.drivers.configuration import FromConfiguration
+from flask_pooled_db.drivers.limits import TimeLimits
 from flask_pooled_db.drivers.results import Results
 from flask_pooled_db.drivers.servers import Servers
+from flask_pooled_db.drivers.watching import Watching
 from flask_pooled_db.errors import ConfigError, UsageError
 
 AUTOCOMMIT_REFUSED = "can't be set: scopes commit; use readonly=True to read without a transaction"
@@ -21,6 +23,7 @@ class Failure(enum.Enum):
     """What an error means for the transaction in which it happened."""
 
     STATEMENT = "only this statement failed"
+    DOOMED = "the transaction can't be committed, unless a savepoint undoes the statement"
     ROLLED_BACK = "the server has rolled the transaction back"
     UNUSABLE = "the server has rolled it back, and refuses to go on with this connection"
     LOST = "the connection is lost, or nobody knows what the server did"
@@ -37,15 +40,17 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(Results):
+class Driver(FromConfiguration, Results, TimeLimits, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
     serves as DBUtils' `creator`: it has `connect`, `dbapi` and `threadsafety`.
 
     This base class serves unknown modules, and promises less: no `readonly`, isolation level or
-    statement timeout, and no look at the socket. Any error costs the connection, because its
-    meaning is unknown, unless its class says that only the statement is wrong.
+    statement timeout, and a look at the socket only if the connection has `fileno()`. Any error
+    costs the connection, because its meaning is unknown, unless its class says that only the
+    statement is wrong. Such an error ends the transaction, as PostgreSQL has it, unless the
+    connection says what became of it, or a savepoint undoes the statement.
 
     A driver says in one of three ways what it can't do. It raises `UsageError` for an option that
     the caller asked for. It answers a question with None if it doesn't know, or else with the
@@ -53,20 +58,19 @@ class Driver(Results):
     `translate`, `is_streaming`): callers on the hot path then make no call.
     """
 
-    module: ClassVar[str] = ""
-    """The import name of the DB-API 2 module this adapter is for."""
-    schemes: ClassVar[tuple[str, ...]] = ()
-    """The URL schemes that ask for this adapter."""
-    how_to_install: ClassVar[str] = ""
-    """What to do if the module is missing."""
-    database_argument: ClassVar[str] = "database"
-    """The name of the connect argument for a URL's database."""
     recognizes_primary: ClassVar[bool] = False
     """Whether the driver can tell a primary from a replica, so that `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
     """Why threads must not share a connection, whatever the module's threadsafety says."""
-    refused_arguments: ClassVar[Mapping[str, str]] = {}
-    """Connect arguments that would break a promise, each with what to do instead."""
+
+    closed_error_name: ClassVar[str] = "InterfaceError"
+    """The name of the class of what a closed connection raises."""
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"fetchone", "fetchmany", "fetchall", "nextset", "scroll", "setinputsizes", "setoutputsize"}
+    )
+    """The methods of connections and cursors that send no statement. All others may."""
+    nesting: ClassVar[frozenset[str]] = frozenset()
+    """The methods whose block is a transaction, or a savepoint if one is open already."""
 
     def __init__(
         self, creator: Any, dbapi: ModuleType | None, arguments: dict[str, Any], timeout: float
@@ -75,7 +79,7 @@ class Driver(Results):
         self.connect_timeout = timeout
         self._create = creators.what_connects(creator)
         # An application's own creator gets the arguments that were configured and no others.
-        self._is_module_connect = self._create is getattr(dbapi, "connect", None)
+        self._is_module_connect = creators.is_module_connect(creator, dbapi)
         self._arguments = arguments
         self.servers = Servers([{}])  # the arguments themselves name the server
         self.wants_primary = False  # whether to refuse servers that take no writes
@@ -88,10 +92,14 @@ class Driver(Results):
         if self.hazard_of_sharing:
             self.threadsafety = min(self.threadsafety, 1)
             self.why_not_shared = self.hazard_of_sharing
+        self.iterates_cursors = type(self) is Driver
+        """Whether a cursor is best iterated in the driver's own way, and not by `fetchone()`."""
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
         self.failures = _classes(dbapi, broken) or (Exception,)
         """Errors after which a connection isn't trusted. The pool raises the first one itself."""
+        self.closed_error: type[Exception] = getattr(dbapi, self.closed_error_name, self.Error)
+        """What a closed connection of the driver's raises."""
         wrong = ("ProgrammingError", "IntegrityError", "DataError", "NotSupportedError")
         self.statement_errors = _classes(dbapi, wrong)
         """Errors that say by their class what is wrong with a statement."""
@@ -100,51 +108,6 @@ class Driver(Results):
     def name(self) -> str:
         """Return the name to use in messages."""
         return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
-
-    # From the configuration
-
-    @classmethod
-    def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
-        """Return whether this adapter fits a creator of connections and its DB-API 2 module."""
-        return dbapi.__name__ == cls.module
-
-    @classmethod
-    def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return a URL's connect arguments. Raises `ConfigError` if the URL can't be used."""
-        named = {
-            "host": url.host,
-            "port": url.port,
-            "user": url.username,
-            "password": url.password,
-            cls.database_argument: url.database,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        return given | cls.query_arguments(url)
-
-    @classmethod
-    def query_arguments(cls, url: DatabaseURL) -> dict[str, Any]:
-        """Return the connect arguments in a URL's query."""
-        try:
-            return {name: cls.from_text(name, text) for name, text in url.query.items()}
-        except ValueError:
-            raise ConfigError(["a query parameter of the URL must be a number"]) from None
-
-    @classmethod
-    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Return what is wrong with these connect arguments, each with its remedy."""
-        return [
-            f"the connect argument {name!r} {remedy}"
-            for name, remedy in cls.refused_arguments.items()
-            if arguments.get(name)
-        ]
-
-    @classmethod
-    def from_text(cls, name: str, text: str) -> Any:
-        """Return the value of the connect argument `name`, given as `text` in a URL's query."""
-        lowered = text.lower()
-        if lowered in ("true", "false"):
-            return lowered == "true"
-        return int(text) if text.isascii() and text.isdecimal() else text
 
     # Connecting
 
@@ -168,24 +131,65 @@ class Driver(Results):
 
     def fileno(self, raw: Any) -> int | None:
         """Return the descriptor of the connection's socket, or None if it isn't known."""
-        return None
+        return unknown.fileno(raw)
 
     def look(self, raw: Any) -> sockets.Look:
         """Return a function that looks at the connection's socket, as described in `sockets`."""
+        if type(self).fileno is Driver.fileno:  # who knows what its server sends
+            return sockets.look_at_talkative(self.fileno(raw))
         return sockets.look_at(self.fileno(raw))
 
-    def ping(self, raw: Any) -> None:
-        """Make one round trip. Raises if the connection can't be used."""
-        ping = getattr(raw, "ping", None)
-        if ping is not None:
-            ping()
+    def can_be_cut(self, raw: Any) -> bool:
+        """Return whether `cut` ends a call that waits for the server, or none ever does."""
+        return (
+            type(self).fileno is not Driver.fileno
+            or self.fileno(raw) is not None
+            or unknown.is_local(raw)
+        )
+
+    def ping(self, raw: Any) -> bool | None:
+        """Make one round trip. Raises if the connection can't be used.
+
+        Returns True if it may have left a transaction open where none was.
+        """
+        alive = unknown.ping(raw)
+        if alive is None:
+            unknown.probe(self.cursor(raw), self.failures, self.statement_errors)
+            return self.in_transaction(raw) is not False
+        if not alive:
+            raise self.failures[0]("the connection's ping() says that it is dead")
+        return False
 
     # Errors
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
         """Return what an error proves, of COMMIT too; LOST if nothing. May ask the server."""
-        is_known = isinstance(error, self.statement_errors) and not isinstance(error, self.failures)
-        return Failure.STATEMENT if is_known else Failure.LOST
+        if unknown.refused_unread(raw, error):
+            return Failure.STATEMENT
+        told, state = unknown.transaction(raw), unknown.sqlstate(error)
+        if told is not None and state:
+            is_lost = state.startswith(unknown.UNKNOWN_STATES)
+            return Failure.LOST if is_lost else Failure.DOOMED
+        if not isinstance(error, self.Error) and unknown.is_in_step(raw):
+            return Failure.STATEMENT
+        if not isinstance(error, self.statement_errors) or isinstance(error, self.failures):
+            return Failure.LOST
+        if unknown.keeps_transactions(raw):
+            return Failure.STATEMENT if self._is_still_open(raw) else Failure.ROLLED_BACK
+        # Without a transaction, a wrong use of the module has lost none.
+        is_misuse = isinstance(error, _classes(self.dbapi, ("ProgrammingError",)))
+        is_kept = told is unknown.Told.OPEN or (told is unknown.Told.NONE and is_misuse)
+        return Failure.STATEMENT if is_kept else Failure.DOOMED
+
+    def _is_still_open(self, raw: Any) -> bool:
+        """Return False if a routine has ended the transaction before it raised an error.
+
+        mysql.connector's flag is that of the last statement that succeeded: an error tells none.
+        """
+        if getattr(raw, "in_transaction", False) is not True:
+            return True  # before the statement there was none, or nobody knows
+        self.execute(raw, "DO 0")
+        return bool(raw.in_transaction)
 
     transaction_survived: Callable[[Any, BaseException, Any], bool | None] | None = None
     """Returns whether the transaction that was open before a statement survived its error, which
@@ -193,7 +197,7 @@ class Driver(Results):
 
     def is_retryable(self, error: BaseException) -> bool:
         """Return whether the transaction may succeed after this error if it is started over."""
-        return False
+        return unknown.sqlstate(error) in unknown.RETRYABLE_STATES
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         """Return whether an error that means LOST proves that the command was never sent."""
@@ -206,7 +210,8 @@ class Driver(Results):
 
     def in_transaction(self, raw: Any) -> bool | None:
         """Return whether the server has a transaction open, or None if the driver doesn't know."""
-        return None
+        told = unknown.transaction(raw)
+        return None if told is None else told is not unknown.Told.NONE
 
     def refuses_commit(self, raw: Any) -> bool:
         """Return whether the server would answer COMMIT with a silent rollback."""
@@ -234,8 +239,23 @@ class Driver(Results):
     """Returns a statement that has parameters with the driver's own placeholders; None if they are
     those of MariaDB's drivers."""
 
-    def begin(self, raw: Any) -> None:
-        """Make sure that a transaction is open, so that a savepoint can be set."""
+    def set_savepoint(self, raw: Any, name: str) -> None:
+        """Set a savepoint, before the next statement that writes at the latest."""
+        self.execute(raw, f"SAVEPOINT {name}")
+
+    def end_savepoint(self, raw: Any, name: str, *, roll_back: bool) -> None:
+        """Release a savepoint, or undo what came after it."""
+        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
+        self.execute(raw, f"{verb} {name}")
+
+    def unblock_commit(self, raw: Any, error: BaseException, cursors: Iterable[Any]) -> bool:
+        """Return whether COMMIT, which was refused, may be sent again: `cursors` that are open
+        kept it from being done, and are closed now.
+        """
+        return False
+
+    def open_transaction(self, raw: Any) -> None:
+        """Open a transaction on the server, so that a block of the driver's own nests in it."""
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         """Change the session from one state to another, in one round trip at most."""
@@ -247,38 +267,6 @@ class Driver(Results):
     def is_intact(self, raw: Any, session: Session) -> bool:
         """Return False if the driver knows, without asking, that the session left this state."""
         return True
-
-    # Time limits that neither the server nor the driver enforces
-
-    def needs_interrupting(self, raw: Any) -> bool:
-        """Return whether only `interrupt` can enforce a statement's time limit."""
-        return callable(getattr(raw, "cancel", None))
-
-    interruption_grace: ClassVar[float] = 0.0
-    """Seconds after a time limit in which the server may still end the statement by itself."""
-
-    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
-        """End the statement that is running on a connection, from another thread, and wait for it.
-
-        `helper` returns another connection to the same server.
-        """
-        raw.cancel()
-
-    def identity(self, raw: Any) -> Any:
-        """Return what identifies the connection's server, if `interrupt` has to know."""
-        return None
-
-    def is_interruption(self, error: BaseException) -> bool:
-        """Return whether the interruption ended the statement, so that no more answers follow."""
-        return False
-
-    def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
-        """Return the error to raise for a statement that exceeded its time limit.
-
-        `error` is the error that the statement ended with, if any.
-        """
-        text = f"the statement took longer than its limit of {seconds:g} s"
-        return error or self.failures[0](text)
 
     def isolation_statement(self, level: str) -> str | None:
         """Return the statement that sets the next transaction's level, or None if each has it."""
@@ -294,6 +282,11 @@ class Driver(Results):
     def reset_session(self, raw: Any, fresh: Any) -> bool:
         """Make the session as good as new. Return False if the connection has to be closed."""
         return False
+
+    # Unread rows, beside what `Results` has
+
+    def has_unread_rows(self, raw: Any) -> bool:
+        return unknown.has_unread_rows(raw)
 
     # The end
 

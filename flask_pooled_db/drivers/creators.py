@@ -22,6 +22,13 @@ def what_connects(creator: Any) -> Any:
     return creator if is_method else getattr(creator, "connect", creator)
 
 
+def is_module_connect(creator: Any, dbapi: ModuleType | None) -> bool:
+    """Return whether a creator connects by its module's own `connect`, which a tracer may have
+    replaced.
+    """
+    return what_connects(creator) is getattr(dbapi, "connect", None)
+
+
 def threadsafety_of(creator: Any, dbapi: ModuleType | None) -> int:
     """Return the thread safety of a creator's connections, as DBUtils does: 1 for a function of an
     unknown module, and 0 for anything else that states none.

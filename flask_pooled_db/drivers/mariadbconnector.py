@@ -11,7 +11,12 @@ from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers import optionfiles
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
-from flask_pooled_db.drivers.mysql import STATUS_IN_TRANS, STATUS_MORE_RESULTS, MySQLDriver
+from flask_pooled_db.drivers.mysql import (
+    STATUS_IN_TRANS,
+    STATUS_MORE_RESULTS,
+    STATUS_SESSION_CHANGED,
+    MySQLDriver,
+)
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.tracebacks import place_of
 
@@ -20,6 +25,7 @@ _POOLING_REFUSED = "can't be set: this extension is the pool"
 CONVERTS = frozenset({"_check_execute_params", "_substitute_parameters", "_parse_execute"})
 PREPARES = frozenset({"execute", "executemany", "callproc", "scroll", "kill"})
 _MISUSES = (TypeError, LookupError, AttributeError)
+_CHANGED = "_pooled_db_changed"  # an attribute of a connection whose session was changed
 _UNKNOWN = 2000
 _LOADED = "could not be loaded: it is already loaded"
 _ROWS_AT_ONCE = 1000
@@ -40,6 +46,8 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     module = "mariadb"
     schemes = ("mariadb", "mariadb+mariadbconnector", "mysql+mariadbconnector")
+    password_types = (str,)
+    closed_error_name = "ProgrammingError"
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
     tls_arguments: ClassVar = frozenset(
@@ -158,6 +166,16 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     def ping_server(self, raw: Any) -> None:
         raw.ping()
+
+    def note_status(self, raw: Any) -> None:
+        if self.server_status(raw) & STATUS_SESSION_CHANGED:
+            setattr(raw, _CHANGED, True)
+
+    def has_changed(self, raw: Any) -> bool:
+        return hasattr(raw, _CHANGED)
+
+    def session_is_set(self, raw: Any) -> None:
+        vars(raw).pop(_CHANGED, None)
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(self.server_status(raw) & STATUS_IN_TRANS)

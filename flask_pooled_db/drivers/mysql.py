@@ -8,35 +8,33 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import mysqlerrors as errors
+from flask_pooled_db.drivers import passwords
 from flask_pooled_db.drivers.base import Driver, Failure, Session
+from flask_pooled_db.drivers.effects import of_mariadb
 from flask_pooled_db.errors import ConfigError
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
 STATUS_AUTOCOMMIT = 0x0002
+STATUS_SESSION_CHANGED = 0x4000  # by the last statement; sent if the session tracks its state
+CLIENT_SESSION_TRACK = 1 << 23  # asks for it: https://mariadb.com/kb/en/connection/
 STATUS_MORE_RESULTS = 0x0008
 
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
+_TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
-
-
-PASSWORDS = ("password", "passwd")
-TEXTS = frozenset({*PASSWORDS, "user", "database", "db"})
-"""Connect arguments that are texts, also where they look like numbers."""
-
-
-def _is_encodable(text: str) -> bool:
-    with contextlib.suppress(UnicodeError):
-        return bool(text.encode() or True)
-    return False
 
 
 class MySQLDriver(Driver):
     """MariaDB and MySQL."""
 
     recognizes_primary = True
-    password_types: ClassVar[tuple[type, ...]] = ()
-    """What a password may be beside a text."""
+    harmless = Driver.harmless | {
+        *("character_set_name", "escape", "escape_string", "get_autocommit", "get_host_info"),
+        *("get_proto_info", "get_server_info", "get_server_version", "insert_id", "literal"),
+        *("affected_rows", "fetchall_unbuffered", "mogrify", "ping", "show_warnings"),
+        *("thread_id", "xid"),
+    }
     tls_arguments: ClassVar[frozenset[str]] = frozenset()
     """Connect arguments that ask for TLS, unless they are false."""
 
@@ -46,19 +44,13 @@ class MySQLDriver(Driver):
         return any(arguments.get(name) for name in cls.tls_arguments)
 
     @classmethod
-    def from_text(cls, name: str, text: str) -> Any:
-        return text if name in TEXTS else super().from_text(name, text)
-
-    @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        found = super().problems(arguments)
-        for name in PASSWORDS:
-            password = arguments.get(name)
-            if not isinstance(password, (str, *cls.password_types, type(None))):
-                found.append(f"the connect argument {name!r} must be a text")
-            elif isinstance(password, str) and not _is_encodable(password):
-                found.append(f"the connect argument {name!r} has characters that are none")
-        return found
+        texts = [(name, arguments.get(name)) for name in passwords.NAMES]
+        return super().problems(arguments) + [
+            f"the connect argument {name!r} has characters that can't be encoded: correct it"
+            for name, text in texts
+            if isinstance(text, str) and text != text.encode(errors="ignore").decode()
+        ]
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         raw = None
@@ -153,6 +145,21 @@ class MySQLDriver(Driver):
         # A routine may have ended the transaction and begun another.
         return True if kind is errors.Kind.ROWS else None
 
+    tells_lost_savepoints = True
+
+    def release_if_there(self, raw: Any, savepoint: str) -> bool:
+        try:
+            self.execute(raw, f"RELEASE SAVEPOINT {savepoint}")
+        except self.Error as error:
+            if self.error_number(error) != errors.UNKNOWN_SAVEPOINT:
+                raise
+            return False
+        return True
+
+    def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
+        self.execute(raw, "DO 0")  # an error packet has no flags; the next OK packet has
+        return self.in_transaction(raw)
+
     def is_of_earlier(self, error: BaseException) -> bool:
         """Return whether an error may be that of an earlier statement, whose results came late."""
         return False
@@ -197,12 +204,9 @@ class MySQLDriver(Driver):
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         status = raw.server_status
-        if session.readonly and status & STATUS_IN_TRANS:
-            return False  # a statement began a transaction
+        if status & STATUS_IN_TRANS:
+            return False  # something began a transaction that the lease did not see
         return bool(status & STATUS_AUTOCOMMIT) == session.readonly
-
-    def begin(self, raw: Any) -> None:
-        """Do nothing: with autocommit off, the SAVEPOINT itself begins the transaction."""
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         mariadb = "MariaDB" in self.server_version(raw)
@@ -221,7 +225,20 @@ class MySQLDriver(Driver):
     _is_galera: bool | None = None
     """Whether the server is a node of a cluster, which its first connection tells."""
 
+    effects = staticmethod(of_mariadb)
+
+    def _track_session(self, raw: Any) -> None:
+        """Have the server tell of each statement that changes the session. One that can't leaves it
+        to the statements' texts.
+        """
+        try:
+            self.execute(raw, _TRACK)
+        except self.Error as error:
+            if self.error_number(error) != errors.UNKNOWN_VARIABLE:
+                raise
+
     def set_up(self, raw: Any) -> None:
+        self._track_session(raw)
         if self.server_status(raw) & STATUS_AUTOCOMMIT:
             # The application's own creator or init_command switched it on.
             self.execute(raw, "SET autocommit=0")
@@ -275,6 +292,7 @@ class MySQLDriver(Driver):
             return False  # no SQL makes the session have no current database again
         settings = [f"{name}={fresh[name] or 'NULL'}" for name in _CHARACTER_SETS]
         self.execute(raw, f"SET {', '.join(settings)}, autocommit=0")
+        self._track_session(raw)
         if self._arguments.get("sql_mode") is not None:
             cursor = self.cursor(raw)
             cursor.execute("SET sql_mode=%s", (self._arguments["sql_mode"],))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+import socket
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers.base import Driver, Failure
+from flask_pooled_db.drivers.base import Driver, Failure, Session
+from flask_pooled_db.drivers.effects import of_postgresql
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
+from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
-_IDLE, _IN_ERROR = 0, 3
-
-# Serialization failure, deadlock, lock not available:
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_RETRYABLE = frozenset({"40001", "40P01", "55P03"})
-
-# The connection is lost, statement completion unknown, the server ends the connection.
-_UNKNOWN = ("08", "40003", "57P0")
+_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
 
 _QUERY_CANCELED = "57014"
 
@@ -32,7 +32,43 @@ class PsycopgDriver(Driver):
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
+    effects = staticmethod(of_postgresql)
+    closed_error_name = "OperationalError"
+    harmless = Driver.harmless | {"fileno", "cancel", "cancel_safe", "xid", "close"}
+    nesting: ClassVar = frozenset({"transaction"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
+    password_types: ClassVar = (str,)
+
+    def __init__(
+        self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
+    ) -> None:
+        super().__init__(creator, dbapi, arguments, timeout)
+        self.iterates_cursors = True
+        self._where = _params(arguments)
+        # An application's own function, or its own time limit, is its own affair.
+        self._sets_limit = self._is_module_connect and "connect_timeout" not in self._where
+
+    @classmethod
+    def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
+        problems = super().problems(arguments)
+        try:
+            _params(arguments)
+        except Exception:  # noqa: BLE001  its text holds a part of the argument, maybe the password
+            problems.append("the connect argument 'conninfo' can't be parsed: correct it")
+        return problems
+
+    def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        if self._sets_limit:
+            where = {"connect_timeout": self._limit({**self._where, **where}), **where}
+        return super().connect(where)
+
+    def _limit(self, where: Mapping[str, Any]) -> int:
+        """Return how long one address may take, for psycopg tries each that a name has. It takes
+        whole seconds, and two at least.
+        """
+        addresses = _count_addresses(where)
+        share = self.connect_timeout / addresses
+        return max(math.ceil(share) if addresses == 1 else int(share), 1)
 
     def set_up(self, raw: Any) -> None:
         raw.autocommit = False  # the application's own creator may have set it
@@ -52,17 +88,23 @@ class PsycopgDriver(Driver):
             raw.rollback()
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        if raw.closed or not isinstance(error, self.Error):
+        if raw.closed:
             return Failure.LOST
+        if not isinstance(error, self.Error):
+            # It came before anything was sent, or after all was read, unless a statement runs.
+            return Failure.STATEMENT if self._is_in_step(raw) else Failure.LOST
         state = getattr(error, "sqlstate", None)
         if state:
-            return Failure.LOST if state.startswith(_UNKNOWN) else Failure.STATEMENT
+            return Failure.LOST if state.startswith(UNKNOWN_STATES) else Failure.STATEMENT
         # psycopg's own refusals are of these classes. Others come from a broken answer.
         refusals = (*self.statement_errors, cast("Any", self.dbapi).InterfaceError)
         return Failure.STATEMENT if isinstance(error, refusals) else Failure.LOST
 
+    def _is_in_step(self, raw: Any) -> bool:
+        return raw.info.transaction_status in (_IDLE, _IN_TRANSACTION, _IN_ERROR)
+
     def is_retryable(self, error: BaseException) -> bool:
-        return getattr(error, "sqlstate", None) in _RETRYABLE
+        return getattr(error, "sqlstate", None) in RETRYABLE_STATES
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
@@ -75,5 +117,40 @@ class PsycopgDriver(Driver):
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status != _IDLE)
 
+    def open_transaction(self, raw: Any) -> None:
+        if not self.in_transaction(raw):
+            raw.execute("")  # psycopg begins one before
+
+    def is_intact(self, raw: Any, session: Session) -> bool:
+        return not self.in_transaction(raw)
+
+    def has_unread_rows(self, raw: Any) -> bool:
+        # While it streams, or copies, psycopg would let every other statement wait for good.
+        return bool(raw.info.transaction_status == _ACTIVE)
+
     def refuses_commit(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _IN_ERROR)
+
+
+_WHERE = ("host", "hostaddr", "connect_timeout")
+
+
+def _params(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return libpq's parameters that say where to connect, and for how long to try."""
+    parse = importlib.import_module("psycopg.conninfo").conninfo_to_dict  # only if it is used
+    params = {**parse(arguments.get("conninfo") or ""), **arguments}
+    return {name: params[name] for name in _WHERE if params.get(name) is not None}
+
+
+def _count_addresses(where: Mapping[str, Any]) -> int:
+    """Return how many addresses psycopg may try."""
+    if "hostaddr" in where:
+        return len(str(where["hostaddr"]).split(","))
+    return sum(map(_count_addresses_of, str(where.get("host", "")).split(",")))
+
+
+def _count_addresses_of(host: str) -> int:
+    try:
+        return len(set(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
+    except (OSError, ValueError):  # the path of a socket; a name that psycopg can't resolve either
+        return 1

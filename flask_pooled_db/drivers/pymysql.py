@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers import optionfiles, sockets
+from flask_pooled_db.drivers import optionfiles, passwords, sockets
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
-from flask_pooled_db.drivers.mysql import PASSWORDS, MySQLDriver
+from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.pymysql_status import with_true_status
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, Place, is_generator, place_of
 from flask_pooled_db.runtime import housekeeper
@@ -35,14 +36,13 @@ _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 class PyMySQLDriver(MySQLDriver):
     """PyMySQL.
 
-    Statements that return rows don't update its `server_status`, so it can't be trusted to report
-    that no transaction is open.
+    Connections of its own `connect()` have a status that is true; of those of an application's
+    creator only what is certain is believed: see `pymysql_status`.
     """
 
     module = "pymysql"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
-    password_types = (bytes, bytearray)
     tls_arguments: ClassVar = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )
@@ -62,7 +62,9 @@ class PyMySQLDriver(MySQLDriver):
             # One that has been replaced, by a tracer for example, is called.
             if self._create is cast("Any", dbapi).connections.Connection:
                 self._create = connection_class(dbapi, self._contexts)
-            self._arguments = {"connect_timeout": timeout, **encoded(arguments)}
+            flags = arguments.get("client_flag", 0) | CLIENT_SESSION_TRACK
+            given = {"connect_timeout": timeout, **encoded(arguments)}
+            self._arguments = {**given, "client_flag": flags}
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -133,6 +135,19 @@ class PyMySQLDriver(MySQLDriver):
             return False
         is_refusal = isinstance(error, cast("Any", self.dbapi).InterfaceError)
         return self.error_number(error) == (0 if is_refusal else 2006)
+
+    tells_transactions = True
+
+    def in_transaction(self, raw: Any) -> bool | None:
+        is_open = bool(self.server_status(raw) & STATUS_IN_TRANS)
+        return is_open if is_open or hasattr(raw, "has_true_status") else None
+
+    def has_changed(self, raw: Any) -> bool:
+        return getattr(raw, "is_session_changed", False)
+
+    def session_is_set(self, raw: Any) -> None:
+        if hasattr(raw, "has_true_status"):
+            raw.is_session_changed = False
 
     def connection_id(self, raw: Any) -> int:
         return int(raw.thread_id())
@@ -209,7 +224,9 @@ def encoded(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return connect arguments in which a password is as the server has it. PyMySQL would encode a
     text as Latin-1, or fail.
     """
-    given = {name: arguments[name] for name in PASSWORDS if isinstance(arguments.get(name), str)}
+    given = {
+        name: arguments[name] for name in passwords.NAMES if isinstance(arguments.get(name), str)
+    }
     return arguments | {name: text.encode() for name, text in given.items() if not text.isascii()}
 
 
@@ -242,8 +259,8 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
     PyMySQL's own connect_timeout covers the TCP connect to one address. Here it covers those to all
     addresses of a host and the handshake, of a server that sends byte after byte too.
     """
-    base: Any = dbapi.connections.Connection
-    refused: Any = dbapi.err.OperationalError
+    base: Any = with_true_status(dbapi)
+    refused: Any = cast("Any", dbapi).err.OperationalError
 
     class Connection(base):  # type: ignore[misc]
         _connect_deadline: float

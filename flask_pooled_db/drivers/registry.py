@@ -8,8 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import passwords
 from flask_pooled_db.drivers.base import Driver
-from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of
+from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of, is_module_connect
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
@@ -44,10 +45,13 @@ def make_driver(config: PoolConfig) -> Driver:
         creator = config.creator
         adapter = _adapter_for_creator(creator)
         arguments = dict(config.connect_args)
+    dbapi = dbapi_of(creator)
     problems = adapter.problems(arguments)
+    if is_module_connect(creator, dbapi):  # an application's own function may take what it likes
+        problems += passwords.problems(arguments, adapter.password_types)
     if problems:
         raise ConfigError(problems)
-    driver = adapter(creator, dbapi_of(creator), arguments, config.connect_timeout)
+    driver = adapter(creator, dbapi, arguments, config.connect_timeout)
     if driver.threadsafety < 1:
         raise ConfigError([UNSAFE])
     _set_servers(driver, config)

@@ -7,26 +7,19 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
+from flask_pooled_db.drivers.effects import of_sqlite
+from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
 from flask_pooled_db.errors import ConfigError
-from flask_pooled_db.runtime import Job, housekeeper
 
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
-# Statements that write although sqlite3 opens no transaction for them: it does so only for those
-# that begin with INSERT, UPDATE, DELETE or REPLACE.
-_OTHER_WRITES = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:CREATE|ALTER|DROP|REINDEX|ANALYZE|WITH\b.*\b(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO))\b",
-    re.DOTALL | re.IGNORECASE,
-)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
-_INSTRUCTIONS_PER_CHECK = 1000
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -49,9 +42,10 @@ class ForeignSQLiteDriver(Driver):
 class SQLiteDriver(Driver):
     """sqlite3.
 
-    The database is in WAL mode, foreign keys are enforced, and a statement that finds the database
-    locked waits (`timeout`, 5 s). A transaction begins with the first statement that writes, and
-    takes the write lock at once, so that it never fails half-way because it has read an old state.
+    The database is in WAL mode if it may be written to, foreign keys are enforced, and a statement
+    that finds the database locked waits (`timeout`, 5 s). A transaction begins with the first
+    statement that may write, and takes the write lock at once, so that it never fails half-way
+    because it has read an old state. Only what certainly reads runs outside of one.
     `:memory:` is one database for all connections of the pool in one process.
     """
 
@@ -60,6 +54,8 @@ class SQLiteDriver(Driver):
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
     tells_transactions = True
+    closed_error_name = "ProgrammingError"
+    harmless = Driver.harmless | {"getconfig", "getlimit", "interrupt"}
     refused_arguments: ClassVar = {
         "autocommit": AUTOCOMMIT_REFUSED,
         "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "
@@ -110,6 +106,7 @@ class SQLiteDriver(Driver):
         raw = self._open(arguments)
         try:
             raw.execute("PRAGMA foreign_keys=ON")
+            _check_compiling(raw)
             if not self._memory:
                 self._use_wal(raw)
         except BaseException:
@@ -120,13 +117,18 @@ class SQLiteDriver(Driver):
     def _use_wal(self, raw: Any) -> None:
         # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
         with self._anchor_lock:
-            if raw.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            if raw.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+                return
+            try:
                 raw.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) != sqlite3.SQLITE_READONLY:
+                    raise  # one that may only be read stays as it is
 
     def _open(self, arguments: dict[str, Any]) -> Any:
         return self._create(
             **arguments,
-            isolation_level="IMMEDIATE",
+            isolation_level=None,  # the connection begins transactions
             check_same_thread=False,
             factory=Connection,
         )
@@ -140,9 +142,8 @@ class SQLiteDriver(Driver):
             return name
 
     def is_transient(self, error: BaseException) -> bool:
-        # An extended code has its primary one in the lowest byte. Don't look for "locked" in the
-        # text, which holds names of tables: https://www.sqlite.org/rescode.html
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
+        # Don't look for "locked" in the text, which holds names of tables.
+        return _primary_code(error) in _LOCKED
 
     def ping(self, raw: Any) -> None:
         raw.execute("SELECT 1").close()
@@ -163,20 +164,50 @@ class SQLiteDriver(Driver):
         return bool(raw.in_transaction)
 
     def is_intact(self, raw: Any, session: Session) -> bool:
-        return not raw.in_transaction
+        return not (raw.in_transaction or raw.is_changed)
+
+    effects = staticmethod(of_sqlite)
+    texts_tell_changes = False  # the connection does, for each statement of a text
+
+    def has_changed(self, raw: Any) -> bool:
+        return bool(raw.is_changed)
+
+    def session_is_set(self, raw: Any) -> None:
+        raw.is_changed = False
 
     def translate(self, sql: Any) -> Any:
         return to_sqlite(sql) if isinstance(sql, str) and "%" in sql else sql
 
-    def begin(self, raw: Any) -> None:
-        # Outside a transaction, SAVEPOINT would begin one, and RELEASE would commit it.
-        if not raw.in_transaction:
-            raw.execute("BEGIN IMMEDIATE")
+    def execute(self, raw: Any, sql: str) -> None:
+        raw.run(sql)
+
+    def set_savepoint(self, raw: Any, name: str) -> None:
+        # Not before something is written: it would take the write lock.
+        raw.savepoints.append(name)
+
+    def end_savepoint(self, raw: Any, name: str, *, roll_back: bool) -> None:
+        if name in raw.savepoints:  # nothing was written since
+            while raw.savepoints.pop() != name:
+                pass
+            return
+        raw.savepoints.clear()
+        try:
+            super().end_savepoint(raw, name, roll_back=roll_back)
+        except sqlite3.OperationalError as error:
+            if not is_blocked(error):
+                raise  # else it ends with the transaction
+
+    def unblock_commit(self, raw: Any, error: BaseException, cursors: Iterable[Any]) -> bool:
+        if not is_blocked(error):
+            return False
+        for cursor in cursors:  # their statements are done; what they have left is rows
+            cursor.close()
+        raw.close_blobs()
+        return True
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         if new.readonly != old.readonly:
-            raw.isolation_level = None if new.readonly else "IMMEDIATE"
-            raw.execute(f"PRAGMA query_only={new.readonly:d}")
+            raw.set_readonly(new.readonly)
         raw.set_statement_timeout(new.statement_timeout)
 
     def is_interruption(self, error: BaseException) -> bool:
@@ -229,72 +260,13 @@ def _placeholder(match: re.Match[str]) -> str:
     )
 
 
-class Connection(sqlite3.Connection):
-    """A connection that knows whether it was in a transaction before its last statement."""
-
-    was_in_transaction = False
-    _statement_timeout = 0.0
-    _limit: Job | None = None
-    """What ends the current statement at its time limit."""
-
-    def cursor(self, factory: Any = None) -> Any:
-        return super().cursor(factory or Cursor)
-
-    # sqlite3's own versions of these three don't call `cursor`.
-
-    def execute(self, sql: str, *args: Any) -> Any:
-        return self.cursor().execute(sql, *args)
-
-    def executemany(self, sql: str, *args: Any) -> Any:
-        return self.cursor().executemany(sql, *args)
-
-    def executescript(self, sql_script: str) -> Any:
-        return self.cursor().executescript(sql_script)
-
-    def set_statement_timeout(self, seconds: float) -> None:
-        """Interrupt every later statement that takes longer. 0 means no limit."""
-        self._statement_timeout = seconds
-        if not seconds:
-            self.set_progress_handler(None, _INSTRUCTIONS_PER_CHECK)
-
-    def starts(self, sql: str) -> None:
-        """Prepare for a statement, which the cursor then executes."""
-        if not self.in_transaction and self.isolation_level and _OTHER_WRITES.match(sql):
-            super().execute("BEGIN IMMEDIATE")
-        self.was_in_transaction = self.in_transaction
-        if self._statement_timeout:
-            self._limit_time()
-
-    def _limit_time(self) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-        # SQLite calls the lock's own method. If it called a Python function, signal handlers would
-        # run there, and what they raise (KeyboardInterrupt, a worker's SystemExit) would be lost.
-        is_over = threading.Lock()
-        self.set_progress_handler(is_over.locked, _INSTRUCTIONS_PER_CHECK)
-        take = functools.partial(is_over.acquire, blocking=False)
-        self._limit = housekeeper.call_later(self._statement_timeout, take)
+def _check_compiling(raw: Connection) -> None:
+    """Raise if the connection did not see its first statement, which sets its session."""
+    if not raw.is_changed:
+        what = "this Python's sqlite3 does not have its connections compile statements"
+        raise ConfigError([f"{what}: use another Python, for what writes might not be rolled back"])
 
 
-class Cursor(sqlite3.Cursor):
-    """A cursor that tells its connection of each statement."""
-
-    connection: Connection
-
-    def execute(self, sql: str, *args: Any) -> Any:
-        self.connection.starts(sql)
-        return super().execute(sql, *args)
-
-    def executemany(self, sql: str, *args: Any) -> Any:
-        self.connection.starts(sql)
-        return super().executemany(sql, *args)
-
-    def executescript(self, sql_script: str) -> Any:
-        """Run the statements one by one, inside the transaction: sqlite3 would commit first."""
-        statement = ""
-        for part in sql_script.split(";"):
-            statement += f"{part};"
-            if sqlite3.complete_statement(statement):
-                self.execute(statement)
-                statement = ""
-        return self.execute(statement)
+def _primary_code(error: BaseException) -> int:
+    """Return SQLite's code of an error, without what extends it; 0 if there is none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # https://www.sqlite.org/rescode.html

@@ -106,6 +106,8 @@ def release_all(exc: BaseException | None) -> None:
         )
         try:
             lease.revoke("was taken back when its app context ended")
+            if lease.after_commit is not None:
+                lease.after_commit.run()
         except Exception:  # noqa: BLE001  the others are taken back all the same
             text = "Taking back a database connection failed:\n%s"
             reporter.tell(logger.error, text, traceback.format_exc())

@@ -28,11 +28,12 @@ from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
 from flask_pooled_db.flask import context
 from flask_pooled_db.flask.context import AppState, current
+from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
-from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.lease.scope import Scope, enclosing_lease
 from flask_pooled_db.pool import PoolStats
 from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import reporter
@@ -163,6 +164,19 @@ class PooledDB:
             attempts,
             self.pool(bind).config.acquire_timeout,
         )
+
+    def on_commit(self, function: Callable[[], object], bind: str | None = None) -> None:
+        """Have a function called, without arguments, when the current scope's work is committed.
+
+        It is called once, after the outermost scope's COMMIT was acknowledged and its connection
+        given back; never if its work is rolled back. Outside a scope of this bind it is called at
+        once. What it raises is logged. See `conn.on_commit()`.
+        """
+        lease = enclosing_lease(self.pool(bind).engine)
+        if lease is None:
+            Call.of(function).make()
+        else:
+            lease.on_commit(function)
 
     def pool(self, bind: str | None = None) -> Pool:
         """Return the pool of a bind of the current app."""

@@ -7,9 +7,20 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
 
+_END = object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
+
+_STATEMENT = ("operation", "query", "statement", "sql")
+"""What PEP 249 and the drivers call the statement, for those who name it."""
+
+
+def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the positional arguments with the statement among them, which may have been named."""
+    named = [kwargs.pop(name) for name in _STATEMENT if name in kwargs]
+    return (*named, *args)
 
 
 class LeaseCursor:
@@ -35,30 +46,25 @@ class LeaseCursor:
         lease: ReadingLease = self._lease
         return lease
 
-    def execute(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Run a statement; the arguments are the driver's."""
-        return self._run(self.driver_cursor.execute, operation, args, kwargs)
+        if kwargs:
+            args = _by_position(args, kwargs)
+        return self._run(self.driver_cursor.execute, args, kwargs)
 
-    def executemany(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
         """Run a statement once for each set of parameters."""
-        return self._run(self.driver_cursor.executemany, operation, args, kwargs)
+        if kwargs:
+            args = _by_position(args, kwargs)
+        return self._run(self.driver_cursor.executemany, args, kwargs)
 
-    def _run(
-        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
-    ) -> Any:
-        if args and args[0] is None and len(args) == 1:
-            args = ()  # "no parameters" for every driver
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         if kwargs:
             function = functools.partial(function, **kwargs)
-        result = self._lease.statement(function, operation, *args)
+        if len(args) == 2 and args[1] is None:
+            args = args[:1]  # "no parameters" for every driver
+        result = self._lease.statement(function, *args)
         return self if result is self.driver_cursor else result
-
-    def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        """Call a stored procedure."""
-        # The name is no statement, so it is not passed as one.
-        return self._lease.statement(
-            functools.partial(self.driver_cursor.callproc, *args, **kwargs)
-        )
 
     def fetchone(self) -> Any:
         """Return the next row, or None."""
@@ -86,14 +92,13 @@ class LeaseCursor:
         """
         self._lease.close_cursor(self)
 
-    def __iter__(self) -> Iterator[Any]:
-        fetch = self.fetchone
-        while (row := fetch()) is not None:
-            yield row
+    def __iter__(self) -> Self:
+        return self
 
     def __next__(self) -> Any:
-        row = self.fetchone()
+        row = self._lease.fetch(self.driver_cursor.fetchone)
         if row is None:
+            self._lease.has_read(self)
             raise StopIteration
         return row
 
@@ -126,19 +131,22 @@ class LeaseCursor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        self._lease.usable()
-        attribute = getattr(self.driver_cursor, name)
-        if callable(attribute):
-            runs_sql = name.startswith("execute")
-            call = self._lease.statement if runs_sql else self._lease.fetch
-            return functools.partial(self._driver_call, call, attribute)
-        return attribute
+        lease, attribute = self._lease, getattr(self.driver_cursor, name)
+        if name in GONE:
+            return GONE[name] if lease.is_gone else attribute
+        lease.usable()
+        if not callable(attribute):
+            return hand_out(lease, attribute)
+        is_harmless = name in lease.driver.harmless
+        call = lease.fetch if is_harmless else lease.statement
+        return functools.partial(self._driver_call, call, attribute)
 
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        result = call(functools.partial(method, **kwargs), *args)
-        return self if result is self.driver_cursor else result
+        # What their first argument is, nobody knows: so it is not passed as the statement's text.
+        result = call(functools.partial(method, *args, **kwargs))
+        return self if result is self.driver_cursor else hand_out(self._lease, result)
 
 
 class ParticularCursor(LeaseCursor):
@@ -157,11 +165,40 @@ class ParticularCursor(LeaseCursor):
         if driver.has_to_close_cursors:
             lease.note_cursor(self)
 
-    def _run(
-        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
-    ) -> Any:
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         driver = self._lease.driver
         # Compare no parameter by ==: a NumPy array answers with an array.
-        if driver.translate and (kwargs or len(args) > 1 or (args and args[0] is not None)):
-            operation = driver.translate(operation)
-        return super()._run(function, operation, args, kwargs)
+        has_parameters = kwargs or len(args) > 2 or (len(args) == 2 and args[1] is not None)
+        if driver.translate and args and has_parameters:
+            args = (driver.translate(args[0]), *args[1:])
+        return super()._run(function, args, kwargs)
+
+
+class IteratingCursor(ParticularCursor):
+    """A cursor that is iterated in its driver's own way: a named cursor of PostgreSQL then reads
+    many rows in one round trip, while `fetchone()` reads one.
+    """
+
+    __slots__ = ("_rows",)
+
+    _rows: Iterator[Any] | None
+
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
+        super().__init__(lease, driver_cursor)
+        _set(self, "_rows", None)
+
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        _set(self, "_rows", None)
+        return super()._run(function, args, kwargs)
+
+    def __next__(self) -> Any:
+        if self._rows is None:
+            if not hasattr(type(self.driver_cursor), "__iter__"):
+                return super().__next__()
+            _set(self, "_rows", self._lease.fetch(iter, self.driver_cursor))
+        row = self._lease.fetch(next, self._rows, _END)
+        if row is _END:
+            _set(self, "_rows", None)
+            self._lease.has_read(self)
+            raise StopIteration
+        return row

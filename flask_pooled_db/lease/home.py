@@ -26,7 +26,7 @@ class Home(Protocol):
 
 
 class OpenCursor(Protocol):
-    """A cursor that was made from a lease."""
+    """A cursor that was made from a lease, or something else that has to be closed."""
 
     driver_cursor: Any
 
@@ -34,23 +34,32 @@ class OpenCursor(Protocol):
         """Have nothing be read from it that would end another one's stream."""
 
 
-class Reader(OpenCursor, Protocol):
-    """A cursor whose rows the server sends as they are fetched."""
-
-    def has_more(self) -> bool:
-        """Return whether there is another row. It is kept until it is fetched."""
+class Live(OpenCursor, Protocol):
+    """Something that the driver goes on with as its caller asks for more."""
 
     def drop(self) -> None:
         """Give up what was not read. Whoever goes on reading gets an error."""
 
 
-class OpenCursors:
-    """The cursors of a lease that have to be closed at its end. Some of them are garbage."""
+class Reader(Live, Protocol):
+    """A cursor whose rows the server sends as they are fetched."""
 
-    __slots__ = ("_by_id",)
+    def has_more(self) -> bool:
+        """Return whether there is another row. It is kept until it is fetched."""
+
+
+class OpenCursors:
+    """The cursors of a lease, and whatever else it handed out, that have to be closed at its end.
+    Some of them are garbage.
+    """
+
+    __slots__ = ("_by_id", "_handles", "entered", "has_handles")
 
     def __init__(self) -> None:
+        self.entered = 0  # blocks of the driver's own that were entered and not left
+        self.has_handles = False  # whether anything else than a cursor was handed out
         self._by_id: dict[int, weakref.ref[OpenCursor]] = {}
+        self._handles: dict[int, weakref.ref[Live]] = {}
 
     def add(self, cursor: OpenCursor) -> None:
         """Note a new cursor."""
@@ -59,14 +68,25 @@ class OpenCursors:
         if len(known) % _CURSORS_PER_SWEEP == 0:
             self._by_id = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
 
+    def add_handle(self, handle: Live) -> None:
+        """Note what was handed out beside cursors and has to be closed."""
+        self._handles = {id_: one for id_, one in self._handles.items() if one() is not None}
+        self._handles[id(handle)] = weakref.ref(handle)
+
     def forget(self, cursor: OpenCursor) -> None:
-        """Note that a cursor was closed."""
+        """Note that one of them was closed."""
         self._by_id.pop(id(cursor), None)
+        self._handles.pop(id(cursor), None)
+
+    def handles(self) -> list[Live]:
+        """Return those beside cursors that are no garbage."""
+        found = [reference() for reference in self._handles.values()]
+        return [handle for handle in found if handle is not None]
 
     def all(self) -> list[OpenCursor]:
         """Return those that are no garbage."""
         found = [reference() for reference in self._by_id.values()]
-        return [cursor for cursor in found if cursor is not None]
+        return [*(cursor for cursor in found if cursor is not None), *self.handles()]
 
 
 class Leases(dict[Any, None]):

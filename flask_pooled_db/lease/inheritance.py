@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.pool.entry import are_any_open
+from flask_pooled_db.pool.link import are_any_open
 from flask_pooled_db.runtime import Part, join
 
 

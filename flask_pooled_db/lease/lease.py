@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import Driver, Failure, Session
+from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.after_commit import AfterCommit
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble, enter_session
@@ -32,6 +34,7 @@ from flask_pooled_db.runtime import guard
 logger = logging.getLogger("flask_pooled_db")
 
 UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
+PLAIN = Effect.NONE
 
 
 class Lease:
@@ -48,29 +51,42 @@ class Lease:
         "_before",
         "_cause",
         "_cursors",
+        "_doom",
         "_ended",
         "_entry",
+        "_fate",
         "_holder",
         "_home",
         "_in_scope",
         "_is_certain",
         "_is_ready",
         "_preamble",
+        "_probe",
         "_revoked",
+        "_routine",
         "_session",
         "_state",
+        "after_commit",
         "has_committed",
         "owner",
     )
 
-    driver: ClassVar[Driver]  # set by the class that is made for a driver's connections
+    # Set by the class that is made for a driver's connections
+    driver: ClassVar[Driver]
+    cursor_class: ClassVar[Any]  # of cursors that are made without arguments
+    streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
 
     _before: State  # in which its last statement found it
     _entry: Entry | None  # None once it is released
     _cause: BaseException | None  # why the transaction is gone
+    _doom: BaseException | None  # the cause, if a savepoint from before can undo it
+    _fate: Any  # what became of what came before a statement that ended the transaction
+    _probe: Any  # of a routine that may have done so, for which a savepoint was set
+    _routine: Any  # of the last routine that may have done so
     _revoked: str | None  # why it was, or is to be, taken back from its owner
     _preamble: Preamble | None
     _cursors: OpenCursors | None
+    after_commit: AfterCommit | None  # what its callers want to be called then
 
     def __init__(
         self,
@@ -89,6 +105,7 @@ class Lease:
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
         self._cause = self._revoked = self._preamble = self._cursors = None
+        self._doom = self.after_commit = self._fate = self._probe = self._routine = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder
@@ -127,10 +144,23 @@ class Lease:
         return result
 
     def statement(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the driver with SQL: whatever was put off until the next statement comes first."""
+        """Call the driver with SQL: whatever was put off until the next statement comes first.
+
+        The first of `args` is its text; without any it is not known.
+        """
         self._before = self._state
         if not self._is_ready:
             function = self._prepare(function)
+        if not args or self.driver.effects(args[0]) is not PLAIN:
+            return self.watched(function, *args)
+        return self.sent(function, *args)
+
+    def watched(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Send a statement that may do more than read and write rows."""
+        return self.sent(function, *args)
+
+    def sent(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Send a statement for which all is ready."""
         after = (AFTER_READ if self._session.readonly else AFTER_STATEMENT)[self._state]
         if after is not None:
             self._state = after
@@ -138,6 +168,11 @@ class Lease:
 
     fetch = call
     """Call the driver for what a statement has left: its rows, its other results, their end."""
+
+    def step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Go on with something that the driver handed out for a statement: it may run more SQL."""
+        self._state = AFTER_STATEMENT[self._state] or self._state
+        return self.fetch(function, *args)
 
     def usable(self) -> Entry:
         """Return the connection if it may be used, else raise the error that says why not."""
@@ -158,8 +193,12 @@ class Lease:
         """Return whether this is the lease of a connection."""
         return self._entry is entry
 
+    def is_of(self, raw: Any) -> bool:
+        """Return whether this is the lease of a driver's connection."""
+        return self._entry is not None and raw is self._entry.raw
+
     def _refusal(self) -> PooledDBError:
-        return refusals.refusal(self._state, self._cause, self._revoked)
+        return refusals.refusal(self.driver, self._state, self._cause, self._revoked)
 
     def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Do what comes before a statement. Returns what to call for it."""
@@ -195,6 +234,11 @@ class Lease:
             self._state, self._cause = before, cause
             if not has_survived:
                 self.abort(refusals.in_doubt(error))
+        elif failure is Failure.DOOMED:
+            if before is IN_TRANSACTION:
+                self._state, self._doom = ABORTED, error
+            else:  # there is nothing to lose, or it is lost already
+                self._state, self._cause = before, cause
         elif failure is Failure.ROLLED_BACK:
             self._state = ROLLED_BACK if before <= IN_TRANSACTION else before
         elif before is RELEASED:
@@ -230,7 +274,10 @@ class Lease:
         except Exception:
             logger.debug("Asking for the transaction failed", exc_info=True)
             return False
-        # The end of a nested scope will show whether its savepoint is still there.
+        if answer is None and self._probe is not None:
+            self._is_ready = False  # the next statement, or COMMIT, shows whether it is still there
+            return True
+        # So does the end of a nested scope for its savepoint.
         has_savepoint = self._preamble is not None and self._preamble.has_savepoint
         return has_savepoint if answer is None else bool(answer)
 
@@ -238,6 +285,7 @@ class Lease:
         """Refuse all further work: the transaction must not be committed, because of `cause`."""
         self._move(Event.ABORT)
         self._cause = self._cause or cause
+        self._doom = None
 
     def _move(self, event: Event) -> None:
         self._state = TRANSITIONS[event][self._state]
@@ -273,6 +321,11 @@ class Lease:
         return self._state > BUSY
 
     @property
+    def is_gone(self) -> bool:
+        """Whether it has no connection any more, or a lost one."""
+        return self._entry is None or self._state is BROKEN
+
+    @property
     def state(self) -> State:
         """What it is in."""
         return self._state
@@ -294,7 +347,7 @@ class Lease:
         entry, self._entry = self._entry, None
         self._ended = ended = self._state
         self._state = RELEASED
-        self._cause = None  # its frames refer to this lease
+        self._cause = self._doom = None  # their frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
         if guard.is_inside():  # nothing may wait here: the pool will find it
@@ -307,11 +360,15 @@ class Lease:
     def _give_back(self, entry: Entry, state: State) -> None:
         """Return the connection of a lease that ended in this state, fit for the next one."""
         try:
+            if self._cursors is not None and self._cursors.entered:
+                entry.condemn("a block of its driver's was entered and not left")
             # After COMMIT there is most often nothing left to do.
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
                 tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
-            if entry.condemned is None and not self.driver.is_intact(entry.raw, entry.session):
-                entry.condemn("its autocommit mode was changed")
+            driver = self.driver
+            entry.is_changed = entry.is_changed or driver.has_changed(entry.raw)
+            if entry.condemned is None and not driver.is_intact(entry.raw, entry.session):
+                entry.condemn("its session was left in another state")
         except BaseException:
             entry.condemn("it was interrupted while being returned")
             raise

@@ -99,19 +99,25 @@ class Preamble:
         """Whether it must see every statement: other code may run amid a generator's part."""
         return any(part.frame is not None for part in self.parts())
 
+    def innermost(self, *, is_owner: bool) -> Part | None:
+        """Return the part that the caller is in; None if it is the outermost scope.
+
+        The stack of another thread than the owner's does not show it: there it is the newest part.
+        """
+        newest_first = self.parts()[::-1]
+        around = enclosing(newest_first) if is_owner else newest_first
+        return around[0] if around else None
+
     def before_statement(self, *, is_owner: bool) -> tuple[list[Part], Session]:
         """Return the parts whose savepoints have to come before the caller's statement, and the
         session state that it is to find.
 
         These are the parts that the statement is in. All others that have begun are mixed from now
-        on: to undo one of them would undo this statement. The stack of another thread than the
-        owner's does not show in which it is, so there it is taken to be in the newest.
+        on: to undo one of them would undo this statement.
         """
-        parts = self.parts()
-        newest_first = parts[::-1]
-        around = enclosing(newest_first) if is_owner else newest_first
-        line = around[0].line() if around else []
-        for part in parts:
+        innermost = self.innermost(is_owner=is_owner)
+        line = innermost.line() if innermost else []
+        for part in self.parts():
             if part.set_as and part not in line:
                 part.is_mixed = True
         due = [part for part in line[::-1] if part.is_open and part.has_savepoint]
@@ -124,8 +130,7 @@ class Preamble:
         if self.isolation is not None and not is_open:
             driver.execute(entry.raw, self.isolation)
         for part in due:
-            driver.begin(entry.raw)
-            driver.execute(entry.raw, f"SAVEPOINT {part.savepoint}")
+            driver.set_savepoint(entry.raw, part.savepoint)
             self._sets += 1
             part.set_as = self._sets
 
@@ -133,7 +138,10 @@ class Preamble:
 def enter_session(entry: Entry, session: Session) -> None:
     """Bring a connection's session to the state that its lease wants, in one round trip at most."""
     if entry.session != session:
-        entry.driver.apply_session(entry.raw, entry.session, session)
+        driver, raw = entry.driver, entry.raw
+        entry.is_changed = entry.is_changed or driver.has_changed(raw)
+        driver.apply_session(raw, entry.session, session)
+        driver.session_is_set(raw)  # what the scope itself changes counts as no change
     if entry.session is not session:
         entry.enter_session(session)
     if entry.limits(session) and entry.origin.identity is None:

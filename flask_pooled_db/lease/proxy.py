@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flask_pooled_db.errors import UsageError
-from flask_pooled_db.lease.cursor import LeaseCursor, ParticularCursor
+from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, ParticularCursor
+from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
 from flask_pooled_db.lease.streaming import StreamingCursor
 from flask_pooled_db.lease.transaction import TransactionLease
@@ -32,7 +33,14 @@ _EXCEPTIONS = frozenset(
     }
 )
 
-_CHANGES_SESSION = ("set_", "select_db", "change_user", "create_", "enable_", "load_", "reset")
+_CHANGES_SESSION = (
+    *("add_", "adapters", "change_user", "create_", "enable_", "load_", "pgconn", "remove_"),
+    *("reset", "select_db", "set_"),
+)
+"""What the names begin with of what changes a connection, or lets its caller change it."""
+
+_IS_CONNECTED = "is_connected"
+_NO_AUTOCOMMIT = "is the scope's: use readonly=True for reads that need no transaction"
 
 
 class Forbidden:
@@ -70,6 +78,13 @@ class DriverException(DriverAttribute):
         return self if lease is None else lease.driver_exception(self._name)
 
 
+class StateQuestion(DriverAttribute):
+    """An attribute that tells whether the connection is open. It is answered in any state."""
+
+    def __get__(self, lease: LeaseConnection | None, owner: type) -> Any:
+        return self if lease is None else lease.answer(self._name)
+
+
 class LeaseConnection(TransactionLease):
     """A connection lent to a caller, as PEP 249 has it.
 
@@ -85,7 +100,6 @@ class LeaseConnection(TransactionLease):
     __slots__ = ()
 
     # Set by the class that is made for a pool's connections
-    cursor_class: ClassVar[type[LeaseCursor]]
     pings_on_cursor: ClassVar[bool]
 
     def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
@@ -93,10 +107,11 @@ class LeaseConnection(TransactionLease):
         entry = self.touch()
         if self.pings_on_cursor:
             self.check_by_ping()
-        cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it
-        if (args or kwargs) and self.driver.may_stream(entry.raw, cursor):
-            return StreamingCursor(self, cursor)
-        return self.cursor_class(self, cursor)
+        raw_cursor = entry.raw.cursor(*args, **kwargs)  # the server learns nothing of it
+        cursor: LeaseCursor = (
+            self.make_cursor(raw_cursor) if args or kwargs else self.cursor_class(self, raw_cursor)
+        )
+        return cursor
 
     def close(self) -> None:
         """Return the connection; uncommitted work is rolled back. Closing twice is harmless."""
@@ -105,7 +120,14 @@ class LeaseConnection(TransactionLease):
                 "close() inside db_connection_context(): the scope gives its connection back "
                 "itself; remove the call"
             )
-        self.release()
+        self._release_and_call()
+
+    def _release_and_call(self) -> None:
+        try:
+            self.release()
+        finally:
+            if self.after_commit is not None:
+                self.after_commit.run()
 
     def __enter__(self) -> Self:
         self.usable()
@@ -118,7 +140,7 @@ class LeaseConnection(TransactionLease):
         traceback: TracebackType | None,
     ) -> None:
         if not self._in_scope:
-            self.release()
+            self._release_and_call()
 
     def ping(self, reconnect: bool = False) -> None:
         """Raise if the server does not answer. Whatever `reconnect` says, the connection is not
@@ -127,13 +149,14 @@ class LeaseConnection(TransactionLease):
         entry = self.usable()
         if entry.streams:
             self.clear_way(entry)
-        self.call(self.driver.ping, entry.raw)
+        if self.call(self.driver.ping, entry.raw) and not self.has_work:
+            self.call(entry.roll_back)
 
     def threadsafety(self) -> int:
         """Return the thread safety of the driver, as DBUtils has it."""
         return self.driver.threadsafety
 
-    autocommit = Forbidden("is the scope's: use readonly=True for reads that need no transaction")
+    autocommit = Forbidden(_NO_AUTOCOMMIT)
     isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
     connect = Forbidden("belongs to the pool")
     reconnect = Forbidden("belongs to the pool")
@@ -146,10 +169,44 @@ class LeaseConnection(TransactionLease):
         def __getattr__(self, name: str) -> Any:
             """Return what the driver's connection has: `class_for` makes attributes of it."""
 
+    @property
+    def dbapi_connection(self) -> Any:
+        """The driver's own connection, as DBUtils and SQLAlchemy call it.
+
+        What is done with it is the caller's care: the lease does not see it. The connection is
+        closed when it is released, since nobody knows what became of its session.
+        """
+        self.session_changed("dbapi_connection")
+        self.statement(lambda: None)  # a savepoint that is due has to come before
+        return self.usable().raw
+
     def driver_attribute(self, name: str) -> Any:
         """Return what the driver's connection has by this name."""
         attribute = getattr(self.usable().raw, name)
-        return functools.partial(self._driver_call, name) if callable(attribute) else attribute
+        if callable(attribute):
+            return functools.partial(self._driver_call, name)
+        if not is_plain(attribute):
+            self.touch()  # more may be done by it
+        if name.startswith(_CHANGES_SESSION):
+            self.session_changed(name)
+        return hand_out(self, attribute)
+
+    def answer(self, name: str) -> Any:
+        """Tell whether the connection is open, in the driver's words, whatever its state."""
+        if name == _IS_CONNECTED:
+            return self._is_connected
+        entry = self._entry
+        if entry is None or self.is_gone:
+            return GONE[name]
+        return getattr(entry.raw, name)
+
+    def _is_connected(self) -> bool:
+        if self.is_over:
+            return not self.is_gone
+        try:
+            return bool(self.fetch(self.usable().raw.is_connected))
+        except self.driver.Error:
+            return False
 
     def driver_exception(self, name: str) -> Any:
         """Return the driver's exception class of this name."""
@@ -161,20 +218,18 @@ class LeaseConnection(TransactionLease):
         return getattr(self.driver.dbapi, name)
 
     def _driver_call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        raw = self.usable().raw
+        raw, driver = self.usable().raw, self.driver
         if name.startswith(_CHANGES_SESSION):
             self.session_changed(f"{name}()")
-        if self.driver.check_text:
-            self.driver.check_text(*args, *kwargs.values())
-        translate = self.driver.translate
+        if driver.check_text:
+            driver.check_text(*args, *kwargs.values())
+        translate = driver.translate
         if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
             args = (translate(args[0]), *args[1:])
-        result = self.statement(functools.partial(getattr(raw, name), **kwargs), *args)
-        is_cursor = hasattr(result, "fetchone") and hasattr(result, "execute")
-        if not is_cursor:
-            return result
-        streams = self.driver.may_stream(raw, result)
-        return (StreamingCursor if streams else self.cursor_class)(self, result)
+        if name in driver.nesting:
+            self.statement(driver.open_transaction, raw)
+        call = self.fetch if name in driver.harmless else self.statement
+        return hand_out(self, call(functools.partial(getattr(raw, name), **kwargs), *args))
 
 
 class ForwardingConnection(LeaseConnection):
@@ -185,7 +240,8 @@ class ForwardingConnection(LeaseConnection):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return self.driver_attribute(name)
+        is_question = name in GONE or name == _IS_CONNECTED
+        return self.answer(name) if is_question else self.driver_attribute(name)
 
 
 def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[LeaseConnection]:
@@ -215,16 +271,21 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         names = [name for name in dir(raw) if not name.startswith("_")]
     is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
+    namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
+    if "set_autocommit" in names:
+        namespace["set_autocommit"] = Forbidden(_NO_AUTOCOMMIT)
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
-    cursor_class = LeaseCursor if is_plain else ParticularCursor
+    particular = IteratingCursor if driver.iterates_cursors else ParticularCursor
+    cursor_class = LeaseCursor if is_plain else particular
     if driver.may_stream(raw):
         cursor_class = StreamingCursor
     namespace |= {
         "__slots__": (),
         "driver": driver,
         "cursor_class": cursor_class,
+        "streaming_class": StreamingCursor,
         "pings_on_cursor": origin.ping.on_cursor,
     }
     bases = (LimitedLease, base) if origin.needs_interrupting else (base,)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
-from flask_pooled_db.lease.home import OpenCursor, OpenCursors, Reader
+from flask_pooled_db.lease.home import Live, OpenCursor, OpenCursors, Reader
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.streams import SpentCursor, Stream
 from flask_pooled_db.pool import Entry
 
 IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
+
+
+def _exhaust(thing: Any) -> None:
+    """Read all that is left. To close it earlier may fail its transaction."""
+    if hasattr(type(thing), "__next__"):
+        deque(thing, maxlen=0)
+    thing.close()
 
 
 class ReadingLease(Lease):
@@ -29,7 +37,22 @@ class ReadingLease(Lease):
         entry = self._entry
         if entry is not None and entry.streams and self._state <= IN_TRANSACTION:
             self.clear_way(entry)
-        return super()._prepare(function)
+        if self._has_handles:
+            self.refuse_if_busy(self.usable())
+        function = super()._prepare(function)
+        self._is_ready = self._is_ready and not self._has_handles
+        return function
+
+    @property
+    def _has_handles(self) -> bool:
+        return self._cursors is not None and self._cursors.has_handles
+
+    def refuse_if_busy(self, entry: Entry) -> None:
+        """Raise if something that was handed out has more to read. Some drivers would wait for
+        that, in the thread that is to read it.
+        """
+        if self._has_handles and self.driver.has_unread_rows(entry.raw):
+            raise UsageError(refusals.UNREAD)
 
     def note_stream(self, reader: Reader, sql: Any = None) -> None:
         """Note what the server has yet to send for the last statement of a cursor."""
@@ -83,6 +106,8 @@ class ReadingLease(Lease):
         end with.
         """
         driver = self.driver
+        if not (entry.streams or driver.has_unread_rows(entry.raw)):
+            return
         has_rows = any(stream.has_rows(driver) for stream in entry.streams)
         if not has_rows and driver.has_only_results(entry.raw):
             self.finish_reading(entry)
@@ -93,6 +118,10 @@ class ReadingLease(Lease):
         Raises what the statement ends with.
         """
         driver = self.driver
+        if self._cursors is not None:
+            for handle in self._cursors.handles():
+                handle.drop()
+                self.fetch(_exhaust, handle.driver_cursor)
         if driver.has_unread_rows(entry.raw) and not driver.has_only_results(entry.raw):
             self._condemn("it was released with unread rows")
         if any(stream.has_rows(driver) for stream in entry.streams):
@@ -118,13 +147,38 @@ class ReadingLease(Lease):
             stream.is_over = True
             self.fetch(self.driver.finish_cursor, entry.raw, stream.driver_cursor)
 
-    # Closing
+    # What was handed out
+
+    def make_cursor(self, driver_cursor: Any) -> Any:
+        """Return a cursor over one of the driver's."""
+        streams = self.driver.may_stream(self.usable().raw, driver_cursor)
+        return (self.streaming_class if streams else self.cursor_class)(self, driver_cursor)
 
     def note_cursor(self, cursor: OpenCursor) -> None:
-        """Have a cursor closed at the end of the lease, if it is still open by then."""
+        """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
+        self._handed_out().add(cursor)
+
+    def note_handle(self, handle: Live, *, has_to_be_closed: bool) -> None:
+        """Note something else that was handed out."""
+        handed_out = self._handed_out()
+        handed_out.has_handles = True
+        self._is_ready = False  # each statement has to look for it
+        if has_to_be_closed:
+            handed_out.add_handle(handle)
+
+    def note_block(self, change: int) -> None:
+        """Note that a block of the driver's own was entered (1) or left (-1)."""
+        self._handed_out().entered += change
+
+    def _handed_out(self) -> OpenCursors:
         if self._cursors is None:
             self._cursors = OpenCursors()
-        self._cursors.add(cursor)
+        return self._cursors
+
+    def forget(self, cursor: OpenCursor) -> None:
+        """Note that there is nothing to close any more."""
+        if self._cursors is not None:
+            self._cursors.forget(cursor)
 
     def close_cursor(self, cursor: OpenCursor) -> None:
         """Close a driver's cursor and forget it. After the end of the lease there is nothing to
@@ -155,5 +209,4 @@ class ReadingLease(Lease):
 
     def _close(self, cursor: OpenCursor) -> None:
         self.fetch(cursor.driver_cursor.close)
-        if self._cursors is not None:
-            self._cursors.forget(cursor)
+        self.forget(cursor)

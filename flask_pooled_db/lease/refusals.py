@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import (
     CommitOutcomeUnknown,
     PooledDBError,
@@ -11,16 +15,36 @@ from flask_pooled_db.errors import (
 from flask_pooled_db.lease.state import State
 
 
-def refusal(state: State, cause: BaseException | None, revoked: str | None) -> PooledDBError:
+@functools.cache
+def _also(kind: Any, drivers: Any) -> Any:
+    """Return a class of errors that is also one of the driver's."""
+    if drivers is Exception:  # nobody knows the driver's module
+        return kind
+
+    def reduce(error: Any) -> tuple[Any, Any]:
+        return kind, error.args
+
+    names = {"__reduce__": reduce, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    return type(kind.__name__, (kind, drivers), names)
+
+
+def refusal(
+    driver: Driver, state: State, cause: BaseException | None, revoked: str | None
+) -> PooledDBError:
     """Return the error for using a lease in a state that refuses it.
 
     `cause` is the error that ended the transaction; `revoked` says why the lease was taken back.
+    The error is also of the class that the driver raises then, so that `except conn.Error` has it.
     """
+    closed_error: Any = driver.closed_error
+    lost_error: Any = driver.failures[0]
     if state is State.RELEASED:
-        return UsageError(
-            f"this connection {revoked or 'was released'}: nothing can be done with it or with its "
-            "cursors; do the work inside the block that took it, or take another one"
+        closed: PooledDBError = _also(UsageError, closed_error)(
+            f"this connection {revoked or 'was released'} and is closed to its caller: nothing can "
+            "be done with it or with its cursors; do the work inside the block that took it, or "
+            "take another one"
         )
+        return closed
     if state is State.BUSY:
         return UsageError(
             "this connection is in use by another thread, task or greenlet at this moment: each "
@@ -28,7 +52,7 @@ def refusal(state: State, cause: BaseException | None, revoked: str | None) -> P
         )
     if isinstance(cause, CommitOutcomeUnknown):
         return outcome_unknown(cause.__cause__)
-    error = TransactionAborted(
+    error: PooledDBError = _also(TransactionAborted, lost_error)(
         f"the transaction of this connection is gone ({type(cause).__name__} before this): nothing "
         "of it was or will be committed; let the error leave the block, and start over if need be"
     )
@@ -45,6 +69,18 @@ def in_doubt(cause: BaseException) -> TransactionAborted:
     )
     error.__cause__ = cause
     return error
+
+
+def with_fate(error: PooledDBError, fate: object) -> PooledDBError:
+    """Return the error of a lost transaction, with what a statement had done to it before."""
+    if not isinstance(error, TransactionAborted):
+        return error
+    told = type(error)(
+        f"the transaction of this connection is gone, and {fate}; nothing of what came after that "
+        "was or will be committed. Look at the data before starting over"
+    )
+    told.__cause__ = error.__cause__
+    return told
 
 
 def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
@@ -82,6 +118,10 @@ COMMIT_IS_ROLLBACK = (
     "a statement of this transaction failed and was not rolled back to a savepoint: the server "
     "would turn COMMIT into ROLLBACK"
 )
+OPEN_BLOCK = (
+    "the transaction can't be committed inside a block of the driver's own (transaction(), copy(), "
+    "...): leave that first"
+)
 NO_PING = "the connection did not answer a ping"
 SHARE_LOST = "the connection was lost by another lease that shares it"
 UNDONE = "another lease of this shared connection called rollback()"
@@ -95,6 +135,22 @@ DROPPED = (
     "has ended: read them to the end inside of it"
 )
 BEGUN = "begin() in an open transaction: commit() or rollback() it first"
+
+
+def readonly_wrote() -> UsageError:
+    """Return the error of a readonly scope that a transaction is open in."""
+    return UsageError(
+        "a transaction was opened by text in a readonly=True block and is open at its end: what it "
+        "wrote is rolled back; do the work in a block without readonly"
+    )
+
+
+def implicit_commit(fate: object) -> UsageError:
+    """Return the error of a scope that a statement has ended before its end."""
+    return UsageError(
+        f"{fate}, and POOLED_DB_IMPLICIT_COMMIT is 'error': what came after it is rolled back. "
+        "Give the statement a block of its own, or use commit() and rollback()"
+    )
 
 
 def out_of_order() -> UsageError:

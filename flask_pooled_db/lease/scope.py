@@ -27,16 +27,49 @@ from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
-# Weak: a scope that an interruption has kept from being left must not enclose what comes later.
-_innermost: ContextVar[weakref.ref[Scope] | None] = ContextVar(
-    "flask_pooled_db_scope", default=None
-)
+
+class OpenScopes(dict["weakref.ref[Scope]", None]):
+    """The scopes that a thread, task or greenlet has open, in the order it entered them.
+
+    Weak: a scope that an interruption has kept from being left must not enclose what comes later.
+    A set that is changed in place takes half the time of a context variable that is set twice.
+    """
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Any) -> None:
+        # The context of a task refers to this, so that this must not refer to the task.
+        self.owner = owner if isinstance(owner, int) else weakref.ref(owner)
+
+    def are_of(self, owner: Any) -> bool:
+        """Return whether they are this owner's."""
+        return self.owner == owner or (not isinstance(self.owner, int) and self.owner() is owner)
+
+    def newest_first(self) -> list[Scope]:
+        """Return those that are open, and forget the others: an abandoned generator may never
+        leave its own.
+        """
+        found = []
+        for reference in list(self)[::-1]:
+            scope = reference()
+            if scope is not None and scope.is_open:
+                found.append(scope)
+            else:
+                self.pop(reference, None)
+        return found
 
 
-def innermost() -> Scope | None:
-    """Return the scope that was entered last in this context, unless it is garbage."""
-    reference = _innermost.get()
-    return None if reference is None else reference()
+# Contexts that are copied share it. So it may be that of the owner whose context was copied.
+_open_scopes: ContextVar[OpenScopes | None] = ContextVar("flask_pooled_db_scopes", default=None)
+
+
+def scopes_of(owner: Any) -> OpenScopes:
+    """Return the open scopes of the caller, who is this owner."""
+    scopes = _open_scopes.get()
+    if scopes is None or not scopes.are_of(owner):
+        scopes = OpenScopes(owner)
+        _open_scopes.set(scopes)
+    return scopes
 
 
 class Scope:
@@ -53,11 +86,11 @@ class Scope:
         "_holder",
         "_joined",
         "_lease",
-        "_outer",
         "_part",
         "_place",
         "_pool",
         "_reference",
+        "_scopes",
         "frame",
         "options",
     )
@@ -65,11 +98,11 @@ class Scope:
     frame: FrameType | None  # of the generator or coroutine that it is in, while it is open
     _holder: Leases | None  # None once it was entered
     _lease: LeaseConnection | None  # None unless it is open
-    _outer: Scope | None  # the innermost scope when this one was entered
     _part: Part | None  # None if it did not join another scope
     _joined: Scope  # only if it did
     _place: tuple[str, int] | None  # where it was entered, if a message may need it
-    _reference: weakref.ref[Scope]  # to itself, as the context has it
+    _scopes: OpenScopes  # of its owner, this one among them while it is open
+    _reference: weakref.ref[Scope]  # to itself, as it is there
     _finished: tuple[str, int] | None  # where a block that has ended well had joined it
 
     def __init__(
@@ -82,6 +115,12 @@ class Scope:
         self.options = options
         self._lease = self._part = self._place = self._finished = self.frame = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was entered and not left, and its lease was not taken from it."""
+        lease = self._lease
+        return lease is not None and lease.state is not State.RELEASED
+
     def __enter__(self) -> LeaseConnection:
         holder, self._holder = self._holder, None
         if holder is None:
@@ -91,11 +130,14 @@ class Scope:
             frame = sys._getframe(1)
             self.frame, self._place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
-        reference = _innermost.get()
-        self._outer = outer = None if reference is None else reference()
+        scopes = _open_scopes.get()
+        if scopes is None or scopes.owner != owner:  # a task's and a greenlet's never is
+            scopes = scopes_of(owner)
+        self._scopes = scopes
+        self._reference = reference = weakref.ref(self)
         joined = entry = lease = None
         try:
-            if outer is not None:
+            if scopes:
                 joined = self._look_around(owner, sys._getframe(1))
             if joined is not None:
                 self._join(joined)
@@ -108,8 +150,7 @@ class Scope:
             else:
                 lease = self._borrow(owner, holder)
             self._lease = lease
-            self._reference = reference = weakref.ref(self)
-            _innermost.set(reference)
+            scopes[reference] = None
             return lease  # noqa: TRY300  an interruption may come before each line
         except BaseException:
             self._take_back(joined)
@@ -119,20 +160,25 @@ class Scope:
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
-        chain = _open_scopes(self._outer)
-        self._outer = chain[0] if chain else None
+        open_scopes = self._scopes.newest_first()
+        if not open_scopes:
+            return None
         self._place = self._place or place_of(frame)
-        around = enclosing(chain)
+        around = enclosing(open_scopes)
         if around and self.frame is None:
             self.frame = around[0].frame
         if self.options.independent:
             return None
         for scope in around:
-            lease = scope._lease
-            if lease is not None and scope._pool is self._pool and lease.owner == owner:
+            if scope.is_of(self._pool, owner):
                 self._joined = scope
-                return lease
+                return scope._lease
         return None
+
+    def is_of(self, pool: Engine, owner: Any) -> bool:
+        """Return whether it is an owner's, on a connection of a pool."""
+        lease = self._lease
+        return lease is not None and self._pool is pool and lease.owner == owner
 
     def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
         """Take a connection as the options want it."""
@@ -157,8 +203,7 @@ class Scope:
         """Undo what an `__enter__` that failed did to the scopes around it."""
         if joined is not None and self._part is not None:
             joined.leave_scope(self._part)
-        if innermost() is self:
-            _go_back_to(self._outer)
+        self._scopes.pop(self._reference, None)
         self._lease = self.frame = None
 
     def __exit__(
@@ -171,21 +216,21 @@ class Scope:
         if lease is None:
             raise UsageError("this db_connection_context() is not entered, or was left already")
         try:
-            if _innermost.get() is self._reference:
-                if self._outer is None:
-                    _innermost.set(None)
-                else:
-                    _go_back_to(next(iter(_open_scopes(self._outer)), None))
+            self._scopes.pop(self._reference, None)
             self._lease = self.frame = None
             if exc is not None and self._finished is not None:
                 self._tell_undone(lease, self._finished, exc)
             if part is None:
                 lease.finish(exc)
+                if lease.after_commit is not None:
+                    lease.after_commit.run()
             else:
                 self._end_nested(lease, part, exc)
         except BaseException as error:  # also one that comes between two lines
             if part is None:
                 lease.release()
+                if lease.after_commit is not None:
+                    lease.after_commit.run()  # what a commit() by hand has made due
             elif not lease.is_over and error is not part.failure:
                 lease.abort(error)
             raise
@@ -226,6 +271,8 @@ class Scope:
             self._end_nested(lease, part, part.failure)  # as if it had left the block
             raise part.failure
         lease.leave_scope(part)
+        if exc is not None and lease.after_commit is not None:
+            lease.after_commit.undone(part)
         is_readonly = lease.session.readonly
         if lease.has_inside(part):
             lease.abort(refusals.out_of_order())
@@ -239,7 +286,7 @@ class Scope:
         elif not part.has_savepoint:
             if not is_readonly:
                 lease.abort(exc)
-        elif part.set_as and not lease.is_over:
+        elif part.set_as and lease.can_be_undone:
             self._undo(lease, part, exc)
 
     def _undo(self, lease: LeaseConnection, part: Part, exc: BaseException) -> None:
@@ -276,25 +323,11 @@ class Scope:
             )
 
 
-def _go_back_to(outer: Scope | None) -> None:
-    _innermost.set(None if outer is None else outer._reference)
-
-
-def _open_scopes(scope: Scope | None) -> list[Scope]:
-    """Return the open scopes from this one outward, and unlink the others: an abandoned generator
-    may never leave its own.
-    """
-    found: list[Scope] = []
-    while scope is not None:
-        lease = scope._lease
-        if lease is not None and lease.state is not State.RELEASED:
-            if found:
-                found[-1]._outer = scope
-            found.append(scope)
-        scope = scope._outer
-    if found:
-        found[-1]._outer = None
-    return found
+def enclosing_lease(pool: Engine) -> LeaseConnection | None:
+    """Return the lease of the innermost scope of a pool that the caller is in, if there is one."""
+    owner = current_owner()
+    around = enclosing(scopes_of(owner).newest_first())
+    return next((scope._lease for scope in around if scope.is_of(pool, owner)), None)
 
 
 def _give_back(

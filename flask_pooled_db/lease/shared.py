@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Failure
-from flask_pooled_db.errors import TransactionAborted
+from flask_pooled_db.errors import TransactionAborted, UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.sharing import Shared, Sharing
@@ -61,6 +61,12 @@ class SharedLease(LeaseConnection):
 
     # The transaction
 
+    def on_commit(self, function: Callable[[], object]) -> None:
+        raise UsageError(
+            "on_commit() on a shared connection: another lease may end its transaction; take one "
+            "without shareable=True"
+        )
+
     def begin(self) -> None:
         super().begin()
         self.touch()
@@ -99,6 +105,9 @@ class SharedLease(LeaseConnection):
             finally:
                 self._end()
 
+    def _look_for_transaction(self, entry: Entry, *, is_certain: bool = False) -> None:
+        """Do nothing: what is open may be the others' alone."""
+
     def _take_over(self) -> None:
         """End what another lease left, too."""
         if self._state is IDLE and self._shared.has_leftovers:
@@ -108,9 +117,17 @@ class SharedLease(LeaseConnection):
         super()._end_transaction()
         self._shared.has_leftovers = False
 
+    @property
+    def has_work(self) -> bool:
+        return super().has_work or self._shared.has_leftovers or bool(self._partners())
+
+    def ping(self, reconnect: bool = False) -> None:
+        with self._shared.turn:
+            super().ping(reconnect)
+
     def check_by_ping(self) -> None:
         with self._shared.turn:
-            if not (self._shared.has_leftovers or self._partners()):  # it would be rolled back
+            if not self.has_work:  # it would be rolled back
                 super().check_by_ping()
 
     def _roll_back(self) -> None:
@@ -142,9 +159,10 @@ class SharedLease(LeaseConnection):
         if failure is Failure.STATEMENT:
             for other in self._others():
                 other._doubt()
-        elif failure is Failure.ROLLED_BACK:
+        elif failure in (Failure.ROLLED_BACK, Failure.DOOMED):
+            state = ROLLED_BACK if failure is Failure.ROLLED_BACK else ABORTED
             for other in self._partners():
-                other._state, other._cause = ROLLED_BACK, refusals.shared(error)
+                other._state, other._cause = state, refusals.shared(error)
         else:
             self._share_loss(failure.value, error)
         return failure

@@ -39,6 +39,7 @@ class Event(enum.Enum):
     READ = "a statement is sent that is a transaction of its own (readonly)"
     SUCCEEDED = "the call returns, or only its statement failed"
     LOST_TRANSACTION = "the call fails: the server has rolled the transaction back"
+    DOOMED = "the call fails: its statement dooms the transaction"
     LOST_CONNECTION = "the call fails, or is interrupted: the connection is of no more use"
     COMMITTED = "COMMIT was answered"
     NOTHING_TO_COMMIT = "the server has no transaction open"
@@ -46,6 +47,7 @@ class Event(enum.Enum):
     COMMIT_UNANSWERED = "the connection was lost before COMMIT, or its answer was"
     ROLLBACK = "rollback() is called"
     ABORT = "a part of the transaction was left by an exception"
+    UNDONE = "a savepoint undoes what doomed the transaction"
     RELEASE = "it is returned"
 
 
@@ -71,6 +73,11 @@ TRANSITIONS: Mapping[Event, Mapping[State, State]] = {
         _S.ABORTED: _S.ABORTED,
         _S.RELEASED: _S.RELEASED,
     },
+    Event.DOOMED: {
+        _S.BUSY: _S.ABORTED,
+        _S.ABORTED: _S.ABORTED,
+        _S.RELEASED: _S.RELEASED,
+    },
     Event.LOST_CONNECTION: {
         **dict.fromkeys(_USABLE, _S.BROKEN),
         _S.BUSY: _S.BROKEN,
@@ -79,7 +86,11 @@ TRANSITIONS: Mapping[Event, Mapping[State, State]] = {
     },
     Event.COMMITTED: {_S.IN_TRANSACTION: _S.IDLE},
     Event.NOTHING_TO_COMMIT: {_S.IN_TRANSACTION: _S.IDLE},
-    Event.COMMIT_REFUSED: {_S.IN_TRANSACTION: _S.ABORTED, _S.ROLLED_BACK: _S.ROLLED_BACK},
+    Event.COMMIT_REFUSED: {
+        _S.IN_TRANSACTION: _S.ABORTED,
+        _S.ROLLED_BACK: _S.ROLLED_BACK,
+        _S.ABORTED: _S.ABORTED,
+    },
     Event.COMMIT_UNANSWERED: {_S.IN_TRANSACTION: _S.BROKEN, _S.BROKEN: _S.BROKEN},
     Event.ROLLBACK: {
         _S.UNUSED: _S.UNUSED,
@@ -94,6 +105,7 @@ TRANSITIONS: Mapping[Event, Mapping[State, State]] = {
         **{state: state for state in _OVER},
         _S.RELEASED: _S.RELEASED,
     },
+    Event.UNDONE: {_S.ABORTED: _S.IN_TRANSACTION},
     Event.RELEASE: dict.fromkeys(State, _S.RELEASED),
 }
 

@@ -26,20 +26,11 @@ class StreamingCursor(ParticularCursor):
         super().__init__(lease, driver_cursor)
         _set(self, "_ahead", [])
 
-    def _run(
-        self, function: Callable[..., Any], operation: Any, args: Any, kwargs: dict[str, Any]
-    ) -> Any:
-        check = self._lease.driver.check_text
-        if check:
-            check(operation, *args, *kwargs.values())
-        return self._track(operation, super()._run, function, operation, args, kwargs)
-
-    def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        """Call a stored procedure."""
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         check = self._lease.driver.check_text
         if check:
             check(*args, *kwargs.values())
-        return self._track(None, super().callproc, *args, **kwargs)
+        return self._track(args[0] if args else None, super()._run, function, args, kwargs)
 
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
@@ -47,7 +38,9 @@ class StreamingCursor(ParticularCursor):
         check = self._lease.driver.check_text
         if check:
             check(*args, *kwargs.values())
-        return super()._driver_call(call, method, *args, **kwargs)
+        if call == self._lease.fetch:
+            return super()._driver_call(call, method, *args, **kwargs)
+        return self._track(None, super()._driver_call, call, method, *args, **kwargs)
 
     def _track(self, sql: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a statement, and note what it leaves to read."""
@@ -66,6 +59,8 @@ class StreamingCursor(ParticularCursor):
             self._spend()
             raise
         self._ahead.clear()
+        if driver.note_status:
+            driver.note_status(lease.usable().raw)
         lease.note_stream(self, sql)
         return result
 
@@ -107,6 +102,12 @@ class StreamingCursor(ParticularCursor):
         row = self._lease.fetch(self.driver_cursor.fetchone)
         if row is None:
             self._lease.has_read(self)
+        return row
+
+    def __next__(self) -> Any:
+        row = self.fetchone()
+        if row is None:
+            raise StopIteration
         return row
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:

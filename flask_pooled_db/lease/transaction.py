@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 
 from flask_pooled_db.drivers import Session
-from flask_pooled_db.errors import TransactionAborted, UsageError
+from flask_pooled_db.errors import (
+    CommitOutcomeUnknown,
+    PooledDBError,
+    TransactionAborted,
+    UsageError,
+)
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.after_commit import AfterCommit, Call
+from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
-from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
+from flask_pooled_db.lease.watching import WatchingLease
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
-UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, _, BROKEN, RELEASED = State
+UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
-class TransactionLease(ReadingLease):
+class TransactionLease(WatchingLease):
     """A lease with a transaction on it, which a caller or a scope ends."""
 
     __slots__ = ()
@@ -28,14 +37,18 @@ class TransactionLease(ReadingLease):
     def commit(self) -> None:
         """Commit. In a nested scope it raises `UsageError`: only the outermost one ends it all.
 
-        Raises `CommitOutcomeUnknown` when the answer to COMMIT was lost.
+        It is sent unless the driver knows that no transaction is open. Raises
+        `CommitOutcomeUnknown` when the answer to COMMIT was lost.
         """
         entry = self.usable()
         self._refuse_if_nested("commit()")
+        self._refuse_open_block()
         if entry.streams:
             self.clear_way(entry)
+        self.refuse_if_busy(entry)
+        self._look_for_transaction(entry)
         if self._state is IN_TRANSACTION:
-            self.commit_work()
+            self._commit_and_tell()
             self.has_committed = True
 
     def rollback(self) -> None:
@@ -49,7 +62,8 @@ class TransactionLease(ReadingLease):
         if state is None or entry is None:
             raise self._refusal()
         self._refuse_if_nested("rollback()")
-        if state is self._state:
+        self._look_for_transaction(entry)
+        if self._state in (UNUSED, IDLE):
             return
         cause, self._cause = self._cause, None
         self._state, self._before = IN_TRANSACTION, IDLE  # nothing of it is to survive
@@ -63,6 +77,50 @@ class TransactionLease(ReadingLease):
             raise
         self._end_transaction()
         self._home.terms.events.rolled_back()
+        if self.after_commit is not None:
+            self.after_commit.undone()
+
+    def on_commit(self, function: Callable[[], object]) -> None:
+        """Have a function called, without arguments, when what is done here is committed.
+
+        Functions are called in the order they were given, each once, after COMMIT was acknowledged
+        and the connection was given back. They are not called if the transaction, or the nested
+        scope that asks, is rolled back, nor if nobody knows whether COMMIT took place: a warning
+        names them then. Without anything to commit, the end of the scope counts. What a function
+        raises is logged.
+        """
+        self.usable()
+        part = None
+        if self._preamble is not None:
+            part = self._preamble.innermost(is_owner=self.owner == current_owner())
+        if self.after_commit is None:
+            self.after_commit = AfterCommit()
+        self.after_commit.add(Call.of(function, part))
+
+    def _look_for_transaction(self, entry: Entry, *, is_certain: bool = False) -> None:
+        """Move to IN_TRANSACTION unless the driver knows that there is none, or only if it
+        `is_certain` that there is one: more may have been done than the lease has seen.
+        """
+        if self._state in (UNUSED, IDLE):
+            answer = self.driver.in_transaction(entry.raw)
+            if answer or (answer is None and not is_certain):
+                self._state = IN_TRANSACTION
+
+    def _refuse_open_block(self) -> None:
+        if self._cursors is not None and self._cursors.entered:
+            raise UsageError(refusals.OPEN_BLOCK)
+
+    def _commit_and_tell(self) -> None:
+        """Commit, and tell who waits for that."""
+        after = self.after_commit
+        try:
+            self.commit_work()
+        except BaseException:
+            if after is not None and isinstance(self._cause, CommitOutcomeUnknown):
+                after.unknown()
+            raise
+        if after is not None:
+            after.committed()
 
     def begin(self) -> None:
         """Check that no transaction is open. One begins with its first statement."""
@@ -79,8 +137,14 @@ class TransactionLease(ReadingLease):
         if self._state is not RELEASED:  # it may have been taken back in the meantime
             self._state = IDLE
         self._is_certain = True
+        self._doom = self._probe = self._routine = None
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a ROLLBACK may undo something."""
+        return self._state is IN_TRANSACTION
 
     # For scopes
 
@@ -138,13 +202,25 @@ class TransactionLease(ReadingLease):
         """Release the savepoint of a nested scope, or undo what came after it."""
         if not part.set_as:
             return
+        if roll_back and self._doom is not None and self._state is ABORTED:
+            self._move(Event.UNDONE)  # if it succeeds, which it does not in a lost transaction
+            self._cause = self._doom = None
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
-        if entry.streams:
-            self.drop_unread(entry) if roll_back else self.finish_reading(entry)
-        verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"
-        self.call(self.driver.execute, entry.raw, f"{verb} {part.savepoint}")
+        if roll_back and entry.streams:
+            self.drop_unread(entry)
+        if entry.streams or self._probe is not None:
+            self.settle(entry)
+        if not part.set_as:
+            return  # it is gone, as the probe has told
+        end = functools.partial(self.driver.end_savepoint, roll_back=roll_back)
+        self.call(end, entry.raw, part.savepoint)
+
+    @property
+    def can_be_undone(self) -> bool:
+        """Whether a savepoint from before can still undo what came after it."""
+        return not self.is_over or (self._doom is not None and self._state is ABORTED)
 
     @property
     def _last_state(self) -> State:
@@ -158,7 +234,8 @@ class TransactionLease(ReadingLease):
             return False  # what took too long takes as long again
         if isinstance(error, TransactionAborted):
             return is_lost
-        return isinstance(error, self.driver.Error) and (is_lost or self.driver.is_retryable(error))
+        is_drivers = isinstance(error, self.driver.Error) and not isinstance(error, PooledDBError)
+        return is_drivers and (is_lost or self.driver.is_retryable(error))
 
     def finish(self, exc: BaseException | None) -> None:
         """End the outermost scope: commit, unless an exception leaves it, and release."""
@@ -168,10 +245,35 @@ class TransactionLease(ReadingLease):
                 self.abort(refusals.out_of_order())
                 if exc is None:
                     raise refusals.out_of_order()
-            elif exc is None and self._state is not UNUSED:
-                self.commit_work()
+            elif exc is None and self._state is UNUSED:
+                if self.after_commit is not None:
+                    self.after_commit.committed()
+            elif exc is None:
+                self._refuse_open_block()
+                self._look_at_end()
+                if self.after_commit is None:
+                    self.commit_work()
+                else:
+                    self._commit_and_tell()
         finally:
             self.release()
+
+    def _look_at_end(self) -> None:
+        """See what SQL text has done that the end of the scope must not pass over in silence."""
+        entry, error = self._entry, None
+        if entry is None or self._state > IN_TRANSACTION:
+            return
+        if self._session.readonly:
+            self.read_results(entry)
+            if self.driver.in_transaction(entry.raw):
+                error = refusals.readonly_wrote()
+        elif self._state is IDLE:
+            self._look_for_transaction(entry, is_certain=True)
+        if self._fate is not None and entry.origin.config.implicit_commit == "error":
+            error = refusals.implicit_commit(self._fate)
+        if error is not None:
+            self.abort(error)
+            raise error
 
     def commit_work(self) -> None:
         """Send COMMIT if there may be anything to commit. Raises if it can't be committed."""
@@ -181,11 +283,9 @@ class TransactionLease(ReadingLease):
                 raise refusals.released_early(self._revoked)
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
-            if self._session.readonly and (entry.streams or driver.has_unread_rows(entry.raw)):
-                self.read_results(entry)
             return
-        if entry.streams or driver.has_unread_rows(entry.raw):
-            self.finish_reading(entry)  # the driver's flags may be those of an earlier result
+        if entry.streams or self._probe is not None or driver.has_unread_rows(entry.raw):
+            self.settle(entry)  # the driver's flags may be those of an earlier result
         if driver.tells_transactions and not self._has_transaction(entry):
             self._end_transaction()
             return
@@ -195,7 +295,13 @@ class TransactionLease(ReadingLease):
             raise error
         self._before = IDLE  # an error of COMMIT need not be asked about
         try:
-            self.call(entry.raw.commit)
+            try:
+                self.call(entry.raw.commit)
+            except driver.Error as error:
+                cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
+                if not driver.unblock_commit(entry.raw, error, cursors):
+                    raise
+                self.call(entry.raw.commit)
         except BaseException as error:
             self._commit_failed(entry, error)
             raise
@@ -219,7 +325,12 @@ class TransactionLease(ReadingLease):
             self._cause = refusals.outcome_unknown(error)
             text = "COMMIT was interrupted: whether it took place is not known"
             reporter.tell(logger.error, text)
-        elif self._last_state is not BROKEN:
+            return
+        known = (self.driver.Error, PooledDBError)
+        if self._state is IN_TRANSACTION and not isinstance(error, known):
+            # It may have come after the answer, from who traces the driver's calls.
+            self._break(Event.COMMIT_UNANSWERED, error, "its COMMIT ended in an unknown way")
+        if self._last_state is not BROKEN:
             if self._state is not RELEASED:
                 self._move(Event.COMMIT_REFUSED)  # nothing was committed
             self._cause = error

@@ -16,11 +16,11 @@ from typing import Protocol
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.drivers.servers import BACKOFF_MAX, backoff
+from flask_pooled_db.drivers.servers import BACKOFF_MAX, Server, backoff
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.entry import Entry, open_entry
 from flask_pooled_db.pool.places import Place
-from flask_pooled_db.runtime import housekeeper, workers
+from flask_pooled_db.runtime import Errand, housekeeper, workers
 
 MAX_OPENING = 3
 """How many connects of a pool are under way at the same time. A burst of callers is better served
@@ -30,6 +30,9 @@ HANG_GRACE = 1.0
 """Seconds beyond its time limit after which a connect is considered to hang in its driver, out of
 our reach. Its place is freed, and another connect is tried."""
 
+HANG_REST_MAX = 300.0
+"""Seconds, at most, between two tries while as many connects hang as may be under way. Each of them
+holds a thread and a socket, maybe for good, so the pause doubles with each one more."""
 
 URGENT_PAUSE = 0.5
 """Seconds after a failed connect at which a caller who is turned away causes the next one."""
@@ -44,12 +47,17 @@ class Attempt:
     It is counted for as long as somebody holds it, so that no exception can lose it.
     """
 
-    __slots__ = ("__weakref__", "generation", "place", "thread")
+    __slots__ = ("__weakref__", "generation", "place", "server", "thread")
 
     def __init__(self, place: Place) -> None:
         self.place: Place | None = place  # None once it hangs
         self.generation = 0  # what is drained while it connects must not be used
         self.thread: threading.Thread | None = None
+        self.server: Server | None = None  # which is tried at the moment
+
+    def tries(self, server: Server) -> None:
+        """Note which server is tried."""
+        self.server = server
 
 
 class Host(Protocol):
@@ -64,7 +72,9 @@ class Host(Protocol):
         """Return the number of times the pool was drained."""
 
     def connected(self, attempt: Attempt, entry: Entry) -> Attempt | None:
-        """Take a new connection. Returns the next attempt if the opener is to go on."""
+        """Take a new connection, or close one that comes too late. Returns the next attempt if the
+        opener is to go on.
+        """
 
     def connect_failed(
         self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
@@ -106,6 +116,7 @@ class Backoff:
         self.failed_at = 0.0  # when the last of them was
         self.turns_away_since = math.inf  # when they had lasted for `patience`
         self.next_try = 0.0  # when the pause ends
+        self.rests_until = 0.0  # no connect before: too many hang
         self.error: BaseException | None = None
         self.is_permanent = False  # retrying will not help
 
@@ -167,7 +178,11 @@ class Backoff:
 
     def pause_locked(self) -> float:
         """Return the seconds that are left of the pause; 0 or less if it is over."""
-        return self.next_try - self._clock()
+        return max(self.next_try, self.rests_until) - self._clock()
+
+    def rest_locked(self, seconds: float) -> None:
+        """Have no connect tried for a while; 0 ends that."""
+        self.rests_until = self._clock() + seconds if seconds else 0.0
 
     def succeeded_locked(self) -> bool:
         """Note a success. Returns whether it ends a series of failures."""
@@ -192,6 +207,13 @@ class Backoff:
         return first
 
 
+def _end_late(entry: Entry | None) -> None:
+    """Close a connection for which nobody waits any more."""
+    if entry is not None:
+        entry.condemn("it was opened after its time limit")
+        entry.end()
+
+
 class Connector:
     """The openers of one pool, and how connecting goes. The pool's lock guards its numbers."""
 
@@ -200,6 +222,7 @@ class Connector:
     ) -> None:
         self._open = functools.partial(open_entry, driver, config, ping, clock)
         self._is_transient = driver.is_transient
+        self._servers = driver.servers
         self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
         self.backoff = Backoff(clock, config.acquire_timeout)
         self._opening: Census[Attempt] = Census()
@@ -227,7 +250,15 @@ class Connector:
         place, attempt.place = attempt.place, None
         self._hanging.add(attempt)
         self._opening.discard(attempt)
+        surplus = self.hanging - MAX_OPENING
+        if surplus >= 0:
+            self.backoff.rest_locked(min(self._hang_after * 2.0 ** min(surplus, 30), HANG_REST_MAX))
         return place
+
+    def came_back_locked(self, attempt: Attempt) -> None:
+        """Note that a connect which hung has returned: whatever it brings, it is time to try."""
+        self.end_locked(attempt)
+        self.backoff.rest_locked(0.0)
 
     def end_locked(self, attempt: Attempt) -> None:
         """Note that an attempt is over."""
@@ -237,10 +268,14 @@ class Connector:
     def room_locked(self) -> int:
         """Return how many more openers may be at work."""
         most = 1 if self.backoff.is_down else MAX_OPENING
-        return min(most, MAX_OPENING - self.hanging) - self.opening
+        return min(most, max(MAX_OPENING - self.hanging, 1)) - self.opening
 
     def open_one(self) -> Entry:
-        """Open a connection outside of the pool, in the caller's thread."""
+        """Open a connection outside of the pool, for a caller who waits."""
+        errand = Errand("opener", self._open_alone, _end_late)
+        return errand.run(self._hang_after)
+
+    def _open_alone(self) -> Entry:
         with workers.connecting():
             return self._open()
 
@@ -283,7 +318,7 @@ class Connector:
         give_up = functools.partial(self._give_up_on, host, attempt)
         try:
             with self.backoff.asking(attempt), housekeeper.bounded(self._hang_after, give_up):
-                entry = self._open()
+                entry = self._open(attempt.tries)
         except BaseException as error:  # noqa: BLE001  the callers that wait are told
             has_no_means = isinstance(error, MemoryError | OSError)  # for now
             is_permanent = not (has_no_means or self._is_transient(error))
@@ -295,6 +330,8 @@ class Connector:
         if attempt.thread is not None:
             workers.give_up_on(attempt.thread)
         self.backoff.give_up_on(attempt)
+        if attempt.server is not None:
+            self._servers.failed(attempt.server, self._hang_after)
         error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
         retry = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
         if retry is not None:

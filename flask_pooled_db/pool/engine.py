@@ -67,7 +67,8 @@ class Engine:
         self._clock = clock
         self._acquired = listener(self.terms.events, "acquired")
         self._returned = listener(self.terms.events, "returned")
-        self._resets = config.reset == "session"
+        self._resets_always = config.reset == "session"
+        self._resets_changed = config.reset == "changed"
 
     def open_outside(self) -> Entry:
         """Return a new connection that belongs to no pool."""
@@ -246,7 +247,8 @@ class Engine:
         """
         is_settled = False
         try:
-            if self._resets and not unused and entry.condemned is None:
+            resets = self._resets_always or (self._resets_changed and entry.is_changed)
+            if resets and not unused and entry.condemned is None:
                 self._reset(entry)
             state, now = self.state, self._clock()
             change = None

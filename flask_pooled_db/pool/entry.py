@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,10 +11,9 @@ from typing import Any
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
-from flask_pooled_db.pool.places import Place
+from flask_pooled_db.drivers.servers import Server
+from flask_pooled_db.pool.link import Link
 from flask_pooled_db.runtime import housekeeper
-
-logger = logging.getLogger("flask_pooled_db")
 
 
 @dataclass(slots=True)
@@ -34,44 +32,6 @@ class Origin:
     """Whether the time limits of its statements are the pool's to keep."""
     identity: Any = None
     """What tells its server from others; known once a statement has a limit that the pool keeps."""
-
-
-class Link:
-    """The driver's connection and the place it takes: what has to be ended, whatever becomes of the
-    rest.
-    """
-
-    __slots__ = ("__weakref__", "driver", "is_open", "place", "raw", "reason")
-
-    def __init__(self, raw: Any, driver: Driver) -> None:
-        self.raw = raw
-        self.driver = driver
-        self.is_open = True
-        self.place: Place | None = None  # outside of a pool it has none
-        self.reason: str | None = None  # why it was left to be ended; None if it was leaked
-        _links.add(self)
-
-    def close(self) -> None:
-        """Say goodbye to the server and close."""
-        self._end(self.driver.close)
-
-    def terminate(self) -> None:
-        """Close without a goodbye: the server may not be listening."""
-        self._end(self.driver.terminate)
-
-    def detach(self) -> None:
-        """In a forked child, leave the connection to the parent: send nothing, close nothing."""
-        if self.is_open:
-            self.is_open = False
-            self.driver.detach(self.raw)
-
-    def _end(self, end: Callable[[Any], None]) -> None:
-        if self.is_open:
-            self.is_open = False
-            try:
-                end(self.raw)
-            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
-                logger.debug("Closing a connection failed: %s", type(error).__name__)
 
 
 class EntryRef(weakref.ref["Entry"]):
@@ -96,6 +56,7 @@ class Entry:
         "__weakref__",
         "condemned",
         "expires_at",
+        "is_changed",
         "is_suspect",
         "lease_class",
         "link",
@@ -126,6 +87,7 @@ class Entry:
         self.since = origin.opened_at  # when it was checked out, or returned
         self.expires_at = math.inf
         self.valid_until = 0.0  # until then a look is enough to lend it
+        self.is_changed = False  # its session, so that the next lease must not find it
         self.is_suspect = False  # another one was found dead since its server last answered
         self.uses = 0  # statements, counted if `maxusage` limits them
         self.streams: list[Any] = []  # cursors with rows that the server has yet to send
@@ -179,11 +141,12 @@ class Entry:
     def answers(self, seconds: float) -> bool:
         """Return whether the server answers a ping, or the configured check, in `seconds`."""
         ping = self.origin.ping
+        if ping.probe is None and not self.driver.can_be_cut(self.raw):
+            return self.link.answers_elsewhere(seconds)
         with self.bounded(seconds):
             try:
                 if ping.probe is None:
-                    self.driver.ping(self.raw)
-                    answered = True
+                    answered = self.link.ping()
                 else:
                     answered = ping.run_probe(self.raw)
                     if self.driver.in_transaction(self.raw) is not False:
@@ -207,6 +170,8 @@ class Entry:
                 return False
             self.enter_session(FRESH_SESSION)
             run_setsession(self.raw, self.origin.config)
+            self.driver.session_is_set(self.raw)
+            self.is_changed = False
         return True
 
     def end(self) -> None:
@@ -218,24 +183,49 @@ class Entry:
 
 
 def open_entry(
-    driver: Driver, config: PoolConfig, ping: PingPolicy, clock: Callable[[], float]
+    driver: Driver,
+    config: PoolConfig,
+    ping: PingPolicy,
+    clock: Callable[[], float],
+    tries: Callable[[Server], object] = lambda _: None,
 ) -> Entry:
-    """Connect to the first server that is suitable, and set the session up.
+    """Connect to the first server that is suitable, and set the session up. `tries` is told which
+    server comes next.
 
     Raises the driver's error: a transient one if there is any, since then it is worth retrying.
     """
     errors: list[Exception] = []
     for server in driver.servers.attempts():
+        tries(server)
         began = clock()
         try:
             entry = _connect_to(Origin(driver, config, ping, began, server.arguments), clock)
         except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
-            driver.servers.failed(server, clock() - began)
-            errors.append(error)
+            # A connect that hung may return after hours: its server is not to be left alone longer.
+            driver.servers.failed(server, min(clock() - began, config.connect_timeout))
+            errors.append(without_values(error))
         else:
             driver.servers.succeeded(server)
             return entry
     raise next(filter(driver.is_transient, errors), errors[0])
+
+
+def without_values(error: Exception) -> Exception:
+    """Return the error of a connect, in which no UnicodeError holds the text it is about: that may
+    be the password.
+    """
+    seen: set[int] = set()
+    rest: list[BaseException | None] = [error]
+    while rest:
+        one = rest.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        rest += (one.__cause__, one.__context__)
+        if isinstance(one, UnicodeEncodeError | UnicodeDecodeError | UnicodeTranslateError):
+            one.args = tuple(arg[:0] if arg == one.object else arg for arg in one.args)
+            one.object, one.start, one.end = one.object[:0], 0, 0
+    return error
 
 
 def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
@@ -245,9 +235,10 @@ def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
     try:
         with housekeeper.bounded(left, functools.partial(driver.cut, raw)):
             driver.set_up(raw)
-            if config.reset == "session":
+            if config.reset != "rollback":
                 origin.fresh_session = driver.fresh_session(raw)
             run_setsession(raw, config)
+            driver.session_is_set(raw)
         origin.needs_interrupting = driver.needs_interrupting(raw)
         return Entry(raw, origin)
     except BaseException:
@@ -263,19 +254,3 @@ def run_setsession(raw: Any, config: PoolConfig) -> None:
             cursor.execute(statement)
         cursor.close()
         raw.commit()  # a SELECT among them would leave a transaction and its snapshot open
-
-
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
-"""All connections of this process, inside a pool or not: a forked child has to detach them."""
-
-
-def are_any_open() -> bool:
-    """Return whether this process has a connection that a child would inherit."""
-    return len(_links) > 0
-
-
-def detach_all() -> None:
-    """In a forked child, leave every connection to the parent."""
-    for link in list(_links):
-        link.detach()
-    _links.clear()

@@ -205,6 +205,11 @@ class Supply:
 
     def connected(self, attempt: Attempt, entry: Entry) -> Attempt | None:
         state, config = self.state, self.terms.config
+        if attempt.place is None:
+            entry.condemn("it was opened after its time limit")
+            entry.end()
+            self._came_back(attempt)
+            return None
         if config.max_lifetime:
             share = 1.0 - LIFETIME_JITTER * random.random()
             entry.expires_at = entry.origin.opened_at + config.max_lifetime * share
@@ -213,13 +218,12 @@ class Supply:
         self.terms.events.opened()
         change = Change()
         with state.lock:
-            # A connect that hung has lost its place.
-            entry.link.place = attempt.place or state.places.take()
+            entry.link.place = attempt.place
             state.connector.end_locked(attempt)
             state.open.add(ref)
             has_recovered = state.connector.backoff.succeeded_locked()
             is_current = attempt.generation == state.generation and not state.is_closed
-            if entry.link.place is not None and is_current and state.has_room_locked():
+            if is_current and state.has_room_locked():
                 state.idle.append(entry)
             else:
                 change.evict([entry], "it is not needed any more")
@@ -235,6 +239,9 @@ class Supply:
         self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
     ) -> Attempt | None:
         state, bind = self.state, self.terms.bind
+        if attempt.place is None:
+            self._came_back(attempt)
+            return None
         self.terms.events.connect_failed(error)
         change = Change()
         with state.lock:
@@ -256,3 +263,14 @@ class Supply:
             reporter.tell(logger.warning, text, bind, reports.describe(error))
         self.carry_out(change)
         return following
+
+    def _came_back(self, attempt: Attempt) -> None:
+        """End a connect that hung. What it brought is out of date: that it failed was told, and the
+        server may be well by now. Its opener ends with it, since no fork waits for it any more.
+        """
+        change = Change()
+        with self.state.lock:
+            self.state.connector.came_back_locked(attempt)
+            if self.state.waiters:
+                self.assign_locked(change)
+        self.carry_out(change)

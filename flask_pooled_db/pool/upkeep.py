@@ -11,7 +11,8 @@ from time import monotonic
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.entry import EntryRef, detach_all
+from flask_pooled_db.pool.entry import EntryRef
+from flask_pooled_db.pool.link import detach_all
 from flask_pooled_db.pool.state import Change
 from flask_pooled_db.runtime import Job, Part, guard, housekeeper, join, reporter, workers
 

@@ -4,7 +4,8 @@ people's code, the fork, the exit.
 It knows callbacks, and neither pools nor drivers. It imports nothing of the package.
 """
 
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import callers, guard
+from flask_pooled_db.runtime.errand import Errand
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
 from flask_pooled_db.runtime.reporter import reporter
@@ -12,8 +13,10 @@ from flask_pooled_db.runtime.workers import workers
 
 __all__ = [
     "FORK_PATIENCE",
+    "Errand",
     "Job",
     "Part",
+    "callers",
     "guard",
     "housekeeper",
     "join",

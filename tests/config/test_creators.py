@@ -16,6 +16,7 @@ import pytest
 from flask_pooled_db import db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK
 from flask_pooled_db.errors import ConnectFailed
 from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
@@ -220,6 +221,7 @@ def test_connect_args_of_url() -> None:
         "database": "d",
         "charset": "utf8mb4",
         "program_name": "shop",
+        "client_flag": CLIENT_SESSION_TRACK,
     }
 
 

@@ -58,7 +58,7 @@ def test_all_problems_at_once() -> None:
         "POOLED_DB_MAXCACHED (9) is more than POOLED_DB_MAXCONNECTIONS (4)",
         "POOLED_DB_PNIG is not a known key: did you mean POOLED_DB_PING?",
         "POOLED_DB_BINDS['a'].URL does not have the form",
-        "POOLED_DB_BINDS['b'].RESET must be 'rollback' or 'session'",
+        "POOLED_DB_BINDS['b'].RESET must be 'changed' or 'rollback' or 'session'",
         "POOLED_DB_BINDS['c']: the scheme oracle:// is not known",
         "POOLED_DB_BINDS['d']: the URL and CONNECT_ARGS differ on 'host'",
         "POOLED_DB_BINDS['e'].URL is not set",

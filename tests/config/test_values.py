@@ -23,7 +23,8 @@ SECONDS = [
 FLAGS = ["BLOCKING", "REPLICA_FALLBACK"]
 
 WORDS = {
-    "RESET": ("rollback", "session"),
+    "RESET": ("changed", "rollback", "session"),
+    "IMPLICIT_COMMIT": ("warn", "error"),
     "HOST_ORDER": ("given", "random"),
     "TARGET": ("any", "primary"),
 }

@@ -35,3 +35,29 @@ def _serve(listening: socket.socket, port: int, answer: bytes) -> None:
                     server.sendall(data)
                 else:
                     client.sendall(answer if is_commit else data)
+
+
+@contextmanager
+def counting_relay(port: int, word: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """The port of a relay for one connection, and what the client sends with this word in it."""
+    seen: list[bytes] = []
+
+    def serve() -> None:
+        client, _ = listening.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            while True:
+                for end in select.select([client, server], [], [])[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    if end is client and word in data:
+                        seen.append(data)
+                    (server if end is client else client).sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield int(listening.getsockname()[1]), seen
+        finally:
+            thread.join(10)

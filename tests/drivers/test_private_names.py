@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+import sqlite3
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import mariadb as mariadb_connector
+import pg8000.core
 import pymysql
+import pytest
 from mariadb.constants import INFO
 
-from flask_pooled_db.drivers import mariadbconnector
+from flask_pooled_db.drivers import mariadbconnector, unknown
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
+from flask_pooled_db.drivers.sqlite_connection import Connection
+from flask_pooled_db.errors import ConnectFailed
 from harness.server import MariaDBServer
+from tests.support.pools import open_pool
 
 # What of the drivers' private parts is relied upon. A test here that fails after an upgrade of a
 # driver says which of them has to be looked at.
@@ -114,6 +122,44 @@ def test_private_names_of_connector(mariadb: MariaDBServer) -> None:
     finally:
         raw.close()
     assert raw._closed
+
+
+def test_private_names_of_pg8000() -> None:
+    """pg8000 keeps the status of the protocol, by which its transactions are known."""
+    touched = set(re.findall(r'getattr\(raw, "(_\w+)"', inspect.getsource(unknown)))
+    assert touched == {"_transaction_status"}
+    assert "self._transaction_status = data" in inspect.getsource(pg8000.core.CoreConnection)
+
+
+def test_sqlite3_calls_the_connection() -> None:
+    """sqlite3 has its connection compile each statement, whatever runs it, if it keeps none: this
+    is how the adapter comes to know of every one. It is in no documentation.
+    """
+    seen = []
+
+    class Watching(sqlite3.Connection):
+        def __call__(self, sql: str) -> Any:
+            seen.append(sql)
+            return super().__call__(sql)
+
+    raw = sqlite3.connect(":memory:", factory=Watching, cached_statements=0)
+    for _ in range(2):
+        raw.execute("CREATE TEMP TABLE IF NOT EXISTS t (a)")
+        raw.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
+        sqlite3.Cursor(raw).execute("SELECT 1")
+    assert [sql.split()[0] for sql in seen] == ["CREATE", "INSERT", "SELECT"] * 2
+    raw.close()
+
+
+def test_t1_sqlite3_that_calls_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python that does not is refused when the pool connects."""
+    monkeypatch.delattr(Connection, "__call__")
+    with open_pool(url=f"sqlite:///{tmp_path}/file") as pool:
+        with pytest.raises(ConnectFailed) as caught:
+            pool.lease()
+    assert "use another Python" in str(caught.value.__cause__)
 
 
 def functions_of(*modules: ModuleType) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import types
 from pathlib import Path
 from types import ModuleType
 
@@ -17,21 +18,46 @@ CLASSES = {
     "InterfaceError": Failure.LOST,
     "OperationalError": Failure.LOST,
     "InternalError": Failure.LOST,
-    "ProgrammingError": Failure.STATEMENT,
-    "IntegrityError": Failure.STATEMENT,
-    "DataError": Failure.STATEMENT,
-    "NotSupportedError": Failure.STATEMENT,
+    "ProgrammingError": Failure.DOOMED,
+    "IntegrityError": Failure.DOOMED,
+    "DataError": Failure.DOOMED,
+    "NotSupportedError": Failure.DOOMED,
 }
 
 
 @pytest.mark.parametrize(("name", "failure"), CLASSES.items(), ids=CLASSES)
 def test_t5_error_of_unknown_module(name: str, failure: Failure) -> None:
-    """A module that is not known has to say by an error's class that only the statement is wrong:
-    of a COMMIT it says that nothing was committed.
+    """A module that is not known has to say by an error's class that only the statement is wrong,
+    which dooms its transaction: of a COMMIT it says that nothing was committed.
     """
     driver = Driver(sqlite3, sqlite3, {}, 5.0)
     assert driver.classify(None, getattr(sqlite3, name)("no")) is failure
     assert not driver.never_sent(None, getattr(sqlite3, name)("no"))
+
+
+class OfMySQL:
+    """A connection with the names of MySQL's functions, as mysqlclient's."""
+
+    def get_server_info(self) -> str:
+        return "10.11"
+
+
+@pytest.mark.parametrize(("name", "failure"), CLASSES.items(), ids=CLASSES)
+def test_t4_error_of_unknown_mysql_module(name: str, failure: Failure) -> None:
+    """MySQL undoes the failed statement alone."""
+    expected = Failure.STATEMENT if failure is Failure.DOOMED else failure
+    driver = Driver(sqlite3, sqlite3, {}, 5.0)
+    assert driver.classify(OfMySQL(), getattr(sqlite3, name)("no")) is expected
+
+
+@pytest.mark.parametrize("state", ["57P01", "08006", "40003"])
+def test_t5_lost_by_sqlstate(state: str) -> None:
+    """An SQLSTATE that does not say what the server did counts as a lost connection."""
+    raw = types.SimpleNamespace(get_transaction_status=lambda: 3)
+    error = sqlite3.ProgrammingError("no")
+    assert Driver(sqlite3, sqlite3, {}, 5.0).classify(raw, error) is Failure.DOOMED
+    error.pgcode = state  # type: ignore[attr-defined]
+    assert Driver(sqlite3, sqlite3, {}, 5.0).classify(raw, error) is Failure.LOST
 
 
 def test_t5_error_of_poor_module() -> None:

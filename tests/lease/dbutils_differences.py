@@ -132,9 +132,9 @@ DIFFERENCES = [
         ("test_creator_with_unsafe_connections",),
     ),
     Difference(
-        "the driver's connection is not handed out",
+        "the driver's cursor is not handed out",
         "AttributeError",
-        "dbapi_connection",
+        "dbapi_cursor",
         ("test_dbapi_connection",),
     ),
 ]

@@ -120,6 +120,7 @@ class Adapter:
                 "PING": given["ping"],
                 "PING_AFTER": 0 if load("mock_db").Connection.has_ping else 60,
                 "ACQUIRE_TIMEOUT": 60,
+                "RESET": "rollback",  # the most that DBUtils does
             }
         )
         self._pool = Pool(config, make_driver(config))

@@ -134,7 +134,7 @@ class LeaseModel:
         if self.readonly and writes and not self._fails_before_it_is_run(fault):
             return (self.world.database.read_only,)
         due = [block for block in self.blocks if block.savepoint and block.mark is None]
-        takes_lock = not self.readonly and (bool(due) or writes)
+        takes_lock = not self.readonly and writes
         if takes_lock and self.world.has_locks and self.world.writer not in (None, self):
             assert self.world.database.locked
             return (self.world.database.locked,)
@@ -143,23 +143,21 @@ class LeaseModel:
                 return self._answer(savepoint_fault)
             for block in due:
                 block.mark = len(self.pending)
-        was_open = bool(due) or self.world.writer is self or not self.world.has_locks
         if takes_lock and self.world.has_locks:
             self.world.writer = self
-        return self._answer(fault, was_open=was_open)
+        return self._answer(fault)
 
     def _fails_before_it_is_run(self, fault: Fault) -> bool:
         in_file = (Fault.STATEMENT, Fault.ROLLED_BACK)  # there it is the statement itself
         return not (fault.is_done or (self.world.has_locks and fault in in_file))
 
-    def _answer(self, fault: Fault, *, was_open: bool = True) -> Expected:
+    def _answer(self, fault: Fault) -> Expected:
         """What a call means for the transaction that it ran in."""
         if fault in (Fault.NONE, Fault.DEBT):
             return SUCCESS
         if fault is Fault.ROLLED_BACK:
             self._lose_work()
-            if was_open:
-                self.state = State.ROLLED_BACK
+            self.state = State.ROLLED_BACK
         elif fault is not Fault.STATEMENT and not self._is_certain_after(fault):
             self._break()
         return (self.world.database.errors[fault],)
@@ -185,7 +183,15 @@ class LeaseModel:
         """`commit()`: T8 has it refused in a nested block."""
         if not self.is_usable:
             return self.refusal()
-        return (UsageError,) if len(self.blocks) > 1 else self._commit(fault)
+        if len(self.blocks) > 1:
+            return (UsageError,)
+        self._is_asked_to_end()
+        return self._commit(fault)
+
+    def _is_asked_to_end(self) -> None:
+        """By its caller: that is sent unless the driver knows that no transaction is open."""
+        if self.state in (State.UNUSED, State.IDLE) and not self.world.has_locks:
+            self.state = State.IN_TRANSACTION
 
     def _commit(self, fault: Fault) -> Expected:
         if self.state is not State.IN_TRANSACTION:
@@ -218,6 +224,7 @@ class LeaseModel:
             return self.refusal()
         if len(self.blocks) > 1:
             return (UsageError,)
+        self._is_asked_to_end()
         if self.state in (State.UNUSED, State.IDLE):
             return SUCCESS
         if self.has_unread_rows:

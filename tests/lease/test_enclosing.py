@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import db_connection_context
-from flask_pooled_db.lease import scope as scope_module
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.scope import scopes_of
 from harness.workloads import add, run
 from tests.support.sites import warnings_in
 from tests.support.stages import UNTOUCHED, FileStage, Stage
@@ -247,7 +248,7 @@ def test_t9_generators(
     assert stage.db.stats().in_use == 0
     with db_connection_context():
         pass
-    assert scope_module.innermost() is None
+    assert not scopes_of(current_owner())
 
 
 @pytest.fixture

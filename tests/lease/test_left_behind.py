@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
-from flask_pooled_db import PooledDB, db_connection_context
-from flask_pooled_db.lease import scope as scope_module
+import pytest
+
+from flask_pooled_db import PooledDB, UsageError, db_connection_context
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.scope import scopes_of
 from harness.workloads import run
+from tests.support.pools import call
 from tests.support.stages import FileStage
 
 Rows = Generator[Any, None, None]
@@ -21,11 +25,8 @@ def plain() -> Rows:
 
 
 def open_scopes() -> int:
-    """Return how many scopes a chain of context variables holds."""
-    scope, count = scope_module.innermost(), 0
-    while scope is not None:
-        scope, count = scope._outer, count + 1
-    return count
+    """Return how many scopes are kept as open in this thread."""
+    return len(scopes_of(current_owner()))
 
 
 def test_t9_abandoned_generators(site: tuple[Any, PooledDB]) -> None:
@@ -55,6 +56,38 @@ def test_t9_overlapping_generators(sqlite_stage: FileStage) -> None:
         assert open_scopes() <= 2
     assert list(last) == []
     assert open_scopes() == 0
+
+
+def never_left() -> None:
+    """Enter a block and lose it, as an interruption right after its entry does."""
+    db_connection_context().__enter__()
+
+
+def closed_elsewhere() -> None:
+    """Have a generator that holds a block be closed by another thread."""
+    rows = plain()
+    next(rows)
+    call(rows.close).wait()
+
+
+@pytest.mark.parametrize("lose", [never_left, closed_elsewhere])
+def test_t9_inner_block_is_lost(sqlite_stage: FileStage, lose: Callable[[], None]) -> None:
+    """A block that was lost inside another one takes nothing with it: later blocks join the outer
+    one as before.
+    """
+
+    def work() -> None:
+        with db_connection_context() as outer:
+            lose()
+            with db_connection_context() as inner:
+                assert inner is outer
+
+    for _ in range(3):
+        with contextlib.suppress(UsageError):  # the one that is never left
+            work()
+        assert sqlite_stage.db.stats().in_use == 0
+        with db_connection_context():
+            assert open_scopes() == 1
 
 
 def test_t9_frame_of_ended_block(sqlite_stage: FileStage) -> None:

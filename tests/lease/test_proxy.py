@@ -73,6 +73,37 @@ def test_pep249_cursor(any_app: PooledDB) -> None:
         cur.close()
 
 
+def test_pep249_iteration(any_app: PooledDB) -> None:
+    """A cursor is its own iterator, so that a loop that was left can go on."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.executemany("INSERT INTO t VALUES (%s, %s)", [(i, str(i)) for i in range(1, 5)])
+        cur.execute("SELECT id FROM t ORDER BY id")
+        assert iter(cur) is cur
+        for row in cur:
+            if row[0] == 2:
+                break
+        assert [id_ for (id_,) in cur] == [3, 4]
+        assert next(cur, None) is None
+
+
+@pytest.mark.parametrize("name", ["operation", "query", "statement", "sql"])
+def test_pep249_named_statement(any_app: PooledDB, name: str) -> None:
+    """The statement may be given by name: the standard's, or any that a driver has for it."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute(**{name: "INSERT INTO t VALUES (1, 'x')"})
+        cur.execute(**{name: "SELECT id FROM t WHERE name LIKE '%'"})
+        assert [id_ for (id_,) in cur] == [1]
+    assert ids() == [1]
+
+
+def test_pep249_optional_methods(any_app: PooledDB) -> None:
+    """A cursor has the optional methods that the driver's has, and no others."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        drivers = any_app.pool().driver.connect().cursor()
+        for name in ("callproc", "nextset", "scroll", "rownumber", "lastrowid", "messages"):
+            assert hasattr(cur, name) is hasattr(drivers, name)
+
+
 def test_pep249_lastrowid(any_app: PooledDB) -> None:
     """`lastrowid` is the id that the database gave the row."""
     kind = any_app.pool().driver.name

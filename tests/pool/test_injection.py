@@ -20,7 +20,8 @@ from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.errors import PooledDBError, PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
-from flask_pooled_db.lease.scope import Scope, innermost
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.scope import Scope, scopes_of
 from flask_pooled_db.pool.upkeep import sweep
 from flask_pooled_db.runtime import guard, housekeeper
 from flask_pooled_db.runtime.housekeeper import THREAD_NAME
@@ -216,7 +217,7 @@ def rest(pool: Pool) -> None:
     fake(pool).mend("connect")
     fake(pool).mend("INSERT")
     gc.collect()
-    assert innermost() is None
+    assert scopes_of(current_owner()).newest_first() == []
 
     def is_at_rest() -> bool:
         sweep(pool.engine)

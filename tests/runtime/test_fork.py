@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.postgres import postgres
 from harness.processes import without_coverage
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
@@ -31,6 +32,39 @@ def test_p6_parents_connections(
         if later:
             assert later[0] == before + 1, commands
     assert not [c for c in proxy.commands if b"'child'" in c.payload]
+
+
+UNKNOWN = """
+import importlib
+module = importlib.import_module("{module}")
+port = int(url.rpartition(":")[2].partition("/")[0])
+where = {{"host": "127.0.0.1", "port": port, "user": "postgres", "database": "postgres"}}
+with open_pool(creator=module, connect_args=where) as pool:
+    pid = "SELECT pg_backend_pid()"
+    busy, idle = pool.lease(), pool.lease()
+    pids = [ask(busy, pid), ask(idle, pid)]
+    idle.close()
+    def child():
+        global busy, idle
+        with pool.lease() as conn:
+            assert ask(conn, pid) not in pids
+        pool.close()
+        busy = idle = None
+        gc.collect()
+    fork(child)
+    assert ask(busy, pid) == pids[0]
+    busy.commit()
+    busy.close()
+    with pool.lease() as first, pool.lease() as second:
+        assert sorted([ask(first, pid), ask(second, pid)]) == sorted(pids)
+"""
+
+
+@pytest.mark.parametrize("module", ["psycopg2", "pg8000.dbapi"])
+def test_p6_unknown_module(module: str) -> None:
+    """So it is with modules that are not known, whether the connection tells its socket or not."""
+    with postgres() as url:
+        run_program(UNKNOWN.format(module=module), url)
 
 
 @pytest.mark.parametrize("child", CHILDREN)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from flask_pooled_db.drivers import Driver
+from flask_pooled_db.drivers import Driver, Failure
 from flask_pooled_db.runtime import guard
 from harness.waiting import PATIENCE
 
@@ -236,6 +236,11 @@ class FakeDriver(Driver):
         self.note("ping", raw)
         if self.is_deaf and not raw.socket.recv(1):
             raise OperationalError("nobody answered, and the socket was shut")
+
+    def classify(self, raw: Any, error: BaseException) -> Failure:
+        # As a server whose errors are known: each leaves the transaction as it was.
+        failure = super().classify(raw, error)
+        return Failure.STATEMENT if failure is Failure.DOOMED else failure
 
     def reset_session(self, raw: Any, fresh: Any) -> bool:
         self.note("reset", raw)

@@ -1,0 +1,46 @@
+"""What the pool asks of a driver to keep the time limits of statements by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+
+class TimeLimits:
+    """The part of a driver that ends statements whose time limit neither the server nor the driver
+    enforces.
+
+    The answers here are for a driver whose connections may have `cancel()`.
+    """
+
+    failures: tuple[type[Exception], ...]
+
+    def needs_interrupting(self, raw: Any) -> bool:
+        """Return whether only `interrupt` can enforce a statement's time limit."""
+        return callable(getattr(raw, "cancel", None))
+
+    interruption_grace: ClassVar[float] = 0.0
+    """Seconds after a time limit in which the server may still end the statement by itself."""
+
+    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
+        """End the statement that is running on a connection, from another thread, and wait for it.
+
+        `helper` returns another connection to the same server.
+        """
+        raw.cancel()
+
+    def identity(self, raw: Any) -> Any:
+        """Return what identifies the connection's server, if `interrupt` has to know."""
+        return None
+
+    def is_interruption(self, error: BaseException) -> bool:
+        """Return whether the interruption ended the statement, so that no more answers follow."""
+        return False
+
+    def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
+        """Return the error to raise for a statement that exceeded its time limit.
+
+        `error` is the error that the statement ended with, if any.
+        """
+        text = f"the statement took longer than its limit of {seconds:g} s"
+        return error or self.failures[0](text)

@@ -1,0 +1,230 @@
+"""A connection of sqlite3 on which nothing but reading is done outside a transaction."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import threading
+import types
+import weakref
+from typing import Any
+
+from flask_pooled_db.drivers.sqlite_statements import (
+    CHANGES,
+    READS,
+    WRITES,
+    Effect,
+    effect_of,
+)
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.runtime import Job, housekeeper
+
+_INSTRUCTIONS_PER_CHECK = 1000
+_CACHED_STATEMENTS = 128  # sqlite3's own default
+
+# Called in each block: super() takes its time.
+_commit = sqlite3.Connection.commit
+_cursor = sqlite3.Connection.cursor
+
+
+def is_blocked(error: BaseException) -> bool:
+    """Return whether a statement failed because another one that writes is not through."""
+    return isinstance(error, sqlite3.OperationalError) and "statements in progress" in str(error)
+
+
+class Connection(sqlite3.Connection):
+    """A connection that begins a transaction before each statement that may write.
+
+    sqlite3 calls the connection to have a statement compiled, whatever class of cursor runs it. It
+    would not do so for those that it keeps, so they are kept here instead.
+    """
+
+    was_in_transaction = False  # when its last statement came
+    is_readonly = False  # as the scope has it
+    is_changed = False  # so that the session must not reach another lease
+    _statement_timeout = 0.0
+    _limit: Job | None = None
+    """What ends the current statement at its time limit."""
+
+    def __init__(
+        self, *args: Any, cached_statements: int = _CACHED_STATEMENTS, **kwargs: Any
+    ) -> None:
+        self.savepoints: list[str] = []  # to be set before the next statement that writes
+        self._blobs: list[weakref.ref[sqlite3.Blob]] = []  # opened for writing
+        self._compiled = functools.lru_cache(cached_statements)(self._compile)
+        kwargs["cached_statements"] = 0
+        super().__init__(*args, **kwargs)
+        self.run = sqlite3.Cursor(self).execute  # what the pool itself sends
+        # Outside of a transaction this commits nothing, and it does not call the connection.
+        self._begin = functools.partial(sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE")
+
+    def __call__(self, sql: str) -> Any:
+        """Return a statement that a cursor is about to run, compiled."""
+        effect, statement = self._compiled(sql)
+        if effect is WRITES and not self.savepoints:  # most often, beside reading
+            if not self.in_transaction and not self.is_readonly:
+                self.was_in_transaction = False
+                self._begin()
+        elif effect is not READS:
+            self._prepare(effect, sql)
+        self.was_in_transaction = self.in_transaction
+        if self._statement_timeout:
+            self._limit_time()
+        return statement
+
+    def _compile(self, sql: str) -> tuple[Effect, Any]:
+        effect = effect_of(sql)
+        self._prepare(effect, sql)  # compiling alone runs some pragmas
+        self.was_in_transaction = self.in_transaction
+        return effect, super().__call__(sql)
+
+    def _prepare(self, effect: Effect, sql: str = "") -> None:
+        """Do what has to be done before a statement."""
+        if effect.changes_session:
+            if self.is_readonly and "query_only" in sql.lower():
+                raise UsageError("PRAGMA query_only is the scope's: it has readonly=True")
+            self.is_changed = True
+        # In a readonly scope SQLite refuses what writes, except to some pragmas.
+        is_refused = self.is_readonly and not effect.changes_session
+        if effect.writes and not self.in_transaction and not is_refused:
+            self.was_in_transaction = False
+            self._begin()
+        if self.savepoints and self.in_transaction and effect not in (READS, CHANGES):
+            self._set_savepoints()
+
+    def _set_savepoints(self) -> None:
+        names, self.savepoints = self.savepoints, []
+        try:
+            while names:
+                self.run(f"SAVEPOINT {names[0]}")
+                del names[0]
+        except sqlite3.OperationalError as error:
+            if is_blocked(error):
+                raise UsageError(
+                    "a nested block writes while a cursor of an outer one has unread rows of "
+                    "INSERT ... RETURNING, or the like, or a blob is open for writing: read the "
+                    "rows to their end or close the cursor, and close the blob, before the block"
+                ) from error
+            raise
+        finally:
+            self.savepoints = names
+
+    def cursor(self, factory: Any = None) -> Any:
+        if factory is None:
+            return _cursor(self, Cursor)
+        if isinstance(factory, type):
+            return super().cursor(_with_scripts(factory))
+        cursor: Any = super().cursor(factory)  # of a function
+        if type(cursor) is sqlite3.Cursor:
+            return super().cursor(Cursor)
+        cursor.__class__ = _with_scripts(cursor.__class__)
+        return cursor
+
+    # sqlite3's own versions of these three don't call `cursor`.
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        return self.cursor().execute(sql, *args)
+
+    def executemany(self, sql: str, *args: Any) -> Any:
+        return self.cursor().executemany(sql, *args)
+
+    def executescript(self, sql_script: str) -> Any:
+        return self.cursor().executescript(sql_script)
+
+    def blobopen(self, *args: Any, readonly: bool = False, **kwargs: Any) -> Any:
+        if not readonly:
+            self._prepare(WRITES)
+        self.was_in_transaction = self.in_transaction
+        blob = super().blobopen(*args, readonly=readonly, **kwargs)
+        if not readonly:
+            open_ones = [other for other in self._blobs if other() is not None]
+            self._blobs = [*open_ones, weakref.ref(blob)]
+        return blob
+
+    def commit(self) -> None:
+        _commit(self)
+        self.was_in_transaction = False
+
+    def rollback(self) -> None:
+        self.savepoints.clear()
+        super().rollback()
+        self.was_in_transaction = False
+
+    def close_blobs(self) -> None:
+        """Close the blobs that keep COMMIT from being done."""
+        for blob in [reference() for reference in self._blobs]:
+            if blob is not None:
+                blob.close()
+
+    def close(self) -> None:
+        # A statement that is kept would keep it open.
+        for name in ("_compiled", "_begin", "run"):
+            self.__dict__.pop(name, None)
+        super().close()
+
+    # What scopes change
+
+    def set_readonly(self, is_readonly: bool) -> None:
+        """Have SQLite refuse what writes, or not."""
+        is_changed, self.is_readonly = self.is_changed, False
+        self.run(f"PRAGMA query_only={is_readonly:d}")
+        self.is_changed, self.is_readonly = is_changed, is_readonly
+
+    def set_statement_timeout(self, seconds: float) -> None:
+        """Interrupt every later statement that takes longer. 0 means no limit."""
+        self._statement_timeout = seconds
+        if not seconds:
+            self.set_progress_handler(None, _INSTRUCTIONS_PER_CHECK)
+
+    def _limit_time(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        # SQLite calls the lock's own method. If it called a Python function, signal handlers would
+        # run there, and what they raise (KeyboardInterrupt, a worker's SystemExit) would be lost.
+        is_over = threading.Lock()
+        self.set_progress_handler(is_over.locked, _INSTRUCTIONS_PER_CHECK)
+        take = functools.partial(is_over.acquire, blocking=False)
+        self._limit = housekeeper.call_later(self._statement_timeout, take)
+
+
+def _changing(name: str) -> Any:
+    method = getattr(sqlite3.Connection, name)
+
+    @functools.wraps(method)
+    def change(self: Connection, *args: Any, **kwargs: Any) -> Any:
+        self.is_changed = True
+        return method(self, *args, **kwargs)
+
+    return change
+
+
+# Some of them depend on the versions of Python and SQLite.
+for _name in ("deserialize", "setconfig", "setlimit"):
+    if hasattr(sqlite3.Connection, _name):
+        setattr(Connection, _name, _changing(_name))
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor whose scripts are part of the transaction."""
+
+    def executescript(self, sql_script: str) -> Any:
+        """Run the statements one by one: sqlite3 would commit first, and compile them itself."""
+        execute, statement = super().execute, ""
+        for part in sql_script.split(";"):
+            statement += f"{part};"
+            if sqlite3.complete_statement(statement):
+                execute(statement)
+                super().fetchall()  # some statements do their work row by row
+                statement = ""
+        return execute(statement)
+
+
+@functools.lru_cache(maxsize=64)
+def _with_scripts(kind: Any) -> Any:
+    """Return an application's class of cursors with this module's `executescript` beneath it."""
+    if not issubclass(kind, sqlite3.Cursor) or issubclass(kind, Cursor):
+        return kind
+    if kind is sqlite3.Cursor:
+        return Cursor
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return types.new_class(kind.__name__, (kind, Cursor), exec_body=lambda body: body.update(names))

@@ -1,0 +1,91 @@
+"""What an SQL statement may do in SQLite, as its text shows it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Effect(NamedTuple):
+    """What has to be done about a statement before it runs."""
+
+    means: str
+    writes: bool = False  # so it belongs in a transaction
+    changes_session: bool = False  # so the connection must not be lent again
+
+
+READS = Effect("it certainly writes nothing, and leaves the session as it was")
+WRITES = Effect("it may write", writes=True)
+CONTROLS = Effect("it begins or ends a transaction itself, or fails outside of one")
+CHANGES = Effect("it may change the session, and writes nothing", changes_session=True)
+WRITES_AND_CHANGES = Effect("it may write and change the session", True, True)
+
+# What SQLite skips before and between tokens: https://www.sqlite.org/lang_comment.html. The group
+# is atomic. If it could be matched again in another way, a comment might take in what follows it.
+_GAP = r"(?>(?:[ \t\n\f\r;\ufeff]+|--[^\n]*|/\*(?>.*?\*/|.*))*)"
+_SCHEMA = rf"(?:\w+{_GAP}\.{_GAP})?"
+
+# https://www.sqlite.org/pragma.html. Those that set the connection alone, given a value:
+_SETTINGS = (
+    "analysis_limit|automatic_index|busy_timeout|cache_size|cache_spill|case_sensitive_like|"
+    "cell_size_check|checkpoint_fullfsync|count_changes|empty_result_callbacks|foreign_keys|"
+    "full_column_names|fullfsync|ignore_check_constraints|journal_size_limit|legacy_alter_table|"
+    "locking_mode|max_page_count|mmap_size|query_only|read_uncommitted|recursive_triggers|"
+    "reverse_unordered_selects|secure_delete|short_column_names|synchronous|temp_store|threads|"
+    "trusted_schema|wal_autocheckpoint|writable_schema"
+)
+# Those that write a number into the file, given one, or that hold for the transaction alone:
+_IN_TRANSACTION = "application_id|defer_foreign_keys|schema_version|user_version"
+# Those that only read, if they are given no value:
+_ANSWERS = (
+    f"{_SETTINGS}|{_IN_TRANSACTION}|auto_vacuum|collation_list|compile_options|data_version|"
+    "database_list|encoding|freelist_count|function_list|hard_heap_limit|journal_mode|module_list|"
+    "page_count|page_size|pragma_list|soft_heap_limit"
+)
+# Those that only read, or copy what is committed into the file, whatever they are given:
+_QUESTIONS = (
+    "foreign_key_check|foreign_key_list|index_info|index_list|index_xinfo|integrity_check|"
+    "quick_check|table_info|table_list|table_xinfo|wal_checkpoint"
+)
+
+# FTS3 has a function `optimize` that writes, and pragma_optimize is a table that does.
+# VACUUM leaves the contents as they are, and can't be part of a transaction. The journal mode WAL
+# is what the pool's connections have; a file that is in it is not changed.
+_READS = rf"""
+    {_GAP}
+    (?: \Z
+      | (?:EXPLAIN\b{_GAP}(?:QUERY\b{_GAP}PLAN\b{_GAP})?)?
+        (?: (?:SELECT|VALUES)\b (?!.*optimize)
+          | WITH\b (?!.*(?:optimize|\b(?:INSERT|UPDATE|DELETE|REPLACE)\b)) )
+      | PRAGMA\b{_GAP}{_SCHEMA} (?: (?:{_ANSWERS}){_GAP}\Z | (?:{_QUESTIONS})\b )
+      | PRAGMA\b{_GAP}{_SCHEMA} journal_mode{_GAP}={_GAP}WAL{_GAP}\Z
+      | VACUUM\b )
+"""
+_WRITES = rf"""
+    {_GAP}
+    (?: (?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b
+      | PRAGMA\b{_GAP}{_SCHEMA}(?:{_IN_TRANSACTION}|incremental_vacuum|optimize)\b )
+"""
+_CONTROLS = rf"{_GAP}(?:BEGIN|COMMIT|END|ROLLBACK|RELEASE)\b"
+_CHANGES = rf"{_GAP}(?:ATTACH|DETACH|PRAGMA\b{_GAP}{_SCHEMA}(?:{_SETTINGS}))\b"
+
+
+# SQLite's keywords have no letters beyond ASCII, however similar.
+_FLAGS = re.ASCII | re.DOTALL | re.IGNORECASE | re.VERBOSE
+# The first that fits counts.
+_EFFECTS = tuple(
+    (re.compile(pattern, _FLAGS), effect)
+    for pattern, effect in (
+        (_READS, READS),
+        (_WRITES, WRITES),
+        (_CONTROLS, CONTROLS),
+        (_CHANGES, CHANGES),
+        # The schema of what belongs to the connection is named in it. EXPLAIN runs some pragmas.
+        (r".*(?:temp|pragma)", WRITES_AND_CHANGES),
+    )
+)
+
+
+def effect_of(sql: str) -> Effect:
+    """Return what a statement does. What is not known counts as writing."""
+    return next((effect for pattern, effect in _EFFECTS if pattern.match(sql)), WRITES)

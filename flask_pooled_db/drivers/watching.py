@@ -1,0 +1,48 @@
+"""What the lease asks of a driver about what SQL text did by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from flask_pooled_db.drivers.effects import Effect, of_unknown
+
+
+class Watching:
+    """The part of a driver that knows what a statement did to its transaction and its session.
+
+    The answers here are for a driver of which nothing is known: there the statements' texts decide.
+    """
+
+    effects: Callable[[Any], Effect] = staticmethod(of_unknown)
+    """Returns what the text of a statement may do."""
+
+    texts_tell_changes: ClassVar[bool] = True
+    """Whether a session counts as changed when the text of a statement may have changed it."""
+
+    def has_changed(self, raw: Any) -> bool:
+        """Return whether the server, or the driver, says that the session was changed since
+        `session_is_set`.
+        """
+        return False
+
+    def session_is_set(self, raw: Any) -> None:
+        """Note that the pool has set the session up: what was changed until now is part of it."""
+
+    note_status: Callable[[Any], None] | None = None
+    """Notes what the server has told with the last statement; None if the connection does."""
+
+    tells_lost_savepoints: ClassVar[bool] = False
+    """Whether `release_if_there` can tell that a transaction was ended, and another one begun."""
+
+    def release_if_there(self, raw: Any, savepoint: str) -> bool:
+        """Release a savepoint. Returns whether it was there."""
+        raise NotImplementedError
+
+    def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
+        """Return what `in_transaction` does, also right after an error. May ask the server."""
+        return self.in_transaction(raw)
+
+    def in_transaction(self, raw: Any) -> bool | None:
+        """Return whether the server has a transaction open, or None if the driver doesn't know."""
+        return None

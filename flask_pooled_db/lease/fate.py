@@ -1,0 +1,61 @@
+"""What became of a transaction that SQL text has ended by itself."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+from typing import NamedTuple
+
+from flask_pooled_db.lease.refusals import at
+from flask_pooled_db.runtime import callers, reporter
+
+logger = logging.getLogger("flask_pooled_db")
+
+_MOST_PLACES = 1000
+_told: set[tuple[callers.Place | None, str]] = set()  # which were logged
+
+# The first two words, after comments: what follows may be data.
+_VERB = re.compile(
+    r"(?:\s|/\*.*?\*/|(?:--|\#)[^\n]*\n|[(;\ufeff])*([a-z]+(?:\s+[a-z]+)?)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Ending(enum.Enum):
+    """How a statement ended a transaction, or may have ended it."""
+
+    COMMITTED = "committed what came before it"
+    UNDONE = "rolled back what came before it"
+    ENDED = "ended the transaction: what came before it was committed or rolled back"
+    MAYBE = "may have committed or rolled back what came before it"
+
+
+class Fate(NamedTuple):
+    """What a statement did to the transaction that it came in."""
+
+    ending: Ending
+    statement: str
+    place: callers.Place | None
+
+    def __str__(self) -> str:
+        return f"{self.statement} {at(self.place)} {self.ending.value}"
+
+    def warn(self) -> None:
+        """Log it, once for each place."""
+        key = (self.place, self.statement)
+        if key in _told or len(_told) >= _MOST_PLACES:
+            return
+        _told.add(key)
+        reporter.tell(
+            logger.warning,
+            "%s by itself: the block is more than one transaction. Give the statement a block of "
+            "its own, or use commit() and rollback()",
+            str(self),
+        )
+
+
+def verb_of(text: object) -> str:
+    """Return what a message calls a statement: its first words, and none of its data."""
+    found = _VERB.match(text) if isinstance(text, str) else None
+    return " ".join(found[1].upper().split()) if found else "a statement"

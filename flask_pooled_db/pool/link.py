@@ -1,0 +1,94 @@
+"""The driver's connection, as what has to be ended, whatever becomes of the rest."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool.places import Place
+from flask_pooled_db.runtime import Errand
+
+logger = logging.getLogger("flask_pooled_db")
+
+
+class Link:
+    """The driver's connection and the place it takes: what has to be ended, whatever becomes of the
+    rest.
+    """
+
+    __slots__ = ("__weakref__", "driver", "is_left", "is_open", "place", "raw", "reason")
+
+    def __init__(self, raw: Any, driver: Driver) -> None:
+        self.raw = raw
+        self.driver = driver
+        self.is_open = True
+        self.is_left = False  # to a thread that is still at work with it, and will close it
+        self.place: Place | None = None  # outside of a pool it has none
+        self.reason: str | None = None  # why it was left to be ended; None if it was leaked
+        _links.add(self)
+
+    def close(self) -> None:
+        """Say goodbye to the server and close."""
+        self._end(self.driver.close)
+
+    def terminate(self) -> None:
+        """Close without a goodbye: the server may not be listening."""
+        self._end(self.driver.terminate)
+
+    def detach(self) -> None:
+        """In a forked child, leave the connection to the parent: send nothing, close nothing."""
+        if self.is_open:
+            self.is_open = False
+            self.driver.detach(self.raw)
+
+    def ping(self) -> bool:
+        """Ping, and leave no transaction open that the ping has begun. Returns True, or raises."""
+        if self.driver.ping(self.raw):
+            self.raw.rollback()
+        return True
+
+    def answers_elsewhere(self, seconds: float) -> bool:
+        """Ping in a thread of its own, since nothing could end the call. Returns whether it has
+        succeeded.
+
+        If it takes too long, the connection is left to that thread, which closes it when the call
+        ends: no driver lets another one close it meanwhile.
+        """
+        errand = Errand("pinger", self.ping, self._come_back)
+        try:
+            return errand.run(seconds)
+        except Exception:  # noqa: BLE001  a ping that fails, however, means dead
+            return False
+        finally:
+            self.is_left = errand.is_left
+
+    def _come_back(self, _answered: bool | None) -> None:
+        self.is_left = False
+        self.terminate()
+
+    def _end(self, end: Callable[[Any], None]) -> None:
+        if self.is_open and not self.is_left:
+            self.is_open = False
+            try:
+                end(self.raw)
+            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
+                logger.debug("Closing a connection failed: %s", type(error).__name__)
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+"""All connections of this process, inside a pool or not: a forked child has to detach them."""
+
+
+def are_any_open() -> bool:
+    """Return whether this process has a connection that a child would inherit."""
+    return len(_links) > 0
+
+
+def detach_all() -> None:
+    """In a forked child, leave every connection to the parent."""
+    for link in list(_links):
+        link.detach()
+    _links.clear()
