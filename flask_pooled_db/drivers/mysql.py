@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import mysqlerrors as errors
-from flask_pooled_db.drivers import passwords
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_mariadb
+from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.errors import ConfigError
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
@@ -23,6 +23,16 @@ STATUS_MORE_RESULTS = 0x0008
 _CHARACTER_SETS = ("character_set_client", "character_set_results", "collation_connection")
 _TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
+
+
+TEXTS = frozenset({*PASSWORDS, "user", "database", "db"})
+"""Connect arguments that are texts, also where they look like numbers."""
+
+
+def _is_encodable(text: str) -> bool:
+    with contextlib.suppress(UnicodeError):
+        return bool(text.encode() or True)
+    return False
 
 
 class MySQLDriver(Driver):
@@ -44,13 +54,17 @@ class MySQLDriver(Driver):
         return any(arguments.get(name) for name in cls.tls_arguments)
 
     @classmethod
+    def from_text(cls, name: str, text: str) -> Any:
+        return text if name in TEXTS else super().from_text(name, text)
+
+    @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
-        texts = [(name, arguments.get(name)) for name in passwords.NAMES]
-        return super().problems(arguments) + [
-            f"the connect argument {name!r} has characters that can't be encoded: correct it"
-            for name, text in texts
-            if isinstance(text, str) and text != text.encode(errors="ignore").decode()
-        ]
+        found = super().problems(arguments)
+        for name in PASSWORDS:
+            password = arguments.get(name)
+            if isinstance(password, str) and not _is_encodable(password):
+                found.append(f"the connect argument {name!r} has characters that are none")
+        return found
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         raw = None

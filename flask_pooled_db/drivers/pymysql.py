@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers import optionfiles, passwords, sockets
+from flask_pooled_db.drivers import optionfiles, sockets
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS, MySQLDriver
+from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.pymysql_status import with_true_status
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, Place, is_generator, place_of
@@ -43,6 +44,7 @@ class PyMySQLDriver(MySQLDriver):
     module = "pymysql"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
+    password_types = (str, bytes, bytearray)
     tls_arguments: ClassVar = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )
@@ -63,8 +65,8 @@ class PyMySQLDriver(MySQLDriver):
             if self._create is cast("Any", dbapi).connections.Connection:
                 self._create = connection_class(dbapi, self._contexts)
             flags = arguments.get("client_flag", 0) | CLIENT_SESSION_TRACK
-            given = {"connect_timeout": timeout, **encoded(arguments)}
-            self._arguments = {**given, "client_flag": flags}
+            given = {**encoded(arguments), "client_flag": flags}
+            self._arguments = {"connect_timeout": timeout, **given}
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -224,9 +226,7 @@ def encoded(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return connect arguments in which a password is as the server has it. PyMySQL would encode a
     text as Latin-1, or fail.
     """
-    given = {
-        name: arguments[name] for name in passwords.NAMES if isinstance(arguments.get(name), str)
-    }
+    given = {name: arguments[name] for name in PASSWORDS if isinstance(arguments.get(name), str)}
     return arguments | {name: text.encode() for name, text in given.items() if not text.isascii()}
 
 
@@ -260,7 +260,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
     addresses of a host and the handshake, of a server that sends byte after byte too.
     """
     base: Any = with_true_status(dbapi)
-    refused: Any = cast("Any", dbapi).err.OperationalError
+    refused: Any = dbapi.err.OperationalError
 
     class Connection(base):  # type: ignore[misc]
         _connect_deadline: float

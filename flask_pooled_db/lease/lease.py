@@ -11,19 +11,19 @@ import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from flask_pooled_db.drivers import Driver, Failure, Session
+from flask_pooled_db.drivers import Session
 from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
+from flask_pooled_db.lease.losing import Losing
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.preamble import Part, Preamble, enter_session
+from flask_pooled_db.lease.preamble import Part, enter_session
 from flask_pooled_db.lease.state import (
     AFTER_CALL,
     AFTER_READ,
     AFTER_STATEMENT,
-    TRANSITIONS,
     Event,
     State,
 )
@@ -37,7 +37,7 @@ UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = Sta
 PLAIN = Effect.NONE
 
 
-class Lease:
+class Lease(Losing):
     """A connection lent to a caller, from its checkout to its release.
 
     It is for one thread at a time. Its state decides what a call may do: see `state`.
@@ -48,43 +48,24 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
-        "_before",
-        "_cause",
         "_cursors",
-        "_doom",
         "_ended",
-        "_entry",
         "_fate",
         "_holder",
-        "_home",
         "_in_scope",
-        "_is_certain",
-        "_is_ready",
-        "_preamble",
-        "_probe",
-        "_revoked",
         "_routine",
         "_session",
-        "_state",
         "after_commit",
         "has_committed",
         "owner",
     )
 
     # Set by the class that is made for a driver's connections
-    driver: ClassVar[Driver]
     cursor_class: ClassVar[Any]  # of cursors that are made without arguments
     streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
 
-    _before: State  # in which its last statement found it
-    _entry: Entry | None  # None once it is released
-    _cause: BaseException | None  # why the transaction is gone
-    _doom: BaseException | None  # the cause, if a savepoint from before can undo it
     _fate: Any  # what became of what came before a statement that ended the transaction
-    _probe: Any  # of a routine that may have done so, for which a savepoint was set
-    _routine: Any  # of the last routine that may have done so
-    _revoked: str | None  # why it was, or is to be, taken back from its owner
-    _preamble: Preamble | None
+    _routine: Any  # of the last routine that may have ended the transaction
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
 
@@ -221,81 +202,6 @@ class Lease:
         )
         return function
 
-    def _failed(self, error: BaseException, before: State, sql: Any) -> None:
-        """Move to the state that an error of the driver means; `before` is the state to go back to
-        if only the statement failed, and `sql` its text, if there is one.
-        """
-        entry, cause = self._entry, self._cause
-        self._cause = cause or error
-        failure = self._classify(error)
-        if failure is Failure.STATEMENT:
-            has_survived = self._has_survived(error, before, sql)
-            self._is_certain = False
-            self._state, self._cause = before, cause
-            if not has_survived:
-                self.abort(refusals.in_doubt(error))
-        elif failure is Failure.DOOMED:
-            if before is IN_TRANSACTION:
-                self._state, self._doom = ABORTED, error
-            else:  # there is nothing to lose, or it is lost already
-                self._state, self._cause = before, cause
-        elif failure is Failure.ROLLED_BACK:
-            self._state = ROLLED_BACK if before <= IN_TRANSACTION else before
-        elif before is RELEASED:
-            self._state = RELEASED
-        elif entry is not None:
-            entry.condemn(failure.value)
-            if isinstance(error, self.driver.Error):
-                self._home.invalidate()
-        if self._revoked is not None:
-            self.release()
-
-    def _classify(self, error: BaseException) -> Failure:
-        if isinstance(error, PooledDBError):
-            return Failure.STATEMENT  # refused before anything was sent
-        if isinstance(error, Exception) and self._entry is not None:
-            try:
-                return self.driver.classify(self._entry.raw, error)
-            except Exception:
-                logger.debug("Classifying an error failed", exc_info=True)
-        return Failure.LOST
-
-    def _has_survived(self, error: BaseException, before: State, sql: Any) -> bool:
-        """Return whether what came before a statement is sure to have survived its error."""
-        ask, entry = self.driver.transaction_survived, self._entry
-        if not ask or entry is None or isinstance(error, PooledDBError):
-            return True
-        if before is not IN_TRANSACTION or self._before is not IN_TRANSACTION:
-            return True  # there was nothing to lose
-        if not isinstance(sql, str) and entry.streams:
-            sql = entry.streams[0].sql
-        try:
-            answer = ask(entry.raw, error, sql)
-        except Exception:
-            logger.debug("Asking for the transaction failed", exc_info=True)
-            return False
-        if answer is None and self._probe is not None:
-            self._is_ready = False  # the next statement, or COMMIT, shows whether it is still there
-            return True
-        # So does the end of a nested scope for its savepoint.
-        has_savepoint = self._preamble is not None and self._preamble.has_savepoint
-        return has_savepoint if answer is None else bool(answer)
-
-    def abort(self, cause: BaseException) -> None:
-        """Refuse all further work: the transaction must not be committed, because of `cause`."""
-        self._move(Event.ABORT)
-        self._cause = self._cause or cause
-        self._doom = None
-
-    def _move(self, event: Event) -> None:
-        self._state = TRANSITIONS[event][self._state]
-
-    def _break(self, event: Event, cause: BaseException, reason: str) -> None:
-        """Give the connection up."""
-        self._move(event)
-        self._cause = cause
-        self._condemn(reason)
-
     def check_by_ping(self) -> None:
         """Raise if the server does not answer. DBUtils too leaves an open transaction alone; it
         would replace a dead connection, while a lease keeps its own to the end.
@@ -308,12 +214,6 @@ class Lease:
             error = TransactionAborted(refusals.NO_PING)
             self._break(Event.LOST_CONNECTION, error, "it did not answer a ping")
             raise error
-
-    def _condemn(self, reason: str) -> None:
-        if self._state is UNUSED:
-            self._state = IDLE
-        if self._entry is not None:
-            self._entry.condemn(reason)
 
     @property
     def is_over(self) -> bool:

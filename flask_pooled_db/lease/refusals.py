@@ -60,17 +60,6 @@ def refusal(
     return error
 
 
-def in_doubt(cause: BaseException) -> TransactionAborted:
-    """Return what ended the transaction of a statement whose error may have ended it."""
-    error = TransactionAborted(
-        f"a statement failed ({type(cause).__name__}) that may have rolled the transaction back, as"
-        " a procedure can: let its error leave the block, or put the statement into a nested block,"
-        " whose savepoint tells what is still there"
-    )
-    error.__cause__ = cause
-    return error
-
-
 def with_fate(error: PooledDBError, fate: object) -> PooledDBError:
     """Return the error of a lost transaction, with what a statement had done to it before."""
     if not isinstance(error, TransactionAborted):
@@ -81,6 +70,17 @@ def with_fate(error: PooledDBError, fate: object) -> PooledDBError:
     )
     told.__cause__ = error.__cause__
     return told
+
+
+def in_doubt(cause: BaseException) -> TransactionAborted:
+    """Return what ended the transaction of a statement whose error may have ended it."""
+    error = TransactionAborted(
+        f"a statement failed ({type(cause).__name__}) that may have rolled the transaction back, as"
+        " a procedure can: let its error leave the block, or put the statement into a nested block,"
+        " whose savepoint tells what is still there"
+    )
+    error.__cause__ = cause
+    return error
 
 
 def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:

@@ -295,18 +295,21 @@ class TransactionLease(WatchingLease):
             raise error
         self._before = IDLE  # an error of COMMIT need not be asked about
         try:
-            try:
-                self.call(entry.raw.commit)
-            except driver.Error as error:
-                cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
-                if not driver.unblock_commit(entry.raw, error, cursors):
-                    raise
-                self.call(entry.raw.commit)
+            self._send_commit(entry)
         except BaseException as error:
             self._commit_failed(entry, error)
             raise
         self._end_transaction()
         self._home.terms.events.committed()
+
+    def _send_commit(self, entry: Entry) -> None:
+        try:
+            self.call(entry.raw.commit)
+        except self.driver.Error as error:
+            cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
+            if not self.driver.unblock_commit(entry.raw, error, cursors):
+                raise
+            self.call(entry.raw.commit)
 
     def _has_transaction(self, entry: Entry) -> bool:
         """Return whether there may be anything to commit; raise if the server would roll back."""

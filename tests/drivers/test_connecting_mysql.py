@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import functools
 import socket
@@ -158,11 +159,12 @@ def test_p11_option_file(
     file = tmp_path / "my.cnf"
     file.write_text(options.format(ca=certificates.ca, more=more, folder=folder))
     name = "read_default_file" if mariadb_driver == "pymysql" else "default_file"
-    if mariadb_driver == "pymysql" and "!include" in options:
-        pytest.skip("PyMySQL reads no file that another one includes")
     driver = driver_of(url=mariadb.url(mariadb_driver), connect_args={name: str(file)})
-    with pytest.raises(driver.Error, match=r"TLS|SSL"):
+    # Before its first section PyMySQL can't read what includes another file.
+    is_refused = mariadb_driver == "pymysql" and options.startswith("!include")
+    with pytest.raises(configparser.Error if is_refused else driver.Error) as caught:
         driver.connect()
+    assert is_refused or "TLS" in str(caught.value) or "SSL" in str(caught.value)
     for harmless in ("[client]\nconnect-timeout=5\n", "[server]\nssl-ca=x\n", "[client]\nssl=0\n"):
         file.write_text(harmless)
         driver.close(driver.connect())

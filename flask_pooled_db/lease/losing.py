@@ -1,0 +1,135 @@
+"""What the failure of a call means for a lease."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+from flask_pooled_db.drivers import Driver, Failure
+from flask_pooled_db.errors import PooledDBError
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.home import Home
+from flask_pooled_db.lease.preamble import Preamble
+from flask_pooled_db.lease.state import TRANSITIONS, Event, State
+from flask_pooled_db.pool import Entry
+
+logger = logging.getLogger("flask_pooled_db")
+
+UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, _, RELEASED = State
+
+
+class Losing:
+    """The part of a lease that knows what it has lost, and why."""
+
+    __slots__ = (
+        "_before",
+        "_cause",
+        "_doom",
+        "_entry",
+        "_home",
+        "_is_certain",
+        "_is_ready",
+        "_preamble",
+        "_probe",
+        "_revoked",
+        "_state",
+    )
+
+    driver: ClassVar[Driver]  # set by the class that is made for a driver's connections
+
+    _state: State
+    _before: State  # in which its last statement found it
+    _home: Home
+    _entry: Entry | None  # None once it is released
+    _cause: BaseException | None  # why the transaction is gone
+    _doom: BaseException | None  # the cause, if a savepoint from before can undo it
+    _is_certain: bool
+    _is_ready: bool  # nothing comes before its next statement
+    _preamble: Preamble | None
+    _probe: Any  # of a routine that may have ended it, for which a savepoint was set
+    _revoked: str | None  # why it was, or is to be, taken back from its owner
+
+    def release(self) -> None:
+        """Return the connection."""
+        raise NotImplementedError
+
+    def _failed(self, error: BaseException, before: State, sql: Any) -> None:
+        """Move to the state that an error of the driver means; `before` is the state to go back to
+        if only the statement failed, and `sql` its text, if there is one.
+        """
+        entry, cause = self._entry, self._cause
+        self._cause = cause or error
+        failure = self._classify(error)
+        if failure is Failure.STATEMENT:
+            has_survived = self._has_survived(error, before, sql)
+            self._is_certain = False
+            self._state, self._cause = before, cause
+            if not has_survived:
+                self.abort(refusals.in_doubt(error))
+        elif failure is Failure.DOOMED:
+            if before is IN_TRANSACTION:
+                self._state, self._doom = ABORTED, error
+            else:  # there is nothing to lose, or it is lost already
+                self._state, self._cause = before, cause
+        elif failure is Failure.ROLLED_BACK:
+            self._state = ROLLED_BACK if before <= IN_TRANSACTION else before
+        elif before is RELEASED:
+            self._state = RELEASED
+        elif entry is not None:
+            entry.condemn(failure.value)
+            if isinstance(error, self.driver.Error):
+                self._home.invalidate()
+        if self._revoked is not None:
+            self.release()
+
+    def _classify(self, error: BaseException) -> Failure:
+        if isinstance(error, PooledDBError):
+            return Failure.STATEMENT  # refused before anything was sent
+        if isinstance(error, Exception) and self._entry is not None:
+            try:
+                return self.driver.classify(self._entry.raw, error)
+            except Exception:
+                logger.debug("Classifying an error failed", exc_info=True)
+        return Failure.LOST
+
+    def _has_survived(self, error: BaseException, before: State, sql: Any) -> bool:
+        """Return whether what came before a statement is sure to have survived its error."""
+        ask, entry = self.driver.transaction_survived, self._entry
+        if not ask or entry is None or isinstance(error, PooledDBError):
+            return True
+        if before is not IN_TRANSACTION or self._before is not IN_TRANSACTION:
+            return True  # there was nothing to lose
+        if not isinstance(sql, str) and entry.streams:
+            sql = entry.streams[0].sql
+        try:
+            answer = ask(entry.raw, error, sql)
+        except Exception:
+            logger.debug("Asking for the transaction failed", exc_info=True)
+            return False
+        if answer is None and self._probe is not None:
+            self._is_ready = False  # the next statement, or COMMIT, shows whether it is still there
+            return True
+        # So does the end of a nested scope for its savepoint.
+        has_savepoint = self._preamble is not None and self._preamble.has_savepoint
+        return has_savepoint if answer is None else bool(answer)
+
+    def abort(self, cause: BaseException) -> None:
+        """Refuse all further work: the transaction must not be committed, because of `cause`."""
+        self._move(Event.ABORT)
+        self._cause = self._cause or cause
+        self._doom = None
+
+    def _move(self, event: Event) -> None:
+        self._state = TRANSITIONS[event][self._state]
+
+    def _break(self, event: Event, cause: BaseException, reason: str) -> None:
+        """Give the connection up."""
+        self._move(event)
+        self._cause = cause
+        self._condemn(reason)
+
+    def _condemn(self, reason: str) -> None:
+        if self._state is UNUSED:
+            self._state = IDLE
+        if self._entry is not None:
+            self._entry.condemn(reason)
