@@ -132,13 +132,6 @@ class MariaDBConnectorDriver(MySQLDriver):
             return True
         return not below and function in PREPARES and isinstance(error, _MISUSES)
 
-    def transaction_survived(self, raw: Any, error: BaseException, sql: Any) -> bool | None:
-        # Unless something was sent since, its flags are those from before the statement.
-        is_first = isinstance(sql, str) and not hasattr(error, "came_late")
-        if is_first and not self.in_transaction(raw):
-            return True
-        return super().transaction_survived(raw, error, sql)
-
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         # 2006: the command could not be written. 2013: its answer could not be read. An answer
         # that says 2006 is refused by the C library as malformed, 2027.

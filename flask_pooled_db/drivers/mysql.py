@@ -149,6 +149,10 @@ class MySQLDriver(Driver):
         number = self.error_number(error)
         if not isinstance(error, self.Error) or not number or errors.is_clients(number):
             return True  # it was not sent
+        # Unless something was sent since the error, the flags are those from before the statement.
+        is_first = isinstance(sql, str) and not hasattr(error, "came_late")
+        if is_first and self.in_transaction(raw) is False:
+            return True
         kind = errors.Kind.ROUTINE if self.is_of_earlier(error) else errors.kind_of(sql)
         if kind is errors.Kind.OTHER or (kind is errors.Kind.ROWS and number in errors.HARMLESS):
             return True

@@ -53,8 +53,6 @@ class Lease(Losing):
         "_fate",
         "_holder",
         "_in_scope",
-        "_is_ready",
-        "_probe",
         "_routine",
         "_session",
         "after_commit",
@@ -67,8 +65,7 @@ class Lease(Losing):
     streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
 
     _fate: Any  # what became of what came before a statement that ended the transaction
-    _probe: Any  # of a routine that may have done so, for which a savepoint was set
-    _routine: Any  # of the last routine that may have done so
+    _routine: Any  # of the last routine that may have ended the transaction
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
 

@@ -28,7 +28,9 @@ class Losing:
         "_entry",
         "_home",
         "_is_certain",
+        "_is_ready",
         "_preamble",
+        "_probe",
         "_revoked",
         "_state",
     )
@@ -42,7 +44,9 @@ class Losing:
     _cause: BaseException | None  # why the transaction is gone
     _doom: BaseException | None  # the cause, if a savepoint from before can undo it
     _is_certain: bool
+    _is_ready: bool  # nothing comes before its next statement
     _preamble: Preamble | None
+    _probe: Any  # of a routine that may have ended it, for which a savepoint was set
     _revoked: str | None  # why it was, or is to be, taken back from its owner
 
     def release(self) -> None:
@@ -102,7 +106,10 @@ class Losing:
         except Exception:
             logger.debug("Asking for the transaction failed", exc_info=True)
             return False
-        # The end of a nested scope will show whether its savepoint is still there.
+        if answer is None and self._probe is not None:
+            self._is_ready = False  # the next statement, or COMMIT, shows whether it is still there
+            return True
+        # So does the end of a nested scope for its savepoint.
         has_savepoint = self._preamble is not None and self._preamble.has_savepoint
         return has_savepoint if answer is None else bool(answer)
 

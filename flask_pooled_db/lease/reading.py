@@ -106,6 +106,8 @@ class ReadingLease(Lease):
         end with.
         """
         driver = self.driver
+        if not (entry.streams or driver.has_unread_rows(entry.raw)):
+            return
         has_rows = any(stream.has_rows(driver) for stream in entry.streams)
         if not has_rows and driver.has_only_results(entry.raw):
             self.finish_reading(entry)

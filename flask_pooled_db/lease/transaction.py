@@ -264,6 +264,7 @@ class TransactionLease(WatchingLease):
         if entry is None or self._state > IN_TRANSACTION:
             return
         if self._session.readonly:
+            self.read_results(entry)
             if self.driver.in_transaction(entry.raw):
                 error = refusals.readonly_wrote()
         elif self._state is IDLE:
@@ -282,8 +283,6 @@ class TransactionLease(WatchingLease):
                 raise refusals.released_early(self._revoked)
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
-            if self._session.readonly and (entry.streams or driver.has_unread_rows(entry.raw)):
-                self.read_results(entry)
             return
         if entry.streams or self._probe is not None or driver.has_unread_rows(entry.raw):
             self.settle(entry)  # the driver's flags may be those of an earlier result

@@ -252,6 +252,23 @@ def test_t4_routine_just_fails(routines: ServerStage) -> None:
     assert stage.committed() == MOVED
 
 
+@pytest.mark.parametrize(
+    "first", ["DO 0", "CALL refuse()", "UPDATE accounts SET balance = 90 WHERE id = 1"]
+)
+def test_t4_routine_just_fails_later(routines: ServerStage, first: str) -> None:
+    """A procedure that just fails costs nothing that came before it, be it work or not."""
+    stage = routines
+    with stage.db.connection_context() as connection:
+        with contextlib.suppress(connection.Error):
+            run(connection, first)
+        for _ in range(2):
+            with pytest.raises(connection.IntegrityError):
+                run(connection, "CALL refuse()")
+        run(connection, "UPDATE accounts SET balance = 90 WHERE id = 1")
+        add(connection, 2, 10)
+    assert stage.committed() == MOVED
+
+
 def test_t4_no_question_after_plain_error(proof_stage: ServerStage) -> None:
     """An error of a plain statement costs no further round trip."""
     stage = proof_stage
