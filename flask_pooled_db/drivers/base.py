@@ -69,6 +69,10 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         {"fetchone", "fetchmany", "fetchall", "nextset", "scroll", "setinputsizes", "setoutputsize"}
     )
     """The methods of connections and cursors that send no statement. All others may."""
+    takes_sql: ClassVar[frozenset[str]] = frozenset({"copy", "copy_expert", "stream"})
+    """The methods of cursors, beside those of the standard, whose first argument is a statement."""
+    rows_only: ClassVar[frozenset[str]] = frozenset({"copy_from", "copy_to"})
+    """The methods of cursors that do nothing but read and write rows."""
     nesting: ClassVar[frozenset[str]] = frozenset()
     """The methods whose block is a transaction, or a savepoint if one is open already."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import socket
@@ -10,7 +11,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers.base import Driver, Failure, Session
-from flask_pooled_db.drivers.effects import of_postgresql
+from flask_pooled_db.drivers.effects import Effect, of_postgresql
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
@@ -18,6 +19,14 @@ from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
 
 _QUERY_CANCELED = "57014"
+
+
+def effects_of(statement: Any) -> Effect:
+    """Return what a statement may do; psycopg composes some from parts."""
+    if hasattr(statement, "as_string"):
+        with contextlib.suppress(Exception):
+            statement = statement.as_string(None)
+    return of_postgresql(statement)
 
 
 class PsycopgDriver(Driver):
@@ -32,9 +41,17 @@ class PsycopgDriver(Driver):
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
-    effects = staticmethod(of_postgresql)
+    effects = staticmethod(effects_of)
     closed_error_name = "OperationalError"
-    harmless = Driver.harmless | {"fileno", "cancel", "cancel_safe", "xid", "close"}
+    harmless = Driver.harmless | {
+        "fileno",
+        "cancel",
+        "cancel_safe",
+        "xid",
+        "close",
+        "pipeline",
+        "transaction",
+    }
     nesting: ClassVar = frozenset({"transaction"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
     password_types: ClassVar = (str,)

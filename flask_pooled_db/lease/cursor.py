@@ -137,9 +137,16 @@ class LeaseCursor:
         lease.usable()
         if not callable(attribute):
             return hand_out(lease, attribute)
-        is_harmless = name in lease.driver.harmless
-        call = lease.fetch if is_harmless else lease.statement
+        driver = lease.driver
+        if name in driver.takes_sql:
+            return functools.partial(self._run_another_way, attribute)
+        call = lease.rows_only if name in driver.rows_only else lease.statement
+        call = lease.fetch if name in driver.harmless else call
         return functools.partial(self._driver_call, call, attribute)
+
+    def _run_another_way(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        args = _by_position(args, kwargs)
+        return hand_out(self._lease, self._run(method, args, kwargs))
 
     def _driver_call(
         self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any

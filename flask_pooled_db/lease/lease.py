@@ -136,6 +136,13 @@ class Lease(Losing):
             return self.watched(function, *args)
         return self.sent(function, *args)
 
+    def rows_only(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Send a statement that is known to do nothing but read and write rows."""
+        self._before = self._state
+        if not self._is_ready:
+            function = self._prepare(function)
+        return self.sent(function, *args)
+
     def watched(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement that may do more than read and write rows."""
         return self.sent(function, *args)

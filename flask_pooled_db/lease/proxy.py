@@ -227,7 +227,7 @@ class LeaseConnection(TransactionLease):
         if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
             args = (translate(args[0]), *args[1:])
         if name in driver.nesting:
-            self.statement(driver.open_transaction, raw)
+            self.rows_only(driver.open_transaction, raw)
         call = self.fetch if name in driver.harmless else self.statement
         return hand_out(self, call(functools.partial(getattr(raw, name), **kwargs), *args))
 

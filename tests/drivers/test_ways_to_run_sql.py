@@ -360,3 +360,31 @@ def test_t1_every_way_and_end(place: Place, way: Way, end: Callable[[Way], list[
         execute(conn, 101)
     assert sorted(place.committed()) == sorted([*before, 101])  # or committed now
     assert place.db.stats().in_use == 0
+
+
+KEEPS_SESSION = {
+    "pymysql": [execute, executemany, query],
+    "mariadbconnector": [execute, executemany],
+}
+KEEPS_SESSION["psycopg"] = [
+    *(execute, executemany, of_connection, copy, stream, transaction, pipeline, returning),
+]
+KEEPS_SESSION["sqlite"] = [execute, executemany, of_connection, executescript, through_blob]
+
+
+@pytest.mark.parametrize(
+    ("place", "way"),
+    [
+        pytest.param(driver, way, id=f"{driver}-{way.__name__}")
+        for driver, ways in KEEPS_SESSION.items()
+        for way in ways
+    ],
+    indirect=["place"],
+)
+def test_p9_every_way_keeps_its_connection(place: Place, way: Way) -> None:
+    """What only reads and writes rows, in whatever way, is no change of the session."""
+    for number in range(1, 4):
+        with db_connection_context() as conn:
+            way(conn, number)
+    assert place.db.stats().connects == 1
+    assert len(place.committed()) == 3
