@@ -144,14 +144,15 @@ def test_failed_interruption_cuts_connection(
     fake.fail("interrupt", OperationalError("no way"))
     lease = pool.lease(session=LIMITED)
     raw = fake.raws[1]
-    caller = call(lease.cursor().execute, "LONG")
-    assert raw.server_side.recv(1) == b""  # its socket was shut
-    fake.interrupted.set()
-    with pytest.raises(OperationalError):
-        caller.result()
-    lease.close()
     with caplog.at_level(logging.WARNING):
-        assert "Interrupting a statement after its time limit of 0.050 s failed" in caplog.text
+        caller = call(lease.cursor().execute, "LONG")
+        assert raw.server_side.recv(1) == b""  # its socket was shut
+        fake.interrupted.set()
+        with pytest.raises(OperationalError):
+            caller.result()
+        lease.close()
+        told = "Interrupting a statement after its time limit of 0.050 s failed"
+        wait_until(lambda: told in caplog.text)
 
 
 def test_one_interrupter_thread() -> None:
@@ -199,7 +200,7 @@ def test_deaf_statement_is_cut(fake: InterruptibleDriver, caplog: pytest.LogCapt
             lease.cursor().execute("UPDATE")
         lease.close()
         assert pool.stats().discarded == 1
-    assert "its connection is cut" in caplog.text
+    wait_until(lambda: "its connection is cut" in caplog.text)
 
 
 def test_hanging_interruption_holds_nobody(fake: InterruptibleDriver) -> None:
