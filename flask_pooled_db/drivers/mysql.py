@@ -159,6 +159,9 @@ class MySQLDriver(Driver):
         # A routine may have ended the transaction and begun another.
         return True if kind is errors.Kind.ROWS else None
 
+    def commits_each(self, raw: Any) -> bool:
+        return bool(self.server_status(raw) & STATUS_AUTOCOMMIT)
+
     tells_lost_savepoints = True
 
     def release_if_there(self, raw: Any, savepoint: str) -> bool:

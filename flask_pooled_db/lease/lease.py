@@ -60,6 +60,7 @@ class Lease:
         "_in_scope",
         "_is_certain",
         "_is_ready",
+        "_offence",
         "_preamble",
         "_probe",
         "_revoked",
@@ -81,6 +82,7 @@ class Lease:
     _cause: BaseException | None  # why the transaction is gone
     _doom: BaseException | None  # the cause, if a savepoint from before can undo it
     _fate: Any  # what became of what came before a statement that ended the transaction
+    _offence: Any  # the same of this transaction or an earlier one
     _probe: Any  # of a routine that may have done so, for which a savepoint was set
     _routine: Any  # of the last routine that may have done so
     _revoked: str | None  # why it was, or is to be, taken back from its owner
@@ -105,7 +107,8 @@ class Lease:
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
         self._cause = self._revoked = self._preamble = self._cursors = None
-        self._doom = self.after_commit = self._fate = self._probe = self._routine = None
+        self._doom = self.after_commit = self._probe = self._routine = None
+        self._fate = self._offence = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder
