@@ -18,6 +18,7 @@ IN_TRANSACTION, BUSY, ABORTED = State.IN_TRANSACTION, State.BUSY, State.ABORTED
 
 _MAY_CHANGE = Effect.CHANGES_SESSION | Effect.LOCKS | Effect.UNKNOWN
 _MAY_COMMIT_EACH = Effect.CHANGES_SESSION | Effect.UNKNOWN
+_MAY_END = Effect.COMMITS | Effect.UNDOES | Effect.UNKNOWN
 _PROBE = "pooled_db_probe"
 
 
@@ -55,6 +56,10 @@ class WatchingLease(ReadingLease):
             self._look_back(entry, effect, fate, has_work=has_work)
         elif effect & Effect.UNKNOWN:
             self._routine = fate
+        if effect & _MAY_END and self._state is IN_TRANSACTION:
+            self.call(driver.catch_up, entry.raw)
+            if has_work and driver.in_transaction(entry.raw) is None:
+                self._routine, self.has_committed = fate, True  # nobody knows
         return result
 
     def _commits_each(self, entry: Entry) -> bool:
@@ -85,7 +90,9 @@ class WatchingLease(ReadingLease):
         if self._state is IN_TRANSACTION and effect & Effect.COMMITS:
             if self.call(self.driver.is_in_transaction_for_sure, entry.raw) is False:
                 self._note(fate._replace(ending=Ending.COMMITTED), has_work=True)
-        elif self._state is ABORTED and effect & Effect.UNKNOWN:
+        elif (self._state is ABORTED and effect & Effect.UNKNOWN) or (
+            effect & _MAY_END and self.driver.in_transaction(entry.raw) is None
+        ):
             self._fate = fate.after(self._fate)
             self.has_committed = True  # perhaps
 

@@ -44,7 +44,7 @@ ROUTINES = {
 }
 FAILING = (
     Row("DROP TABLE none_such", COMMITS),
-    Row("CREATE TABLE t (a INT)", COMMITS),
+    Row("CREATE TABLE {this}.t (a INT)", COMMITS),
     Row("CREATE TABLE ("),
     Row("INSERT INTO t VALUES (0)"),  # is there
     Row("SELECT * FROM none_such"),
@@ -197,7 +197,8 @@ class Player:
             self.send(conn, what, is_nested=is_nested)
 
     def send(self, conn: Any, row: Row, *, is_nested: bool) -> None:
-        sql = self.site.text(row).replace("{else}", f"{self.site.database}_else")
+        this = self.site.database
+        sql = self.site.text(row).replace("{this}", this).replace("{else}", f"{this}_else")
         was_refused = self.model.is_refused or self.model.must_fail
         try:
             run(conn, sql)
