@@ -175,7 +175,7 @@ class MySQLDriver(Driver):
 
     def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
         self.execute(raw, "DO 0")  # an error packet has no flags; the next OK packet has
-        return self.in_transaction(raw)
+        return bool(self.server_status(raw) & STATUS_IN_TRANS)
 
     def is_of_earlier(self, error: BaseException) -> bool:
         """Return whether an error may be that of an earlier statement, whose results came late."""
