@@ -313,4 +313,4 @@ def test_t10_any_statements(mariadb: MariaDBServer, mariadb_driver: str) -> None
 @pytest.mark.slow
 def test_t10_any_statements_at_length(mariadb: MariaDBServer, mariadb_driver: str) -> None:
     """The same with many more of them."""
-    play_many(mariadb, mariadb_driver, 3000)
+    play_many(mariadb, mariadb_driver, 1200)
