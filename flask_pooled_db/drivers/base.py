@@ -217,6 +217,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         told = unknown.transaction(raw)
         return None if told is None else told is not unknown.Told.NONE
 
+    def catch_up(self, raw: Any) -> None:
+        unknown.catch_up(raw)
+
     def refuses_commit(self, raw: Any) -> bool:
         """Return whether the server would answer COMMIT with a silent rollback."""
         return False

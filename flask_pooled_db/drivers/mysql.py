@@ -163,6 +163,9 @@ class MySQLDriver(Driver):
         # A routine may have ended the transaction and begun another.
         return True if kind is errors.Kind.ROWS else None
 
+    def commits_each(self, raw: Any) -> bool:
+        return bool(self.server_status(raw) & STATUS_AUTOCOMMIT)
+
     tells_lost_savepoints = True
 
     def release_if_there(self, raw: Any, savepoint: str) -> bool:
@@ -176,7 +179,7 @@ class MySQLDriver(Driver):
 
     def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
         self.execute(raw, "DO 0")  # an error packet has no flags; the next OK packet has
-        return self.in_transaction(raw)
+        return bool(self.server_status(raw) & STATUS_IN_TRANS)
 
     def is_of_earlier(self, error: BaseException) -> bool:
         """Return whether an error may be that of an earlier statement, whose results came late."""

@@ -111,6 +111,14 @@ def transaction(raw: Any) -> Told | None:
     return None
 
 
+def catch_up(raw: Any) -> None:
+    """Have a module that believes in a transaction which text has ended begin the next one: what
+    psycopg2 keeps in mind is what it has sent itself.
+    """
+    if callable(getattr(raw, "get_transaction_status", None)) and transaction(raw) is Told.NONE:
+        raw.rollback()
+
+
 def is_in_step(raw: Any) -> bool:
     """Return whether libpq says that it waits for nothing, so that an exception which is not the
     module's came before anything was sent, or after all was read.

@@ -32,6 +32,13 @@ class Watching:
     note_status: Callable[[Any], None] | None = None
     """Notes what the server has told with the last statement; None if the connection does."""
 
+    def catch_up(self, raw: Any) -> None:
+        """See to it that the next statement begins a transaction, after text may have ended one."""
+
+    def commits_each(self, raw: Any) -> bool:
+        """Return whether the session is known to commit each statement by itself."""
+        return False
+
     tells_lost_savepoints: ClassVar[bool] = False
     """Whether `release_if_there` can tell that a transaction was ended, and another one begun."""
 

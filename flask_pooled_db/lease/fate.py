@@ -28,7 +28,10 @@ class Ending(enum.Enum):
     COMMITTED = "committed what came before it"
     UNDONE = "rolled back what came before it"
     ENDED = "ended the transaction: what came before it was committed or rolled back"
-    MAYBE = "may have committed or rolled back by itself"
+    MAYBE = "may have committed or rolled back what came before it, or a part of its own work"
+    EACH = (
+        "committed what came before it and switched autocommit on: what came after may be as well"
+    )
 
 
 class Fate(NamedTuple):
@@ -37,9 +40,30 @@ class Fate(NamedTuple):
     ending: Ending
     statement: str
     place: callers.Place | None
+    earlier: str = ""  # what another statement had done to the same transaction before
 
     def __str__(self) -> str:
+        before = f"{self.earlier}, and " if self.earlier else ""
+        return f"{before}{self._alone()}"
+
+    def _alone(self) -> str:
         return f"{self.statement} {at(self.place)} {self.ending.value}"
+
+    def whole(self) -> str:
+        """Return what is to be told when the transaction is gone."""
+        if self.ending is Ending.EACH:
+            return str(self)
+        return f"{self}; nothing of what came after that was or will be committed"
+
+    def after(self, other: Fate | None) -> Fate:
+        """Return what is to be told when another one came before: both, unless the last one says it
+        all.
+        """
+        if other is not None and other.ending is Ending.EACH:
+            return other
+        if other is None or other.ending is self.ending:
+            return self
+        return self._replace(earlier=other._alone())
 
     def warn(self) -> None:
         """Log it, once for each place."""
@@ -51,7 +75,7 @@ class Fate(NamedTuple):
             logger.warning,
             "%s by itself: the block is more than one transaction. Give the statement a block of "
             "its own, or use commit() and rollback()",
-            str(self),
+            self._alone(),
         )
 
 

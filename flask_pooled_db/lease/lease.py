@@ -53,6 +53,7 @@ class Lease(Losing):
         "_fate",
         "_holder",
         "_in_scope",
+        "_offence",
         "_routine",
         "_session",
         "after_commit",
@@ -66,6 +67,7 @@ class Lease(Losing):
 
     _fate: Any  # what became of what came before a statement that ended the transaction
     _routine: Any  # of the last routine that may have ended the transaction
+    _offence: Any  # the fate of this transaction or an earlier one
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
 
@@ -86,7 +88,8 @@ class Lease(Losing):
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
         self._cause = self._revoked = self._preamble = self._cursors = None
-        self._doom = self.after_commit = self._fate = self._probe = self._routine = None
+        self._doom = self.after_commit = self._probe = self._routine = None
+        self._fate = self._offence = None
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder

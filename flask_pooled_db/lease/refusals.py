@@ -60,13 +60,13 @@ def refusal(
     return error
 
 
-def with_fate(error: PooledDBError, fate: object) -> PooledDBError:
+def with_fate(error: PooledDBError, fate: str) -> PooledDBError:
     """Return the error of a lost transaction, with what a statement had done to it before."""
     if not isinstance(error, TransactionAborted):
         return error
     told = type(error)(
-        f"the transaction of this connection is gone, and {fate}; nothing of what came after that "
-        "was or will be committed. Look at the data before starting over"
+        f"the transaction of this connection is gone, and {fate}. Look at the data before "
+        "starting over"
     )
     told.__cause__ = error.__cause__
     return told

@@ -15,6 +15,7 @@ from flask_pooled_db.errors import (
 )
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit, Call
+from flask_pooled_db.lease.fate import Ending
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
@@ -138,6 +139,8 @@ class TransactionLease(WatchingLease):
             self._state = IDLE
         self._is_certain = True
         self._doom = self._probe = self._routine = None
+        if self._fate is not None and self._fate.ending is not Ending.EACH:
+            self._fate = None
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
 
@@ -162,6 +165,8 @@ class TransactionLease(WatchingLease):
             self._preamble = Preamble(self._session)
         self._is_ready = False
         self._preamble.add(part)
+        if self._fate is not None and self._fate.ending is Ending.EACH:
+            part.has_savepoint = False  # none can be set
         self._session = part.session
 
     def leave_scope(self, part: Part) -> None:
@@ -269,8 +274,8 @@ class TransactionLease(WatchingLease):
                 error = refusals.readonly_wrote()
         elif self._state is IDLE:
             self._look_for_transaction(entry, is_certain=True)
-        if self._fate is not None and entry.origin.config.implicit_commit == "error":
-            error = refusals.implicit_commit(self._fate)
+        if self._offence is not None and entry.origin.config.implicit_commit == "error":
+            error = refusals.implicit_commit(self._offence)
         if error is not None:
             self.abort(error)
             raise error

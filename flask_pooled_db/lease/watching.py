@@ -17,6 +17,8 @@ from flask_pooled_db.runtime import callers
 IN_TRANSACTION, BUSY, ABORTED = State.IN_TRANSACTION, State.BUSY, State.ABORTED
 
 _MAY_CHANGE = Effect.CHANGES_SESSION | Effect.LOCKS | Effect.UNKNOWN
+_MAY_COMMIT_EACH = Effect.CHANGES_SESSION | Effect.UNKNOWN
+_MAY_END = Effect.COMMITS | Effect.UNDOES | Effect.UNKNOWN
 _PROBE = "pooled_db_probe"
 
 
@@ -48,11 +50,21 @@ class WatchingLease(ReadingLease):
             if has_work:
                 self._look_after_error(entry, effect, fate)
             raise
-        if is_open and self._entry is not None:
+        if effect & _MAY_COMMIT_EACH and self._entry is not None and self._commits_each(entry):
+            self._note(fate._replace(ending=Ending.EACH), has_work=True)
+        elif is_open and self._entry is not None:
             self._look_back(entry, effect, fate, has_work=has_work)
         elif effect & Effect.UNKNOWN:
             self._routine = fate
+        if effect & _MAY_END and self._state is IN_TRANSACTION:
+            self.call(driver.catch_up, entry.raw)
+            if has_work and driver.in_transaction(entry.raw) is None:
+                self._routine, self.has_committed = fate, True  # nobody knows
         return result
+
+    def _commits_each(self, entry: Entry) -> bool:
+        """Return whether autocommit was switched on, which only readonly scopes do."""
+        return not self._session.readonly and self.driver.commits_each(entry.raw)
 
     def _look_back(self, entry: Entry, effect: Effect, fate: Fate, *, has_work: bool) -> None:
         """See whether the transaction has survived its statement."""
@@ -78,8 +90,11 @@ class WatchingLease(ReadingLease):
         if self._state is IN_TRANSACTION and effect & Effect.COMMITS:
             if self.call(self.driver.is_in_transaction_for_sure, entry.raw) is False:
                 self._note(fate._replace(ending=Ending.COMMITTED), has_work=True)
-        elif self._state is ABORTED and effect & Effect.UNKNOWN:
-            self._fate = self._fate or fate
+        elif (self._state is ABORTED and effect & Effect.UNKNOWN) or (
+            effect & _MAY_END and self.driver.in_transaction(entry.raw) is None
+        ):
+            self._fate = fate.after(self._fate)
+            self.has_committed = True  # perhaps
 
     def settle(self, entry: Entry) -> None:
         """Read all that is left, and see what it tells of the transaction."""
@@ -114,10 +129,10 @@ class WatchingLease(ReadingLease):
                 part.set_as, part.has_savepoint = 0, False
         if not has_work:
             return
-        self._fate = self._fate or fate
+        self._fate = self._offence = fate.after(self._fate)
         fate.warn()
-        if fate.ending is Ending.COMMITTED:
-            self.has_committed = True
+        self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
+        if fate.ending in (Ending.COMMITTED, Ending.EACH):
             if self.after_commit is not None:
                 self.after_commit.committed()
         elif fate.ending is Ending.ENDED or parts:
@@ -128,4 +143,4 @@ class WatchingLease(ReadingLease):
     def _refusal(self) -> Any:
         error = super()._refusal()
         told = self._fate or self._routine
-        return refusals.with_fate(error, told) if told is not None else error
+        return refusals.with_fate(error, told.whole()) if told is not None else error
