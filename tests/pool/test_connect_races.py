@@ -83,7 +83,8 @@ def test_resize_during_connect(fake: FakeDriver) -> None:
         connecting.wait_for_arrivals()
         pool.resize(0, 2, 2)
         connecting.open()
-        wait_until(lambda: fake.count("close") == 1)
+        wait_until(lambda: pool.stats().open == 2, "its place is free again")
+        assert fake.count("close") == 1
         assert caller.is_alive()
         leases.pop().close()
         leases.append(caller.result())
