@@ -87,14 +87,20 @@ class WatchingLease(ReadingLease):
         """See what a statement that failed has done before that: DDL commits in any case."""
         if self._entry is None:
             return
-        if self._state is IN_TRANSACTION and effect & Effect.COMMITS:
-            if self.call(self.driver.is_in_transaction_for_sure, entry.raw) is False:
+        is_known = self.driver.in_transaction(entry.raw) is not None
+        may_have_ended = effect & (Effect.UNKNOWN if is_known else _MAY_END)
+        if self._state is not IN_TRANSACTION:
+            if may_have_ended and self._doom is None:  # else it is there, for a savepoint to undo
+                self._fate = fate.after(self._fate)
+                self.has_committed = self.has_committed or self._state is ABORTED  # perhaps
+                if self.after_commit is not None:
+                    self.after_commit.unknown()
+        elif effect & Effect.COMMITS:
+            is_open = self.call(self.driver.is_in_transaction_for_sure, entry.raw)
+            if is_open is False:
                 self._note(fate._replace(ending=Ending.COMMITTED), has_work=True)
-        elif (self._state is ABORTED and effect & Effect.UNKNOWN) or (
-            effect & _MAY_END and self.driver.in_transaction(entry.raw) is None
-        ):
-            self._fate = fate.after(self._fate)
-            self.has_committed = True  # perhaps
+            elif is_open is None:
+                self._routine, self.has_committed = fate, True
 
     def settle(self, entry: Entry) -> None:
         """Read all that is left, and see what it tells of the transaction."""
@@ -136,6 +142,8 @@ class WatchingLease(ReadingLease):
             if self.after_commit is not None:
                 self.after_commit.committed()
         elif fate.ending is Ending.ENDED or parts:
+            if fate.ending is Ending.ENDED and self.after_commit is not None:
+                self.after_commit.unknown()
             self.abort(TransactionAborted(f"{fate}"))
         elif self.after_commit is not None:
             self.after_commit.undone()

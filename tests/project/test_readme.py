@@ -59,6 +59,16 @@ def test_nested_block(shop: dict[str, Any]) -> None:
         assert shop["orders"]() == ["A1", "A2"]
 
 
+def test_on_commit(shop: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The README's mail is sent once the order is there."""
+    app: Flask = shop["app"]
+    app.test_client().post("/orders", json={"code": "A1"})
+    with caplog.at_level("INFO"), app.app_context():
+        shop["accept_order"]("A9")
+        assert "A9" in shop["orders"]()
+    assert "order A9 is on its way" in caplog.text
+
+
 def test_configuration_table() -> None:
     """The README lists every key with its default."""
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
