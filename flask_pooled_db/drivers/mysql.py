@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers.base import Driver, Failure, Session
-from flask_pooled_db.drivers.effects import of_mariadb
+from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.errors import ConfigError
 
@@ -153,15 +153,20 @@ class MySQLDriver(Driver):
         is_first = isinstance(sql, str) and not hasattr(error, "came_late")
         if is_first and self.in_transaction(raw) is False:
             return True
-        kind = errors.Kind.ROUTINE if self.is_of_earlier(error) else errors.kind_of(sql)
-        if kind is errors.Kind.OTHER or (kind is errors.Kind.ROWS and number in errors.HARMLESS):
-            return True
+        # Functions and triggers may neither commit nor roll back (error 1422).
+        is_told = isinstance(sql, str) and not self.is_of_earlier(error)
+        effect = of_mariadb(sql) if is_told else Effect.UNKNOWN
+        if effect is Effect.NONE:
+            if number in errors.HARMLESS:
+                return True
+        elif Effect.UNKNOWN not in effect:
+            return True  # what it does to the transaction, its text says
         # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
         self.execute(raw, "DO 0")
         if not self.server_status(raw) & STATUS_IN_TRANS:
             return False
         # A routine may have ended the transaction and begun another.
-        return True if kind is errors.Kind.ROWS else None
+        return True if effect is Effect.NONE else None
 
     def commits_each(self, raw: Any) -> bool:
         return bool(self.server_status(raw) & STATUS_AUTOCOMMIT)

@@ -8,10 +8,6 @@ include/errmsg.h of MariaDB Connector/C.
 
 from __future__ import annotations
 
-import enum
-import re
-from typing import Any
-
 LOST = frozenset(
     {
         1042,  # can't get the client's host name
@@ -117,36 +113,3 @@ HARMLESS = frozenset(
 def is_clients(number: int) -> bool:
     """Return whether a number is one of the client's own, or none that a server has."""
     return number < 1000 or number // 1000 in (2, 5)
-
-
-class Kind(enum.Enum):
-    """What a statement can do to the transaction that it fails in."""
-
-    ROWS = "it neither commits nor rolls back, except by what its error says"
-    OTHER = "what it does to the transaction, it does whether it fails or not"
-    ROUTINE = "it may have run a procedure, which may commit and roll back; or nobody can tell"
-
-
-# Comments that the server does not run, and brackets.
-_LEAD = r"(?:\s|/\*(?!M?!).*?\*/|--\s.*?\n|\#.*?\n|\()*"
-_OTHER = re.compile(
-    _LEAD + r"(?:ALTER|ANALYZE|CHECK|CHECKSUM|COMMIT|CREATE|DESC|DESCRIBE|DO|DROP|EXPLAIN|FLUSH"
-    r"|GRANT|KILL|LOCK|OPTIMIZE|PREPARE|RELEASE|RENAME|REPAIR|RESET|REVOKE|ROLLBACK|SAVEPOINT"
-    r"|SET(?!\s+STATEMENT)|SHOW|START|TRUNCATE|UNLOCK|USE|XA)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-# Of statements that begin with a word, only these run procedures. Functions and triggers may
-# neither commit nor roll back (error 1422).
-_ROUTINE = re.compile(
-    _LEAD + r"(?:(?:CALL|EXECUTE|SET|BEGIN|IF|CASE|LOOP|REPEAT|WHILE|FOR)\b|\w+\s*:|[^a-z])",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-def kind_of(sql: Any) -> Kind:
-    """Return what kind of statement a text is, by its first word."""
-    if not isinstance(sql, str):
-        return Kind.ROUTINE
-    if _OTHER.match(sql):
-        return Kind.OTHER
-    return Kind.ROUTINE if _ROUTINE.match(sql) else Kind.ROWS

@@ -40,6 +40,7 @@ class Fate(NamedTuple):
     ending: Ending
     statement: str
     place: callers.Place | None
+    has_work: bool = True  # whether anything came before the statement
     earlier: str = ""  # what another statement had done to the same transaction before
 
     def __str__(self) -> str:

@@ -237,7 +237,7 @@ class Scope:
 
     def may_start_over(self, lease: LeaseConnection, error: Exception) -> bool:
         """Return whether the same work can be done in a new scope after this error has left it."""
-        if self._part is None and lease.has_committed:
+        if self._part is None and lease.may_have_committed:
             return False  # a part of the work is there to stay
         if self._part is not None and lease.is_over:
             return False  # more than this scope is lost

@@ -138,6 +138,7 @@ class TransactionLease(WatchingLease):
         if self._state is not RELEASED:  # it may have been taken back in the meantime
             self._state = IDLE
         self._is_certain = True
+        self.has_committed = self.may_have_committed
         self._doom = self._probe = self._routine = None
         if self._fate is not None and self._fate.ending is not Ending.EACH:
             self._fate = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers.effects import Effect
-from flask_pooled_db.errors import TransactionAborted
+from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.fate import Ending, Fate, verb_of
 from flask_pooled_db.lease.reading import ReadingLease
@@ -37,17 +37,19 @@ class WatchingLease(ReadingLease):
         effect = driver.effects(args[0]) if args else Effect.UNKNOWN
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
-        is_open = self._state is IN_TRANSACTION and driver.in_transaction(entry.raw) is not False
-        has_work = is_open and self._before is IN_TRANSACTION
+        is_open = self._state is IN_TRANSACTION and (
+            self._has_savepoints or driver.in_transaction(entry.raw) is not False
+        )
+        has_work = self._before is IN_TRANSACTION and driver.in_transaction(entry.raw) is not False
         fate = Fate(Ending.MAYBE, verb_of(args[0] if args else None), callers.place())
-        ends = effect & (Effect.COMMITS | Effect.UNDOES)
-        if has_work and effect & Effect.UNKNOWN and not ends and driver.tells_lost_savepoints:
-            self.call(driver.execute, entry.raw, f"SAVEPOINT {_PROBE}")
-            self._probe = fate
+        if is_open:
+            self._set_probe(entry, effect, fate._replace(has_work=has_work))
         try:
             result = self.sent(function, *args)
+        except PooledDBError:  # it was not sent
+            raise
         except BaseException:
-            if has_work:
+            if has_work or effect & Effect.UNKNOWN:
                 self._look_after_error(entry, effect, fate)
             raise
         if effect & _MAY_COMMIT_EACH and self._entry is not None and self._commits_each(entry):
@@ -57,10 +59,27 @@ class WatchingLease(ReadingLease):
         elif effect & Effect.UNKNOWN:
             self._routine = fate
         if effect & _MAY_END and self._state is IN_TRANSACTION:
-            self.call(driver.catch_up, entry.raw)
-            if has_work and driver.in_transaction(entry.raw) is None:
-                self._routine, self.has_committed = fate, True  # nobody knows
+            self._catch_up(entry, fate, has_work=has_work)
         return result
+
+    def _catch_up(self, entry: Entry, fate: Fate, *, has_work: bool) -> None:
+        """Have the driver go on after the end of a transaction that it may not know of."""
+        self.call(self.driver.catch_up, entry.raw)
+        if has_work and self.driver.in_transaction(entry.raw) is None:
+            self._routine, self.has_committed = fate, True  # nobody knows
+
+    def _set_probe(self, entry: Entry, effect: Effect, fate: Fate) -> None:
+        """Set a savepoint before a routine. Whether it is there afterwards tells what became of the
+        transaction.
+        """
+        is_told = effect & (Effect.COMMITS | Effect.UNDOES)
+        if effect & Effect.UNKNOWN and not is_told and self.driver.tells_lost_savepoints:
+            self.call(self.driver.execute, entry.raw, f"SAVEPOINT {_PROBE}")
+            self._probe = fate
+
+    @property
+    def _has_savepoints(self) -> bool:
+        return self._preamble is not None and any(part.set_as for part in self._preamble.parts())
 
     def _commits_each(self, entry: Entry) -> bool:
         """Return whether autocommit was switched on, which only readonly scopes do."""
@@ -69,30 +88,31 @@ class WatchingLease(ReadingLease):
     def _look_back(self, entry: Entry, effect: Effect, fate: Fate, *, has_work: bool) -> None:
         """See whether the transaction has survived its statement."""
         is_over = self.driver.in_transaction(entry.raw) is False
-        begins = effect & (Effect.BEGINS | Effect.UNKNOWN)
+        # The text alone does not tell if the session has another `completion_type`.
+        ends = fate.statement.startswith(("COMMIT", "ROLLBACK")) and entry.is_changed
+        begins = effect & (Effect.BEGINS | Effect.UNKNOWN) or ends
         if effect & Effect.UNDOES and (is_over or begins):
             self._note(fate._replace(ending=Ending.UNDONE), has_work=has_work)
         elif effect & Effect.COMMITS and (is_over or begins):
             self._note(fate._replace(ending=Ending.COMMITTED), has_work=has_work)
         elif effect & Effect.UNKNOWN:
             self._routine = fate
-            if self.driver.has_unread_rows(entry.raw):
-                self._is_ready = False  # its end is still to come
+            if self._probe is not None or self.driver.has_unread_rows(entry.raw):
+                self._is_ready = False  # its end is still to come, or what tells of it
             elif is_over:
-                self._probe = None
                 self._note(fate._replace(ending=Ending.ENDED), has_work=has_work)
-            self._is_ready = self._is_ready and self._probe is None
 
     def _look_after_error(self, entry: Entry, effect: Effect, fate: Fate) -> None:
         """See what a statement that failed has done before that: DDL commits in any case."""
         if self._entry is None:
             return
         is_known = self.driver.in_transaction(entry.raw) is not None
-        may_have_ended = effect & (Effect.UNKNOWN if is_known else _MAY_END)
         if self._state is not IN_TRANSACTION:
-            if may_have_ended and self._doom is None:  # else it is there, for a savepoint to undo
+            if (
+                effect & _MAY_END and self._doom is None
+            ):  # else it is there, for a savepoint to undo
                 self._fate = fate.after(self._fate)
-                self.has_committed = self.has_committed or self._state is ABORTED  # perhaps
+                self.has_committed = True  # perhaps
                 if self.after_commit is not None:
                     self.after_commit.unknown()
         elif effect & Effect.COMMITS:
@@ -101,6 +121,8 @@ class WatchingLease(ReadingLease):
                 self._note(fate._replace(ending=Ending.COMMITTED), has_work=True)
             elif is_open is None:
                 self._routine, self.has_committed = fate, True
+        elif effect & Effect.UNKNOWN or not is_known:
+            self._routine = fate
 
     def settle(self, entry: Entry) -> None:
         """Read all that is left, and see what it tells of the transaction."""
@@ -113,9 +135,12 @@ class WatchingLease(ReadingLease):
         fate, self._probe = self._probe, None
         if fate is None or self._state is not IN_TRANSACTION:
             return
-        if not self.call(self.driver.release_if_there, entry.raw, _PROBE):
-            self._note(fate._replace(ending=Ending.ENDED), has_work=True)
-            raise self._refusal()
+        if self.call(self.driver.release_if_there, entry.raw, _PROBE):
+            self._routine = None  # it has ended nothing
+        else:
+            self._note(fate._replace(ending=Ending.ENDED), has_work=fate.has_work)
+            if fate.has_work:
+                raise self._refusal()
 
     def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         entry = self._entry
@@ -147,6 +172,11 @@ class WatchingLease(ReadingLease):
             self.abort(TransactionAborted(f"{fate}"))
         elif self.after_commit is not None:
             self.after_commit.undone()
+
+    @property
+    def may_have_committed(self) -> bool:
+        """Whether a part of the work is there to stay, or may be: it must not be done again."""
+        return self.has_committed or self._routine is not None
 
     def _refusal(self) -> Any:
         error = super()._refusal()
