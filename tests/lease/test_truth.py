@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pymysql
 import pytest
 
 from flask_pooled_db import (
@@ -443,3 +445,150 @@ def test_p9_changed_costs_nothing_unchanged(site: Site, mariadb: MariaDBServer) 
             run(conn, sql)
     with db_connection_context() as conn:
         assert run(conn, "SELECT CONNECTION_ID()") == first
+
+
+# What fails on its way, or cannot be proved
+
+
+@contextlib.contextmanager
+def reader_of_other(site: Site) -> Iterator[None]:
+    """Another session in a transaction that has read `other`: DDL on it waits."""
+    connection = pymysql.connect(**site.server.connect_args(site.database))
+    connection.cursor().execute("SELECT * FROM other")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def lock_wait(conn: Any, site: Site) -> None:
+    run(conn, "SET lock_wait_timeout=1")
+    with reader_of_other(site):
+        run(conn, "TRUNCATE TABLE other")
+
+
+def failed_plugin(conn: Any, site: Site) -> None:
+    run(conn, "ALTER TABLE other ADD x INT AFTER none")
+
+
+def killed(conn: Any, site: Site) -> None:
+    """DDL that loses its connection while it waits."""
+    me = run(conn, "SELECT CONNECTION_ID()")[0][0]
+    with reader_of_other(site):
+        thread = threading.Thread(target=kill_when_it_waits, args=(site, me))
+        thread.start()
+        try:
+            run(conn, "ALTER TABLE other ADD x INT")
+        finally:
+            thread.join()
+
+
+def kill_when_it_waits(site: Site, connection: int) -> None:
+    state = "SELECT 1 FROM information_schema.processlist WHERE id = %s AND state LIKE 'Waiting%%'"
+    wait_until(lambda: site.server.query(state, connection), "DDL that waits")
+    site.server.kill_connection(connection)
+
+
+@pytest.mark.parametrize("fail", [lock_wait, failed_plugin, killed])
+def test_t10_failed_on_its_way(site: Site, fail: Callable[[Any, Site], None]) -> None:
+    """A statement that commits by itself and then fails, in whatever way, is not forgotten: the
+    errors do not say that nothing is committed, and nothing is repeated.
+    """
+    tries: list[int] = []
+
+    def work(conn: Any) -> None:
+        tries.append(1)
+        insert(conn, len(tries))
+        fail(conn, site)
+
+    with pytest.raises(site.db.pool().driver.Error):
+        site.db.run_transaction(work)
+    assert site.committed() == [1]
+
+    def swallow() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 5)
+            with contextlib.suppress(conn.Error):
+                fail(conn, site)
+            insert(conn, 6)
+            insert(conn, 6)
+
+    with pytest.raises((TransactionAborted, site.db.pool().driver.Error)) as caught:
+        swallow()
+    assert site.committed() == [1, 5]
+    if isinstance(caught.value, TransactionAborted):
+        assert "nothing of it was" not in str(caught.value)
+
+
+def test_t10_routine_is_not_repeated(site: Site) -> None:
+    """`run_transaction()` does not repeat a routine that may have committed a part itself."""
+    site.server.execute(
+        f"CREATE PROCEDURE `{site.database}`.puts(i INT)"
+        f" BEGIN START TRANSACTION; INSERT INTO `{site.database}`.t VALUES (i); COMMIT; END"
+    )
+    tries: list[int] = []
+
+    def work(conn: Any) -> None:
+        tries.append(1)
+        run(conn, f"CALL puts({len(tries)})")
+        run(conn, "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO=1213, MESSAGE_TEXT='a deadlock'")
+
+    with pytest.raises(site.db.pool().driver.Error):
+        site.db.run_transaction(work)
+    assert site.committed() == [1]
+
+
+def test_t10_routine_that_is_proved(site: Site) -> None:
+    """One that is known to have ended nothing is repeated with the rest."""
+    tries: list[int] = []
+
+    def work(conn: Any) -> None:
+        tries.append(1)
+        insert(conn, len(tries))
+        run(conn, "CALL sets_a_variable()")
+        insert(conn, 10 + len(tries))
+        if len(tries) == 1:
+            run(conn, "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO=1213, MESSAGE_TEXT='a deadlock'")
+
+    site.db.run_transaction(work)
+    assert site.committed() == [2, 12]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *("CREATE TABLE IF NOT EXISTS made (a INT)", "COMMIT", "BEGIN", "ROLLBACK"),
+        *("CALL commits()", "CALL does_nothing()", "CALL commits_and_goes_on()"),
+    ],
+)
+@pytest.mark.parametrize("outer_reads", [False, True])
+def test_t10_nested_block_begins_with_it(site: Site, sql: str, outer_reads: bool) -> None:
+    """As the first work of a nested block with nothing around it, such a statement is fine."""
+    with db_connection_context() as outer:
+        if outer_reads:
+            run(outer, "SELECT 1")
+        with db_connection_context() as inner:
+            run(inner, sql)
+            insert(inner, 1)
+        insert(outer, 2)
+    assert site.committed() == [1, 2]
+    with db_connection_context() as conn:
+        run(conn, "DROP TABLE IF EXISTS made")
+
+
+def test_t10_completion_type(site: Site) -> None:
+    """COMMIT by text is one also where `completion_type` has it begin the next transaction."""
+
+    def work() -> None:
+        with db_connection_context() as conn:
+            run(conn, "SET completion_type=1")
+            insert(conn, 1)
+            run(conn, "COMMIT")
+            with contextlib.suppress(conn.Error):
+                insert(conn, 2)
+                site.server.kill_connection(run(conn, "SELECT CONNECTION_ID()")[0][0])
+                run(conn, "SELECT 1")
+
+    with pytest.raises(TransactionAborted, match="committed what came before it"):
+        work()
+    assert site.committed() == [1]
