@@ -37,7 +37,8 @@ class WatchingLease(ReadingLease):
         effect = driver.effects(args[0]) if args else Effect.UNKNOWN
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
-        is_open = self._state is IN_TRANSACTION and driver.in_transaction(entry.raw) is not False
+        told = driver.in_transaction(entry.raw)
+        is_open = self._state is IN_TRANSACTION and told is not False
         has_work = is_open and self._before is IN_TRANSACTION
         fate = Fate(Ending.MAYBE, verb_of(args[0] if args else None), callers.place())
         ends = effect & (Effect.COMMITS | Effect.UNDOES)
@@ -50,17 +51,31 @@ class WatchingLease(ReadingLease):
             if has_work:
                 self._look_after_error(entry, effect, fate)
             raise
-        if effect & _MAY_COMMIT_EACH and self._entry is not None and self._commits_each(entry):
-            self._note(fate._replace(ending=Ending.EACH), has_work=True)
-        elif is_open and self._entry is not None:
-            self._look_back(entry, effect, fate, has_work=has_work)
-        elif effect & Effect.UNKNOWN:
-            self._routine = fate
+        self._look_after(entry, effect, fate, before=told, has_work=has_work)
         if effect & _MAY_END and self._state is IN_TRANSACTION:
             self.call(driver.catch_up, entry.raw)
-            if has_work and driver.in_transaction(entry.raw) is None:
-                self._routine, self.has_committed = fate, True  # nobody knows
         return result
+
+    def _look_after(
+        self, entry: Entry, effect: Effect, fate: Fate, *, before: bool | None, has_work: bool
+    ) -> None:
+        """See what a statement that succeeded has done to the transaction.
+
+        `before` is what the driver had told of one.
+        """
+        if self._entry is None:
+            return
+        told = self.driver.in_transaction(entry.raw)
+        if effect & _MAY_COMMIT_EACH and self._commits_each(entry):
+            self._note(fate._replace(ending=Ending.EACH), has_work=True)
+        elif self._state is IN_TRANSACTION and before is not False:
+            self._look_back(entry, effect, fate, has_work=has_work)
+            if has_work and effect & _MAY_END and told is None:
+                self._routine, self.has_committed = fate, True  # nobody knows
+        elif effect & Effect.UNKNOWN:
+            self._routine = fate
+            if before and told is False:  # opened by text in a readonly block
+                self._note(fate._replace(ending=Ending.ENDED), has_work=True)
 
     def _commits_each(self, entry: Entry) -> bool:
         """Return whether autocommit was switched on, which only readonly scopes do."""
