@@ -64,7 +64,7 @@ class Fate(NamedTuple):
             return other
         if other is None or other.ending is self.ending:
             return self
-        return self._replace(earlier=other._alone())
+        return Fate(self.ending, self.statement, self.place, self.has_work, other._alone())
 
     def warn(self) -> None:
         """Log it, once for each place."""

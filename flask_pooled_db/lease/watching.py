@@ -37,35 +37,30 @@ class WatchingLease(ReadingLease):
         effect = driver.effects(args[0]) if args else Effect.UNKNOWN
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
-        is_open = self._state is IN_TRANSACTION and (
-            self._has_savepoints or driver.in_transaction(entry.raw) is not False
-        )
-        has_work = self._before is IN_TRANSACTION and driver.in_transaction(entry.raw) is not False
-        fate = Fate(Ending.MAYBE, verb_of(args[0] if args else None), callers.place())
+        told = driver.in_transaction(entry.raw)
+        is_open = self._state is IN_TRANSACTION and (self._has_savepoints or told is not False)
+        has_work = self._before is IN_TRANSACTION and told is not False
+        text = args[0] if args else None
+        fate = Fate(Ending.MAYBE, verb_of(text), callers.place(), has_work=has_work)
         if is_open:
-            self._set_probe(entry, effect, fate._replace(has_work=has_work))
+            self._set_probe(entry, effect, fate)
         try:
             result = self.sent(function, *args)
         except PooledDBError:  # it was not sent
             raise
         except BaseException:
-            if has_work or effect & Effect.UNKNOWN:
+            if has_work or told or effect & Effect.UNKNOWN:
                 self._look_after_error(entry, effect, fate)
             raise
-        if effect & _MAY_COMMIT_EACH and self._entry is not None and self._commits_each(entry):
-            self._note(fate._replace(ending=Ending.EACH), has_work=True)
-        elif is_open and self._entry is not None:
-            self._look_back(entry, effect, fate, has_work=has_work)
-        elif effect & Effect.UNKNOWN:
-            self._routine = fate
+        self._look_after(entry, effect, fate, is_open=is_open, was_told=bool(told))
         if effect & _MAY_END and self._state is IN_TRANSACTION:
-            self._catch_up(entry, fate, has_work=has_work)
+            self._catch_up(entry, fate)
         return result
 
-    def _catch_up(self, entry: Entry, fate: Fate, *, has_work: bool) -> None:
+    def _catch_up(self, entry: Entry, fate: Fate) -> None:
         """Have the driver go on after the end of a transaction that it may not know of."""
         self.call(self.driver.catch_up, entry.raw)
-        if has_work and self.driver.in_transaction(entry.raw) is None:
+        if fate.has_work and self.driver.in_transaction(entry.raw) is None:
             self._routine, self.has_committed = fate, True  # nobody knows
 
     def _set_probe(self, entry: Entry, effect: Effect, fate: Fate) -> None:
@@ -81,26 +76,45 @@ class WatchingLease(ReadingLease):
     def _has_savepoints(self) -> bool:
         return self._preamble is not None and any(part.set_as for part in self._preamble.parts())
 
+    def _look_after(
+        self, entry: Entry, effect: Effect, fate: Fate, *, is_open: bool, was_told: bool
+    ) -> None:
+        """See what a statement that succeeded has done to the transaction.
+
+        `is_open` says whether one was, and `was_told` whether the driver had said so.
+        """
+        if self._entry is None:
+            return
+        if effect & _MAY_COMMIT_EACH and self._commits_each(entry):
+            self._note(fate._replace(ending=Ending.EACH, has_work=True))
+        elif is_open and self._state is IN_TRANSACTION:
+            self._look_back(entry, effect, fate)
+        elif effect & Effect.UNKNOWN:
+            self._routine = fate
+            if was_told and self.driver.in_transaction(entry.raw) is False:
+                # It was opened by text in a readonly block.
+                self._note(fate._replace(ending=Ending.ENDED, has_work=True))
+
     def _commits_each(self, entry: Entry) -> bool:
         """Return whether autocommit was switched on, which only readonly scopes do."""
         return not self._session.readonly and self.driver.commits_each(entry.raw)
 
-    def _look_back(self, entry: Entry, effect: Effect, fate: Fate, *, has_work: bool) -> None:
+    def _look_back(self, entry: Entry, effect: Effect, fate: Fate) -> None:
         """See whether the transaction has survived its statement."""
         is_over = self.driver.in_transaction(entry.raw) is False
         # The text alone does not tell if the session has another `completion_type`.
         ends = fate.statement.startswith(("COMMIT", "ROLLBACK")) and entry.is_changed
         begins = effect & (Effect.BEGINS | Effect.UNKNOWN) or ends
         if effect & Effect.UNDOES and (is_over or begins):
-            self._note(fate._replace(ending=Ending.UNDONE), has_work=has_work)
+            self._note(fate._replace(ending=Ending.UNDONE))
         elif effect & Effect.COMMITS and (is_over or begins):
-            self._note(fate._replace(ending=Ending.COMMITTED), has_work=has_work)
+            self._note(fate._replace(ending=Ending.COMMITTED))
         elif effect & Effect.UNKNOWN:
             self._routine = fate
             if self._probe is not None or self.driver.has_unread_rows(entry.raw):
                 self._is_ready = False  # its end is still to come, or what tells of it
             elif is_over:
-                self._note(fate._replace(ending=Ending.ENDED), has_work=has_work)
+                self._note(fate._replace(ending=Ending.ENDED))
 
     def _look_after_error(self, entry: Entry, effect: Effect, fate: Fate) -> None:
         """See what a statement that failed has done before that: DDL commits in any case."""
@@ -118,7 +132,7 @@ class WatchingLease(ReadingLease):
         elif effect & Effect.COMMITS:
             is_open = self.call(self.driver.is_in_transaction_for_sure, entry.raw)
             if is_open is False:
-                self._note(fate._replace(ending=Ending.COMMITTED), has_work=True)
+                self._note(fate._replace(ending=Ending.COMMITTED))
             elif is_open is None:
                 self._routine, self.has_committed = fate, True
         elif effect & Effect.UNKNOWN or not is_known:
@@ -138,7 +152,7 @@ class WatchingLease(ReadingLease):
         if self.call(self.driver.release_if_there, entry.raw, _PROBE):
             self._routine = None  # it has ended nothing
         else:
-            self._note(fate._replace(ending=Ending.ENDED), has_work=fate.has_work)
+            self._note(fate._replace(ending=Ending.ENDED))
             if fate.has_work:
                 raise self._refusal()
 
@@ -150,7 +164,7 @@ class WatchingLease(ReadingLease):
             self._check_probe(entry)
         return super()._prepare(function)
 
-    def _note(self, fate: Fate, *, has_work: bool) -> None:
+    def _note(self, fate: Fate) -> None:
         """Note that the transaction was ended: its savepoints are gone, and what came before is
         committed or undone.
         """
@@ -158,7 +172,7 @@ class WatchingLease(ReadingLease):
         for part in parts:
             if part.set_as:
                 part.set_as, part.has_savepoint = 0, False
-        if not has_work:
+        if not fate.has_work:
             return
         self._fate = self._offence = fate.after(self._fate)
         fate.warn()

@@ -96,3 +96,18 @@ def test_t10_nested_block_under_autocommit(site: Site) -> None:
         with db_connection_context() as inner:
             insert(inner, 1)
     assert site.committed() == [1]
+
+
+@pytest.mark.parametrize("routine", ["undoes", "commits"])
+def test_t10_routine_in_readonly_block(site: Site, routine: str) -> None:
+    """A readonly block whose writes a routine has committed or undone does not end well."""
+
+    def work() -> None:
+        with db_connection_context(readonly=True) as conn:
+            run(conn, "START TRANSACTION READ WRITE")
+            insert(conn, 1)
+            run(conn, f"CALL {routine}()")
+
+    with pytest.raises(TransactionAborted, match="committed or rolled back"):
+        work()
+    assert site.committed() == ([1] if routine == "commits" else [])
