@@ -32,6 +32,12 @@ class Ending(enum.Enum):
     EACH = (
         "committed what came before it and switched autocommit on: what came after may be as well"
     )
+    EACH_AFTER = "switched autocommit on: what came after it may be committed"
+
+    @property
+    def is_each(self) -> bool:
+        """Whether each statement after it is committed by itself."""
+        return self in (Ending.EACH, Ending.EACH_AFTER)
 
 
 class Fate(NamedTuple):
@@ -52,7 +58,7 @@ class Fate(NamedTuple):
 
     def whole(self) -> str:
         """Return what is to be told when the transaction is gone."""
-        if self.ending is Ending.EACH:
+        if self.ending.is_each:
             return str(self)
         return f"{self}; nothing of what came after that was or will be committed"
 
@@ -60,7 +66,7 @@ class Fate(NamedTuple):
         """Return what is to be told when another one came before: both, unless the last one says it
         all.
         """
-        if other is not None and other.ending is Ending.EACH:
+        if other is not None and other.ending.is_each:
             return other
         if other is None or other.ending is self.ending:
             return self

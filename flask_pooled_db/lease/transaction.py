@@ -15,7 +15,6 @@ from flask_pooled_db.errors import (
 )
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit, Call
-from flask_pooled_db.lease.fate import Ending
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
@@ -140,7 +139,7 @@ class TransactionLease(WatchingLease):
         self._is_certain = True
         self.has_committed = self.may_have_committed
         self._doom = self._probe = self._routine = None
-        if self._fate is not None and self._fate.ending is not Ending.EACH:
+        if self._fate is not None and not self._fate.ending.is_each:
             self._fate = None
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
@@ -166,7 +165,7 @@ class TransactionLease(WatchingLease):
             self._preamble = Preamble(self._session)
         self._is_ready = False
         self._preamble.add(part)
-        if self._fate is not None and self._fate.ending is Ending.EACH:
+        if self._fate is not None and self._fate.ending.is_each:
             part.has_savepoint = False  # none can be set
         self._session = part.session
 

@@ -38,7 +38,9 @@ class WatchingLease(ReadingLease):
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
         told = driver.in_transaction(entry.raw)
-        is_open = self._state is IN_TRANSACTION and (self._has_savepoints or told is not False)
+        # On MariaDB a savepoint alone does not show in the flag.
+        has_savepoints = driver.tells_lost_savepoints and self._has_savepoints
+        is_open = self._state is IN_TRANSACTION and (has_savepoints or told is not False)
         has_work = self._before is IN_TRANSACTION and told is not False
         text = args[0] if args else None
         fate = Fate(Ending.MAYBE, verb_of(text), callers.place(), has_work=has_work)
@@ -86,7 +88,8 @@ class WatchingLease(ReadingLease):
         if self._entry is None:
             return
         if effect & _MAY_COMMIT_EACH and self._commits_each(entry):
-            self._note(fate._replace(ending=Ending.EACH, has_work=True))
+            each = Ending.EACH if fate.has_work else Ending.EACH_AFTER
+            self._note(fate._replace(ending=each, has_work=True))
         elif is_open and self._state is IN_TRANSACTION:
             self._look_back(entry, effect, fate)
         elif effect & Effect.UNKNOWN:
@@ -177,7 +180,7 @@ class WatchingLease(ReadingLease):
         self._fate = self._offence = fate.after(self._fate)
         fate.warn()
         self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
-        if fate.ending in (Ending.COMMITTED, Ending.EACH):
+        if fate.ending is Ending.COMMITTED or fate.ending.is_each:
             if self.after_commit is not None:
                 self.after_commit.committed()
         elif fate.ending is Ending.ENDED or parts:
