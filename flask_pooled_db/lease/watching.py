@@ -34,7 +34,7 @@ class WatchingLease(ReadingLease):
     def watched(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement that may do more than read and write rows."""
         entry, driver = self.usable(), self.driver
-        effect = driver.effects(args[0]) if args else Effect.UNKNOWN
+        effect = self._effect_of(args[0]) if args else Effect.UNKNOWN
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
         is_open = self._state is IN_TRANSACTION and driver.in_transaction(entry.raw) is not False
@@ -61,6 +61,12 @@ class WatchingLease(ReadingLease):
             if has_work and driver.in_transaction(entry.raw) is None:
                 self._routine, self.has_committed = fate, True  # nobody knows
         return result
+
+    def _effect_of(self, text: Any) -> Effect:
+        effect = self.driver.effects(text)
+        if effect & Effect.DISTRIBUTES:
+            raise refusals.distributed(verb_of(text))
+        return effect
 
     def _commits_each(self, entry: Entry) -> bool:
         """Return whether autocommit was switched on, which only readonly scopes do."""
