@@ -244,7 +244,8 @@ class LeaseConnection(TransactionLease):
             args = (translate(args[0]), *args[1:])
         if name in driver.nesting:
             self.rows_only(driver.open_transaction, raw)
-        call = self.fetch if name in driver.harmless else self.statement
+        call = self.rows_only if name in driver.rows_only else self.statement
+        call = self.fetch if name in driver.harmless else call
         return hand_out(self, call(functools.partial(getattr(raw, name), **kwargs), *args))
 
 
