@@ -72,7 +72,7 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     takes_sql: ClassVar[frozenset[str]] = frozenset({"copy", "copy_expert", "stream"})
     """The methods of cursors, beside those of the standard, whose first argument is a statement."""
     rows_only: ClassVar[frozenset[str]] = frozenset({"copy_from", "copy_to"})
-    """The methods of cursors that do nothing but read and write rows."""
+    """The methods of connections and cursors that do nothing but read and write rows."""
     nesting: ClassVar[frozenset[str]] = frozenset()
     """The methods whose block is a transaction, or a savepoint if one is open already."""
 

@@ -31,6 +31,8 @@ class Effect(enum.Flag):
     """Leaves something in the session that the next user of it would find, or miss."""
     LOCKS = enum.auto()
     """Leaves locks that outlive the transaction."""
+    DISTRIBUTES = enum.auto()
+    """Begins, or goes on with, a distributed transaction."""
     UNKNOWN = enum.auto()
     """May do any of these. A flag that stands beside it is of a part that could be read."""
 
@@ -166,6 +168,7 @@ _MARIADB = _Dialect(
         ("describe|help|kill|signal|resignal|checksum|savepoint|release savepoint", Effect.NONE),
         ("load (?:data|xml)|get (?:current |stacked )?diagnostics|xa recover", Effect.NONE),
         ("analyze (?:format|select|insert|update|delete|replace|with|values)", Effect.NONE),
+        ("xa", Effect.DISTRIBUTES | Effect.UNKNOWN),
         ("rollback (?:work )?to", Effect.NONE),
         ("rollback (?:work )?and chain", Effect.UNDOES | Effect.BEGINS),
         ("rollback", Effect.UNDOES),
@@ -191,6 +194,7 @@ _MARIADB = _Dialect(
     ),
     contains=_anywhere(
         (r":=|\binto ?@|\A(?:load|get) .*@", Effect.CHANGES_SESSION),
+        (r"; ?xa (?!recover)", Effect.DISTRIBUTES),
         (r"\bget_lock\b|\bservice_get_|\bversion_tokens_lock", Effect.LOCKS),
     ),
 )
@@ -289,16 +293,17 @@ _POSTGRESQL = _Dialect(
         ("truncate|grant|revoke|comment|analyze|vacuum|reindex|cluster|refresh", Effect.NONE),
         ("reassign|security|import|checkpoint", Effect.NONE),
         ("set local|set transaction|set constraints", Effect.NONE),
+        ("prepare transaction|(?:commit|rollback) prepared", Effect.DISTRIBUTES | Effect.UNKNOWN),
         ("rollback (?:work |transaction )?to", Effect.NONE),
         ("(?:rollback|abort) (?:work |transaction )?and chain", Effect.UNDOES | Effect.BEGINS),
         ("rollback|abort", Effect.UNDOES),
         ("(?:commit|end) (?:work |transaction )?and chain", Effect.COMMITS | Effect.BEGINS),
         ("commit|end", Effect.COMMITS),
         ("begin|start transaction", Effect.BEGINS),
-        ("prepare transaction", Effect.UNKNOWN),
         ("set|reset|discard|listen|unlisten|load|prepare|deallocate", Effect.CHANGES_SESSION),
     ),
     contains=_anywhere(
+        (r"; ?prepare transaction\b", Effect.DISTRIBUTES),
         (r"\bset_config\b|\bwith hold\b|\bpg_temp", Effect.CHANGES_SESSION),
         (r"\bcreate (?:or replace |local |global )?temp(?:orary)?\b", Effect.CHANGES_SESSION),
         (

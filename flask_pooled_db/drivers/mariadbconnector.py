@@ -6,6 +6,7 @@ import ctypes
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
@@ -33,6 +34,8 @@ _LOST = 2013
 SQLSTATE = 20  # of mariadb.constants.INFO, which is not there without the driver
 _NO_ERROR = "00000"
 _CLASSES = {"22": "DataError", "23": "IntegrityError", "42": "ProgrammingError"}
+_NO_TEXT = frozenset({int, float, bool, type(None), bytes, bytearray, memoryview, Decimal})
+"""Classes of parameters whose text, if it is taken at all, can be encoded; so is a datetime's."""
 _FORMAT_STYLE = re.compile(r"%(?:s|\(\w+\)s)")
 
 
@@ -254,6 +257,9 @@ class MariaDBConnectorDriver(MySQLDriver):
                 self.check_text(*argument)
             elif isinstance(argument, dict):
                 self.check_text(*argument.values())
+            elif type(argument) not in _NO_TEXT and type(argument).__module__ != "datetime":
+                # It takes their text; a list's has what they are represented by.
+                f"{argument!s}{argument!r}".encode()
 
     def close(self, raw: Any) -> None:
         if not raw._closed:

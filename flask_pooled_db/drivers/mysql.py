@@ -42,9 +42,9 @@ class MySQLDriver(Driver):
     harmless = Driver.harmless | {
         *("character_set_name", "escape", "escape_string", "get_autocommit", "get_host_info"),
         *("get_proto_info", "get_server_info", "get_server_version", "insert_id", "literal"),
-        *("affected_rows", "fetchall_unbuffered", "mogrify", "ping", "show_warnings"),
-        *("thread_id", "xid"),
+        *("affected_rows", "fetchall_unbuffered", "mogrify", "thread_id", "xid"),
     }
+    rows_only = Driver.rows_only | {"show_warnings"}
     tls_arguments: ClassVar[frozenset[str]] = frozenset()
     """Connect arguments that ask for TLS, unless they are false."""
 

@@ -15,6 +15,7 @@ from flask_pooled_db.drivers.sqlite_statements import (
     WRITES,
     Effect,
     effect_of,
+    statements_of,
 )
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.runtime import Job, housekeeper
@@ -209,14 +210,10 @@ class Cursor(sqlite3.Cursor):
 
     def executescript(self, sql_script: str) -> Any:
         """Run the statements one by one: sqlite3 would commit first, and compile them itself."""
-        execute, statement = super().execute, ""
-        for part in sql_script.split(";"):
-            statement += f"{part};"
-            if sqlite3.complete_statement(statement):
-                execute(statement)
-                super().fetchall()  # some statements do their work row by row
-                statement = ""
-        return execute(statement)
+        for statement in statements_of(sql_script):
+            super().execute(statement)
+            super().fetchall()  # some statements do their work row by row
+        return self
 
 
 @functools.lru_cache(maxsize=64)

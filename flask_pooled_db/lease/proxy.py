@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
@@ -34,13 +35,24 @@ _EXCEPTIONS = frozenset(
 )
 
 _CHANGES_SESSION = (
-    *("add_", "adapters", "change_user", "create_", "enable_", "load_", "pgconn", "remove_"),
-    *("reset", "select_db", "set_"),
+    *("add_", "adapters", "create_", "enable_", "load_", "pgconn", "remove_", "select_db", "set_"),
 )
 """What the names begin with of what changes a connection, or lets its caller change it."""
 
 _IS_CONNECTED = "is_connected"
 _NO_AUTOCOMMIT = "is the scope's: use readonly=True for reads that need no transaction"
+_NO_RESET = "is the pool's: a session that was changed is reset when its connection is returned"
+_NO_LEVEL = (
+    "is the scope's: give isolation_level to db_connection_context(), or SET TRANSACTION by text"
+)
+
+_REFUSED = {
+    "set_autocommit": _NO_AUTOCOMMIT,
+    **dict.fromkeys(("set_isolation_level", "set_session"), _NO_LEVEL),
+    **dict.fromkeys(("change_user", "cmd_change_user", "cmd_reset_connection"), _NO_RESET),
+    **dict.fromkeys(("reset", "reset_session"), _NO_RESET),
+}
+"""Methods of drivers' connections that would work against the lease or the pool, and why."""
 
 
 class Forbidden:
@@ -184,6 +196,10 @@ class LeaseConnection(TransactionLease):
         """Return what the driver's connection has by this name."""
         attribute = getattr(self.usable().raw, name)
         if callable(attribute):
+            if name in _REFUSED:
+                raise UsageError(f"{name}() {_REFUSED[name]}")
+            if name.startswith("tpc_") and name != "tpc_recover":
+                raise refusals.distributed(f"{name}()")
             return functools.partial(self._driver_call, name)
         if not is_plain(attribute):
             self.touch()  # more may be done by it
@@ -228,7 +244,8 @@ class LeaseConnection(TransactionLease):
             args = (translate(args[0]), *args[1:])
         if name in driver.nesting:
             self.rows_only(driver.open_transaction, raw)
-        call = self.fetch if name in driver.harmless else self.statement
+        call = self.rows_only if name in driver.rows_only else self.statement
+        call = self.fetch if name in driver.harmless else call
         return hand_out(self, call(functools.partial(getattr(raw, name), **kwargs), *args))
 
 
@@ -272,8 +289,6 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
     namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
-    if "set_autocommit" in names:
-        namespace["set_autocommit"] = Forbidden(_NO_AUTOCOMMIT)
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}

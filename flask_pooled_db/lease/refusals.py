@@ -153,6 +153,14 @@ def implicit_commit(fate: object) -> UsageError:
     )
 
 
+def distributed(what: str) -> UsageError:
+    """Return the error of a step of a distributed transaction."""
+    return UsageError(
+        f"{what} is of a distributed transaction, which a block can't be a part of: do all of it "
+        "with the driver's own connection, which conn.dbapi_connection is"
+    )
+
+
 def out_of_order() -> UsageError:
     """Return the error of a scope that is left before one inside it."""
     return UsageError(

@@ -34,7 +34,7 @@ class WatchingLease(ReadingLease):
     def watched(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement that may do more than read and write rows."""
         entry, driver = self.usable(), self.driver
-        effect = driver.effects(args[0]) if args else Effect.UNKNOWN
+        effect = self._effect_of(args[0]) if args else Effect.UNKNOWN
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
         told = driver.in_transaction(entry.raw)
@@ -97,6 +97,12 @@ class WatchingLease(ReadingLease):
             if was_told and self.driver.in_transaction(entry.raw) is False:
                 # It was opened by text in a readonly block.
                 self._note(fate._replace(ending=Ending.ENDED, has_work=True))
+
+    def _effect_of(self, text: Any) -> Effect:
+        effect = self.driver.effects(text)
+        if effect & Effect.DISTRIBUTES:
+            raise refusals.distributed(verb_of(text))
+        return effect
 
     def _commits_each(self, entry: Entry) -> bool:
         """Return whether autocommit was switched on, which only readonly scopes do."""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.drivers.cases import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
+from tests.drivers.cases import (
+    BEGINS,
+    CHANGES,
+    COMMITS,
+    DISTRIBUTES,
+    LOCKS,
+    NONE,
+    UNDOES,
+    UNKNOWN,
+    Case,
+)
 
 ELSEWHERE = (
     Case("BACKUP STAGE BLOCK_COMMIT", COMMITS | LOCKS),
@@ -123,7 +133,9 @@ ON_POSTGRESQL = (
     Case("ROLLBACK AND CHAIN", UNDOES | BEGINS),
     Case("BEGIN", BEGINS),
     Case("START TRANSACTION READ WRITE", BEGINS),
-    Case("PREPARE TRANSACTION 'x'", UNKNOWN),
+    Case("PREPARE TRANSACTION 'x'", DISTRIBUTES | UNKNOWN),
+    Case("COMMIT PREPARED 'x'", DISTRIBUTES | UNKNOWN),
+    Case("SELECT 1; PREPARE TRANSACTION 'x'", DISTRIBUTES | UNKNOWN),
     Case("SET statement_timeout = 5000", CHANGES),
     Case("SET SESSION statement_timeout TO 5000", CHANGES),
     Case("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", CHANGES),

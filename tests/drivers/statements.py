@@ -7,7 +7,17 @@ a sequence, a view, and routines named for what they do. Locks are called `lease
 
 from __future__ import annotations
 
-from tests.drivers.cases import BEGINS, CHANGES, COMMITS, LOCKS, NONE, UNDOES, UNKNOWN, Case
+from tests.drivers.cases import (
+    BEGINS,
+    CHANGES,
+    COMMITS,
+    DISTRIBUTES,
+    LOCKS,
+    NONE,
+    UNDOES,
+    UNKNOWN,
+    Case,
+)
 
 SCHEMA = (
     "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(20))",
@@ -128,8 +138,9 @@ TRANSACTIONS = (
     Case("SET STATEMENT max_statement_time = 5, sql_mode = 'for' FOR COMMIT", COMMITS),
     Case("SET STATEMENT sql_mode = 'for' 'select' FOR COMMIT", COMMITS),
     Case("SET STATEMENT max_statement_time = (SELECT 5) FOR COMMIT", UNKNOWN),
-    Case("XA START 'x'", UNKNOWN),
-    Case("XA END 'x'", UNKNOWN),
+    Case("XA START 'x'", DISTRIBUTES | UNKNOWN),
+    Case("XA END 'x'", DISTRIBUTES | UNKNOWN),
+    Case("DO 0; XA BEGIN 'x'", DISTRIBUTES | UNKNOWN),
 )
 
 IMPLICIT_COMMITS = (

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
 from flask_pooled_db.drivers.sqlite import to_sqlite
+from flask_pooled_db.drivers.sqlite_statements import statements_of
 from tests.drivers.sqlite_app import query
 from tests.support.stages import ENDLESS
 
@@ -224,3 +225,47 @@ def test_executescript() -> None:
         assert conn.execute("SELECT COUNT(*) FROM t").fetchone() == (4,)
         raise LookupError
     assert query("SELECT * FROM t") == []
+
+
+SCRIPT_PARTS = (
+    *(";", " ", "'", '"', "`", "[", "]", "--", "\n", "/*", "*/", "/", "-", "a", "SELECT 1"),
+    *("CREATE ", "TEMP ", "TRIGGER ", "BEGIN ", "END", "EXPLAIN "),
+)
+
+
+@given(st.lists(st.sampled_from(SCRIPT_PARTS), max_size=25).map("".join))
+def test_statements_of_any_script(script: str) -> None:
+    """A script is cut where SQLite says that a statement is complete, and nowhere else."""
+    cut, statement = [], ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            cut.append(statement)
+            statement = ""
+    *found, rest = statements_of(script)
+    assert "".join((*found, rest)) == script
+    assert cut[: len(found)] == found
+    assert cut[len(found) :] in ([], [f"{rest};"])
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"INSERT INTO t VALUES (1, '{'a;' * 1_000_000}')",
+        f"INSERT INTO t VALUES (1, 'a') /* {';' * 2_000_000} */;",
+        f"INSERT INTO t VALUES (1, 'a') -- {'; /*' * 1_000_000}",
+        (
+            "CREATE TRIGGER tr AFTER INSERT ON t BEGIN"
+            f" {'SELECT 1; ' * 10_000} END; INSERT INTO t VALUES (1, 'a');"
+        ),
+    ],
+    ids=["text", "comment", "line", "trigger"],
+)
+def test_executescript_of_many_semicolons(script: str) -> None:
+    """The time that a script takes grows with its length, whatever it has semicolons in."""
+    began = time.monotonic()
+    with db_connection_context() as conn:
+        conn.executescript(script)
+    assert time.monotonic() - began < 20
+    assert query("SELECT id FROM t") == [(1,)]

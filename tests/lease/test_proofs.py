@@ -5,10 +5,12 @@ ends the block.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +37,15 @@ class Unwilling:
 
     def __str__(self) -> str:
         raise LookupError("the app's own")
+
+
+class Unencodable:
+    """A parameter whose text, and what it is represented by, can't be encoded."""
+
+    def __str__(self) -> str:
+        return SURROGATE
+
+    __repr__ = __str__
 
 
 def parameters() -> Iterator[tuple[int, int]]:
@@ -65,6 +76,15 @@ MISUSES: dict[str, Callable[[Any, Any], Any]] = {
     "surrogate in many": lambda _, cursor: cursor.executemany(INSERT, [(8, 0), (SURROGATE, 0)]),
     "surrogate in a procedure": lambda _, cursor: cursor.callproc("nothing", (SURROGATE,)),
     "surrogate in a name": lambda _, cursor: cursor.callproc(SURROGATE),
+    "path that is no UTF-8": lambda _, cursor: cursor.executemany(
+        INSERT, [(Path(os.fsdecode(b"caf\xe9")), 0)]
+    ),
+    "object in many": lambda _, cursor: cursor.executemany(INSERT, [(8, 0), (Unencodable(), 0)]),
+    "object in a list": lambda _, cursor: cursor.executemany(INSERT, [([Unencodable()], 0)]),
+    "object of a key": lambda _, cursor: cursor.execute("SELECT %(a)s", {"a": Unencodable()}),
+    "object": lambda _, cursor: cursor.execute("SELECT %s", (Unencodable(),)),
+    "object in a procedure": lambda _, cursor: cursor.callproc("nothing", (Unencodable(),)),
+    "unwilling in many": lambda _, cursor: cursor.executemany(INSERT, [(Unwilling(), 0)]),
     "dict": lambda _, cursor: cursor.execute("SELECT %s", ({"a": 1},)),
     "unwilling": lambda _, cursor: cursor.execute("SELECT %s + 0 * 'x'", (Unwilling(),)),
     "infinite": lambda _, cursor: cursor.execute("SELECT %s", (Decimal("sNaN"),)),

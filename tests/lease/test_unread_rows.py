@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from flask_pooled_db import UsageError
 from harness.server import MariaDBServer
+from harness.workloads import add, run
 from tests.support.scenarios import interruptions
-from tests.support.scenarios.base import Scenario
+from tests.support.scenarios.base import MOVED, Scenario
 from tests.support.stages import Stage, on_server
 
 
@@ -43,3 +47,44 @@ def test_t6_stream_read_to_end(server: MariaDBServer, mariadb_driver: str) -> No
                 if close:
                     cursor.close()
         assert stage.db.stats().discarded == 0
+
+
+OF_CONNECTION = {
+    **dict.fromkeys(("affected_rows", "character_set_name", "get_autocommit", "get_host_info"), ()),
+    **dict.fromkeys(("get_proto_info", "get_server_info", "get_server_version"), ()),
+    **dict.fromkeys(("insert_id", "ping", "show_warnings", "thread_id"), ()),
+    **dict.fromkeys(("escape", "escape_string"), ("x",)),
+    "xid": (0, "a", "b"),
+}
+"""The methods that seem to send nothing, and arguments for each."""
+
+
+@pytest.mark.parametrize("name", OF_CONNECTION)
+def test_t6_questions_amid_rows(server: MariaDBServer, mariadb_driver: str, name: str) -> None:
+    """A method of the connection that is called between two rows is refused, or takes none away."""
+    with on_server("ours", server, mariadb_driver, is_direct=True) as stage:
+        with stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            run(connection, "SELECT 'x' + 1")  # a warning
+            method = getattr(connection, name, None)
+            if not callable(method):
+                return
+            cursor = stage.streaming_cursor(connection)
+            cursor.execute(f"{stage.many_rows} LIMIT 5")
+            rows = []
+            while row := cursor.fetchone():
+                with contextlib.suppress(UsageError):
+                    method(*OF_CONNECTION[name])
+                rows.append(row)
+            assert len(rows) == 5
+
+
+def test_t1_warnings_by_method(server: MariaDBServer, mariadb_driver: str) -> None:
+    """`show_warnings()` tells those of the last statement, in an open transaction too."""
+    with on_server("ours", server, mariadb_driver, is_direct=True) as stage:
+        with stage.db.connection_context() as connection:
+            add(connection, 1, -10)
+            run(connection, "SELECT 'x' + 1")
+            assert [number for _, number, _ in connection.show_warnings()] == [1292]
+            add(connection, 2, 10)
+        assert stage.committed() == MOVED
