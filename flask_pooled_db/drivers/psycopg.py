@@ -142,8 +142,18 @@ class PsycopgDriver(Driver):
         return not self.in_transaction(raw)
 
     def has_unread_rows(self, raw: Any) -> bool:
-        # While it streams, or copies, psycopg would let every other statement wait for good.
+        # While it streams, copies or waits for notifications, psycopg would let every other
+        # statement wait for good. It holds its lock while anybody reads on.
+        return bool(raw.lock.locked() or self._is_active(raw))
+
+    def _is_active(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _ACTIVE)
+
+    def finish_handle(self, raw: Any, thing: Any) -> None:
+        if self._is_active(raw):
+            super().finish_handle(raw, thing)
+        else:
+            thing.close()  # notifications have no end
 
     def refuses_commit(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _IN_ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -29,6 +30,14 @@ class Results:
     def finish_cursor(self, raw: Any, cursor: Any) -> None:
         """Read what a cursor has left. Raises what it ends with."""
         self.finish_reading(raw)
+
+    def finish_handle(self, raw: Any, thing: Any) -> None:
+        """Read all that something else which was handed out has left, and close it. To close it
+        earlier may fail its transaction.
+        """
+        if hasattr(type(thing), "__next__"):
+            deque(thing, maxlen=0)
+        thing.close()
 
     check_end: Callable[[Any], None] | None = None
     """Raises if the rows, or the results, of a statement came to their end by an error that the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +14,6 @@ from flask_pooled_db.lease.streams import SpentCursor, Stream
 from flask_pooled_db.pool import Entry
 
 IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
-
-
-def _exhaust(thing: Any) -> None:
-    """Read all that is left. To close it earlier may fail its transaction."""
-    if hasattr(type(thing), "__next__"):
-        deque(thing, maxlen=0)
-    thing.close()
 
 
 class ReadingLease(Lease):
@@ -121,7 +113,7 @@ class ReadingLease(Lease):
         if self._cursors is not None:
             for handle in self._cursors.handles():
                 handle.drop()
-                self.fetch(_exhaust, handle.driver_cursor)
+                self.fetch(driver.finish_handle, entry.raw, handle.driver_cursor)
         if driver.has_unread_rows(entry.raw) and not driver.has_only_results(entry.raw):
             self._condemn("it was released with unread rows")
         if any(stream.has_rows(driver) for stream in entry.streams):
@@ -169,6 +161,15 @@ class ReadingLease(Lease):
     def note_block(self, change: int) -> None:
         """Note that a block of the driver's own was entered (1) or left (-1)."""
         self._handed_out().entered += change
+
+    @property
+    def _entered(self) -> int:
+        """How many blocks of the driver's own were entered and not left."""
+        return 0 if self._cursors is None else self._cursors.entered
+
+    def _refuse_open_block(self) -> None:
+        if self._entered:
+            raise refusals.open_block()
 
     def _handed_out(self) -> OpenCursors:
         if self._cursors is None:

@@ -118,10 +118,6 @@ COMMIT_IS_ROLLBACK = (
     "a statement of this transaction failed and was not rolled back to a savepoint: the server "
     "would turn COMMIT into ROLLBACK"
 )
-OPEN_BLOCK = (
-    "the transaction can't be committed inside a block of the driver's own (transaction(), copy(), "
-    "...): leave that first"
-)
 NO_PING = "the connection did not answer a ping"
 SHARE_LOST = "the connection was lost by another lease that shares it"
 UNDONE = "another lease of this shared connection called rollback()"
@@ -150,6 +146,14 @@ def implicit_commit(fate: object) -> UsageError:
     return UsageError(
         f"{fate}, and POOLED_DB_IMPLICIT_COMMIT is 'error': what came after it is rolled back. "
         "Give the statement a block of its own, or use commit() and rollback()"
+    )
+
+
+def open_block() -> UsageError:
+    """Return the error of ending a transaction, or a part of it, inside a block of the driver's."""
+    return UsageError(
+        "a transaction, or a nested block, can't be ended inside a block of the driver's own "
+        "(transaction(), copy(), ...) that it has entered: leave that first"
     )
 
 
