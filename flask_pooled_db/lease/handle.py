@@ -102,7 +102,7 @@ class Handle:
     def close(self) -> None:
         """Close it. After the end of the lease there is nothing to close."""
         if not (self._lease.is_over or self._is_dropped):
-            self._call(self.driver_cursor.close)
+            self._lease.last_step(self.driver_cursor.close)
         self._lease.forget(self)
 
     def __enter__(self) -> Any:
@@ -119,7 +119,8 @@ class Handle:
         lease = self._lease
         if exc is not None and lease.is_over:
             return None  # it stays open: its connection is closed for that
-        answer = self._special("__exit__", exc_type, exc, traceback)
+        thing = self.driver_cursor
+        answer = lease.last_step(type(thing).__exit__, thing, exc_type, exc, traceback)
         lease.note_block(-1)
         lease.forget(self)
         return answer

@@ -9,7 +9,9 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.home import Live, OpenCursor, OpenCursors, Reader
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.state import State
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.preamble import Preamble
+from flask_pooled_db.lease.state import AFTER_STATEMENT, State
 from flask_pooled_db.lease.streams import SpentCursor, Stream
 from flask_pooled_db.pool import Entry
 
@@ -141,10 +143,35 @@ class ReadingLease(Lease):
 
     # What was handed out
 
+    def step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Go on with something that the driver handed out for a statement: it may run more SQL."""
+        if self._preamble is not None:
+            self._enter_part(self._preamble, function)
+        return self.last_step(function, *args)
+
+    def last_step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """End something that the driver handed out. In a nested scope, that is what came before."""
+        self._state = AFTER_STATEMENT[self._state] or self._state
+        return self.fetch(function, *args)
+
+    def _enter_part(self, preamble: Preamble, function: Callable[..., Any]) -> None:
+        """Set the savepoint of the nested scope that the caller is in, as before a statement. Raises
+        `UsageError` if that can't be done at this moment.
+        """
+        entry, is_owner = self.usable(), self.owner == current_owner()
+        if preamble.before_statement(is_owner=is_owner)[0]:
+            if self.driver.has_unread_rows(entry.raw):
+                raise UsageError(refusals.OF_OUTER)
+            self._prepare(function)
+        if self.driver.before_step:
+            self.call(self.driver.before_step, entry.raw)
+
     def make_cursor(self, driver_cursor: Any) -> Any:
         """Return a cursor over one of the driver's."""
-        streams = self.driver.may_stream(self.usable().raw, driver_cursor)
-        return (self.streaming_class if streams else self.cursor_class)(self, driver_cursor)
+        if self.driver.may_stream(self.usable().raw, driver_cursor):
+            return self.streaming_class(self, driver_cursor)
+        is_named = self.driver.iterates_cursors and getattr(driver_cursor, "name", None)
+        return (self.named_class if is_named else self.cursor_class)(self, driver_cursor)
 
     def note_cursor(self, cursor: OpenCursor) -> None:
         """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 
 from flask_pooled_db import PooledDB, UsageError, db_connection_context
 from harness.postgres import postgres
+from tests.drivers.generic import keys
 from tests.support.apps import pooled_app
 
 pytestmark = pytest.mark.timeout(20)  # what is mended here let the thread wait for good
@@ -171,3 +174,131 @@ def test_t6_notifications(on_postgresql: PooledDB, postgresql: str, way: str) ->
             conn.rollback()
             put(conn, 4)
     assert ids() == {"rollback()": [4], "part": [1]}.get(way, [1, 2])
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_t1_outer_blob_in_a_part(tmp_path: Path, fails: bool) -> None:
+    """A blob of the outer block, which keeps SQLite from setting a savepoint, is not written to in
+    a nested block: nothing of a nested block is committed that has failed.
+    """
+    with pooled_app(f"sqlite:///{tmp_path}/file.db", maxconnections=1):
+        with db_connection_context() as conn:
+            conn.execute("CREATE TABLE b (data BLOB)")
+            conn.execute("INSERT INTO b (rowid, data) VALUES (1, zeroblob(5))")
+        with db_connection_context() as conn:
+            blob = conn.blobopen("b", "data", 1)
+            blob.write(b"ou")
+            with contextlib.suppress(LookupError), db_connection_context():
+                with pytest.raises(UsageError, match="close the blob"):
+                    blob.write(b"in")
+                if fails:
+                    raise LookupError
+            blob.write(b"ter")
+        with db_connection_context() as conn:
+            assert conn.execute("SELECT data FROM b").fetchone() == (b"outer",)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_t1_inner_blob_in_a_part(tmp_path: Path, fails: bool) -> None:
+    """A blob that was opened in the nested block is undone with it."""
+    with pooled_app(f"sqlite:///{tmp_path}/file.db", maxconnections=1):
+        with db_connection_context() as conn:
+            conn.execute("CREATE TABLE b (data BLOB)")
+            conn.execute("INSERT INTO b (rowid, data) VALUES (1, zeroblob(5))")
+        with db_connection_context() as conn:
+            conn.execute("UPDATE b SET data = CAST('outer' AS BLOB)")
+            with contextlib.suppress(LookupError), db_connection_context() as inner:
+                with inner.blobopen("b", "data", 1) as blob:
+                    blob.write(b"inner")
+                if fails:
+                    raise LookupError
+        with db_connection_context() as conn:
+            assert conn.execute("SELECT data FROM b").fetchone() == (
+                b"outer" if fails else b"inner",
+            )
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_t1_outer_copy_in_a_part(on_postgresql: PooledDB, fails: bool) -> None:
+    """A COPY of the outer block is not gone on with in a nested block, which could not undo it."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        with cur.copy("COPY t FROM STDIN") as rows:
+            rows.write("1\n")
+            with contextlib.suppress(LookupError), db_connection_context():
+                with pytest.raises(UsageError, match="nested"):
+                    rows.write("2\n")
+                if fails:
+                    raise LookupError
+            rows.write("3\n")
+    assert ids() == [1, 3]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_t1_outer_stream_in_a_part(on_postgresql: PooledDB, fails: bool) -> None:
+    """A stream of the outer block can't be read in a nested block, but be begun there."""
+    with db_connection_context() as conn:
+        put(conn, 0)
+        rows = half_a_stream(conn)
+        with contextlib.suppress(LookupError), db_connection_context():
+            with pytest.raises(UsageError, match="nested"):
+                next(rows)
+            if fails:
+                raise LookupError
+        assert len(list(rows)) == 4
+        rows = conn.cursor().stream("INSERT INTO t VALUES (1), (2) RETURNING id")
+        with contextlib.suppress(LookupError), db_connection_context():
+            assert next(rows) == (1,)
+            if fails:
+                raise LookupError
+    assert ids() == ([0] if fails else [0, 1, 2])
+
+
+READS: dict[str, Callable[[Any], object]] = {
+    "fetchone": lambda cur: cur.fetchone(),
+    "fetchmany": lambda cur: cur.fetchmany(1),
+    "fetchall": lambda cur: cur.fetchall(),
+    "next": next,
+    "scroll": lambda cur: cur.scroll(1),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_t1_named_cursor_in_a_part(
+    on_postgresql: PooledDB, postgresql: str, driver: str, read: str
+) -> None:
+    """What a named cursor of the outer block runs as it is read in a nested block is undone with
+    that.
+    """
+    put_all = "SELECT put(n) FROM generate_series(1, 3) AS n"
+    found = {"url": postgresql} if driver == "psycopg" else keys(psycopg2, postgresql)
+    with pooled_app(**found, maxconnections=1):
+        with db_connection_context() as conn:
+            conn.cursor().execute(
+                "CREATE OR REPLACE FUNCTION put(a INT) RETURNS INT LANGUAGE plpgsql AS"
+                " $$ BEGIN INSERT INTO t VALUES (a); RETURN a; END $$"
+            )
+        with db_connection_context() as conn:
+            cur = conn.cursor("named")
+            cur.execute(put_all)
+            with contextlib.suppress(LookupError), db_connection_context():
+                READS[read](cur)
+                raise LookupError
+        assert ids() == []
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_t1_large_object_in_a_part(postgresql: str, fails: bool) -> None:
+    """What a nested block writes to a large object of the outer one is undone with it."""
+    with pooled_app(**keys(psycopg2, postgresql), maxconnections=1):
+        with db_connection_context() as conn:
+            large = conn.lobject(0, "rwb")
+            large.write(b"outer,")
+            with contextlib.suppress(LookupError), db_connection_context():
+                large.write(b"inner,")
+                if fails:
+                    raise LookupError
+            oid = large.oid
+        with db_connection_context() as conn:
+            data = conn.lobject(oid, "rb").read()
+    assert data == (b"outer," if fails else b"outer,inner,")
