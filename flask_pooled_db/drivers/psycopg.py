@@ -110,6 +110,8 @@ class PsycopgDriver(Driver):
         if not isinstance(error, self.Error):
             # It came before anything was sent, or after all was read, unless a statement runs.
             return Failure.STATEMENT if self._is_in_step(raw) else Failure.LOST
+        if isinstance(error, cast("Any", self.dbapi).errors.PipelineAborted):
+            return Failure.STATEMENT  # was skipped, after another one that failed
         state = getattr(error, "sqlstate", None)
         if state:
             return Failure.LOST if state.startswith(UNKNOWN_STATES) else Failure.STATEMENT
@@ -147,7 +149,19 @@ class PsycopgDriver(Driver):
         return bool(raw.lock.locked() or self._is_active(raw))
 
     def _is_active(self, raw: Any) -> bool:
-        return bool(raw.info.transaction_status == _ACTIVE)
+        return raw.info.transaction_status == _ACTIVE and not self.is_queueing(raw)
+
+    def is_queueing(self, raw: Any) -> bool:
+        return bool(raw.info.pipeline_status)
+
+    def finish_reading(self, raw: Any) -> None:
+        if self.is_queueing(raw):
+            with raw.pipeline() as pipeline:  # inside the other one
+                pipeline.sync()
+
+    def execute(self, raw: Any, sql: str) -> None:
+        super().execute(raw, sql)
+        self.finish_reading(raw)
 
     def finish_handle(self, raw: Any, thing: Any) -> None:
         if self._is_active(raw):

@@ -24,6 +24,10 @@ class Results:
         """Return whether these are results that no cursor has begun to read."""
         return False
 
+    is_queueing: Callable[[Any], bool] | None = None
+    """Returns whether statements are sent without waiting for their answers, which
+    `finish_reading` reads then; None if the driver waits for each."""
+
     def finish_reading(self, raw: Any) -> None:
         """Read what there is to read. Raises what it ends with."""
 

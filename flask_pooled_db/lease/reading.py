@@ -121,8 +121,17 @@ class ReadingLease(Lease):
         if any(stream.has_rows(driver) for stream in entry.streams):
             self._condemn("it was released with unread rows")
         self._read_rest(entry)
-        if driver.has_unread_rows(entry.raw):
+        if driver.has_unread_rows(entry.raw) or self.is_queueing(entry):
             self.fetch(driver.finish_reading, entry.raw)
+
+    def has_left(self, entry: Entry) -> bool:
+        """Return whether anything is left to read."""
+        is_due = bool(entry.streams) or self.driver.has_unread_rows(entry.raw)
+        return is_due or self.is_queueing(entry)
+
+    def is_queueing(self, entry: Entry) -> bool:
+        """Return whether statements are sent without waiting for their answers."""
+        return self.driver.is_queueing is not None and self.driver.is_queueing(entry.raw)
 
     def drop_unread(self, entry: Entry) -> None:
         """Read all that is left before a ROLLBACK, which undoes also what fails in it."""
@@ -155,8 +164,9 @@ class ReadingLease(Lease):
         return self.fetch(function, *args)
 
     def _enter_part(self, preamble: Preamble, function: Callable[..., Any]) -> None:
-        """Set the savepoint of the nested scope that the caller is in, as before a statement. Raises
-        `UsageError` if that can't be done at this moment.
+        """Set the savepoint of the nested scope that the caller is in, as before a statement.
+
+        Raises `UsageError` if that can't be done at this moment.
         """
         entry, is_owner = self.usable(), self.owner == current_owner()
         if preamble.before_statement(is_owner=is_owner)[0]:

@@ -128,8 +128,8 @@ UNREAD = (
 )
 OF_OUTER = (
     "this was begun outside of the nested db_connection_context() that it is used in, which could "
-    "not undo it alone: no savepoint can be set before it has come to its end. Go on with it outside "
-    "of that block, or give the block independent=True"
+    "not undo it alone: no savepoint can be set before it has come to its end. Go on with it "
+    "outside of that block, or give the block independent=True"
 )
 DROPPED = (
     "the rows that this cursor had not read were dropped, because their block, or the transaction, "

@@ -196,7 +196,7 @@ class TransactionLease(WatchingLease):
         entry = self._entry
         if part.set_as and entry is not None and self._state is IN_TRANSACTION:
             try:
-                if entry.streams or self.driver.has_unread_rows(entry.raw):
+                if self.has_left(entry):
                     self.finish_reading(entry)
             except self.driver.Error as error:
                 part.failure = error
@@ -213,7 +213,7 @@ class TransactionLease(WatchingLease):
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
-        if roll_back and (entry.streams or self.driver.has_unread_rows(entry.raw)):
+        if roll_back and self.has_left(entry):
             self.drop_unread(entry)
         if entry.streams or self._probe is not None:
             self.settle(entry)
