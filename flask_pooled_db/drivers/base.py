@@ -250,6 +250,10 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         """Set a savepoint, before the next statement that writes at the latest."""
         self.execute(raw, f"SAVEPOINT {name}")
 
+    before_step: Callable[[Any], None] | None = None
+    """Does what has to come before something that was handed out may write; None if `set_savepoint`
+    has done it all."""
+
     def end_savepoint(self, raw: Any, name: str, *, roll_back: bool) -> None:
         """Release a savepoint, or undo what came after it."""
         verb = "ROLLBACK TO SAVEPOINT" if roll_back else "RELEASE SAVEPOINT"

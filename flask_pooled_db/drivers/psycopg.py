@@ -110,6 +110,8 @@ class PsycopgDriver(Driver):
         if not isinstance(error, self.Error):
             # It came before anything was sent, or after all was read, unless a statement runs.
             return Failure.STATEMENT if self._is_in_step(raw) else Failure.LOST
+        if isinstance(error, cast("Any", self.dbapi).errors.PipelineAborted):
+            return Failure.STATEMENT  # was skipped, after another one that failed
         state = getattr(error, "sqlstate", None)
         if state:
             return Failure.LOST if state.startswith(UNKNOWN_STATES) else Failure.STATEMENT
@@ -142,8 +144,30 @@ class PsycopgDriver(Driver):
         return not self.in_transaction(raw)
 
     def has_unread_rows(self, raw: Any) -> bool:
-        # While it streams, or copies, psycopg would let every other statement wait for good.
-        return bool(raw.info.transaction_status == _ACTIVE)
+        # While it streams, copies or waits for notifications, psycopg would let every other
+        # statement wait for good. It holds its lock while anybody reads on.
+        return bool(raw.lock.locked() or self._is_active(raw))
+
+    def _is_active(self, raw: Any) -> bool:
+        return raw.info.transaction_status == _ACTIVE and not self.is_queueing(raw)
+
+    def is_queueing(self, raw: Any) -> bool:
+        return bool(raw.info.pipeline_status)
+
+    def finish_reading(self, raw: Any) -> None:
+        if self.is_queueing(raw):
+            with raw.pipeline() as pipeline:  # inside the other one
+                pipeline.sync()
+
+    def execute(self, raw: Any, sql: str) -> None:
+        super().execute(raw, sql)
+        self.finish_reading(raw)
+
+    def finish_handle(self, raw: Any, thing: Any) -> None:
+        if self._is_active(raw):
+            super().finish_handle(raw, thing)
+        else:
+            thing.close()  # notifications have no end
 
     def refuses_commit(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _IN_ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -23,12 +24,24 @@ class Results:
         """Return whether these are results that no cursor has begun to read."""
         return False
 
+    is_queueing: Callable[[Any], bool] | None = None
+    """Returns whether statements are sent without waiting for their answers, which
+    `finish_reading` reads then; None if the driver waits for each."""
+
     def finish_reading(self, raw: Any) -> None:
         """Read what there is to read. Raises what it ends with."""
 
     def finish_cursor(self, raw: Any, cursor: Any) -> None:
         """Read what a cursor has left. Raises what it ends with."""
         self.finish_reading(raw)
+
+    def finish_handle(self, raw: Any, thing: Any) -> None:
+        """Read all that something else which was handed out has left, and close it. To close it
+        earlier may fail its transaction.
+        """
+        if hasattr(type(thing), "__next__"):
+            deque(thing, maxlen=0)
+        thing.close()
 
     check_end: Callable[[Any], None] | None = None
     """Raises if the rows, or the results, of a statement came to their end by an error that the

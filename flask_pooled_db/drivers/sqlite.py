@@ -185,6 +185,9 @@ class SQLiteDriver(Driver):
         # Not before something is written: it would take the write lock.
         raw.savepoints.append(name)
 
+    def before_step(self, raw: Any) -> None:
+        raw.prepare_step()
+
     def end_savepoint(self, raw: Any, name: str, *, roll_back: bool) -> None:
         if name in raw.savepoints:  # nothing was written since
             while raw.savepoints.pop() != name:

@@ -142,6 +142,11 @@ class Connection(sqlite3.Connection):
             self._blobs = [*open_ones, weakref.ref(blob)]
         return blob
 
+    def prepare_step(self) -> None:
+        """Do what has to be done before a blob is written to, which compiles no statement."""
+        if self._blobs:
+            self._prepare(WRITES)
+
     def commit(self) -> None:
         _commit(self)
         self.was_in_transaction = False

@@ -186,13 +186,15 @@ class IteratingCursor(ParticularCursor):
     many rows in one round trip, while `fetchone()` reads one.
     """
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_read", "_rows")
 
+    _read: Callable[..., Any]
     _rows: Iterator[Any] | None
 
     def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         super().__init__(lease, driver_cursor)
         _set(self, "_rows", None)
+        _set(self, "_read", lease.fetch)
 
     def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         _set(self, "_rows", None)
@@ -202,10 +204,39 @@ class IteratingCursor(ParticularCursor):
         if self._rows is None:
             if not hasattr(type(self.driver_cursor), "__iter__"):
                 return super().__next__()
-            _set(self, "_rows", self._lease.fetch(iter, self.driver_cursor))
-        row = self._lease.fetch(next, self._rows, _END)
+            _set(self, "_rows", self._read(iter, self.driver_cursor))
+        row = self._read(next, self._rows, _END)
         if row is _END:
             _set(self, "_rows", None)
             self._lease.has_read(self)
             raise StopIteration
         return row
+
+
+class NamedCursor(IteratingCursor):
+    """A cursor that the server runs as it is read: to read is a statement, which may write."""
+
+    __slots__ = ()
+
+    def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
+        super().__init__(lease, driver_cursor)
+        _set(self, "_read", lease.rows_only)
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        return self._read(self.driver_cursor.fetchone)
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the next rows."""
+        return self._read(functools.partial(self.driver_cursor.fetchmany, *args, **kwargs))
+
+    def fetchall(self) -> Any:
+        """Return all rows that are left."""
+        return self._read(self.driver_cursor.fetchall)
+
+    def _driver_call(
+        self, call: Callable[..., Any], method: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        if call == self._lease.fetch:
+            call = self._read  # scroll() reads as well
+        return super()._driver_call(call, method, *args, **kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
@@ -102,7 +102,7 @@ class Handle:
     def close(self) -> None:
         """Close it. After the end of the lease there is nothing to close."""
         if not (self._lease.is_over or self._is_dropped):
-            self._call(self.driver_cursor.close)
+            self._lease.last_step(self.driver_cursor.close)
         self._lease.forget(self)
 
     def __enter__(self) -> Any:
@@ -119,10 +119,16 @@ class Handle:
         lease = self._lease
         if exc is not None and lease.is_over:
             return None  # it stays open: its connection is closed for that
-        answer = self._special("__exit__", exc_type, exc, traceback)
-        lease.note_block(-1)
+        named = getattr(exc, "transaction", None)
+        if isinstance(named, Handle):  # psycopg's Rollback: the driver knows its own object
+            cast("Any", exc).transaction = named.driver_cursor
+        answer = lease.last_step(self._leave, exc_type, exc, traceback)
         lease.forget(self)
         return answer
+
+    def _leave(self, *args: Any) -> Any:
+        self._lease.note_block(-1)  # it is left, whatever error that ends with
+        return type(self.driver_cursor).__exit__(self.driver_cursor, *args)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -64,6 +64,7 @@ class Lease(Losing):
     # Set by the class that is made for a driver's connections
     cursor_class: ClassVar[Any]  # of cursors that are made without arguments
     streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
+    named_class: ClassVar[Any]  # of PostgreSQL's, which run their statement as they are read
 
     _fate: Any  # what became of what came before a statement that ended the transaction
     _routine: Any  # of the last routine that may have ended the transaction
@@ -159,11 +160,6 @@ class Lease(Losing):
 
     fetch = call
     """Call the driver for what a statement has left: its rows, its other results, their end."""
-
-    def step(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Go on with something that the driver handed out for a statement: it may run more SQL."""
-        self._state = AFTER_STATEMENT[self._state] or self._state
-        return self.fetch(function, *args)
 
     def usable(self) -> Entry:
         """Return the connection if it may be used, else raise the error that says why not."""

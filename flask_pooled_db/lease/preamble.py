@@ -16,6 +16,7 @@ class Part:
     """
 
     __slots__ = (
+        "entered",
         "failure",
         "frame",
         "has_savepoint",
@@ -35,6 +36,7 @@ class Part:
         self.session = session  # the state of the session that its statements are to find
         self.has_savepoint = has_savepoint
         self.is_open = True
+        self.entered = 0  # blocks of the driver's own that were entered before it
         self.failure: Exception | None = None  # of what its statements left to read
         self.is_mixed = False  # statements of others came after its savepoint
         self.number = 0

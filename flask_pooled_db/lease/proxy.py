@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
-from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, ParticularCursor
+from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
 from flask_pooled_db.lease.streaming import StreamingCursor
@@ -301,6 +301,7 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         "driver": driver,
         "cursor_class": cursor_class,
         "streaming_class": StreamingCursor,
+        "named_class": NamedCursor,
         "pings_on_cursor": origin.ping.on_cursor,
     }
     bases = (LimitedLease, base) if origin.needs_interrupting else (base,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +9,13 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.home import Live, OpenCursor, OpenCursors, Reader
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.state import State
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.preamble import Preamble
+from flask_pooled_db.lease.state import AFTER_STATEMENT, State
 from flask_pooled_db.lease.streams import SpentCursor, Stream
 from flask_pooled_db.pool import Entry
 
 IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
-
-
-def _exhaust(thing: Any) -> None:
-    """Read all that is left. To close it earlier may fail its transaction."""
-    if hasattr(type(thing), "__next__"):
-        deque(thing, maxlen=0)
-    thing.close()
 
 
 class ReadingLease(Lease):
@@ -121,14 +115,23 @@ class ReadingLease(Lease):
         if self._cursors is not None:
             for handle in self._cursors.handles():
                 handle.drop()
-                self.fetch(_exhaust, handle.driver_cursor)
+                self.fetch(driver.finish_handle, entry.raw, handle.driver_cursor)
         if driver.has_unread_rows(entry.raw) and not driver.has_only_results(entry.raw):
             self._condemn("it was released with unread rows")
         if any(stream.has_rows(driver) for stream in entry.streams):
             self._condemn("it was released with unread rows")
         self._read_rest(entry)
-        if driver.has_unread_rows(entry.raw):
+        if driver.has_unread_rows(entry.raw) or self.is_queueing(entry):
             self.fetch(driver.finish_reading, entry.raw)
+
+    def has_left(self, entry: Entry) -> bool:
+        """Return whether anything is left to read."""
+        is_due = bool(entry.streams) or self.driver.has_unread_rows(entry.raw)
+        return is_due or self.is_queueing(entry)
+
+    def is_queueing(self, entry: Entry) -> bool:
+        """Return whether statements are sent without waiting for their answers."""
+        return self.driver.is_queueing is not None and self.driver.is_queueing(entry.raw)
 
     def drop_unread(self, entry: Entry) -> None:
         """Read all that is left before a ROLLBACK, which undoes also what fails in it."""
@@ -149,10 +152,36 @@ class ReadingLease(Lease):
 
     # What was handed out
 
+    def step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Go on with something that the driver handed out for a statement: it may run more SQL."""
+        if self._preamble is not None:
+            self._enter_part(self._preamble, function)
+        return self.last_step(function, *args)
+
+    def last_step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """End something that the driver handed out. In a nested scope, that is what came before."""
+        self._state = AFTER_STATEMENT[self._state] or self._state
+        return self.fetch(function, *args)
+
+    def _enter_part(self, preamble: Preamble, function: Callable[..., Any]) -> None:
+        """Set the savepoint of the nested scope that the caller is in, as before a statement.
+
+        Raises `UsageError` if that can't be done at this moment.
+        """
+        entry, is_owner = self.usable(), self.owner == current_owner()
+        if preamble.before_statement(is_owner=is_owner)[0]:
+            if self.driver.has_unread_rows(entry.raw):
+                raise UsageError(refusals.OF_OUTER)
+            self._prepare(function)
+        if self.driver.before_step:
+            self.call(self.driver.before_step, entry.raw)
+
     def make_cursor(self, driver_cursor: Any) -> Any:
         """Return a cursor over one of the driver's."""
-        streams = self.driver.may_stream(self.usable().raw, driver_cursor)
-        return (self.streaming_class if streams else self.cursor_class)(self, driver_cursor)
+        if self.driver.may_stream(self.usable().raw, driver_cursor):
+            return self.streaming_class(self, driver_cursor)
+        is_named = self.driver.iterates_cursors and getattr(driver_cursor, "name", None)
+        return (self.named_class if is_named else self.cursor_class)(self, driver_cursor)
 
     def note_cursor(self, cursor: OpenCursor) -> None:
         """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
@@ -169,6 +198,15 @@ class ReadingLease(Lease):
     def note_block(self, change: int) -> None:
         """Note that a block of the driver's own was entered (1) or left (-1)."""
         self._handed_out().entered += change
+
+    @property
+    def _entered(self) -> int:
+        """How many blocks of the driver's own were entered and not left."""
+        return 0 if self._cursors is None else self._cursors.entered
+
+    def _refuse_open_block(self) -> None:
+        if self._entered:
+            raise refusals.open_block()
 
     def _handed_out(self) -> OpenCursors:
         if self._cursors is None:

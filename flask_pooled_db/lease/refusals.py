@@ -118,10 +118,6 @@ COMMIT_IS_ROLLBACK = (
     "a statement of this transaction failed and was not rolled back to a savepoint: the server "
     "would turn COMMIT into ROLLBACK"
 )
-OPEN_BLOCK = (
-    "the transaction can't be committed inside a block of the driver's own (transaction(), copy(), "
-    "...): leave that first"
-)
 NO_PING = "the connection did not answer a ping"
 SHARE_LOST = "the connection was lost by another lease that shares it"
 UNDONE = "another lease of this shared connection called rollback()"
@@ -129,6 +125,11 @@ UNREAD = (
     "a cursor of this connection has rows that were not read yet, and would lose them by this: read"
     " them to the end or close() that cursor first, or do the other work on a connection of its own"
     ", in a db_connection_context(independent=True)"
+)
+OF_OUTER = (
+    "this was begun outside of the nested db_connection_context() that it is used in, which could "
+    "not undo it alone: no savepoint can be set before it has come to its end. Go on with it "
+    "outside of that block, or give the block independent=True"
 )
 DROPPED = (
     "the rows that this cursor had not read were dropped, because their block, or the transaction, "
@@ -158,6 +159,14 @@ def distributed(what: str) -> UsageError:
     return UsageError(
         f"{what} is of a distributed transaction, which a block can't be a part of: do all of it "
         "with the driver's own connection, which conn.dbapi_connection is"
+    )
+
+
+def open_block() -> UsageError:
+    """Return the error of ending a transaction, or a part of it, inside a block of the driver's."""
+    return UsageError(
+        "a transaction, or a nested block, can't be ended inside a block of the driver's own "
+        "(transaction(), copy(), ...) that it has entered: leave that first"
     )
 
 

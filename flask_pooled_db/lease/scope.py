@@ -267,17 +267,18 @@ class Scope:
         lease.enter_scope(self._part)
 
     def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:
-        if exc is None and lease.finish_part(part) and part.failure is not None:
+        refusal = lease.why_not_ended(part)
+        if exc is None and not refusal and lease.finish_part(part) and part.failure is not None:
             self._end_nested(lease, part, part.failure)  # as if it had left the block
             raise part.failure
         lease.leave_scope(part)
         if exc is not None and lease.after_commit is not None:
             lease.after_commit.undone(part)
         is_readonly = lease.session.readonly
-        if lease.has_inside(part):
-            lease.abort(refusals.out_of_order())
+        if refusal is not None:  # nothing is sent to undo it
+            lease.abort(refusal)
             if exc is None:
-                raise refusals.out_of_order()
+                raise refusal
         elif exc is None:
             if lease.state is State.RELEASED and not is_readonly:
                 lease.usable()  # raises: nobody else tells that this block's work was rolled back

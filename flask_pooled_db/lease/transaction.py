@@ -62,6 +62,7 @@ class TransactionLease(WatchingLease):
         if state is None or entry is None:
             raise self._refusal()
         self._refuse_if_nested("rollback()")
+        self._refuse_open_block()
         self._look_for_transaction(entry)
         if self._state in (UNUSED, IDLE):
             return
@@ -105,10 +106,6 @@ class TransactionLease(WatchingLease):
             answer = self.driver.in_transaction(entry.raw)
             if answer or (answer is None and not is_certain):
                 self._state = IN_TRANSACTION
-
-    def _refuse_open_block(self) -> None:
-        if self._cursors is not None and self._cursors.entered:
-            raise UsageError(refusals.OPEN_BLOCK)
 
     def _commit_and_tell(self) -> None:
         """Commit, and tell who waits for that."""
@@ -164,6 +161,7 @@ class TransactionLease(WatchingLease):
         if self._preamble is None:
             self._preamble = Preamble(self._session)
         self._is_ready = False
+        part.entered = self._entered
         self._preamble.add(part)
         if self._fate is not None and self._fate.ending.is_each:
             part.has_savepoint = False  # none can be set
@@ -185,9 +183,11 @@ class TransactionLease(WatchingLease):
         """Whether a nested scope has not ended."""
         return self._preamble is not None and bool(self._preamble.parts())
 
-    def has_inside(self, part: Part) -> bool:
-        """Return whether a scope inside a nested one has not ended."""
-        return self._preamble is not None and self._preamble.has_inside(part)
+    def why_not_ended(self, part: Part) -> UsageError | None:
+        """Return why a nested scope can't be ended at this moment, if it can't."""
+        if self._preamble is not None and self._preamble.has_inside(part):
+            return refusals.out_of_order()
+        return refusals.open_block() if self._entered > part.entered else None
 
     def finish_part(self, part: Part) -> bool:
         """Read what the statements of a nested scope have left. Returns whether that has failed,
@@ -196,7 +196,7 @@ class TransactionLease(WatchingLease):
         entry = self._entry
         if part.set_as and entry is not None and self._state is IN_TRANSACTION:
             try:
-                if entry.streams or self.driver.has_unread_rows(entry.raw):
+                if self.has_left(entry):
                     self.finish_reading(entry)
             except self.driver.Error as error:
                 part.failure = error
@@ -213,7 +213,7 @@ class TransactionLease(WatchingLease):
         entry = self.usable()
         if not roll_back and self._preamble is not None and self._preamble.has_after(part.set_as):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
-        if roll_back and entry.streams:
+        if roll_back and self.has_left(entry):
             self.drop_unread(entry)
         if entry.streams or self._probe is not None:
             self.settle(entry)
