@@ -44,7 +44,7 @@ help:
 	@cat <<'END'
 	make run         serve example_app on 127.0.0.1:8000 (on SQLite, or on POOLED_DB_URL)
 	make test        the whole suite, with branch coverage
-	make test-quick  the suite without its slow and its browser tests
+	make test-quick  the suite without what is slow, or needs a server or a browser
 	make test-mysql  what uses the suite's shared server, on the MySQL that POOLED_DB_TEST_MYSQL names
 	make lint        ruff and mypy
 	make bench       the benchmarks
@@ -77,7 +77,7 @@ test: system-faults $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	unset POOLED_DB_URL
 	$(TREE) >$(TREE_BEFORE)
-	$(RUN) pytest -m "not (slow or alone or browser)" $(PARALLEL)
+	$(RUN) pytest -m "not (slow or alone or browser or on_server)" $(PARALLEL)
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
 
 test-mysql: mysql-url $(VENV)/.dev $(VENV)/.connector

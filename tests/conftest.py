@@ -31,6 +31,8 @@ _TIME_TO_END = 60.0
 _WIRES = {"plain": "mariadb", "tls": "tls_mariadb"}
 # The parameters that `preloaded` is called with: it keeps what it made from each pair.
 _MADE_FROM = ("worker_class", "driver")
+# Whoever asks for one of these has a server started.
+_SERVERS = {"mariadb", "tls_mariadb", "server", "private_mariadb", "private_server"}
 _failed = pytest.StashKey[bool]()
 
 # A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
@@ -70,12 +72,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         raise pytest.UsageError(str(error)) from None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what is not for the server that is tested.
+    """Mark what needs a server, and deselect what is not for the server that is tested.
 
     Side by side, the long ones begin first, and those that share a fixture of their module follow
     one another: each process is given a row of them.
     """
+    for item in items:
+        uses_server = _SERVERS & set(getattr(item, "fixturenames", ()))
+        starts_one = hasattr(getattr(item, "module", None), "postgres")
+        if uses_server or starts_one or item.get_closest_marker("shared_server"):
+            item.add_marker(pytest.mark.on_server)
     is_wanted = _is_for_mysql if config.getoption("mysql") else _is_for_mariadb
     deselected = [item for item in items if not is_wanted(item)]
     if deselected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ PLACES = {
     "werkzeug": {"flask.extension"},
     "click": set(),
     "dbutils": {"lease.dbutils"},
-    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection"},
+    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection", "drivers.sqlite_statements"},
     "pymysql": set(),
     "mariadb": set(),
     "psycopg": set(),
@@ -44,12 +45,15 @@ PLACES = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@functools.cache
+def modules() -> list[tuple[str, ast.Module]]:
     """Every module of the package by its name in it, parsed."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
-        yield name, ast.parse(path.read_text(encoding="utf-8"))
+        found.append((name, ast.parse(path.read_text(encoding="utf-8"))))
+    return found
 
 
 each_module = pytest.mark.parametrize(
@@ -103,6 +107,7 @@ def test_no_cyclic_imports() -> None:
             del graph[name]
 
 
+@functools.cache
 def private_names_of_its_own(tree: ast.Module) -> set[str]:
     """Return the private names that a module's classes and functions define."""
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
