@@ -14,7 +14,7 @@ from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import callers
 
-IN_TRANSACTION, BUSY, ABORTED = State.IN_TRANSACTION, State.BUSY, State.ABORTED
+IN_TRANSACTION, ABORTED, BROKEN = State.IN_TRANSACTION, State.ABORTED, State.BROKEN
 
 _MAY_CHANGE = Effect.CHANGES_SESSION | Effect.LOCKS | Effect.UNKNOWN
 _MAY_COMMIT_EACH = Effect.CHANGES_SESSION | Effect.UNKNOWN
@@ -56,6 +56,7 @@ class WatchingLease(ReadingLease):
             self._look_back(entry, effect, fate, has_work=has_work)
         elif effect & Effect.UNKNOWN:
             self._routine = fate
+            self._is_ready = self._is_ready and not driver.has_unread_rows(entry.raw)
         if effect & _MAY_END and self._state is IN_TRANSACTION:
             self.call(driver.catch_up, entry.raw)
             if has_work and driver.in_transaction(entry.raw) is None:
@@ -97,10 +98,16 @@ class WatchingLease(ReadingLease):
             if self.call(self.driver.is_in_transaction_for_sure, entry.raw) is False:
                 self._note(fate._replace(ending=Ending.COMMITTED), has_work=True)
         elif (self._state is ABORTED and effect & Effect.UNKNOWN) or (
-            effect & _MAY_END and self.driver.in_transaction(entry.raw) is None
+            effect & _MAY_END and self._is_in_the_dark(entry)
         ):
             self._fate = fate.after(self._fate)
             self.has_committed = True  # perhaps
+
+    def _is_in_the_dark(self, entry: Entry) -> bool:
+        """Return whether nobody can tell what an error has left of the transaction."""
+        driver = self.driver
+        is_lost = self._state is BROKEN and not driver.tells_transactions
+        return is_lost or driver.in_transaction(entry.raw) is None
 
     def settle(self, entry: Entry) -> None:
         """Read all that is left, and see what it tells of the transaction."""
@@ -113,7 +120,12 @@ class WatchingLease(ReadingLease):
         fate, self._probe = self._probe, None
         if fate is None or self._state is not IN_TRANSACTION:
             return
-        if not self.call(self.driver.release_if_there, entry.raw, _PROBE):
+        try:
+            is_there = self.call(self.driver.release_if_there, entry.raw, _PROBE)
+        except self.driver.Error:
+            self._probe = fate  # nobody has told yet
+            raise
+        if not is_there:
             self._note(fate._replace(ending=Ending.ENDED), has_work=True)
             raise self._refusal()
 
@@ -123,6 +135,8 @@ class WatchingLease(ReadingLease):
             if entry.streams:
                 self.clear_way(entry)
             self._check_probe(entry)
+        elif self._routine is not None and entry is not None:
+            self.read_results(entry)
         return super()._prepare(function)
 
     def _note(self, fate: Fate, *, has_work: bool) -> None:
