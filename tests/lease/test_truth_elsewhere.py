@@ -298,7 +298,9 @@ def test_t10_module_that_tells_nothing(mysql_site: Site, sql: str, committed: li
                 raise LookupError
             insert(outer, 3)
 
-    with pytest.raises(TransactionAborted, match="committed (or rolled back )?what came before it"):
+    with pytest.raises(
+        TransactionAborted, match=r"committed (or rolled back )?what came before it"
+    ):
         work()
     assert mysql_site.committed() == committed
 
