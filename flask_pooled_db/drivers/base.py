@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.drivers import creators, sockets, unknown
 from flask_pooled_db.drivers.configuration import FromConfiguration
+from flask_pooled_db.drivers.effects import of_mariadb
 from flask_pooled_db.drivers.limits import TimeLimits
 from flask_pooled_db.drivers.results import Results
 from flask_pooled_db.drivers.servers import Servers
@@ -126,6 +127,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         """Prepare a new connection. Raises if it can't be used."""
         if self._is_assumed_safe and creators.is_unsafe(raw):
             raise ConfigError([creators.UNSAFE])
+        if type(self) is Driver and unknown.keeps_transactions(raw):
+            self.effects, self.tells_lost_savepoints = of_mariadb, True
+            self.cursors_send = unknown.set_up(raw)
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another attempt to connect may succeed after this error."""
@@ -186,14 +190,10 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         return Failure.STATEMENT if is_kept else Failure.DOOMED
 
     def _is_still_open(self, raw: Any) -> bool:
-        """Return False if a routine has ended the transaction before it raised an error.
-
-        mysql.connector's flag is that of the last statement that succeeded: an error tells none.
-        """
-        if getattr(raw, "in_transaction", False) is not True:
+        """Return False if a routine has ended the transaction before it raised an error."""
+        if not unknown.flag(raw):
             return True  # before the statement there was none, or nobody knows
-        self.execute(raw, "DO 0")
-        return bool(raw.in_transaction)
+        return self.is_in_transaction_for_sure(raw) is not False
 
     transaction_survived: Callable[[Any, BaseException, Any], bool | None] | None = None
     """Returns whether the transaction that was open before a statement survived its error, which
@@ -217,8 +217,20 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         told = unknown.transaction(raw)
         return None if told is None else told is not unknown.Told.NONE
 
-    def catch_up(self, raw: Any) -> None:
-        unknown.catch_up(raw)
+    def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
+        if unknown.flag(raw) is None:
+            return self.in_transaction(raw)
+        self.execute(raw, "DO 0")  # an error tells nothing; the next answer does
+        return unknown.flag(raw)
+
+    def release_if_there(self, raw: Any, savepoint: str) -> bool:
+        try:
+            self.execute(raw, f"RELEASE SAVEPOINT {savepoint}")
+        except self.Error as error:
+            if not unknown.is_unknown_savepoint(error):
+                raise
+            return False
+        return True
 
     def refuses_commit(self, raw: Any) -> bool:
         """Return whether the server would answer COMMIT with a silent rollback."""
@@ -293,11 +305,6 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     def reset_session(self, raw: Any, fresh: Any) -> bool:
         """Make the session as good as new. Return False if the connection has to be closed."""
         return False
-
-    # Unread rows, beside what `Results` has
-
-    def has_unread_rows(self, raw: Any) -> bool:
-        return unknown.has_unread_rows(raw)
 
     # The end
 

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from flask_pooled_db.drivers import unknown
+
 
 class Results:
     """The part of a driver that knows what a statement has left to read.
@@ -18,11 +20,11 @@ class Results:
         """Return whether the driver knows of rows, or further results, that the server still has to
         send for an earlier statement.
         """
-        return False
+        return unknown.has_unread_rows(raw)
 
     def has_only_results(self, raw: Any) -> bool:
         """Return whether these are results that no cursor has begun to read."""
-        return False
+        return unknown.has_only_results(raw)
 
     is_queueing: Callable[[Any], bool] | None = None
     """Returns whether statements are sent without waiting for their answers, which
@@ -30,6 +32,7 @@ class Results:
 
     def finish_reading(self, raw: Any) -> None:
         """Read what there is to read. Raises what it ends with."""
+        unknown.finish_results(raw)
 
     def finish_cursor(self, raw: Any, cursor: Any) -> None:
         """Read what a cursor has left. Raises what it ends with."""
@@ -71,6 +74,9 @@ class Results:
     check_text: Callable[..., None] | None = None
     """Raises if one of its arguments is what the driver must not see; None if there is no such
     thing."""
+
+    cursors_send: bool = False
+    """Whether something is sent for each new cursor, so that results have to be read before."""
 
     has_to_close_cursors: ClassVar[bool] = True
     """Whether a cursor that is left open can harm the connection's next user. If not, closing it

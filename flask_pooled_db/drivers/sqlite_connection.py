@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import sqlite3
 import threading
 import types
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from flask_pooled_db.drivers.sqlite_statements import (
@@ -15,7 +17,6 @@ from flask_pooled_db.drivers.sqlite_statements import (
     WRITES,
     Effect,
     effect_of,
-    statements_of,
 )
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.runtime import Job, housekeeper
@@ -208,6 +209,32 @@ def _changing(name: str) -> Any:
 for _name in ("deserialize", "setconfig", "setlimit"):
     if hasattr(sqlite3.Connection, _name):
         setattr(Connection, _name, _changing(_name))
+
+
+# Up to a semicolon that is neither in a comment nor quoted. Each character is read once.
+_UP_TO_SEMICOLON = re.compile(
+    r"""
+    (?: [^;'"`\[/\-]++
+      | '[^']*+' | "[^"]*+" | `[^`]*+` | \[[^\]]*+\]
+      | /(?!\*) | /\*.*?\*/ | -(?!-) | --[^\n]*+
+    )*+;
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_IN_TRIGGER = "CREATE TRIGGER;"  # what `complete_statement` has to know of a trigger's beginning
+
+
+def statements_of(script: str) -> Iterator[str]:
+    """Return the statements of a script, the last one also without an end."""
+    start, end, beginning = 0, 0, ""
+    while part := _UP_TO_SEMICOLON.match(script, end):
+        end = part.end()
+        if sqlite3.complete_statement(beginning + part[0]):
+            yield script[start:end]
+            start, beginning = end, ""
+        else:  # a semicolon does not end it: it is a trigger
+            beginning = _IN_TRIGGER
+    yield script[start:]
 
 
 class Cursor(sqlite3.Cursor):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
-from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -91,29 +89,3 @@ _EFFECTS = tuple(
 def effect_of(sql: str) -> Effect:
     """Return what a statement does. What is not known counts as writing."""
     return next((effect for pattern, effect in _EFFECTS if pattern.match(sql)), WRITES)
-
-
-# Up to a semicolon that is neither in a comment nor quoted. Each character is read once.
-_UP_TO_SEMICOLON = re.compile(
-    r"""
-    (?: [^;'"`\[/\-]++
-      | '[^']*+' | "[^"]*+" | `[^`]*+` | \[[^\]]*+\]
-      | /(?!\*) | /\*.*?\*/ | -(?!-) | --[^\n]*+
-    )*+;
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-_IN_TRIGGER = "CREATE TRIGGER;"  # what `complete_statement` has to know of a trigger's beginning
-
-
-def statements_of(script: str) -> Iterator[str]:
-    """Return the statements of a script, the last one also without an end."""
-    start, end, beginning = 0, 0, ""
-    while part := _UP_TO_SEMICOLON.match(script, end):
-        end = part.end()
-        if sqlite3.complete_statement(beginning + part[0]):
-            yield script[start:end]
-            start, beginning = end, ""
-        else:  # a semicolon does not end it: it is a trigger
-            beginning = _IN_TRIGGER
-    yield script[start:]

@@ -108,7 +108,7 @@ def transaction(raw: Any) -> Told | None:
         return _PROTOCOL.get(status)
     if is_local(raw):
         return Told.OPEN if raw.in_transaction else Told.NONE
-    return None
+    return Told.OPEN if flag(raw) else None
 
 
 def catch_up(raw: Any) -> None:
@@ -136,6 +136,23 @@ def keeps_transactions(raw: Any) -> bool:
     return hasattr(raw, "get_server_info")
 
 
+def flag(raw: Any) -> bool | None:
+    """Return what mysql.connector says of a transaction, None if this is no connection of its kind.
+
+    It was told with the last statement that succeeded: an error may have opened or ended one.
+    """
+    value = getattr(raw, "in_transaction", None) if keeps_transactions(raw) else None
+    return value if isinstance(value, bool) else None
+
+
+_UNKNOWN_SAVEPOINT = 1305  # https://mariadb.com/kb/en/mariadb-error-code-reference/
+
+
+def is_unknown_savepoint(error: BaseException) -> bool:
+    """Return whether MySQL says that there is no such savepoint."""
+    return _UNKNOWN_SAVEPOINT in (getattr(error, "errno", None), *error.args[:1])
+
+
 UNKNOWN_STATES = ("08", "40003", "57P0")
 """SQLSTATEs of PostgreSQL, or what they begin with, that do not say what the server did: the
 connection is lost, the statement's completion is unknown, the server ends the connection."""
@@ -157,9 +174,41 @@ def refused_unread(raw: Any, error: BaseException) -> bool:
     """Return whether the module refused to send a command because of unread rows, as
     mysql.connector does.
     """
-    return has_unread_rows(raw) and getattr(error, "errno", None) == -1
+    return _has_rows(raw) and getattr(error, "errno", None) == -1
+
+
+def _has_rows(raw: Any) -> bool:
+    return getattr(raw, "unread_result", False) is True
+
+
+def has_only_results(raw: Any) -> bool:
+    """Return whether the server has further results to send, and no rows, as mysql.connector tells
+    it. That takes them for the answer to its next statement.
+    """
+    return not _has_rows(raw) and getattr(raw, "have_next_result", False) is True
 
 
 def has_unread_rows(raw: Any) -> bool:
-    """Return whether the server has rows to send, as mysql.connector tells it."""
-    return getattr(raw, "unread_result", False) is True
+    """Return whether the server has rows or results to send, as mysql.connector tells it."""
+    return _has_rows(raw) or has_only_results(raw)
+
+
+_READER = "pooled_db_reader"  # an attribute of a connection: a cursor that reads what others left
+
+
+def set_up(raw: Any) -> bool:
+    """Prepare a connection for `finish_results`. Returns whether it is one that may need it: for
+    each new cursor it sends a ping, and takes a result for its answer.
+    """
+    has_results = hasattr(raw, "have_next_result")
+    if has_results:
+        setattr(raw, _READER, raw.cursor())
+    return has_results
+
+
+def finish_results(raw: Any) -> None:
+    """Read further results. Raises what they end with. Rows are for their cursor to read."""
+    reader = getattr(raw, _READER, None)
+    while reader is not None and has_only_results(raw) and reader.nextset():
+        if _has_rows(raw):
+            raw.get_rows()

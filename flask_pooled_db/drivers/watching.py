@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from flask_pooled_db.drivers import unknown
 from flask_pooled_db.drivers.effects import Effect, of_unknown
 
 
@@ -34,12 +35,13 @@ class Watching:
 
     def catch_up(self, raw: Any) -> None:
         """See to it that the next statement begins a transaction, after text may have ended one."""
+        unknown.catch_up(raw)
 
     def commits_each(self, raw: Any) -> bool:
         """Return whether the session is known to commit each statement by itself."""
         return False
 
-    tells_lost_savepoints: ClassVar[bool] = False
+    tells_lost_savepoints: bool = False
     """Whether `release_if_there` can tell that a transaction was ended, and another one begun."""
 
     def release_if_there(self, raw: Any, savepoint: str) -> bool:

@@ -261,6 +261,17 @@ class ForwardingConnection(LeaseConnection):
         return self.answer(name) if is_question else self.driver_attribute(name)
 
 
+class SendingConnection(LeaseConnection):
+    """A lease of a driver's connection that sends something for each new cursor."""
+
+    __slots__ = ()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> LeaseCursor:
+        """Return a new cursor; results that nobody asked for are read before."""
+        self.read_results(self.usable())
+        return super().cursor(*args, **kwargs)
+
+
 def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[LeaseConnection]:
     """Return the class for leases of a connection; `known` are those of its pool so far.
 
@@ -284,7 +295,7 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         base: type[LeaseConnection] = ForwardingConnection
         names: list[str] = []
     else:
-        base = LeaseConnection
+        base = SendingConnection if driver.cursors_send else LeaseConnection
         names = [name for name in dir(raw) if not name.startswith("_")]
     is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}

@@ -14,7 +14,7 @@ from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import callers
 
-IN_TRANSACTION, BUSY, ABORTED = State.IN_TRANSACTION, State.BUSY, State.ABORTED
+IN_TRANSACTION = State.IN_TRANSACTION
 
 _MAY_CHANGE = Effect.CHANGES_SESSION | Effect.LOCKS | Effect.UNKNOWN
 _MAY_COMMIT_EACH = Effect.CHANGES_SESSION | Effect.UNKNOWN
@@ -92,11 +92,11 @@ class WatchingLease(ReadingLease):
             self._note(fate._replace(ending=each, has_work=True))
         elif is_open and self._state is IN_TRANSACTION:
             self._look_back(entry, effect, fate)
+        elif was_told:  # it was opened by text in a readonly block
+            self._look_back(entry, effect, fate._replace(has_work=True))
         elif effect & Effect.UNKNOWN:
             self._routine = fate
-            if was_told and self.driver.in_transaction(entry.raw) is False:
-                # It was opened by text in a readonly block.
-                self._note(fate._replace(ending=Ending.ENDED, has_work=True))
+            self._is_ready = self._is_ready and not self.driver.has_unread_rows(entry.raw)
 
     def _effect_of(self, text: Any) -> Effect:
         effect = self.driver.effects(text)
@@ -130,10 +130,8 @@ class WatchingLease(ReadingLease):
         if self._entry is None:
             return
         is_known = self.driver.in_transaction(entry.raw) is not None
-        if self._state is not IN_TRANSACTION:
-            if (
-                effect & _MAY_END and self._doom is None
-            ):  # else it is there, for a savepoint to undo
+        if self._state > IN_TRANSACTION:
+            if effect & _MAY_END and self._doom is None:  # else a savepoint can still undo it
                 self._fate = fate.after(self._fate)
                 self.has_committed = True  # perhaps
                 if self.after_commit is not None:
@@ -158,7 +156,12 @@ class WatchingLease(ReadingLease):
         fate, self._probe = self._probe, None
         if fate is None or self._state is not IN_TRANSACTION:
             return
-        if self.call(self.driver.release_if_there, entry.raw, _PROBE):
+        try:
+            is_there = self.call(self.driver.release_if_there, entry.raw, _PROBE)
+        except self.driver.Error:
+            self._probe = fate  # nobody has told yet
+            raise
+        if is_there:
             self._routine = None  # it has ended nothing
         else:
             self._note(fate._replace(ending=Ending.ENDED))
@@ -171,6 +174,8 @@ class WatchingLease(ReadingLease):
             if entry.streams:
                 self.clear_way(entry)
             self._check_probe(entry)
+        elif self._routine is not None and entry is not None:
+            self.read_results(entry)
         return super()._prepare(function)
 
     def _note(self, fate: Fate) -> None:

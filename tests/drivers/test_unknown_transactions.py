@@ -537,3 +537,102 @@ def test_t4_statement_never_sent(mysql_app: App) -> None:
         cur.fetchall()
         insert(conn, 3)
     assert rows() == [1, 3]
+
+
+PROCEDURES = {
+    "undo": "ROLLBACK",
+    "undo_and_go_on": "ROLLBACK; START TRANSACTION; INSERT INTO t VALUES (100)",
+    "keep": "COMMIT",
+}
+
+
+@pytest.fixture
+def procedures(mysql_app: App) -> None:
+    """Procedures that end the transaction, beside the table `t`."""
+    with db_connection_context() as conn:
+        for name, body in PROCEDURES.items():
+            run(conn, f"CREATE PROCEDURE p_{name}() BEGIN {body}; END")
+
+
+@pytest.mark.usefixtures("procedures")
+@pytest.mark.parametrize("name", PROCEDURES)
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_t4_mysql_ended_by_procedure(name: str, goes_on: bool) -> None:
+    """A procedure that ends the transaction and succeeds ends the block in an error."""
+
+    def work() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            run(conn, f"CALL p_{name}()")
+            if goes_on:
+                insert(conn, 2)
+
+    with pytest.raises(TransactionAborted, match="CALL"):
+        work()
+    assert rows() == ([1] if name == "keep" else [])
+
+
+SEVERAL = "INSERT INTO t VALUES (1); SELECT 1; INSERT INTO t VALUES ({})"
+
+
+def end_block(conn: Any) -> None:
+    """Do nothing more."""
+
+
+def go_on(conn: Any) -> None:
+    insert(conn, 3)
+    cur = conn.cursor()
+    cur.execute("SELECT COUNT(*) FROM t")
+    assert cur.fetchall() == [(3,)]
+
+
+@pytest.mark.usefixtures("mysql_app")
+@pytest.mark.parametrize(("then", "kept"), [(end_block, [1, 2]), (go_on, [1, 2, 3])])
+def test_t1_mysql_results_nobody_read(then: Callable[[Any], None], kept: list[int]) -> None:
+    """Results that nobody asked for are read before the next statement, and before COMMIT: what
+    they end with is raised.
+    """
+    with db_connection_context() as conn:
+        run(conn, SEVERAL.format(2))
+        then(conn)
+    assert rows() == kept
+
+    def fail() -> None:
+        with db_connection_context() as conn:
+            run(conn, SEVERAL.format("1000), (1"))
+            then(conn)
+
+    with db_connection_context() as conn:
+        run(conn, "DELETE FROM t")
+    with pytest.raises(mysql.connector.IntegrityError):
+        fail()
+    assert rows() == []
+
+
+@pytest.mark.usefixtures("mysql_app")
+def test_t1_mysql_own_connection_after_commit() -> None:
+    """What is written with the driver's own connection after `commit()` is committed too."""
+    with db_connection_context() as conn:
+        own = conn.dbapi_connection
+        insert(conn, 1)
+        conn.commit()
+        run(own, "INSERT INTO t VALUES (2)")
+    assert rows() == [1, 2]
+
+
+@pytest.mark.usefixtures("mysql_app")
+def test_t10_mysql_committed_before_error() -> None:
+    """A procedure that commits and fails is not said to have committed nothing."""
+    with db_connection_context() as conn:
+        run(conn, "CREATE PROCEDURE p() BEGIN COMMIT; SIGNAL SQLSTATE '45000'; END")
+
+    def fail() -> None:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            with pytest.raises(conn.Error):
+                run(conn, "CALL p()")
+            insert(conn, 2)
+
+    with pytest.raises(TransactionAborted, match="may have committed"):
+        fail()
+    assert rows() == [1]
