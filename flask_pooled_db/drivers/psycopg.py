@@ -45,14 +45,13 @@ class PsycopgDriver(Driver):
     closed_error_name = "OperationalError"
     harmless = Driver.harmless | {
         "fileno",
-        "cancel",
-        "cancel_safe",
         "xid",
         "close",
         "pipeline",
         "transaction",
     }
     nesting: ClassVar = frozenset({"transaction"})
+    from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
     password_types: ClassVar = (str,)
 
@@ -138,7 +137,10 @@ class PsycopgDriver(Driver):
 
     def open_transaction(self, raw: Any) -> None:
         if not self.in_transaction(raw):
-            raw.execute("")  # psycopg begins one before
+            self.execute(raw, "")  # psycopg begins one before
+
+    def is_bare(self, raw: Any, thing: Any) -> bool:
+        return thing is raw.pgconn
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         return not self.in_transaction(raw)

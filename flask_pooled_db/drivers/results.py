@@ -43,6 +43,10 @@ class Results:
             deque(thing, maxlen=0)
         thing.close()
 
+    is_bare: Callable[[Any, Any], bool] | None = None
+    """Returns whether something is what the driver itself talks to the server with, so that it
+    can run SQL in no transaction; None if there is no such thing."""
+
     check_end: Callable[[Any], None] | None = None
     """Raises if the rows, or the results, of a statement came to their end by an error that the
     driver does not raise; None if it raises each."""

@@ -35,8 +35,29 @@ def hand_out(lease: ReadingLease, value: Any) -> Any:
         return lease
     if hasattr(value, "fetchone") and hasattr(value, "execute"):
         return lease.make_cursor(value)
-    is_live = any(hasattr(type(value), name) for name in _LIVE)
-    return Handle(lease, value) if is_live else value
+    if lease.driver.is_bare and lease.driver.is_bare(lease.usable().raw, value):
+        lease.note_bare()
+    elif any(hasattr(type(value), name) for name in _LIVE):
+        return Handle(lease, value)
+    elif hasattr(value, "pgconn"):
+        return Facts(lease, value)
+    return value
+
+
+class Facts:
+    """What a driver tells of its connection (psycopg's `info`), as long as its lease works."""
+
+    __slots__ = ("_facts", "_lease")
+
+    def __init__(self, lease: ReadingLease, facts: Any) -> None:
+        self._lease = lease
+        self._facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._lease.usable()
+        return hand_out(self._lease, getattr(self._facts, name))
 
 
 class Handle:
@@ -133,7 +154,11 @@ class Handle:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        self._lease.usable()
+        is_gone = self._is_dropped or self._lease.is_gone
+        if name in GONE and is_gone and hasattr(type(self.driver_cursor), name):
+            return GONE[name]
+        if name not in GONE:
+            self._lease.usable()
         attribute = getattr(self.driver_cursor, name)
         if callable(attribute):
             return functools.partial(self._call, attribute)

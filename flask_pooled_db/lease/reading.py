@@ -183,6 +183,11 @@ class ReadingLease(Lease):
         is_named = self.driver.iterates_cursors and getattr(driver_cursor, "name", None)
         return (self.named_class if is_named else self.cursor_class)(self, driver_cursor)
 
+    def note_bare(self) -> None:
+        """Open a transaction before something can be run past the driver, which opens none then."""
+        self.session_changed("what works past its driver")
+        self.rows_only(self.driver.open_transaction, self.usable().raw)
+
     def note_cursor(self, cursor: OpenCursor) -> None:
         """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
         self._handed_out().add(cursor)
