@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from flask_pooled_db import UsageError
 from harness.server import MariaDBServer
 from tests.support.scenarios import interruptions
 from tests.support.scenarios.base import Scenario
@@ -42,4 +46,34 @@ def test_t6_stream_read_to_end(server: MariaDBServer, mariadb_driver: str) -> No
                 assert len(cursor.fetchall()) == 1000
                 if close:
                     cursor.close()
+        assert stage.db.stats().discarded == 0
+
+
+READS: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
+    "read_next": ("pymysql", lambda cur: [cur.read_next() for _ in range(3)]),
+    "next": ("mariadbconnector", lambda cur: [cur.next() for _ in range(3)]),
+    "fetchrows": ("mariadbconnector", lambda cur: cur.fetchrows(3)),
+}
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+@pytest.mark.parametrize("name", READS)
+def test_t6_read_in_the_drivers_way(server: MariaDBServer, name: str, is_refused: bool) -> None:
+    """The rows of a stream are read by whatever method the driver has, and none is left out."""
+    driver, read = READS[name]
+    with on_server("ours", server, driver, is_direct=True) as stage:
+        with stage.db.connection_context() as connection:
+            cursor = stage.streaming_cursor(connection)
+            cursor.execute("SELECT seq FROM seq_1_to_7")
+            assert cursor.fetchone() == (1,)
+            if is_refused:
+                with pytest.raises(UsageError, match="read"):
+                    connection.cursor().execute("SELECT 1")
+            assert read(cursor) == [(2,), (3,), (4,)]
+            if name == "fetchrows":
+                assert cursor.fetchrows(-1) == [(5,), (6,), (7,)]
+            else:
+                assert read(cursor) == [(5,), (6,), (7,)]
+                assert read(cursor) == [None] * 3
+            connection.cursor().execute("SELECT 1")
         assert stage.db.stats().discarded == 0
