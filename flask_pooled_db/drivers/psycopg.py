@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import math
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
+
+# The generators that hold their connection's lock while they are suspended.
+_HOLD_LOCK = frozenset({"copy", "notifies", "stream"})
 
 _QUERY_CANCELED = "57014"
 
@@ -152,6 +156,14 @@ class PsycopgDriver(Driver):
 
     def _is_active(self, raw: Any) -> bool:
         return raw.info.transaction_status == _ACTIVE and not self.is_queueing(raw)
+
+    def would_wait(self, raw: Any, thing: Any) -> bool:
+        if not raw.lock.locked() or isinstance(thing, cast("Any", self.dbapi).Copy):
+            return False
+        code = getattr(thing, "gen", thing)  # of a block
+        if inspect.isgenerator(code):
+            return not (code.gi_suspended and code.gi_code.co_name in _HOLD_LOCK)
+        return hasattr(thing, "name") or not hasattr(thing, "fetchone")
 
     def is_queueing(self, raw: Any) -> bool:
         return bool(raw.info.pipeline_status)

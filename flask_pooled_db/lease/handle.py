@@ -84,6 +84,7 @@ class Handle:
     def _step(self, function: Callable[..., Any], *args: Any) -> Any:
         if self._is_dropped and not self._lease.is_over:
             raise UsageError(refusals.DROPPED)
+        self._lease.refuse_to_wait(self.driver_cursor)
         return self._lease.step(function, *args)
 
     def drop(self) -> None:
@@ -143,6 +144,7 @@ class Handle:
         named = getattr(exc, "transaction", None)
         if isinstance(named, Handle):  # psycopg's Rollback: the driver knows its own object
             cast("Any", exc).transaction = named.driver_cursor
+        lease.refuse_to_wait(self.driver_cursor, finish=exc is not None)
         answer = lease.last_step(self._leave, exc_type, exc, traceback)
         lease.forget(self)
         return answer

@@ -161,6 +161,7 @@ class LeaseConnection(TransactionLease):
         entry = self.usable()
         if entry.streams:
             self.clear_way(entry)
+        self.refuse_if_busy(entry)
         if self.call(self.driver.ping, entry.raw) and not self.has_work:
             self.call(entry.roll_back)
 

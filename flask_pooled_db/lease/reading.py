@@ -48,6 +48,16 @@ class ReadingLease(Lease):
         if self._has_handles and self.driver.has_unread_rows(entry.raw):
             raise UsageError(refusals.UNREAD)
 
+    def refuse_to_wait(self, thing: Any, *, finish: bool = False) -> None:
+        """Raise if a step of something would wait for another one that was handed out, or `finish`
+        that one.
+        """
+        entry, would_wait = self.usable(), self.driver.would_wait
+        if would_wait and would_wait(entry.raw, thing):
+            if not finish:
+                raise UsageError(refusals.UNREAD)
+            self.drop_unread(entry)
+
     def note_stream(self, reader: Reader, sql: Any = None) -> None:
         """Note what the server has yet to send for the last statement of a cursor."""
         entry, driver = self._entry, self.driver
@@ -232,6 +242,8 @@ class ReadingLease(Lease):
             return
         if entry.streams and not self._finish_own(entry, cursor) and driver.has_to_close_cursors:
             return  # it would end the other's stream, which keeps it until then
+        if driver.would_wait and driver.would_wait(entry.raw, cursor.driver_cursor):
+            return  # it is closed at the end of the lease
         if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             self._close(cursor)
         elif self._state is BUSY:
