@@ -162,7 +162,9 @@ class PsycopgDriver(Driver):
             return False
         code = getattr(thing, "gen", thing)  # of a block
         if inspect.isgenerator(code):
-            return not (code.gi_suspended and code.gi_code.co_name in _HOLD_LOCK)
+            takes_lock = code.gi_code.co_name in _HOLD_LOCK
+            has_lock = takes_lock and code.gi_suspended
+            return not has_lock and (takes_lock or code is not thing)
         return hasattr(thing, "name") or not hasattr(thing, "fetchone")
 
     def is_queueing(self, raw: Any) -> bool:

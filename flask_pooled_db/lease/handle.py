@@ -11,7 +11,9 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.reading import ReadingLease
 
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
+_PLAIN = frozenset(
+    {type(None), bool, int, float, str, bytes, bytearray, memoryview, tuple, list, dict}
+)
 _LIVE = ("__next__", "__enter__", "close", "read")
 """What an object has that goes on using its connection."""
 
