@@ -74,8 +74,10 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     """The methods of cursors, beside those of the standard, whose first argument is a statement."""
     rows_only: ClassVar[frozenset[str]] = frozenset({"copy_from", "copy_to"})
     """The methods of connections and cursors that do nothing but read and write rows."""
-    nesting: ClassVar[frozenset[str]] = frozenset()
-    """The methods whose block is a transaction, or a savepoint if one is open already."""
+    nesting: ClassVar[frozenset[str]] = frozenset(
+        {"execute_named", "execute_simple", "execute_unnamed"}
+    )
+    """The methods that would otherwise be transactions of their own; here are those of pg8000."""
 
     def __init__(
         self, creator: Any, dbapi: ModuleType | None, arguments: dict[str, Any], timeout: float
@@ -99,6 +101,8 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
             self.why_not_shared = self.hazard_of_sharing
         self.iterates_cursors = type(self) is Driver
         """Whether a cursor is best iterated in the driver's own way, and not by `fetchone()`."""
+        if type(self) is Driver:
+            self.forget = unknown.forget
         self.Error: type[Exception] = getattr(dbapi, "Error", Exception)
         broken = ("OperationalError", "InterfaceError", "InternalError")
         self.failures = _classes(dbapi, broken) or (Exception,)
@@ -278,7 +282,8 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         return False
 
     def open_transaction(self, raw: Any) -> None:
-        """Open a transaction on the server, so that a block of the driver's own nests in it."""
+        """Open a transaction on the server, so that what the driver does itself is part of it."""
+        unknown.open_transaction(raw)
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
         """Change the session from one state to another, in one round trip at most."""

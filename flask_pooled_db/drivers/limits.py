@@ -19,6 +19,11 @@ class TimeLimits:
         """Return whether only `interrupt` can enforce a statement's time limit."""
         return callable(getattr(raw, "cancel", None))
 
+    from_any_thread: ClassVar[frozenset[str]] = frozenset({"cancel", "interrupt"})
+    """The methods that end a call under way in another thread."""
+    interrupts_late: ClassVar[bool] = True
+    """Whether these may end a later call than the one that they were meant for."""
+
     interruption_grace: ClassVar[float] = 0.0
     """Seconds after a time limit in which the server may still end the statement by itself."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import math
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
 # libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
+
+# The generators that hold their connection's lock while they are suspended.
+_HOLD_LOCK = frozenset({"copy", "notifies", "stream"})
 
 _QUERY_CANCELED = "57014"
 
@@ -45,14 +49,13 @@ class PsycopgDriver(Driver):
     closed_error_name = "OperationalError"
     harmless = Driver.harmless | {
         "fileno",
-        "cancel",
-        "cancel_safe",
         "xid",
         "close",
         "pipeline",
         "transaction",
     }
     nesting: ClassVar = frozenset({"transaction"})
+    from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
     password_types: ClassVar = (str,)
 
@@ -138,7 +141,10 @@ class PsycopgDriver(Driver):
 
     def open_transaction(self, raw: Any) -> None:
         if not self.in_transaction(raw):
-            raw.execute("")  # psycopg begins one before
+            self.execute(raw, "")  # psycopg begins one before
+
+    def is_bare(self, raw: Any, thing: Any) -> bool:
+        return thing is raw.pgconn
 
     def is_intact(self, raw: Any, session: Session) -> bool:
         return not self.in_transaction(raw)
@@ -150,6 +156,16 @@ class PsycopgDriver(Driver):
 
     def _is_active(self, raw: Any) -> bool:
         return raw.info.transaction_status == _ACTIVE and not self.is_queueing(raw)
+
+    def would_wait(self, raw: Any, thing: Any) -> bool:
+        if not raw.lock.locked() or isinstance(thing, cast("Any", self.dbapi).Copy):
+            return False
+        code = getattr(thing, "gen", thing)  # of a block
+        if inspect.isgenerator(code):
+            takes_lock = code.gi_code.co_name in _HOLD_LOCK
+            has_lock = takes_lock and code.gi_suspended
+            return not has_lock and (takes_lock or code is not thing)
+        return hasattr(thing, "name") or not hasattr(thing, "fetchone")
 
     def is_queueing(self, raw: Any) -> bool:
         return bool(raw.info.pipeline_status)

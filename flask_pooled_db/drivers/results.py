@@ -46,6 +46,14 @@ class Results:
             deque(thing, maxlen=0)
         thing.close()
 
+    would_wait: Callable[[Any, Any], bool] | None = None
+    """Returns whether a step of something, a cursor's too, would wait for another one to be read;
+    None if none does."""
+
+    is_bare: Callable[[Any, Any], bool] | None = None
+    """Returns whether something is what the driver itself talks to the server with, so that it
+    can run SQL in no transaction; None if there is no such thing."""
+
     check_end: Callable[[Any], None] | None = None
     """Raises if the rows, or the results, of a statement came to their end by an error that the
     driver does not raise; None if it raises each."""

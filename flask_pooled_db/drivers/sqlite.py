@@ -55,7 +55,8 @@ class SQLiteDriver(Driver):
     hazard_of_sharing = _HAZARD_OF_SHARING
     tells_transactions = True
     closed_error_name = "ProgrammingError"
-    harmless = Driver.harmless | {"getconfig", "getlimit", "interrupt"}
+    harmless = Driver.harmless | {"getconfig", "getlimit"}
+    interrupts_late: ClassVar = False
     refused_arguments: ClassVar = {
         "autocommit": AUTOCOMMIT_REFUSED,
         "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "

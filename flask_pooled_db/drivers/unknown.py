@@ -8,6 +8,7 @@ import contextlib
 import enum
 import os
 import stat
+from collections import deque
 from typing import Any
 
 PROBES = (
@@ -109,6 +110,20 @@ def transaction(raw: Any) -> Told | None:
     if is_local(raw):
         return Told.OPEN if raw.in_transaction else Told.NONE
     return Told.OPEN if flag(raw) else None
+
+
+def open_transaction(raw: Any) -> None:
+    """Open a transaction as pg8000's cursors do: what its connection runs itself comes in none."""
+    is_pg8000 = hasattr(raw, "_transaction_status")  # None before its first statement
+    if is_pg8000 and transaction(raw) in (None, Told.NONE):
+        raw.execute_simple("begin transaction")
+
+
+def forget(raw: Any) -> None:
+    """Forget the notices of a lease's statements, which psycopg2 and pg8000 keep."""
+    notices = getattr(raw, "notices", None)
+    if isinstance(notices, list | deque):
+        notices.clear()
 
 
 def catch_up(raw: Any) -> None:

@@ -30,6 +30,9 @@ class Watching:
     def session_is_set(self, raw: Any) -> None:
         """Note that the pool has set the session up: what was changed until now is part of it."""
 
+    forget: Callable[[Any], None] | None = None
+    """Forgets what the driver keeps of a lease's statements; None if it keeps nothing."""
+
     note_status: Callable[[Any], None] | None = None
     """Notes what the server has told with the last statement; None if the connection does."""
 

@@ -11,7 +11,9 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.reading import ReadingLease
 
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
+_PLAIN = frozenset(
+    {type(None), bool, int, float, str, bytes, bytearray, memoryview, tuple, list, dict}
+)
 _LIVE = ("__next__", "__enter__", "close", "read")
 """What an object has that goes on using its connection."""
 
@@ -35,8 +37,29 @@ def hand_out(lease: ReadingLease, value: Any) -> Any:
         return lease
     if hasattr(value, "fetchone") and hasattr(value, "execute"):
         return lease.make_cursor(value)
-    is_live = any(hasattr(type(value), name) for name in _LIVE)
-    return Handle(lease, value) if is_live else value
+    if lease.driver.is_bare and lease.driver.is_bare(lease.usable().raw, value):
+        lease.note_bare()
+    elif any(hasattr(type(value), name) for name in _LIVE):
+        return Handle(lease, value)
+    elif hasattr(value, "pgconn"):
+        return Facts(lease, value)
+    return value
+
+
+class Facts:
+    """What a driver tells of its connection (psycopg's `info`), as long as its lease works."""
+
+    __slots__ = ("_facts", "_lease")
+
+    def __init__(self, lease: ReadingLease, facts: Any) -> None:
+        self._lease = lease
+        self._facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._lease.usable()
+        return hand_out(self._lease, getattr(self._facts, name))
 
 
 class Handle:
@@ -63,6 +86,7 @@ class Handle:
     def _step(self, function: Callable[..., Any], *args: Any) -> Any:
         if self._is_dropped and not self._lease.is_over:
             raise UsageError(refusals.DROPPED)
+        self._lease.refuse_to_wait(self.driver_cursor)
         return self._lease.step(function, *args)
 
     def drop(self) -> None:
@@ -122,6 +146,7 @@ class Handle:
         named = getattr(exc, "transaction", None)
         if isinstance(named, Handle):  # psycopg's Rollback: the driver knows its own object
             cast("Any", exc).transaction = named.driver_cursor
+        lease.refuse_to_wait(self.driver_cursor, finish=exc is not None)
         answer = lease.last_step(self._leave, exc_type, exc, traceback)
         lease.forget(self)
         return answer
@@ -133,7 +158,11 @@ class Handle:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        self._lease.usable()
+        is_gone = self._is_dropped or self._lease.is_gone
+        if name in GONE and is_gone and hasattr(type(self.driver_cursor), name):
+            return GONE[name]
+        if name not in GONE:
+            self._lease.usable()
         attribute = getattr(self.driver_cursor, name)
         if callable(attribute):
             return functools.partial(self._call, attribute)

@@ -86,7 +86,8 @@ class OpenCursors:
     def all(self) -> list[OpenCursor]:
         """Return those that are no garbage."""
         found = [reference() for reference in self._by_id.values()]
-        return [*(cursor for cursor in found if cursor is not None), *self.handles()]
+        # A cursor may have to wait until the others are closed.
+        return [*self.handles(), *(cursor for cursor in found if cursor is not None)]
 
 
 class Leases(dict[Any, None]):

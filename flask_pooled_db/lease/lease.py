@@ -272,6 +272,8 @@ class Lease(Losing):
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
                 tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
             driver = self.driver
+            if driver.forget:
+                driver.forget(entry.raw)
             entry.is_changed = entry.is_changed or driver.has_changed(entry.raw)
             if entry.condemned is None and not driver.is_intact(entry.raw, entry.session):
                 entry.condemn("its session was left in another state")

@@ -5,7 +5,10 @@ Whatever is not the standard's is passed on to the driver's own objects.
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
@@ -39,16 +42,21 @@ _CHANGES_SESSION = (
 )
 """What the names begin with of what changes a connection, or lets its caller change it."""
 
+_SETS_TRANSACTIONS = frozenset({"set_isolation_level", "set_session"})
+"""The methods by which psycopg2 switches autocommit on, or rolls an open transaction back."""
+
+_TAKES_SQL = frozenset({"cmd_query", "cmd_query_iter", "query"})
+"""The methods, beside those named "execute...", whose first argument is a statement."""
+
+_EMPTIED = frozenset({"notifications", "notifies"})
+"""The lists that are emptied by whoever reads them."""
+
 _IS_CONNECTED = "is_connected"
 _NO_AUTOCOMMIT = "is the scope's: use readonly=True for reads that need no transaction"
 _NO_RESET = "is the pool's: a session that was changed is reset when its connection is returned"
-_NO_LEVEL = (
-    "is the scope's: give isolation_level to db_connection_context(), or SET TRANSACTION by text"
-)
 
 _REFUSED = {
     "set_autocommit": _NO_AUTOCOMMIT,
-    **dict.fromkeys(("set_isolation_level", "set_session"), _NO_LEVEL),
     **dict.fromkeys(("change_user", "cmd_change_user", "cmd_reset_connection"), _NO_RESET),
     **dict.fromkeys(("reset", "reset_session"), _NO_RESET),
 }
@@ -161,6 +169,7 @@ class LeaseConnection(TransactionLease):
         entry = self.usable()
         if entry.streams:
             self.clear_way(entry)
+        self.refuse_if_busy(entry)
         if self.call(self.driver.ping, entry.raw) and not self.has_work:
             self.call(entry.roll_back)
 
@@ -194,6 +203,8 @@ class LeaseConnection(TransactionLease):
 
     def driver_attribute(self, name: str) -> Any:
         """Return what the driver's connection has by this name."""
+        if name in self.driver.from_any_thread:
+            return functools.partial(self._interrupt, name)
         attribute = getattr(self.usable().raw, name)
         if callable(attribute):
             if name in _REFUSED:
@@ -201,9 +212,11 @@ class LeaseConnection(TransactionLease):
             if name.startswith("tpc_") and name != "tpc_recover":
                 raise refusals.distributed(f"{name}()")
             return functools.partial(self._driver_call, name)
+        if isinstance(attribute, dict | list | deque) and name not in _EMPTIED:
+            return copy.copy(attribute)  # its own serves the next lease as well
         if not is_plain(attribute):
             self.touch()  # more may be done by it
-        if name.startswith(_CHANGES_SESSION):
+        if name in _EMPTIED or name.startswith(_CHANGES_SESSION):
             self.session_changed(name)
         return hand_out(self, attribute)
 
@@ -235,6 +248,8 @@ class LeaseConnection(TransactionLease):
 
     def _driver_call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         raw, driver = self.usable().raw, self.driver
+        if name in _SETS_TRANSACTIONS and (self.has_work or driver.in_transaction(raw)):
+            raise UsageError(f"{name}() in an open transaction: call it first in its block")
         if name.startswith(_CHANGES_SESSION):
             self.session_changed(f"{name}()")
         if driver.check_text:
@@ -244,9 +259,32 @@ class LeaseConnection(TransactionLease):
             args = (translate(args[0]), *args[1:])
         if name in driver.nesting:
             self.rows_only(driver.open_transaction, raw)
+        method = getattr(raw, name)
+        if name in _SETS_TRANSACTIONS:
+            return self._set_transactions(functools.partial(method, *args, **kwargs), name)
         call = self.rows_only if name in driver.rows_only else self.statement
         call = self.fetch if name in driver.harmless else call
-        return hand_out(self, call(functools.partial(getattr(raw, name), **kwargs), *args))
+        if not name.startswith("execute") and name not in _TAKES_SQL:
+            method, args = functools.partial(method, *args), ()
+        return hand_out(self, call(functools.partial(method, **kwargs), *args))
+
+    def _set_transactions(self, method: Callable[[], Any], name: str) -> Any:
+        """Have the driver change what its transactions are, unless they are none any more."""
+        raw = self.usable().raw
+        result = self.fetch(method)
+        if getattr(raw, "autocommit", False) is True:
+            raw.autocommit = False
+            raise UsageError(f"{name}() can't switch autocommit on: it {_NO_AUTOCOMMIT}")
+        return result
+
+    def _interrupt(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call what the driver has to end a call that is under way, from whatever thread."""
+        entry = self._entry
+        if entry is None:
+            raise self._refusal()
+        if self.driver.interrupts_late:
+            entry.condemn("a statement of it was interrupted, and the interruption may come late")
+        return getattr(entry.raw, name)(*args, **kwargs)
 
 
 class ForwardingConnection(LeaseConnection):

@@ -48,6 +48,16 @@ class ReadingLease(Lease):
         if self._has_handles and self.driver.has_unread_rows(entry.raw):
             raise UsageError(refusals.UNREAD)
 
+    def refuse_to_wait(self, thing: Any, *, finish: bool = False) -> None:
+        """Raise if a step of something would wait for another one that was handed out, or `finish`
+        that one.
+        """
+        entry, would_wait = self.usable(), self.driver.would_wait
+        if would_wait and would_wait(entry.raw, thing):
+            if not finish:
+                raise UsageError(refusals.UNREAD)
+            self.drop_unread(entry)
+
     def note_stream(self, reader: Reader, sql: Any = None) -> None:
         """Note what the server has yet to send for the last statement of a cursor."""
         entry, driver = self._entry, self.driver
@@ -183,6 +193,11 @@ class ReadingLease(Lease):
         is_named = self.driver.iterates_cursors and getattr(driver_cursor, "name", None)
         return (self.named_class if is_named else self.cursor_class)(self, driver_cursor)
 
+    def note_bare(self) -> None:
+        """Open a transaction before something can be run past the driver, which opens none then."""
+        self.session_changed("what works past its driver")
+        self.rows_only(self.driver.open_transaction, self.usable().raw)
+
     def note_cursor(self, cursor: OpenCursor) -> None:
         """Have a cursor, or the like, closed at the end of the lease, if it is open by then."""
         self._handed_out().add(cursor)
@@ -227,6 +242,8 @@ class ReadingLease(Lease):
             return
         if entry.streams and not self._finish_own(entry, cursor) and driver.has_to_close_cursors:
             return  # it would end the other's stream, which keeps it until then
+        if driver.would_wait and driver.would_wait(entry.raw, cursor.driver_cursor):
+            return  # it is closed at the end of the lease
         if driver.has_to_close_cursors or driver.has_unread_rows(entry.raw):
             self._close(cursor)
         elif self._state is BUSY:

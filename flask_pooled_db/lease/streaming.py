@@ -134,7 +134,15 @@ class StreamingCursor(ParticularCursor):
             return self._nextset
         if name == "fetchall_unbuffered":
             return self.__iter__
+        if name in ("next", "read_next"):  # of the connector, and of PyMySQL
+            return self.fetchone
+        if name == "fetchrows":
+            return self._fetchrows
         return attribute
+
+    def _fetchrows(self, size: int) -> Any:
+        """Return the next rows as the connector does, which means all by a negative number."""
+        return self.fetchall() if size < 0 else self.fetchmany(size)
 
     def _nextset(self) -> Any:
         """Go on to the next result, and drop the rows that are left of this one. Raises what either

@@ -194,3 +194,22 @@ def test_t1_rollback_names_its_transaction(db: PooledDB) -> None:
                 put(nested, 10)
                 raise psycopg.Rollback(outer)
     assert ids() == [1, 3, 7]
+
+
+READERS: dict[str, Any] = {
+    "for": lambda rows: [bytes(row).decode() for row in rows],
+    "rows": lambda rows: [row for (row,) in rows.rows()],
+    "read": lambda rows: [bytes(row).decode() for row in iter(rows.read, b"")],
+    "read_row": lambda rows: [row for (row,) in iter(rows.read_row, None)],
+}
+
+
+@pytest.mark.parametrize("how", READERS)
+def test_copy_is_read(db: PooledDB, how: str) -> None:
+    """The rows of a COPY are read in each of the ways that psycopg has."""
+    with db_connection_context() as conn:
+        with conn.cursor().copy("COPY (SELECT generate_series(1, 3)) TO STDOUT") as rows:
+            assert [row.strip() for row in READERS[how](rows)] == ["1", "2", "3"]
+        put(conn, 1)
+    assert ids() == [1]
+    assert db.stats().discarded == 0

@@ -80,9 +80,9 @@ RESETS = {
     ),
     "psycopg2": (
         *(calls("reset"), calls("set_session", autocommit=True)),
-        *(calls("set_isolation_level", 0), calls("set_session", readonly=True)),
+        calls("set_isolation_level", 0),
     ),
-    "psycopg": (calls("set_autocommit", True), calls("set_isolation_level", None)),
+    "psycopg": (calls("set_autocommit", True),),
 }
 XA = ("XA START 'x'", "/* c */ xa begin 'x'", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'")
 TWO_PHASE = (

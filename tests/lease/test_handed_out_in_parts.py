@@ -302,3 +302,70 @@ def test_t1_large_object_in_a_part(postgresql: str, fails: bool) -> None:
         with db_connection_context() as conn:
             data = conn.lobject(oid, "rb").read()
     assert data == (b"outer," if fails else b"outer,inner,")
+
+
+IN_THE_WAY: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]] = {
+    "ping": (lambda _: None, lambda conn, _: conn.ping()),
+    "another stream": (
+        lambda conn: conn.cursor().stream("SELECT 1"),
+        lambda _, rows: next(rows),
+    ),
+    "pipeline": (lambda conn: conn.pipeline(), lambda _, block: block.__enter__()),
+    "copy": (
+        lambda conn: conn.cursor().copy("COPY t FROM STDIN"),
+        lambda _, block: block.__enter__(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_t6_what_would_wait_for_a_stream(on_postgresql: PooledDB, name: str) -> None:
+    """Whatever would wait for a stream, in the thread that is to read it, is refused."""
+    make, use = IN_THE_WAY[name]
+    with db_connection_context() as conn:
+        made = make(conn)
+        rows = half_a_stream(conn)
+        with pytest.raises(UsageError, match="independent=True"):
+            use(conn, made)
+        assert len(list(rows)) == 4
+        put(conn, 1)
+    assert ids() == [1]
+
+
+# What psycopg says of the cursors of a connection that was closed.
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("fails", [True, False])
+def test_t6_named_cursor_beside_a_stream(on_postgresql: PooledDB, fails: bool) -> None:
+    """A named cursor can be closed, or left to the end of its block, while a stream is read."""
+    kept = []
+    with contextlib.suppress(LookupError), db_connection_context() as conn:
+        put(conn, 1)
+        other = conn.cursor("other")
+        other.execute("SELECT 1")
+        with conn.cursor("named") as cur:
+            cur.execute("SELECT 1")
+            kept.append(half_a_stream(conn))
+        if fails:
+            raise LookupError
+    assert ids() == ([] if fails else [1])
+
+
+def test_t6_stream_in_a_drivers_block(on_postgresql: PooledDB) -> None:
+    """A stream is in the way of the end of a driver's block, unless an exception leaves that."""
+    kept = []
+    with db_connection_context() as conn:
+        put(conn, 1)
+        with contextlib.suppress(LookupError), conn.transaction():
+            put(conn, 2)
+            kept.append(half_a_stream(conn))
+            raise LookupError
+        put(conn, 3)
+        block = conn.transaction()
+        block.__enter__()
+        rows = half_a_stream(conn)
+        with pytest.raises(UsageError, match="independent=True"):
+            block.__exit__(None, None, None)
+        assert len(list(rows)) == 4
+        block.__exit__(None, None, None)
+    assert ids() == [1, 3]

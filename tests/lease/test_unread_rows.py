@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,33 @@ def test_t1_warnings_by_method(server: MariaDBServer, mariadb_driver: str) -> No
             assert [number for _, number, _ in connection.show_warnings()] == [1292]
             add(connection, 2, 10)
         assert stage.committed() == MOVED
+
+
+READS: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
+    "read_next": ("pymysql", lambda cur: [cur.read_next() for _ in range(3)]),
+    "next": ("mariadbconnector", lambda cur: [cur.next() for _ in range(3)]),
+    "fetchrows": ("mariadbconnector", lambda cur: cur.fetchrows(3)),
+}
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+@pytest.mark.parametrize("name", READS)
+def test_t6_read_in_the_drivers_way(server: MariaDBServer, name: str, is_refused: bool) -> None:
+    """The rows of a stream are read by whatever method the driver has, and none is left out."""
+    driver, read = READS[name]
+    with on_server("ours", server, driver, is_direct=True) as stage:
+        with stage.db.connection_context() as connection:
+            cursor = stage.streaming_cursor(connection)
+            cursor.execute("SELECT seq FROM seq_1_to_7")
+            assert cursor.fetchone() == (1,)
+            if is_refused:
+                with pytest.raises(UsageError, match="read"):
+                    connection.cursor().execute("SELECT 1")
+            assert read(cursor) == [(2,), (3,), (4,)]
+            if name == "fetchrows":
+                assert cursor.fetchrows(-1) == [(5,), (6,), (7,)]
+            else:
+                assert read(cursor) == [(5,), (6,), (7,)]
+                assert read(cursor) == [None] * 3
+            connection.cursor().execute("SELECT 1")
+        assert stage.db.stats().discarded == 0
