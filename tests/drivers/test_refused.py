@@ -78,10 +78,7 @@ RESETS = {
         *(calls("reset_session"), calls("cmd_reset_connection")),
         calls("cmd_change_user", "app", "x", "y"),
     ),
-    "psycopg2": (
-        *(calls("reset"), calls("set_session", autocommit=True)),
-        calls("set_isolation_level", 0),
-    ),
+    "psycopg2": (calls("reset"),),
     "psycopg": (calls("set_autocommit", True),),
 }
 XA = ("XA START 'x'", "/* c */ xa begin 'x'", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'")
