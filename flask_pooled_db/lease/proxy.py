@@ -203,7 +203,7 @@ class LeaseConnection(TransactionLease):
 
     def driver_attribute(self, name: str) -> Any:
         """Return what the driver's connection has by this name."""
-        if name in self.driver.from_any_thread:
+        if name in self.driver.from_any_thread and self._entry is not None:
             return functools.partial(self._interrupt, name)
         attribute = getattr(self.usable().raw, name)
         if callable(attribute):
