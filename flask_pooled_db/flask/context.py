@@ -24,6 +24,8 @@ EXTENSION = "pooled_db"
 CURRENT = "_pooled_db"
 _ENDPOINT = "_pooled_db_endpoint"
 
+_current_context = app_ctx._get_current_object  # type: ignore[attr-defined]  # looked up once
+
 
 class AppState:
     """What the extension keeps of one app: its pools by bind name."""
@@ -58,7 +60,7 @@ class AppState:
 
 def current() -> tuple[AppState, Leases]:
     """Return the current app's state, and the leases that the current app context holds."""
-    context = app_ctx._get_current_object()  # type: ignore[attr-defined]
+    context = _current_context()
     kept = context.g.__dict__
     pair: tuple[AppState, Leases] | None = kept.get(CURRENT)
     if pair is None:

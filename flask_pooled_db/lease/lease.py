@@ -253,9 +253,10 @@ class Lease(Losing):
         entry, self._entry = self._entry, None
         self._ended = ended = self._state
         self._state = RELEASED
-        self._cause = self._doom = None  # their frames refer to this lease
         if entry is None:
             return  # for the type checker: it was held
+        if ended is not UNUSED:
+            self._cause = self._doom = None  # their frames refer to this lease
         if guard.is_inside():  # nothing may wait here: the pool will find it
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
         elif ended is UNUSED:

@@ -247,8 +247,11 @@ class Engine:
         """
         is_settled = False
         try:
-            resets = self._resets_always or (self._resets_changed and entry.is_changed)
-            if resets and not unused and entry.condemned is None:
+            if (
+                not unused
+                and entry.condemned is None
+                and (self._resets_always or (entry.is_changed and self._resets_changed))
+            ):
                 self._reset(entry)
             state, now = self.state, self._clock()
             change = None

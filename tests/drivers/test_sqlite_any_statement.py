@@ -45,7 +45,7 @@ STATEMENTS = [
     "VALUES (1)",
     "SELECT * FROM pragma_optimize",
     "EXPLAIN DELETE FROM t",
-    "ATTACH ':memory:' AS other",
+    "ATTACH '' AS other",
     "DETACH other",
     "CREATE TABLE IF NOT EXISTS other.t AS SELECT 1",
     "SAVEPOINT a",
