@@ -222,12 +222,14 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         return None if told is None else told is not unknown.Told.NONE
 
     def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
+        """Return what `in_transaction` does, also right after an error. May ask the server."""
         if unknown.flag(raw) is None:
             return self.in_transaction(raw)
         self.execute(raw, "DO 0")  # an error tells nothing; the next answer does
         return unknown.flag(raw)
 
     def release_if_there(self, raw: Any, savepoint: str) -> bool:
+        """Release a savepoint. Returns whether it was there."""
         try:
             self.execute(raw, f"RELEASE SAVEPOINT {savepoint}")
         except self.Error as error:

@@ -19,7 +19,6 @@ from flask_pooled_db.drivers.mysql import (
     MySQLDriver,
 )
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
-from flask_pooled_db.drivers.tracebacks import place_of
 
 _POOLING_REFUSED = "can't be set: this extension is the pool"
 # Functions of the connector, by what they are doing when an error comes through them.
@@ -127,8 +126,7 @@ class MariaDBConnectorDriver(MySQLDriver):
         return super().proves_nothing(error)
 
     def sent_nothing(self, error: BaseException) -> bool:
-        dbapi = cast("Any", self.dbapi)
-        function, below = place = place_of(error, (dbapi.cursors, dbapi.connections))
+        function, below = place = self.place_of(error)
         if place.is_outside:  # our call does not fit the driver's function
             return isinstance(error, (TypeError, UnicodeEncodeError))
         if function in CONVERTS:
@@ -258,7 +256,7 @@ class MariaDBConnectorDriver(MySQLDriver):
             elif isinstance(argument, dict):
                 self.check_text(*argument.values())
             elif type(argument) not in _NO_TEXT and type(argument).__module__ != "datetime":
-                # It takes their text; a list's has what they are represented by.
+                # It takes str() of them; that of a list consists of the repr() of its members.
                 f"{argument!s}{argument!r}".encode()
 
     def close(self, raw: Any) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
+from flask_pooled_db.drivers.tracebacks import Place, place_of
 from flask_pooled_db.errors import ConfigError
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
@@ -30,9 +31,11 @@ TEXTS = frozenset({*PASSWORDS, "user", "database", "db"})
 
 
 def _is_encodable(text: str) -> bool:
-    with contextlib.suppress(UnicodeError):
-        return bool(text.encode() or True)
-    return False
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True
 
 
 class MySQLDriver(Driver):
@@ -89,6 +92,11 @@ class MySQLDriver(Driver):
     def error_number(self, error: BaseException) -> int:
         """Return the number of a driver's error, or 0 if it has none."""
         raise NotImplementedError
+
+    def place_of(self, error: BaseException) -> Place:
+        """Return where in the driver's Python code an error arose."""
+        dbapi = cast("Any", self.dbapi)
+        return place_of(error, (dbapi.cursors, dbapi.connections))
 
     def proves_nothing(self, error: BaseException) -> bool:
         """Return whether an error tells neither what the server answered nor that nothing was sent.
@@ -161,9 +169,7 @@ class MySQLDriver(Driver):
                 return True
         elif Effect.UNKNOWN not in effect:
             return True  # what it does to the transaction, its text says
-        # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
-        self.execute(raw, "DO 0")
-        if not self.server_status(raw) & STATUS_IN_TRANS:
+        if not self.is_in_transaction_for_sure(raw):
             return False
         # A routine may have ended the transaction and begun another.
         return True if effect is Effect.NONE else None
@@ -173,17 +179,9 @@ class MySQLDriver(Driver):
 
     tells_lost_savepoints = True
 
-    def release_if_there(self, raw: Any, savepoint: str) -> bool:
-        try:
-            self.execute(raw, f"RELEASE SAVEPOINT {savepoint}")
-        except self.Error as error:
-            if self.error_number(error) != errors.UNKNOWN_SAVEPOINT:
-                raise
-            return False
-        return True
-
     def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
-        self.execute(raw, "DO 0")  # an error packet has no flags; the next OK packet has
+        # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
+        self.execute(raw, "DO 0")
         return bool(self.server_status(raw) & STATUS_IN_TRANS)
 
     def is_of_earlier(self, error: BaseException) -> bool:

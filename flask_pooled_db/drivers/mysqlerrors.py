@@ -87,7 +87,6 @@ PERMANENT = frozenset({1044, 1045, 1049, 1130, 1251, 1275, 1524, 1698})
 RETRYABLE = frozenset({1020, 1205, 1213})
 
 UNKNOWN_VARIABLE = 1193
-UNKNOWN_SAVEPOINT = 1305
 INTERRUPTED = 1317  # by KILL QUERY
 
 # A Galera node that leaves its cluster during COMMIT says this, but the other nodes may have the

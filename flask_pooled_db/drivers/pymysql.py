@@ -18,7 +18,7 @@ from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS,
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.pymysql_status import with_true_status
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
-from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, Place, is_generator, place_of
+from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, codes_of, is_generator
 from flask_pooled_db.runtime import housekeeper
 
 # Functions of PyMySQL, by what they are doing when an error comes through them.
@@ -99,16 +99,12 @@ class PyMySQLDriver(MySQLDriver):
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if not raw.open:  # it closes itself when it loses its place in the protocol
             return Failure.LOST
-        if self._place_of(error).function == READS_ROW and not self.error_number(error):
+        if self.place_of(error).function == READS_ROW and not self.error_number(error):
             return Failure.LOST  # a converter's, whatever its class: the rest is unread
         return super().classify(raw, error)
 
-    def _place_of(self, error: BaseException) -> Place:
-        dbapi = cast("Any", self.dbapi)
-        return place_of(error, (dbapi.cursors, dbapi.connections))
-
     def sent_nothing(self, error: BaseException) -> bool:
-        function, below = place = self._place_of(error)
+        function, below = place = self.place_of(error)
         if place.is_outside:  # our call does not fit the driver's function
             return isinstance(error, TypeError)
         if function in CONVERTS:
@@ -122,12 +118,7 @@ class PyMySQLDriver(MySQLDriver):
         return is_encoding or function in PREPARES
 
     def is_of_earlier(self, error: BaseException) -> bool:
-        step = error.__traceback__
-        while step is not None:
-            if step.tb_frame.f_code.co_name == READS_RESULT:
-                return True
-            step = step.tb_next
-        return False
+        return any(code.co_name == READS_RESULT for code in codes_of(error))
 
     def never_sent(self, raw: Any, error: BaseException) -> bool:
         # A closed connection answers every command with InterfaceError(0, ""). 2006 means that the
@@ -276,7 +267,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
             # While TLS begins, the descriptor is nobody's: a duplicate is cut.
             with sock.dup() as twin:
                 cut = functools.partial(sockets.cut, twin.fileno())
-                with housekeeper.bounded(self._time_left(), cut):
+                with housekeeper.bounded(sockets.time_left(self._connect_deadline), cut):
                     self._shake_hands(sock)
 
         def _dial(self) -> socket.socket:
@@ -305,11 +296,8 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
                 self.__dict__.pop("_read_packet", None)
                 self._read_timeout, self._write_timeout = reads, writes
 
-        def _time_left(self) -> float:
-            return max(self._connect_deadline - time.monotonic(), 0.001)
-
         def _read_packet_in_time(self, *args: Any, **kwargs: Any) -> Any:
-            self._read_timeout = self._time_left()
+            self._read_timeout = sockets.time_left(self._connect_deadline)
             return super()._read_packet(*args, **kwargs)
 
         def _create_ssl_ctx(self, sslp: Any) -> Any:

@@ -109,12 +109,12 @@ def dial(address: Any, deadline: float, source: Any = None) -> socket.socket:
     of the time that the ones before it have left.
     """
     if isinstance(address, str):
-        return _dialled((socket.AF_UNIX, socket.SOCK_STREAM), address, _time_left(deadline))
+        return _dialled((socket.AF_UNIX, socket.SOCK_STREAM), address, time_left(deadline))
     host, port = address
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failure: OSError = socket.gaierror(f"no address of {host!r} is known")
     for tried, (family, kind, protocol, _, place) in enumerate(found):
-        seconds = _time_left(deadline) / (len(found) - tried)
+        seconds = time_left(deadline) / (len(found) - tried)
         try:
             sock = _dialled((family, kind, protocol), place, seconds, source)
         except OSError as error:
@@ -139,7 +139,8 @@ def _dialled(kind: Any, place: Any, seconds: float, source: Any = None) -> socke
     return sock
 
 
-def _time_left(deadline: float) -> float:
+def time_left(deadline: float) -> float:
+    """Return the seconds until a deadline, as a timeout: never 0, which would mean not to wait."""
     return max(deadline - time.monotonic(), 0.001)
 
 

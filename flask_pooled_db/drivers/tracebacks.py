@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
@@ -36,15 +36,20 @@ def place_of(error: BaseException, modules: Collection[ModuleType]) -> Place:
     files = {module.__file__ for module in modules}
     function = ""
     below: list[CodeType] = []
-    step = error.__traceback__
-    while step is not None:
-        code = step.tb_frame.f_code
+    for code in codes_of(error):
         if code.co_filename in files:
             function, below = code.co_name, []
         else:
             below.append(code)
-        step = step.tb_next
     return Place(function, tuple(below))
+
+
+def codes_of(error: BaseException) -> Iterator[CodeType]:
+    """Yield the code of each function that an error came through, the innermost last."""
+    step = error.__traceback__
+    while step is not None:
+        yield step.tb_frame.f_code
+        step = step.tb_next
 
 
 def is_generator(code: CodeType) -> bool:

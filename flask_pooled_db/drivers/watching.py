@@ -46,15 +46,3 @@ class Watching:
 
     tells_lost_savepoints: bool = False
     """Whether `release_if_there` can tell that a transaction was ended, and another one begun."""
-
-    def release_if_there(self, raw: Any, savepoint: str) -> bool:
-        """Release a savepoint. Returns whether it was there."""
-        raise NotImplementedError
-
-    def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
-        """Return what `in_transaction` does, also right after an error. May ask the server."""
-        return self.in_transaction(raw)
-
-    def in_transaction(self, raw: Any) -> bool | None:
-        """Return whether the server has a transaction open, or None if the driver doesn't know."""
-        return None

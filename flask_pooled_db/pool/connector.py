@@ -207,7 +207,7 @@ class Backoff:
         return first
 
 
-def _end_late(entry: Entry | None) -> None:
+def end_late(entry: Entry | None) -> None:
     """Close a connection for which nobody waits any more."""
     if entry is not None:
         entry.condemn("it was opened after its time limit")
@@ -272,7 +272,7 @@ class Connector:
 
     def open_one(self) -> Entry:
         """Open a connection outside of the pool, for a caller who waits."""
-        errand = Errand("opener", self._open_alone, _end_late)
+        errand = Errand("opener", self._open_alone, end_late)
         return errand.run(self._hang_after)
 
     def _open_alone(self) -> Entry:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from flask_pooled_db.pool import reports
-from flask_pooled_db.pool.connector import Attempt
+from flask_pooled_db.pool.connector import Attempt, end_late
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.places import Place
@@ -206,8 +206,7 @@ class Supply:
     def connected(self, attempt: Attempt, entry: Entry) -> Attempt | None:
         state, config = self.state, self.terms.config
         if attempt.place is None:
-            entry.condemn("it was opened after its time limit")
-            entry.end()
+            end_late(entry)
             self._came_back(attempt)
             return None
         if config.max_lifetime:

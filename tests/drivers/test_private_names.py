@@ -46,7 +46,6 @@ PYMYSQL_OWN = {
     "_read_packet_in_time",
     "_dial",
     "_shake_hands",
-    "_time_left",
 }
 MARIADB_PRIVATE = {"_closed", "_get_socket", "_mariadb_get_info"}
 MARIADB_CURSOR_PRIVATE = {"_text", "_initresult"}
