@@ -11,6 +11,9 @@ There is one hook for each, and its order is written here. Before a fork:
 In the child the workers, the reporter and the housekeeper start afresh, then each part. At the exit
 each part closes what it has open, and the housekeeper stops last. Parts come in the order of their
 layers. A step that fails does not keep the others from being taken.
+
+Python ignores what a fork hook raises, and a signal handler may raise at the first instruction of
+any hook. So there are two of each, and the second does what the first left undone.
 """
 
 from __future__ import annotations
@@ -84,13 +87,16 @@ class Fork:
     def __init__(self) -> None:
         self._was_inside = guard.is_inside()
         self._has_begun = self._is_late = False
+        self.is_prepared = self.is_over = False
 
     def prepare(self) -> None:
         """Keep everything still."""
+        self._release_lock()
         if not guard.lock.acquire(timeout=FORK_PATIENCE):
-            return  # a thread is stuck in the middle of a change: nothing can be done without it
-        guard.lock.release()
+            self.is_prepared = True  # no more can be done: a thread is stuck amid a change
+            return
         self._has_begun = True
+        guard.lock.release()
         _try(_warn_of_open_connections)
         workers.make_way(self)
         self._is_late = not workers.wait_for_the_rest(FORK_PATIENCE)
@@ -100,14 +106,21 @@ class Fork:
         workers.wait_for_the_rest(FORK_PATIENCE)  # what the housekeeper started last
         if not self._was_inside:
             guard.lock.acquire(timeout=FORK_PATIENCE)
+        self.is_prepared = True
+
+    def _release_lock(self) -> None:
+        while guard.is_inside() and not self._was_inside:
+            guard.lock.release()
 
     def undo(self) -> None:
         """In the parent, let everything go on."""
-        if not self._has_begun:
-            return
+        if self._has_begun:
+            self._let_go_on()
+        self.is_over = True
+
+    def _let_go_on(self) -> None:
         try:
-            while guard.is_inside() and not self._was_inside:
-                guard.lock.release()
+            self._release_lock()
         finally:
             try:
                 workers.go_on(self)
@@ -117,10 +130,25 @@ class Fork:
             _try(_warn_of_connects)
 
 
+def _innermost() -> Fork | None:
+    """Return the fork that this thread is about. In a signal handler, it may be a second one."""
+    forks = _under_way.get(threading.get_ident())
+    return forks[-1] if forks and not forks[-1].is_over else None
+
+
 def _before_fork() -> None:
     fork = Fork()
-    _under_way.setdefault(threading.get_ident(), []).append(fork)
+    forks = _under_way.setdefault(threading.get_ident(), [])
+    forks[:] = [*(each for each in forks if not each.is_over), fork]
     fork.prepare()
+
+
+def _before_fork_again() -> None:
+    fork = _innermost()
+    if fork is None:
+        _before_fork()
+    elif not fork.is_prepared:
+        fork.prepare()
 
 
 def _try(step: Callable[[], object]) -> None:
@@ -160,16 +188,21 @@ def _warn_of_connects() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    forks = _under_way.get(threading.get_ident(), [])
-    if forks:
-        forks.pop().undo()
+    if fork := _innermost():
+        fork.undo()
+
+
+def _after_fork_in_parent_again() -> None:
+    _after_fork_in_parent()
+    if forks := _under_way.get(threading.get_ident()):
+        forks.pop()
     if not forks:
         _under_way.pop(threading.get_ident(), None)
 
 
 _COUNTS_THREADS = sys.version_info >= (3, 12)
 
-_waiting: list[tuple[FrameType, Callable[[], None]]] = []
+_waiting: list[tuple[FrameType | None, Callable[[], None]]] = []
 """What is to be done when a fork has returned to the frame that called it."""
 
 
@@ -183,8 +216,16 @@ def _soon(function: Callable[[], None]) -> None:
     if not _COUNTS_THREADS or threading.current_thread() is not threading.main_thread():
         function()
         return
-    _waiting.append((sys._getframe(3), function))
-    ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+    _waiting.append((_forking_frame(), function))
+    for _ in range(2):  # as with the hooks
+        ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+
+
+def _forking_frame() -> FrameType | None:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame
 
 
 def _run_waiting(_: object) -> int:
@@ -198,8 +239,8 @@ def _run_waiting(_: object) -> int:
         if running is not frame and _is_called_by(running, frame):
             ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
             return 0
-        _waiting.pop()
         function()
+        _waiting.pop()
     return 0
 
 
@@ -214,20 +255,31 @@ _RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
 
 def _after_fork_in_child() -> None:
     guard.renew()
-    _under_way.clear()
     _waiting.clear()
     workers.after_fork()
     reporter.after_fork()
     housekeeper.after_fork()
     for part in parts():
         _try(part.after_fork_in_child)
+    _under_way.clear()
+
+
+def _after_fork_in_child_again() -> None:
+    if _under_way:
+        _after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
+    # Those before a fork are called in reverse order.
     os.register_at_fork(
-        before=_before_fork,
+        before=_before_fork_again,
         after_in_parent=_after_fork_in_parent,
         after_in_child=_after_fork_in_child,
+    )
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent_again,
+        after_in_child=_after_fork_in_child_again,
     )
 
 

@@ -34,7 +34,7 @@ with open_pool(url=url, maxconnections=2, acquire_timeout=20) as pool:
 """
 
 RAISES_IN_HOOKS = """
-import signal
+import random, signal
 
 class Interrupted(BaseException):
     pass
@@ -44,21 +44,26 @@ def handle(*_):
 
 sys.unraisablehook = lambda _: None  # Python ignores what a fork hook raises
 signal.signal(signal.SIGALRM, handle)
-with open_pool(url=url, maxconnections=2, acquire_timeout=20) as pool:
+with open_pool(url=url, maxconnections=2, acquire_timeout=10) as pool:
     pool.lease().close()
-    for step in range(60):
+    started = time.perf_counter()
+    fork(lambda: os._exit(0))
+    took = time.perf_counter() - started
+    interruptions = 0
+    for _ in range(300):
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.00003 + step * 0.00002)
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00003, took))
             pid = os.fork()
             if not pid:
                 os._exit(0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            interruptions += signal.setitimer(signal.ITIMER_REAL, 0) == (0.0, 0.0)
             os.waitpid(pid, 0)
         except Interrupted:
             pass
         pool.drain()  # so that an opener and the housekeeping are needed
         with pool.lease() as conn:
             assert ask(conn, "SELECT 1") == 1
+    assert interruptions > 30, f"the hooks were interrupted {interruptions} times alone"
 """
 
 RAISING_LOG_HANDLER = """
