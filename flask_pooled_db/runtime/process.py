@@ -244,7 +244,7 @@ def _run_waiting(_: object) -> int:
     return 0
 
 
-def _is_called_by(frame: FrameType | None, caller: FrameType) -> bool:
+def _is_called_by(frame: FrameType | None, caller: FrameType | None) -> bool:
     while frame is not None and frame is not caller:
         frame = frame.f_back
     return frame is not None
