@@ -50,9 +50,11 @@ class WatchingLease(ReadingLease):
             result = self.sent(function, *args)
         except PooledDBError:  # it was not sent
             raise
-        except BaseException:
+        except BaseException as error:
             if has_work or told or effect & Effect.UNKNOWN:
                 self._look_after_error(entry, effect, fate)
+            if told and self._session.readonly and effect & Effect.UNKNOWN:
+                self._refuse_doubt(fate, error)
             raise
         self._look_after(entry, effect, fate, is_open=is_open, was_told=bool(told))
         if effect & _MAY_END and self._state is IN_TRANSACTION:
@@ -144,6 +146,14 @@ class WatchingLease(ReadingLease):
                 self._routine, self.has_committed = fate, True
         elif effect & Effect.UNKNOWN or not is_known:
             self._routine = fate
+
+    def _refuse_doubt(self, fate: Fate, error: BaseException) -> None:
+        """Abort after a routine that failed in a transaction which text had opened in a readonly
+        block: no savepoint was set before it, so nobody can tell what it did before that.
+        """
+        if self._state <= IN_TRANSACTION:
+            self._routine = fate._replace(has_work=True)
+            self.abort(refusals.in_doubt(error))
 
     def settle(self, entry: Entry) -> None:
         """Read all that is left, and see what it tells of the transaction."""

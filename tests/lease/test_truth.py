@@ -117,6 +117,7 @@ PROCEDURES = {
     "commits": "COMMIT",
     "undoes": "ROLLBACK",
     "commits_and_goes_on": "BEGIN COMMIT; INSERT INTO other VALUES (9); END",
+    "undoes_and_goes_on": "BEGIN ROLLBACK; INSERT INTO other VALUES (9); END",
     "makes_a_table": "CREATE TABLE made_inside (a INT)",
     "sets_a_variable": "SET @x = 5",
     "takes_a_lock": "DO GET_LOCK(CONCAT('in ', DATABASE()), 0)",
@@ -418,6 +419,25 @@ def test_t10_readonly_loses_no_write(site: Site, begins: str) -> None:
     with db_connection_context() as conn:
         insert(conn, 2)
     assert site.committed() == [2]
+
+
+@pytest.mark.parametrize("routine", ["commits_and_goes_on", "undoes_and_goes_on"])
+def test_t10_readonly_failed_routine(site: Site, routine: str) -> None:
+    """A routine that failed in a transaction which text had opened in a readonly block ends that
+    block in an error, whatever follows: nobody knows what became of the rows before it.
+    """
+
+    def work() -> None:
+        with db_connection_context(readonly=True) as conn:
+            run(conn, "START TRANSACTION READ WRITE")
+            insert(conn, 1)
+            with contextlib.suppress(conn.Error):  # after it all is read-only again
+                run(conn, f"CALL {routine}()")
+            run(conn, "SELECT 1")
+
+    with pytest.raises(TransactionAborted, match="may have committed or rolled back"):
+        work()
+    assert site.committed() == ([1] if routine.startswith("commits") else [])
 
 
 def test_t10_select_commits_nothing(site: Site, mariadb: MariaDBServer) -> None:
