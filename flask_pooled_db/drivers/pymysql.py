@@ -211,6 +211,7 @@ class PyMySQLDriver(MySQLDriver):
     def after_fork(self) -> None:
         super().after_fork()
         self._contexts.after_fork()
+        WITHOUT_ARGUMENTS.after_fork()
 
 
 def encoded(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -222,10 +223,12 @@ def encoded(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 class TLSContexts:
-    """The TLS contexts of one pool, by the arguments from which each was built.
+    """TLS contexts, by the arguments from which each was built.
 
     PyMySQL reads the system's CA file into a new context for each connection, even to a server
-    without TLS, which takes tens of milliseconds of CPU. Here each context is built once.
+    without TLS, which takes tens of milliseconds of CPU. Here each context is built once: for all
+    pools of the process if there are no arguments, else for each pool, since files that arguments
+    name may be replaced.
     """
 
     def __init__(self) -> None:
@@ -242,6 +245,9 @@ class TLSContexts:
             if key not in self._built:
                 self._built[key] = build()
             return self._built[key]
+
+
+WITHOUT_ARGUMENTS = TLSContexts()
 
 
 def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
@@ -304,6 +310,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
             if not isinstance(sslp, dict):
                 return super()._create_ssl_ctx(sslp)
             key = tuple(sorted((name, repr(value)) for name, value in sslp.items()))
-            return contexts.get(key, functools.partial(super()._create_ssl_ctx, sslp))
+            known = contexts if key else WITHOUT_ARGUMENTS
+            return known.get(key, functools.partial(super()._create_ssl_ctx, sslp))
 
     return Connection

@@ -1,4 +1,4 @@
-"""TLS with PyMySQL: one context a pool, and the same meaning of the arguments."""
+"""TLS with PyMySQL: contexts that are built once, and the same meaning of the arguments."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.drivers import pymysql as adapter
 from flask_pooled_db.drivers.pymysql import TLSContexts, connection_class
 from harness.server import MariaDBServer
 from harness.tls import Certificates
@@ -30,14 +31,18 @@ def count_contexts(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 @pytest.mark.mariadb_only  # the URL of a MySQL asks for no TLS
-def test_tls_context_per_pool(mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each pool builds one TLS context."""
+@pytest.mark.parametrize(("server", "expected"), [("plain", 1), ("tls", 2)], indirect=["server"])
+def test_tls_contexts_built_once(
+    server: MariaDBServer, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pools without TLS arguments have one context together, and others one each."""
+    monkeypatch.setattr(adapter, "WITHOUT_ARGUMENTS", TLSContexts())
     built = count_contexts(monkeypatch)
-    pool_of = [PoolConfig.from_mapping({"URL": mariadb.url()}) for _ in range(2)]
+    pool_of = [PoolConfig.from_mapping({"URL": server.url()}) for _ in range(2)]
     for made in map(make_driver, pool_of):
         for _ in range(3):
             made.close(made.connect())
-    assert len(built) == 2
+    assert len(built) == expected
 
 
 TLS_ARGUMENTS: dict[str, Callable[[Certificates], dict[str, Any]]] = {
