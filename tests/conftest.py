@@ -22,6 +22,7 @@ from harness.proxy import Proxy
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
+from tests.support.order import spread
 from tests.support.sites import bare_app
 from tests.support.stages import ON_SHARED_SERVER, FileStage, ServerStage, Stage, on_file, on_server
 
@@ -90,19 +91,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=deselected)
         items[:] = filter(is_wanted, items)
     if hasattr(config, "workerinput"):
-        first: dict[str, int] = {}
-        groups = {item: _group_of(item) or item.nodeid for item in items}
-        for place, item in enumerate(items):
-            first.setdefault(groups[item], place)
-        items.sort(key=lambda item: (not item.get_closest_marker("slow"), first[groups[item]]))
+        items[:] = spread(items, config.workerinput["workercount"], _is_long, _group_of)
 
 
-def _group_of(item: pytest.Item) -> str | None:
+def _is_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def _group_of(item: pytest.Item) -> str:
     """Return the name of the group of tests that share what a fixture of their module made."""
     fixtures: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
     shared = {name for name in fixtures if fixtures[name][-1].scope == "module"}
     if not shared:
-        return None
+        return item.nodeid
     parameters = getattr(item, "callspec", None)
     made_from = _MADE_FROM if "preloaded" in shared else sorted(shared)
     values = [str(parameters.params.get(name, "")) for name in made_from] if parameters else []
