@@ -12,11 +12,13 @@ from types import FrameType
 from typing import Any
 
 import hypothesis
+import psycopg
 import pytest
 from flask import Flask
 
 from flask_pooled_db import PooledDB
 from harness.mysql import URL_VARIABLE, MySQLServer, versions
+from harness.postgres import postgres
 from harness.processes import ServerError
 from harness.proxy import Proxy
 from harness.server import SCHEMES, MariaDBServer
@@ -33,7 +35,14 @@ _WIRES = {"plain": "mariadb", "tls": "tls_mariadb"}
 # The parameters that `preloaded` is called with: it keeps what it made from each pair.
 _MADE_FROM = ("worker_class", "driver")
 # Whoever asks for one of these has a server started.
-_SERVERS = {"mariadb", "tls_mariadb", "server", "private_mariadb", "private_server"}
+_SERVERS = {
+    "mariadb",
+    "tls_mariadb",
+    "server",
+    "private_mariadb",
+    "private_server",
+    "postgresql",
+}
 _failed = pytest.StashKey[bool]()
 
 # A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
@@ -182,6 +191,22 @@ def server(request: pytest.FixtureRequest) -> MariaDBServer:
     """The shared MariaDB in plaintext, then the one with TLS: for promises on the wire."""
     server: MariaDBServer = request.getfixturevalue(_WIRES[request.param])
     return server
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql() -> Iterator[str]:
+    """The URL of the PostgreSQL shared by all tests. Never stop or reconfigure it."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgresql(shared_postgresql: str) -> str:
+    """The URL of a database on PostgreSQL that is empty when a module begins."""
+    with psycopg.connect(shared_postgresql.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return shared_postgresql
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from flask_pooled_db import ConfigError
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConnectFailed, PoolTimeout
-from harness.postgres import postgres
 from harness.waiting import wait_until
 from tests.drivers.trickle import trickle
 from tests.support.pools import open_pool
@@ -30,10 +29,9 @@ SECRET = "Kolibri7Geheim"
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
+def url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return postgresql
 
 
 def port_of(url: str) -> int:

@@ -17,17 +17,9 @@ import psycopg2.extensions
 import pytest
 
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
-from harness.postgres import postgres
 from harness.server import MariaDBServer
 from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from psycopg.rows import scalar_row
 
 from flask_pooled_db import TransactionAborted, UsageError
 from flask_pooled_db.lease.dbutils import Pool
-from harness.postgres import postgres
 from tests.drivers.relay import counting_relay
 from tests.support.pools import open_pool
 
@@ -20,10 +19,9 @@ ROWS = 1000
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
+def url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return postgresql
 
 
 @pytest.fixture(params=[psycopg, psycopg2], ids=lambda module: module.__name__)

@@ -15,7 +15,6 @@ import pymysql
 import pytest
 
 from flask_pooled_db import get_db_connection
-from harness.postgres import postgres
 from harness.server import MariaDBServer
 from tests.drivers.pep249 import OF_CONNECTION, OF_MODULE, Check, Subject
 from tests.support.apps import pooled_app
@@ -53,13 +52,6 @@ DIFFERENCES: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
 """What does not hold, by the driver and the check: how the driver is used then, and why. None of it
 is the lease's own: what holds for the bare driver holds through a lease too.
 """
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture

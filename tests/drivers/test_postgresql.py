@@ -18,7 +18,6 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
-from harness.postgres import postgres
 from harness.sockets import free_port
 from harness.waiting import wait_until
 from tests.drivers.relay import relay
@@ -26,10 +25,9 @@ from tests.support.apps import pooled_app
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
+def url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return postgresql
 
 
 @pytest.fixture

@@ -10,17 +10,9 @@ import psycopg
 import pytest
 
 from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
-from harness.postgres import postgres
 from tests.support.apps import pooled_app
 
 pytestmark = pytest.mark.timeout(20)  # a wrong turn lets psycopg wait for good
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture

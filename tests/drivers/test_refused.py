@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from flask_pooled_db import UsageError, db_connection_context
-from harness.postgres import postgres
 from harness.server import MariaDBServer
 from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
@@ -42,13 +41,6 @@ def on_mariadb(server: MariaDBServer, driver: str) -> Iterator[Place]:
             lambda: [id_ for (id_,) in server.query(f"SELECT id FROM `{database}`.t ORDER BY id")],
             lambda: len(server.query("XA RECOVER")),
         )
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @contextlib.contextmanager
@@ -112,7 +104,7 @@ def place(request: pytest.FixtureRequest, driver: str) -> Iterator[Place]:
     if driver in ON_MARIADB:
         opened = on_mariadb(request.getfixturevalue("mariadb"), driver)
     else:
-        opened = on_postgresql(request.getfixturevalue("postgres_url"), driver)
+        opened = on_postgresql(request.getfixturevalue("postgresql"), driver)
     with opened as place:
         yield place
 

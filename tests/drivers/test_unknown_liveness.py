@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -15,7 +16,6 @@ import pytest
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import PoolTimeout
-from harness.postgres import postgres
 from harness.waiting import wait_until
 from tests.drivers.generic import MODULES, keys, value
 from tests.support.pools import check_counts, open_pool
@@ -23,10 +23,9 @@ from tests.support.rawdb import rawdb
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
+def url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return postgresql
 
 
 @pytest.fixture(params=MODULES)
@@ -120,7 +119,8 @@ def test_p4_silent_server(module: ModuleType, url: str) -> None:
                 assert check_counts(pool).open == 1
         finally:
             os.kill(pid, signal.SIGCONT)
-        wait_until(lambda: is_closed(raw))  # when the call has ended
+        wait_until(lambda: not any("pinger" in each.name for each in threading.enumerate()))
+        wait_until(lambda: is_closed(raw))
 
 
 def is_closed(raw: Any) -> bool:

@@ -23,7 +23,6 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
-from harness.postgres import postgres
 from harness.server import MariaDBServer
 from tests.drivers.generic import MODULES, keys, value
 from tests.support.apps import pooled_app
@@ -49,10 +48,9 @@ def blind() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
+def url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return postgresql
 
 
 def made(**found: Any) -> Iterator[App]:

@@ -18,7 +18,6 @@ import psycopg
 import pytest
 
 from flask_pooled_db import PooledDB, db_connection_context, get_db_connection
-from harness.postgres import postgres
 from harness.server import SCHEMES, MariaDBServer
 from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
@@ -314,13 +313,6 @@ ENDS = [
     after_rollback,
     by_hand,
 ]
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ import psycopg
 import pytest
 
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
-from harness.postgres import postgres
 from tests.support.apps import pooled_app
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture

@@ -12,18 +12,10 @@ import psycopg2
 import pytest
 
 from flask_pooled_db import PooledDB, UsageError, db_connection_context
-from harness.postgres import postgres
 from tests.drivers.generic import keys
 from tests.support.apps import pooled_app
 
 pytestmark = pytest.mark.timeout(20)  # what is mended here let the thread wait for good
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of this module's own."""
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import psycopg
 import pytest
 
 from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
-from harness.postgres import postgres
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
 from tests.drivers.generic import MODULES, keys
@@ -34,10 +33,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The URL of a database on a server of this module's own."""
-    with postgres() as url:
-        yield url
+def url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return postgresql
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.postgres import postgres
 from harness.processes import without_coverage
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
@@ -61,10 +60,9 @@ with open_pool(creator=module, connect_args=where) as pool:
 
 
 @pytest.mark.parametrize("module", ["psycopg2", "pg8000.dbapi"])
-def test_p6_unknown_module(module: str) -> None:
+def test_p6_unknown_module(postgresql: str, module: str) -> None:
     """So it is with modules that are not known, whether the connection tells its socket or not."""
-    with postgres() as url:
-        run_program(UNKNOWN.format(module=module), url)
+    run_program(UNKNOWN.format(module=module), postgresql)
 
 
 @pytest.mark.parametrize("child", CHILDREN)
