@@ -105,7 +105,7 @@ def read_binds(
     inherited = {name: value for name, value in values.items() if name not in _DATABASE_ONLY}
     for name, settings in binds.items():
         prefix = f"{PREFIX}BINDS[{name!r}]."
-        by_key = {"URL": settings} if isinstance(settings, str) else settings
+        by_key = settings if isinstance(settings, Mapping) else {"URL": settings}
         prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
         configs[name] = _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
     for name, config in configs.items():
