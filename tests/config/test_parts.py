@@ -244,6 +244,18 @@ def test_environment_over_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.url.password == "production"
 
 
+def test_environment_beside_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flask can't add parts to a URL that is a text; CONNECT_ARGS take the password there."""
+    monkeypatch.setenv("FLASK_POOLED_DB_CONNECT_ARGS__password", HARD)
+    app = Flask("app_under_test")
+    app.config["POOLED_DB_URL"] = "mysql://ann@h/d"
+    app.config.from_prefixed_env()
+    assert PoolConfig.from_mapping(app.config, "POOLED_DB_").connect_args == {"password": HARD}
+    monkeypatch.setenv("FLASK_POOLED_DB_URL__PASSWORD", HARD)
+    with pytest.raises(TypeError):
+        app.config.from_prefixed_env()
+
+
 def test_bind_in_parts() -> None:
     """A bind's URL may be in parts, and SQLAlchemy's URL stands for a text everywhere."""
     made = SQLAlchemyURL.create("mysql", "ann", HARD, "h")
