@@ -117,6 +117,8 @@ class FromConfiguration:
         has_number = bool(error.args) and isinstance(error.args[0], int)
         if is_servers or has_number or not (self.module and self._is_module_connect):
             return ""
+        if isinstance(error, UnicodeError):  # it shows a character
+            return ""
         text = " ".join(str(error).split())
         given = {**self._arguments, **self._from_file}
         return "" if passwords.are_in(text, given) else text

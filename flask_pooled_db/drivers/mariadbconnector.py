@@ -106,7 +106,7 @@ class MariaDBConnectorDriver(MySQLDriver):
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
-        if name == "connectionclass":
+        if name == "connectionclass" or cast("Any", dbapi).__version_info__[0] != 1:
             return ""
         # It refuses every DSN: before it connects, and after it has looked at all names and types.
         try:

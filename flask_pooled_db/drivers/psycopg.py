@@ -94,7 +94,7 @@ class PsycopgDriver(Driver):
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
-        if name not in _WHOLE_NUMBERS or re.fullmatch(r"-?\d+", str(value), re.ASCII):
+        if name not in _WHOLE_NUMBERS or _NUMBERS.fullmatch(str(value)):
             return ""
         return "it is a whole number"
 
@@ -210,8 +210,9 @@ class PsycopgDriver(Driver):
         return bool(raw.info.transaction_status == _IN_ERROR)
 
 
+_NUMBERS = re.compile(r"-?\d+(,\d*)*", re.ASCII)  # several ports, one for each host
 _WHOLE_NUMBERS = frozenset(
-    {"connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"}
+    {"port", "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"}
     | {"keepalives_count", "tcp_user_timeout"}
 )
 

@@ -57,7 +57,7 @@ class PyMySQLDriver(MySQLDriver):
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
-        if arguments.get("ssl") is True:  # from a URL: TLS that doesn't verify the certificate
+        if arguments.get("ssl") in (True, 1):  # from a URL: TLS that doesn't verify the certificate
             arguments = {**arguments, "ssl": {"check_hostname": False, "verify_mode": False}}
         super().__init__(creator, dbapi, arguments, timeout)
         self._contexts = TLSContexts()

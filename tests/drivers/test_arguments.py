@@ -110,6 +110,7 @@ def test_wrong_number(module: str, value: str) -> None:
         ("mariadb", {"port": 10**12}, "'port' (signed integer is greater than maximum)"),
         ("mariadb", {"unix_socket": "a\0b"}, "'unix_socket' (embedded null character)"),
         ("psycopg", {"connect_timeout": 2.5}, "'connect_timeout' (it is a whole number)"),
+        ("psycopg", {"port": "54x2"}, "'port' (it is a whole number)"),
         ("sqlite3", {"cached_statements": "x"}, "'cached_statements' must be a number"),
     ],
 )
@@ -123,6 +124,8 @@ def test_wrong_value(module: str, arguments: dict[str, Any], told: str) -> None:
     ("url", "arguments"),
     [
         ("mysql://h/d?charset=utf8mb4&connect_timeout=2.5&local_infile=true", {}),
+        ("mysql://h/d?ssl=1", {}),
+        ("postgresql://a,b/d", {"port": "5432,5433"}),
         ("mysql://h/d?ssl=true", {"client_flag": 1, "read_timeout": None, "conv": {}}),
         ("mariadb://h/d?connect_timeout=5&ssl_ca=/etc/ca.pem&compress=true", {}),
         ("mariadb://h/d", {"client_flag": 1, "tls_fp": "x", "connectionclass": mariadb.Connection}),
