@@ -94,9 +94,8 @@ class PsycopgDriver(Driver):
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
-        if name not in _WHOLE_NUMBERS or _NUMBERS.fullmatch(str(value)):
-            return ""
-        return "it is a whole number"
+        is_number = value is None or _NUMBERS.fullmatch(str(value))
+        return "" if is_number or name not in _WHOLE_NUMBERS else "it is a whole number"
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         if self._sets_limit:

@@ -130,7 +130,7 @@ def test_wrong_value(module: str, arguments: dict[str, Any], told: str) -> None:
         ("mariadb://h/d?connect_timeout=5&ssl_ca=/etc/ca.pem&compress=true", {}),
         ("mariadb://h/d", {"client_flag": 1, "tls_fp": "x", "connectionclass": mariadb.Connection}),
         ("postgresql://h/d?sslmode=require&connect_timeout=5&application_name=shop", {}),
-        ("postgres://h/d", {"connect_timeout": "5", "port": "5432", "prepare_threshold": None}),
+        ("postgres://h/d", {"connect_timeout": "5", "port": None, "prepare_threshold": None}),
         ("sqlite:///f.db?timeout=2.5&uri=true", {"cached_statements": 5, "detect_types": 1}),
     ],
 )
