@@ -31,6 +31,7 @@ _OF_A_URL = (
     "has a host that is none: it is a name or an address",
 )
 _PASSWORDS = ("password", "passwd")
+_PORTS, _LARGEST = 65536, 1e15  # a larger number has no text, perhaps
 _QUOTED = "put it in quotes, in an environment variable in both kinds"
 
 
@@ -127,14 +128,15 @@ def _hosts(
 ) -> tuple[tuple[str | None, int | None], ...]:
     """Return the hosts, each with its port: the one it names itself, or that of them all."""
     host, port = fields.get("host", ""), fields.get("port", "")
-    if isinstance(host, list | tuple):
-        host = ",".join(map(str, host))
+    if isinstance(host, list | tuple) and all(isinstance(one, str) for one in host):
+        host = ",".join(host)
     if not isinstance(host, str):
         problems.append(_no_text("host", host))
         return ()
-    is_port = isinstance(port, int | str) and not isinstance(port, bool)
+    if isinstance(port, int) and 0 < port < _PORTS and port is not True:
+        port = str(port)
     try:
-        number = parse_port(str(port) if is_port else "none")
+        number = parse_port(port if isinstance(port, str) else "none")
         hosts = _split(host or (":" if number else ""))
     except URLError as error:
         problems.append(str(error).replace(*_OF_A_URL))
@@ -172,6 +174,7 @@ def _query(query: Any, problems: list[str]) -> dict[str, str]:
 def _query_text(name: str, value: Any) -> str | None:
     """Return a value in a query as a URL would have it, or None if it has none for it."""
     one = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
-    if isinstance(one, bool | int | float) and name not in _PASSWORDS:
+    is_number = isinstance(one, int | float) and abs(one) < _LARGEST
+    if is_number and name not in _PASSWORDS:
         return str(one).lower()
     return one if isinstance(one, str) else None

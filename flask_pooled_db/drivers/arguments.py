@@ -10,7 +10,7 @@ from typing import Any
 
 from flask_pooled_db.config import FROM_FILE, is_plain_name
 from flask_pooled_db.drivers import creators, passwords
-from flask_pooled_db.drivers.configuration import FromConfiguration
+from flask_pooled_db.drivers.configuration import TEXTS, FromConfiguration
 
 
 def of_module(
@@ -28,6 +28,11 @@ def of_module(
             yield (
                 f"the connect argument {name!r} must be a number, not a value of type "
                 f"{type(value).__name__}"
+            )
+        elif name in TEXTS and name not in passwords.NAMES and isinstance(value, int | float):
+            yield (
+                f"the connect argument {name!r} must be a text, not a value of type "
+                f"{type(value).__name__}: put it in quotes"
             )
         elif names is not None and name not in names:
             yield _unknown(dbapi.__name__, name, names, adapter.advice.get(name))

@@ -10,6 +10,11 @@ from flask_pooled_db.config import FROM_FILE, DatabaseURL
 from flask_pooled_db.drivers import creators, passwords
 from flask_pooled_db.errors import ConfigError
 
+TEXTS = frozenset(
+    {*passwords.NAMES, FROM_FILE, "host", "user", "username", "database", "db", "dbname"}
+)
+"""Connect arguments that are texts, also where they look like numbers."""
+
 
 class FromConfiguration:
     """The part of an adapter that knows connect arguments."""
@@ -94,7 +99,7 @@ class FromConfiguration:
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
         """Return the value of the connect argument `name`, given as `text` in a URL's query."""
-        if name in (*passwords.NAMES, FROM_FILE):
+        if name in TEXTS:
             return text
         lowered = text.lower()
         if lowered in ("true", "false"):

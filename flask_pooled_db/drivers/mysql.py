@@ -27,10 +27,6 @@ _TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
 
 
-TEXTS = frozenset({*PASSWORDS, "user", "database", "db"})
-"""Connect arguments that are texts, also where they look like numbers."""
-
-
 class MySQLDriver(Driver):
     """MariaDB and MySQL."""
 
@@ -52,10 +48,6 @@ class MySQLDriver(Driver):
     def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
         """Return whether these connect arguments ask for TLS."""
         return any(arguments.get(name) for name in cls.tls_arguments)
-
-    @classmethod
-    def from_text(cls, name: str, text: str) -> Any:
-        return text if name in TEXTS else super().from_text(name, text)
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:

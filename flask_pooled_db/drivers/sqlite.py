@@ -89,9 +89,9 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        if url.host or url.username:
+        if url.host or url.username or url.password:
             forms = "sqlite:///file is relative, sqlite:////file absolute"
-            raise ConfigError([f"an SQLite URL names no host: {forms}"])
+            raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
         return {"database": url.database or ":memory:"} | cls.query_arguments(url)
 
     @classmethod

@@ -17,6 +17,7 @@ from flask_pooled_db.config.parts import FIELDS, url_from_parts
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 from tests.config.configs import SECRET, binds_of, problems_of
 
+HUGE = pytest.param(10**5000, id="huge")  # has no text
 HARD = "p@ss/w:or?d#%41&=é '\"\\"
 
 
@@ -112,19 +113,19 @@ def test_hosts(parts: dict[str, Any], hosts: Any) -> None:
     assert url_of(**parts).hosts == hosts
 
 
-@pytest.mark.parametrize("value", [1e5, 123, True, False, None, [SECRET], {"a": SECRET}, b"x"])
+@pytest.mark.parametrize("value", [1e5, 123, True, None, [SECRET, 5], {"a": SECRET}, b"x"])
 @pytest.mark.parametrize("name", ["username", "password", "database", "host", "password_file"])
 def test_a3_no_text(name: str, value: Any) -> None:
     """A field that is no text is refused, with the way to write it, and is not shown."""
-    if name == "host" and isinstance(value, list):
-        return
     told = refusal(**{name: value})
     assert f"has a {name} that is no text" in told
     assert f"FLASK_POOLED_DB_URL__{name.upper()}='\"...\"'" in told
     assert not any(number in told for number in ("100000", "123"))
 
 
-@pytest.mark.parametrize("port", [0, 65536, -1, True, None, 3.5, "x", "33o6", SECRET, [1]])
+@pytest.mark.parametrize(
+    "port", [0, 65536, -1, HUGE, True, False, None, 3.5, "x", "33o6", SECRET, [1]]
+)
 def test_a3_wrong_port(port: Any) -> None:
     """A port is a number from 1 to 65535, or its digits."""
     assert refusal(port=port) == "has a port that is not a number from 1 to 65535"
@@ -181,7 +182,16 @@ def test_query(value: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [5, SECRET, {1: SECRET}, {"a": [SECRET, SECRET]}, {"a": None}, {"password": 1e5}]
+    "query",
+    [
+        5,
+        {"a": 10**5000},
+        SECRET,
+        {1: SECRET},
+        {"a": [SECRET, SECRET]},
+        {"a": None},
+        {"password": 1e5},
+    ],
 )
 def test_a3_wrong_query(query: Any) -> None:
     """A query that is none is refused and not shown."""

@@ -120,11 +120,23 @@ def test_wrong_value(module: str, arguments: dict[str, Any], told: str) -> None:
     assert told in problem
 
 
+@pytest.mark.parametrize("value", [123, 1e5, True])
+@pytest.mark.parametrize(
+    ("scheme", "name"), [("mysql", "db"), ("mariadb", "host"), ("postgresql", "dbname")]
+)
+def test_number_for_text(scheme: str, name: str, value: Any) -> None:
+    """A name that was read as a number, as Flask reads JSON, is refused."""
+    (problem,) = problems_of(url=f"{scheme}://", connect_args={name: value})
+    assert f"{name!r} must be a text, not a value of type {type(value).__name__}" in problem
+
+
 @pytest.mark.parametrize(
     ("url", "arguments"),
     [
         ("mysql://h/d?charset=utf8mb4&connect_timeout=2.5&local_infile=true", {}),
         ("mysql://h/d?ssl=1", {}),
+        ("mysql://h?user=5&db=5", {}),
+        ("postgres://h?user=5&dbname=5", {}),
         ("postgresql://a,b/d", {"port": "5432,5433"}),
         ("mysql://h/d?ssl=true", {"client_flag": 1, "read_timeout": None, "conv": {}}),
         ("mariadb://h/d?connect_timeout=5&ssl_ca=/etc/ca.pem&compress=true", {}),
