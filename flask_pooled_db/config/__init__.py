@@ -9,6 +9,7 @@ from __future__ import annotations
 from flask_pooled_db.config.arguments import check_count, check_flag, check_seconds
 from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_url
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
+from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
 from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeOptions
@@ -17,6 +18,7 @@ from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 __all__ = [
     "DEFAULT_BIND",
     "DEFAULT_OPTIONS",
+    "FROM_FILE",
     "PREFIX",
     "DatabaseURL",
     "Ping",

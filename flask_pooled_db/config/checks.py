@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask_pooled_db.config.fields import DEFAULT_BIND
+from flask_pooled_db.config.parts import is_url_object, url_from_parts
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 _PLAIN_NAME = re.compile(r"[\w.-]{1,64}")
@@ -128,13 +129,14 @@ def bind_name(value: Any) -> str:
 
 
 def url(value: Any) -> DatabaseURL:
-    """Check a database URL and parse it."""
+    """Check a database URL, as a text or in parts, and parse it."""
     if value is None:
         raise Invalid("is None: give it a database URL, or remove the key")
-    if not isinstance(value, str):
-        raise Invalid(f"must be a database URL, not {describe(value)}")
+    is_in_parts = isinstance(value, Mapping) or is_url_object(value)
+    if not isinstance(value, str) and not is_in_parts:
+        raise Invalid(f"must be a database URL or a mapping of its parts, not {describe(value)}")
     try:
-        return parse_url(value)
+        return url_from_parts(value) if is_in_parts else parse_url(value)
     except URLError as error:
         raise Invalid(str(error)) from None
 
@@ -163,7 +165,7 @@ def binds(value: Any) -> dict[str, Any]:
         raise Invalid(f"must not name {DEFAULT_BIND!r}: the top-level keys describe that bind")
     for name, settings in value.items():
         is_mapping = isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)
-        if not isinstance(settings, str) and not is_mapping:
+        if not (isinstance(settings, str) or is_mapping or is_url_object(settings)):
             raise Invalid(
                 f"[{name!r}] must be a URL or a mapping of keys, not {describe(settings)}"
             )

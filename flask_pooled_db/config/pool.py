@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from flask_pooled_db.config import checks
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database, keys_of, pool
+from flask_pooled_db.config.parts import FIELDS
 from flask_pooled_db.config.ping import Ping
 from flask_pooled_db.config.url import DatabaseURL, parse_url
 from flask_pooled_db.errors import ConfigError
@@ -105,7 +106,7 @@ def read_binds(
     inherited = {name: value for name, value in values.items() if name not in _DATABASE_ONLY}
     for name, settings in binds.items():
         prefix = f"{PREFIX}BINDS[{name!r}]."
-        by_key = {"URL": settings} if isinstance(settings, str) else settings
+        by_key = settings if isinstance(settings, Mapping) else {"URL": settings}
         prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
         configs[name] = _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
     for name, config in configs.items():
@@ -159,6 +160,9 @@ def _unknown_key(full_key: str, prefix: str) -> str:
     name = full_key[len(prefix) :]
     if name and not checks.is_plain_name(name):  # it may be a URL with a password
         return f"a key that begins with {prefix} is not a name: keys are names such as {prefix}URL"
+    if name.lower() in FIELDS:
+        part = f"{prefix}URL = {{{name.lower()!r}: ...}}"
+        return f"{full_key} is not a known key: it is a part of the URL, as in {part}"
     closest = difflib.get_close_matches(name.upper(), list(APP_KEYS), 1, 0.6)
     remedy = (
         f"did you mean {prefix}{closest[0]}?" if closest else "remove it, or correct its spelling"

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from urllib.parse import parse_qsl, unquote
 
-_FORM = "dialect+driver://user:password@host:port/database?key=value"
+HIDDEN = "***"
+"""What SQLAlchemy shows instead of a password. One that is just that is written %2A%2A%2A."""
+
+FORM = "dialect+driver://user:password@host:port/database?key=value"
 
 _URL = re.compile(
     r"""
@@ -72,8 +75,13 @@ def parse_url(text: str) -> DatabaseURL:
     """
     match = _URL.fullmatch(text)
     if match is None:
-        raise URLError(f"does not have the form {_FORM}")
+        raise URLError(f"does not have the form {FORM}")
     part = match.groupdict()
+    if part["password"] == HIDDEN:
+        raise URLError(
+            f"has {HIDDEN} in place of the password: str() of SQLAlchemy's URL hides it; give it "
+            "the URL itself, or its render_as_string(hide_password=False)"
+        )
     is_server = part["user"] is not None or part["hosts"]
     if is_server and "@" in f"{part['database']}{part['query']}":
         # It may be the rest of a password, which would then be shown as the database's name.
@@ -83,7 +91,7 @@ def parse_url(text: str) -> DatabaseURL:
         driver=part["driver"],
         username=_decoded(part["user"]),
         password=_decoded(part["password"]),
-        hosts=_hosts(part["hosts"]),
+        hosts=parse_hosts(part["hosts"]),
         database=_decoded(part["database"]),
         query=_query(part["query"]),
     )
@@ -93,7 +101,8 @@ def _decoded(text: str | None) -> str | None:
     return unquote(text) if text else None
 
 
-def _hosts(text: str) -> tuple[tuple[str | None, int | None], ...]:
+def parse_hosts(text: str) -> tuple[tuple[str | None, int | None], ...]:
+    """Return the hosts in a part of a URL, each with its port."""
     hosts = tuple(_host(part) for part in text.split(",")) if text else ()
     if len(hosts) > 1 and not all(name for name, _ in hosts):
         # A driver would take it for this machine.
@@ -104,16 +113,17 @@ def _hosts(text: str) -> tuple[tuple[str | None, int | None], ...]:
 def _host(text: str) -> tuple[str | None, int | None]:
     match = _HOST.fullmatch(text)
     if match is None:
-        raise URLError(f"does not have the form {_FORM}")
+        raise URLError(f"does not have the form {FORM}")
     if match["ipv6"]:
         try:
             IPv6Address(match["ipv6"])
         except ValueError:
             raise URLError("has brackets around something that is no IPv6 address") from None
-    return match["ipv6"] or match["name"] or None, _port(match["port"])
+    return match["ipv6"] or match["name"] or None, parse_port(match["port"])
 
 
-def _port(text: str | None) -> int | None:
+def parse_port(text: str | None) -> int | None:
+    """Return a port, or None if it is left out."""
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):

@@ -125,7 +125,7 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
 
         The connection begins a transaction with its first statement.
         """
-        return self._create(**{**self._arguments, **where})
+        return self._create(**{**self._arguments, **self.read_password(), **where})
 
     def set_up(self, raw: Any) -> None:
         """Prepare a new connection. Raises if it can't be used."""

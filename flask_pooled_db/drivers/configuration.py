@@ -1,18 +1,27 @@
-"""What an adapter makes of a URL and of connect arguments, before there is any driver."""
+"""What an adapter makes of a URL and of connect arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
-from flask_pooled_db.config import DatabaseURL
-from flask_pooled_db.drivers import passwords
+from flask_pooled_db.config import FROM_FILE, DatabaseURL
+from flask_pooled_db.drivers import creators, passwords
 from flask_pooled_db.errors import ConfigError
+
+TEXTS = frozenset(
+    {*passwords.NAMES, FROM_FILE, "host", "user", "username", "database", "db", "dbname"}
+)
+"""Connect arguments that are texts, also where they look like numbers."""
 
 
 class FromConfiguration:
-    """The part of an adapter that its class alone can do."""
+    """The part of an adapter that knows connect arguments."""
+
+    _arguments: Mapping[str, Any]
+    _is_module_connect: bool
+    _from_file: Mapping[str, Any] = {}
 
     module: ClassVar[str] = ""
     """The import name of the DB-API 2 module this adapter is for."""
@@ -26,6 +35,28 @@ class FromConfiguration:
     """Connect arguments that would break a promise, each with what to do instead."""
     password_types: ClassVar[tuple[type, ...]] = (str, bytes)
     """What the module takes for a password."""
+    takes_password_file: ClassVar[bool] = False
+    """Whether its servers have passwords, which may be read from a file."""
+    password_file: Any = None
+    """The path of the file with the password, if it is not among the arguments."""
+    number_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Connect arguments that are numbers."""
+    advice: ClassVar[Mapping[str, str]] = {}
+    """What to do about connect arguments that other modules take and this one does not."""
+
+    @classmethod
+    def names_of_arguments(
+        cls, dbapi: ModuleType, given: Collection[str]
+    ) -> Collection[str] | None:
+        """Return the names of the connect arguments that the module takes, of those that are given
+        at least; None if it does not tell.
+        """
+        return creators.parameters_of(dbapi.connect)
+
+    @classmethod
+    def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
+        """Return what the module has against a connect argument, or "" if nothing is known."""
+        return ""
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -48,10 +79,13 @@ class FromConfiguration:
     @classmethod
     def query_arguments(cls, url: DatabaseURL) -> dict[str, Any]:
         """Return the connect arguments in a URL's query."""
-        try:
-            return {name: cls.from_text(name, text) for name, text in url.query.items()}
-        except ValueError:
-            raise ConfigError(["a query parameter of the URL must be a number"]) from None
+        arguments = {}
+        for name, text in url.query.items():
+            try:
+                arguments[name] = cls.from_text(name, text)
+            except ValueError:
+                raise ConfigError([f"{name!r} in the URL must be a number"]) from None
+        return arguments
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -65,9 +99,31 @@ class FromConfiguration:
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
         """Return the value of the connect argument `name`, given as `text` in a URL's query."""
-        if name in passwords.NAMES:
+        if name in TEXTS:
             return text
         lowered = text.lower()
         if lowered in ("true", "false"):
             return lowered == "true"
-        return int(text) if text.isascii() and text.isdecimal() else text
+        if text.isascii() and text.isdecimal():
+            return int(text)
+        return float(text) if name in cls.number_arguments else text
+
+    def read_password(self) -> Mapping[str, Any]:
+        """Return the connect argument that is read from a file at each connect, if there is one."""
+        if self.password_file is not None:
+            self._from_file = {"password": passwords.read(self.password_file)}
+        return self._from_file
+
+    def words_of(self, error: BaseException) -> str:
+        """Return what the module says of connect arguments that it did not send to a server; ""
+        for all other errors, which may hold anything.
+        """
+        is_servers = getattr(error, "errno", None) or getattr(error, "sqlstate", None)
+        has_number = bool(error.args) and isinstance(error.args[0], int)
+        if is_servers or has_number or not (self.module and self._is_module_connect):
+            return ""
+        if isinstance(error, UnicodeError):  # it shows a character
+            return ""
+        text = " ".join(str(error).split())
+        given = {**self._arguments, **self._from_file}
+        return "" if passwords.are_in(text, given) else text

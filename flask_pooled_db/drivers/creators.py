@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections.abc import Callable
+from inspect import Parameter
 from types import ModuleType
 from typing import Any
+
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 UNSAFE = (
     "CREATOR states no threadsafety of 1 or more: "
@@ -20,6 +24,19 @@ def what_connects(creator: Any) -> Any:
     # The connections of a class have the method (PyMySQL's `connect` is such a class).
     is_method = isinstance(creator, type) and not isinstance(connect, classmethod | staticmethod)
     return creator if is_method else getattr(creator, "connect", creator)
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter] | None:
+    """Return the parameters of a function that can be given by name; None if it takes any name, or
+    does not tell. What it wraps says nothing: it may add to that, or take away.
+    """
+    try:
+        parameters = inspect.signature(function, follow_wrapped=False).parameters
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return {name: found for name, found in parameters.items() if found.kind in _BY_NAME}
 
 
 def is_module_connect(creator: Any, dbapi: ModuleType | None) -> bool:

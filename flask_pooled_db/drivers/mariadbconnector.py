@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from types import ModuleType
 from typing import Any, ClassVar, cast
@@ -27,6 +27,8 @@ PREPARES = frozenset({"execute", "executemany", "callproc", "scroll", "kill"})
 _MISUSES = (TypeError, LookupError, AttributeError)
 _CHANGED = "_pooled_db_changed"  # an attribute of a connection whose session was changed
 _UNKNOWN = 2000
+_UTF8 = "leave it out, the connector always uses utf8mb4"
+_UNKNOWN_ARGUMENT = "is an invalid keyword argument"
 _LOADED = "could not be loaded: it is already loaded"
 _ROWS_AT_ONCE = 1000
 _LOST = 2013
@@ -73,6 +75,19 @@ class MariaDBConnectorDriver(MySQLDriver):
         "pool_reset_connection": _POOLING_REFUSED,
     }
 
+    usual_arguments: ClassVar = tls_arguments | {
+        *("host", "port", "user", "username", "password", "passwd", "database", "db"),
+        *("unix_socket", "connect_timeout", "read_timeout", "write_timeout", "local_infile"),
+        *("compress", "init_command", "default_file", "default_group", "plugin_dir", "converter"),
+        *("connectionclass", "client_flag"),
+    }
+    advice: ClassVar = {
+        **dict.fromkeys(("charset", "use_unicode"), _UTF8),
+        "collation": "set it by SETSESSION",
+        "read_default_file": "it is called 'default_file'",
+        "read_default_group": "it is called 'default_group'",
+    }
+
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
@@ -80,6 +95,27 @@ class MariaDBConnectorDriver(MySQLDriver):
         if self._is_module_connect:
             # It covers the handshake too, but takes whole seconds only.
             self._arguments = {"connect_timeout": math.ceil(timeout), **arguments}
+
+    @classmethod
+    def names_of_arguments(
+        cls, dbapi: ModuleType, given: Collection[str]
+    ) -> Collection[str] | None:
+        # Its signature does not tell.
+        taken = (name for name in given if _UNKNOWN_ARGUMENT not in cls.objection(dbapi, name, ""))
+        return cls.usual_arguments.union(taken)
+
+    @classmethod
+    def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
+        if name == "connectionclass" or cast("Any", dbapi).__version_info__[0] != 1:
+            return ""
+        # It refuses every DSN: before it connects, and after it has looked at all names and types.
+        try:
+            cast("Any", dbapi).Connection(**{name: value, "dsn": ""})
+        except (TypeError, ValueError, OverflowError) as error:
+            return str(error)
+        except cast("Any", dbapi).Error:
+            return ""
+        return ""
 
     @classmethod
     def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:

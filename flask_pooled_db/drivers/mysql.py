@@ -11,6 +11,7 @@ from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
+from flask_pooled_db.drivers.passwords import is_encodable
 from flask_pooled_db.drivers.tracebacks import Place, place_of
 from flask_pooled_db.errors import ConfigError
 
@@ -26,28 +27,20 @@ _TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
 
 
-TEXTS = frozenset({*PASSWORDS, "user", "database", "db"})
-"""Connect arguments that are texts, also where they look like numbers."""
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeError:
-        return False
-    return True
-
-
 class MySQLDriver(Driver):
     """MariaDB and MySQL."""
 
     recognizes_primary = True
+    takes_password_file = True
     harmless = Driver.harmless | {
         *("character_set_name", "escape", "escape_string", "get_autocommit", "get_host_info"),
         *("get_proto_info", "get_server_info", "get_server_version", "insert_id", "literal"),
         *("affected_rows", "fetchall_unbuffered", "mogrify", "thread_id", "xid"),
     }
     rows_only = Driver.rows_only | {"show_warnings"}
+    number_arguments: ClassVar = frozenset(
+        {"port", "connect_timeout", "read_timeout", "write_timeout", "client_flag"}
+    )
     tls_arguments: ClassVar[frozenset[str]] = frozenset()
     """Connect arguments that ask for TLS, unless they are false."""
 
@@ -57,15 +50,11 @@ class MySQLDriver(Driver):
         return any(arguments.get(name) for name in cls.tls_arguments)
 
     @classmethod
-    def from_text(cls, name: str, text: str) -> Any:
-        return text if name in TEXTS else super().from_text(name, text)
-
-    @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         found = super().problems(arguments)
         for name in PASSWORDS:
             password = arguments.get(name)
-            if isinstance(password, str) and not _is_encodable(password):
+            if isinstance(password, str) and not is_encodable(password):
                 found.append(f"the connect argument {name!r} has characters that are none")
         return found
 

@@ -6,8 +6,9 @@ import contextlib
 import importlib
 import inspect
 import math
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
@@ -41,7 +42,7 @@ class PsycopgDriver(Driver):
     """
 
     module = "psycopg"
-    schemes = ("postgresql+psycopg",)
+    schemes = ("postgresql+psycopg", "postgresql", "postgres")
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
@@ -58,6 +59,12 @@ class PsycopgDriver(Driver):
     from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
     password_types: ClassVar = (str,)
+    takes_password_file: ClassVar = True
+    advice: ClassVar = {
+        **dict.fromkeys(("database", "db"), "it is called 'dbname'"),
+        "charset": "it is called 'client_encoding'",
+        "ssl_ca": "it is called 'sslrootcert'",
+    }
 
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
@@ -76,6 +83,19 @@ class PsycopgDriver(Driver):
         except Exception:  # noqa: BLE001  its text holds a part of the argument, maybe the password
             problems.append("the connect argument 'conninfo' can't be parsed: correct it")
         return problems
+
+    @classmethod
+    def names_of_arguments(
+        cls, dbapi: ModuleType, given: Collection[str]
+    ) -> Collection[str] | None:
+        api = cast("Any", dbapi)
+        of_libpq = {option.keyword.decode() for option in api.pq.Conninfo.get_defaults()}
+        return of_libpq.union(inspect.signature(api.Connection.connect).parameters)
+
+    @classmethod
+    def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
+        is_number = value is None or _NUMBERS.fullmatch(str(value))
+        return "" if is_number or name not in _WHOLE_NUMBERS else "it is a whole number"
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         if self._sets_limit:
@@ -188,6 +208,12 @@ class PsycopgDriver(Driver):
     def refuses_commit(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _IN_ERROR)
 
+
+_NUMBERS = re.compile(r"-?\d+(,\d*)*", re.ASCII)  # several ports, one for each host
+_WHOLE_NUMBERS = frozenset(
+    {"port", "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"}
+    | {"keepalives_count", "tcp_user_timeout"}
+)
 
 _WHERE = ("host", "hostaddr", "connect_timeout")
 

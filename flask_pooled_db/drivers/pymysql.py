@@ -45,6 +45,7 @@ class PyMySQLDriver(MySQLDriver):
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
     password_types = (str, bytes, bytearray)
+    number_arguments: ClassVar = MySQLDriver.number_arguments | {"max_allowed_packet"}
     tls_arguments: ClassVar = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
     )
@@ -56,7 +57,7 @@ class PyMySQLDriver(MySQLDriver):
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
-        if arguments.get("ssl") is True:  # from a URL: TLS that doesn't verify the certificate
+        if arguments.get("ssl") in (True, 1):  # from a URL: TLS that doesn't verify the certificate
             arguments = {**arguments, "ssl": {"check_hostname": False, "verify_mode": False}}
         super().__init__(creator, dbapi, arguments, timeout)
         self._contexts = TLSContexts()
@@ -79,6 +80,15 @@ class PyMySQLDriver(MySQLDriver):
         return problems
 
     @classmethod
+    def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
+        if name == "ssl" and isinstance(value, int | str) and value not in (True, False):
+            return "it is true, a mapping or an SSLContext"
+        if name == "charset" and isinstance(value, str) and value:
+            known = cast("Any", dbapi).charset.charset_by_name(value)
+            return "" if known else "no character set that it knows; the best is 'utf8mb4'"
+        return ""
+
+    @classmethod
     def asks_for_tls(cls, arguments: Mapping[str, Any]) -> bool:
         if arguments.get("ssl_disabled"):
             return False
@@ -88,6 +98,9 @@ class PyMySQLDriver(MySQLDriver):
         files = [file] if file else optionfiles.USUAL_FILES[:1]
         groups = optionfiles.groups_of(group, () if group else ("client",))
         return super().asks_for_tls(arguments) or optionfiles.ask_for_tls(files, groups)
+
+    def read_password(self) -> Mapping[str, Any]:
+        return encoded(super().read_password())
 
     def has_tls(self, raw: Any) -> bool:
         return isinstance(raw._sock, ssl.SSLSocket)
@@ -214,12 +227,15 @@ class PyMySQLDriver(MySQLDriver):
         WITHOUT_ARGUMENTS.after_fork()
 
 
-def encoded(arguments: dict[str, Any]) -> dict[str, Any]:
+def encoded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return connect arguments in which a password is as the server has it. PyMySQL would encode a
     text as Latin-1, or fail.
     """
     given = {name: arguments[name] for name in PASSWORDS if isinstance(arguments.get(name), str)}
-    return arguments | {name: text.encode() for name, text in given.items() if not text.isascii()}
+    return {
+        **arguments,
+        **{name: text.encode() for name, text in given.items() if not text.isascii()},
+    }
 
 
 class TLSContexts:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config import FROM_FILE, PoolConfig
 from flask_pooled_db.drivers import passwords
+from flask_pooled_db.drivers.arguments import of_function, of_module
 from flask_pooled_db.drivers.base import Driver
-from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of, is_module_connect
+from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of, is_module_connect, what_connects
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
@@ -41,19 +42,26 @@ def make_driver(config: PoolConfig) -> Driver:
         creator = _import_driver(adapter, config.url.scheme)
         arguments = adapter.arguments_from(config.url)
         _merge(arguments, config.connect_args)
+        file = arguments.pop(FROM_FILE, None) if adapter.takes_password_file else None
     else:
         creator = config.creator
         adapter = _adapter_for_creator(creator)
-        arguments = dict(config.connect_args)
+        arguments, file = dict(config.connect_args), None
     dbapi = dbapi_of(creator)
     problems = adapter.problems(arguments)
-    if is_module_connect(creator, dbapi):  # an application's own function may take what it likes
+    if dbapi is not None and is_module_connect(creator, dbapi):
         problems += passwords.problems(arguments, adapter.password_types)
+        problems += of_module(adapter, dbapi, arguments)
+    else:  # an application's own function may take what it likes
+        problems += of_function(what_connects(creator), arguments)
+    if file is not None:
+        problems += passwords.file_problems(file, arguments)
     if problems:
         raise ConfigError(problems)
     driver = adapter(creator, dbapi, arguments, config.connect_timeout)
     if driver.threadsafety < 1:
         raise ConfigError([UNSAFE])
+    driver.password_file = file
     _set_servers(driver, config)
     return driver
 
@@ -69,7 +77,9 @@ def _adapter_for_scheme(scheme: str) -> type[Driver]:
     adapter = _SCHEMES.get(scheme)
     if adapter is None:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ConfigError([f"the scheme {scheme}:// is not known; these are: {known}"])
+        other = "set CREATOR to the module, and CONNECT_ARGS to what its connect() takes"
+        what = f"the scheme {scheme}:// is not known; these are: {known}"
+        raise ConfigError([f"{what}. For any other DB-API 2 module remove the URL, {other}"])
     return adapter
 
 

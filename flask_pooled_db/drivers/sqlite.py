@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
@@ -65,6 +65,9 @@ class SQLiteDriver(Driver):
         "factory": _POOL_SETS_IT,
     }
 
+    number_arguments: ClassVar = frozenset({"timeout", "detect_types", "cached_statements"})
+    known_arguments: ClassVar = number_arguments | {"database", "uri", *refused_arguments}
+
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
@@ -86,15 +89,21 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        if url.host or url.username:
+        if url.host or url.username or url.password:
             forms = "sqlite:///file is relative, sqlite:////file absolute"
-            raise ConfigError([f"an SQLite URL names no host: {forms}"])
+            raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
         return {"database": url.database or ":memory:"} | cls.query_arguments(url)
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         # Refuse an argument that is named at all: False and None have meanings here.
         return super().problems(dict.fromkeys(arguments, True))
+
+    @classmethod
+    def names_of_arguments(
+        cls, dbapi: ModuleType, given: Collection[str]
+    ) -> Collection[str] | None:
+        return cls.known_arguments
 
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:

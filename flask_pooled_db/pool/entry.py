@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import weakref
@@ -13,6 +14,7 @@ from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.drivers.servers import Server
 from flask_pooled_db.pool.link import Link
+from flask_pooled_db.pool.reports import WORDS
 from flask_pooled_db.runtime import housekeeper
 
 
@@ -230,7 +232,12 @@ def without_values(error: Exception) -> Exception:
 
 def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
     driver, config = origin.driver, origin.config
-    raw = driver.connect(origin.where)
+    try:
+        raw = driver.connect(origin.where)
+    except Exception as error:
+        with contextlib.suppress(AttributeError):  # it takes none
+            setattr(error, WORDS, driver.words_of(error))
+        raise
     left = max(config.connect_timeout - (clock() - origin.opened_at), 0.0)
     try:
         with housekeeper.bounded(left, functools.partial(driver.cut, raw)):

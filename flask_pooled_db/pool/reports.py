@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout, UsageError
+from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
+
+WORDS = "pooled_db_words"
+"""The attribute of a connect's error with what its driver says that is safe to show."""
 
 
 class Snapshot(NamedTuple):
@@ -87,7 +90,13 @@ def inside() -> UsageError:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's class and number. Its text may hold anything, even a password."""
+    """Return an error's class and number, and what its driver says of the connect arguments.
+
+    The text of another's error may hold anything, even a password.
+    """
+    if isinstance(error, ConfigError):
+        return "; ".join(error.problems)
     number = getattr(error, "errno", None) or (error.args[0] if error.args else None)
     suffix = f" {number}" if isinstance(number, int) else ""
-    return f"{type(error).__name__}{suffix}"
+    words = getattr(error, WORDS, "")
+    return f"{type(error).__name__}{suffix}{words and f': {words}'}"

@@ -16,6 +16,10 @@ from tests.config.configs import URL, problems_of
         ("POOLED_DB_MAXCONECTIONS", ": did you mean POOLED_DB_MAXCONNECTIONS?"),
         ("POOLED_DB_MAX_CONNECTIONS", ": did you mean POOLED_DB_MAXCONNECTIONS?"),
         ("POOLED_DB_url", ": did you mean POOLED_DB_URL?"),
+        (
+            "POOLED_DB_PASSWORD_FILE",
+            ": it is a part of the URL, as in POOLED_DB_URL = {'password_file': ...}",
+        ),
         ("POOLED_DB_BIND", ": did you mean POOLED_DB_BINDS?"),
         ("POOLED_DB_POOL_RECYCLE", ": remove it, or correct its spelling"),
         ("POOLED_DB_", ": remove it, or correct its spelling"),

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_pooled_db import db_connection_context
+from flask_pooled_db import PooledDB, db_connection_context
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.config.pool import KEYS
+from flask_pooled_db.drivers import make_driver
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE
 
@@ -76,3 +77,18 @@ def test_configuration_table() -> None:
     defaults = PoolConfig(creator=object)
     for key in set(rows) - {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION", "REPLICA"}:
         assert eval(rows[key]) == getattr(defaults, key.lower()), key
+
+
+def test_urls() -> None:
+    """Each URL of the README works with its driver, and so does its mapping of parts."""
+    urls = re.findall(r"`([a-z+]+://[^`]+@[^`]+|sqlite://[^`]*)`", README)
+    assert {url.partition(":")[0] for url in urls} >= {"mysql", "mariadb", "postgresql", "sqlite"}
+    for url in urls:
+        make_driver(PoolConfig.from_mapping({"URL": url}))
+
+
+def test_url_in_parts(shop: dict[str, Any]) -> None:
+    """The README's mappings of parts are taken."""
+    app = Flask("app_under_test")
+    app.config.update(shop["in_parts"])
+    PooledDB(app).close()

@@ -10,6 +10,7 @@ import pickle
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -198,14 +199,69 @@ def test_a3_unknown_host(ear: Ear, mariadb_driver: str) -> None:
     ear.hear_error(caught.value)
 
 
-def test_a3_wrong_connect_argument(ear: Ear, mariadb: MariaDBServer, mariadb_driver: str) -> None:
-    """The driver's error about its arguments shows none of them."""
-    url = mariadb.url(mariadb_driver, no_such_argument="1")
-    with (
-        shop(url, acquire_timeout=IN_VAIN),
-        pytest.raises((PoolTimeout, ConnectFailed)) as caught,
-    ):
+@pytest.mark.parametrize("argument", ["no_such_argument", "port", "charset", "password_file"])
+def test_a3_wrong_connect_argument(
+    ear: Ear, mariadb: MariaDBServer, mariadb_driver: str, argument: str
+) -> None:
+    """The error about connect arguments shows none of their values."""
+    app = Flask("app_under_test")
+    app.config["POOLED_DB_URL"] = mariadb.url(mariadb_driver)
+    app.config["POOLED_DB_CONNECT_ARGS"] = {argument: APP_PASSWORD_WORD}
+    with pytest.raises(ConfigError) as caught:
+        PooledDB(app)
+    ear.hear_error(caught.value)
+
+
+def test_a3_connect_argument_refused_late(
+    ear: Ear, mariadb: MariaDBServer, mariadb_driver: str
+) -> None:
+    """The error about an argument that only a connect can tell does not show the password."""
+    url = mariadb.url(mariadb_driver, init_command=f"SET @x='{APP_PASSWORD_WORD}' nonsense")
+    with shop(url, acquire_timeout=IN_VAIN), pytest.raises(PooledDBError) as caught:
         use()
+    ear.hear(caught.value)
+
+
+PARTS: list[dict[str, Any]] = [
+    {"drivername": "nosuch"},
+    {"drivername": "sqlite"},
+    {"drivername": f"mysql://ann:{APP_PASSWORD_WORD}@h"},
+    {"drivername": "mysql", "host": f"ann:{APP_PASSWORD_WORD}@h"},
+    {"drivername": "mysql", "port": APP_PASSWORD_WORD},
+    {"drivername": "mysql", "database": [APP_PASSWORD_WORD]},
+    {"drivername": "mysql", "password_file": "/run/secrets/db"},
+    {"drivername": "mysql", "query": {"password_file": "/run/secrets/db"}},
+    {"drivername": "mysql", "query": {"password": [APP_PASSWORD_WORD, "x"]}},
+    {"drivername": "mysql", f"mysql://ann:{APP_PASSWORD_WORD}@h": 1},
+    {"drivername": "mysql", "password": [APP_PASSWORD]},
+    {"drivername": "mysql", "password": {APP_PASSWORD: APP_PASSWORD}},
+]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_a3_wrong_parts(ear: Ear, parts: dict[str, Any]) -> None:
+    """A `ConfigError` about a URL in parts does not show the password."""
+    url = {"username": "ann", "password": APP_PASSWORD, "host": "h", **parts}
+    app = Flask("app_under_test")
+    app.config.update(POOLED_DB_URL=url, POOLED_DB_BINDS={"b": {"URL": url}})
+    with pytest.raises(ConfigError) as caught:
+        PooledDB(app)
+    assert len(caught.value.problems) == 2
+    ear.hear_error(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{}\n", "{}", "\n{}", "{}\xff", "{}" * 999])
+def test_a3_password_file(
+    ear: Ear, mariadb: MariaDBServer, mariadb_driver: str, tmp_path: Path, content: str
+) -> None:
+    """Neither an error nor a repr shows what was read from a password file."""
+    file = tmp_path / "secret"
+    file.write_text(content.format(*[f"{APP_PASSWORD_WORD}-but-wrong"] * 999), encoding="latin-1")
+    url = mariadb.url(mariadb_driver, password="").replace(":@", "@")
+    with shop(f"{url}?password_file={file}") as (_, db):
+        with pytest.raises(ConnectFailed) as caught:
+            use()
+        ear.hear(db.pool().config, db.pool().driver, db.stats())
     ear.hear_error(caught.value)
 
 

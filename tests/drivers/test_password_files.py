@@ -1,0 +1,345 @@
+"""A password that is read from a file at each connect, as Docker and Kubernetes mount them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pymysql
+import pytest
+
+from flask_pooled_db import ConfigError, ConnectFailed, PoolTimeout
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import Driver, make_driver
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.pool.interrupter import Helper
+from harness.postgres import postgres
+from harness.server import SCHEMES, MariaDBServer
+from harness.waiting import PATIENCE, wait_until
+from tests.support.pools import open_pool
+
+USER = "rotating"
+DATABASES = ["pymysql", "mariadbconnector", "psycopg"]
+HARD = "p@ss/w:or?d#%41 '\"\\"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server with the user whose password rotates."""
+
+    parts: dict[str, Any]
+    """The parts of its URL, without the password."""
+    set_password: Callable[[str], object]
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    """The URL of a server of this module's own, which asks the user for the password."""
+    with postgres() as url:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as own:
+            (hba,) = own.execute("SHOW hba_file").fetchone() or ("",)
+            rules = Path(hba)
+            rules.write_text(f"host all {USER} 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+            own.execute("SELECT pg_reload_conf()")
+            own.execute(f"CREATE USER {USER}")
+        yield url
+
+
+@contextlib.contextmanager
+def on_postgresql(url: str) -> Iterator[Server]:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as own:
+        alter = psycopg.sql.SQL("ALTER USER {} PASSWORD {}").format
+        name = psycopg.sql.Identifier(USER)
+        parts = {"host": "127.0.0.1", "port": own.info.port, "database": "postgres"}
+        yield Server(
+            {"drivername": "postgresql", "username": USER, **parts},
+            lambda password: own.execute(alter(name, password)),
+        )
+
+
+@contextlib.contextmanager
+def on_mariadb(server: MariaDBServer, driver: str) -> Iterator[Server]:
+    server.execute(f"CREATE USER '{USER}'@'%'")
+    try:
+        where = {"host": server.host, "port": server.port}
+        yield Server(
+            {"drivername": SCHEMES[driver], "username": USER, **where},
+            lambda password: server.execute(f"ALTER USER '{USER}'@'%%' IDENTIFIED BY %s", password),
+        )
+    finally:
+        server.execute(f"DROP USER '{USER}'@'%'")
+
+
+@pytest.fixture(params=DATABASES)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of each kind, for each driver."""
+    if request.param == "psycopg":
+        with on_postgresql(request.getfixturevalue("postgres_url")) as server:
+            yield server
+    else:
+        with on_mariadb(request.getfixturevalue("mariadb"), request.param) as server:
+            yield server
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the password will be."""
+    return tmp_path / "secret file"
+
+
+def works(pool: Pool) -> bool:
+    """Whether a lease reaches the server."""
+    lease = pool.lease(timeout=PATIENCE)
+    try:
+        cursor = lease.cursor()
+        cursor.execute("SELECT 1")
+        return tuple(cursor.fetchone()) == (1,)
+    finally:
+        lease.close()
+
+
+def fails(pool: Pool) -> str:
+    """What is said of a connect that fails for good."""
+    with pytest.raises(ConnectFailed) as caught:
+        pool.lease(timeout=PATIENCE).close()
+    return str(caught.value)
+
+
+def rotate(file: Path, password: str) -> None:
+    """Replace the file as Kubernetes does: all at once."""
+    new = file.with_name("new")
+    new.write_text(f"{password}\n", encoding="utf-8")
+    new.replace(file)
+
+
+def test_rotation(server: Server, file: Path) -> None:
+    """After a rotation, connections that are open go on, and new ones have the new password."""
+    server.set_password("first")
+    rotate(file, "first")
+    with open_pool(url={**server.parts, "password_file": file}, maxconnections=2) as pool:
+        old = pool.lease()
+        old.cursor().execute("SELECT 1")
+        server.set_password("second é€")
+        rotate(file, "second é€")
+        old.cursor().execute("SELECT 2")
+        assert works(pool)  # over a second connection, opened just now
+        old.close()
+        pool.drain()
+        assert works(pool)
+        assert pool.stats().connect_errors == 0
+
+
+def test_late_rotation(server: Server, file: Path) -> None:
+    """Between the server's new password and that of the file connects fail, and then they work."""
+    server.set_password("second")
+    rotate(file, "first")
+    with open_pool(url={**server.parts, "password_file": file}) as pool:
+        with pytest.raises((ConnectFailed, PoolTimeout)):
+            pool.lease(timeout=0.3)
+        rotate(file, "second")
+        wait_until(lambda: _succeeds(pool))
+
+
+def _succeeds(pool: Pool) -> bool:
+    try:
+        return works(pool)
+    except (ConnectFailed, PoolTimeout):
+        return False
+
+
+@pytest.mark.parametrize("password", [HARD, "ge heim ü", "\N{LOCK}", "12345", " a ", "a\r", "1e5"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_any_password(server: Server, file: Path, password: str, end: str) -> None:
+    """A file may hold any password, in UTF-8; the end of its line is no part of it."""
+    if password.endswith("\r") and end == "\n":
+        pytest.skip("that is the end of a line")
+    server.set_password(password)
+    file.write_bytes((password + end).encode())
+    with open_pool(url={**server.parts, "password_file": str(file)}) as pool:
+        assert works(pool)
+
+
+@pytest.mark.parametrize("form", ["query", "connect_args", "field", "query of parts"])
+def test_forms(server: Server, file: Path, form: str) -> None:
+    """The file is named in a URL's query, in CONNECT_ARGS, or as a part of the URL."""
+    server.set_password(HARD)
+    rotate(file, HARD)
+    parts, arguments = server.parts, {}
+    text = "{drivername}://{username}@{host}:{port}/".format(**parts) + parts.get("database", "")
+    forms: dict[str, Any] = {
+        "query": f"{text}?password_file={quote(str(file))}",
+        "connect_args": text,
+        "field": {**parts, "PASSWORD_FILE": str(file)},
+        "query of parts": {**parts, "query": {"password_file": str(file)}},
+    }
+    if form == "connect_args":
+        arguments = {"password_file": file}
+    with open_pool(url=forms[form], connect_args=arguments) as pool:
+        assert works(pool)
+
+
+def test_helper_connection(server: Server, file: Path) -> None:
+    """The connection that interrupts statements has the file's password too."""
+    server.set_password("first")
+    rotate(file, "first")
+    with open_pool(url={**server.parts, "password_file": file}) as pool:
+        lease = pool.lease()
+        lease.cursor().execute("SELECT 1")
+        server.set_password("second")
+        rotate(file, "second")
+        entry = next(iter(pool.engine.state.in_use))()
+        assert entry is not None
+        helper = Helper(_without_identity(pool), PATIENCE)
+        try:
+            assert helper.connection(entry) is not None
+        finally:
+            helper.close()
+        lease.close()
+
+
+def _without_identity(pool: Pool) -> Any:
+    """The driver of a pool, for whom all servers are one: MariaDB has no name of its own."""
+    driver: Any = pool.driver
+    driver.identity = lambda _: None
+    return driver
+
+
+def _missing(file: Path) -> str:
+    return "No such file or directory"
+
+
+def _directory(file: Path) -> str:
+    file.mkdir()
+    return "Is a directory"
+
+
+def _forbidden(file: Path) -> str:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    file.write_text("x")
+    file.chmod(0)
+    return "Permission denied"
+
+
+def _empty(file: Path) -> str:
+    file.write_text("")
+    return "is empty"
+
+
+def _empty_line(file: Path) -> str:
+    file.write_text("\n")
+    return "is empty"
+
+
+def _not_utf8(file: Path) -> str:
+    file.write_bytes(b"Kolibri\xff")
+    return "no UTF-8"
+
+
+def _endless(file: Path) -> str:
+    file.symlink_to("/dev/zero")
+    return "too long"
+
+
+FAULTS = [_missing, _directory, _forbidden, _empty, _empty_line, _not_utf8, _endless]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_unreadable_file(mariadb: MariaDBServer, file: Path, fault: Callable[[Path], str]) -> None:
+    """A file that has no password fails the connect at once, by its path, with the reason."""
+    words = fault(file)
+    with open_pool(url=f"mysql://ann@{mariadb.host}:{mariadb.port}/?password_file={file}") as pool:
+        told = fails(pool)
+    assert words in told
+    assert repr(str(file)) in told
+    assert "Kolibri" not in told
+
+
+def test_file_comes_late(server: Server, file: Path) -> None:
+    """Once a file that was missing is there, the pool works by itself."""
+    server.set_password("first")
+    with open_pool(url={**server.parts, "password_file": file}) as pool:
+        assert "No such file" in fails(pool)
+        rotate(file, "first")
+        wait_until(lambda: _succeeds(pool))
+
+
+def test_p7_file_is_not_read_early(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is read in the thread that connects, and not before."""
+    readers: list[str] = []
+    original = Path.open
+
+    def spy(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == file:
+            readers.append(threading.current_thread().name)
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", spy)
+    with open_pool(url=f"mysql://ann@127.0.0.1:1/d?password_file={file}") as pool:
+        assert not readers
+        fails(pool)
+    assert readers
+    assert all("opener" in name for name in readers)
+
+
+def test_p5_pipe_without_writer(mariadb: MariaDBServer, tmp_path: Path) -> None:
+    """A file whose read never ends delays nobody beyond the time limit of a connect."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    url = f"mysql://ann@{mariadb.host}:{mariadb.port}/?password_file={pipe}"
+    try:
+        with open_pool(url=url, connect_timeout=0.2) as pool, pytest.raises(PoolTimeout):
+            pool.lease(timeout=2)
+    finally:
+        # Let the threads go that still wait for a writer.
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def driver_of(**keys: Any) -> Driver:
+    return make_driver(PoolConfig.from_mapping({name.upper(): keys[name] for name in keys}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"url": "mysql://ann:pw@h?password_file=/a"}, "'password' and 'password_file' are both"),
+        ({"url": "mysql://h?passwd=x&password_file=/a"}, "'passwd' and 'password_file' are both"),
+        (
+            {"url": "postgresql://h?password=x", "connect_args": {"password_file": "/a"}},
+            "'password' and 'password_file' are both",
+        ),
+        ({"url": "mysql://h?password_file="}, "'password_file' must be the path of a file"),
+        (
+            {"url": "mariadb://h", "connect_args": {"password_file": 5}},
+            "'password_file' must be the path of a file",
+        ),
+        ({"url": "sqlite:///f?password_file=/a"}, "'password_file' goes with the URL of a server"),
+        (
+            {"creator": pymysql, "connect_args": {"password_file": "/a"}},
+            "'password_file' goes with the URL of a server",
+        ),
+        (
+            {
+                "creator": functools.partial(pymysql.connect),
+                "connect_args": {"password_file": "/a"},
+            },
+            "CREATOR takes no connect argument 'password_file'",
+        ),
+    ],
+)
+def test_refused_files(keys: dict[str, Any], told: str) -> None:
+    """A file beside a password, or for what takes none, is refused before anything connects."""
+    with pytest.raises(ConfigError) as caught:
+        driver_of(**keys)
+    (problem,) = caught.value.problems
+    assert told in problem
