@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -155,12 +156,16 @@ def _succeeds(pool: Pool) -> bool:
         return False
 
 
-@pytest.mark.parametrize("password", [HARD, "ge heim ü", "\N{LOCK}", "12345", " a ", "a\r", "1e5"])
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("password", "end"),
+    [
+        *product((HARD, "ge heim ü", "\N{LOCK}", "12345", " a ", "1e5"), ("", "\n", "\r\n")),
+        ("a\r", ""),
+        ("a\r", "\r\n"),
+    ],
+)
 def test_any_password(server: Server, file: Path, password: str, end: str) -> None:
     """A file may hold any password, in UTF-8; the end of its line is no part of it."""
-    if password.endswith("\r") and end == "\n":
-        pytest.skip("that is the end of a line")
     server.set_password(password)
     file.write_bytes((password + end).encode())
     with open_pool(url={**server.parts, "password_file": str(file)}) as pool:
@@ -221,12 +226,9 @@ def _directory(file: Path) -> str:
     return "Is a directory"
 
 
-def _forbidden(file: Path) -> str:
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    file.write_text("x")
-    file.chmod(0)
-    return "Permission denied"
+def _unreadable(file: Path) -> str:
+    file.symlink_to(file)  # root may read whatever there is
+    return "Too many levels of symbolic links"
 
 
 def _empty(file: Path) -> str:
@@ -249,7 +251,7 @@ def _endless(file: Path) -> str:
     return "too long"
 
 
-FAULTS = [_missing, _directory, _forbidden, _empty, _empty_line, _not_utf8, _endless]
+FAULTS = [_missing, _directory, _unreadable, _empty, _empty_line, _not_utf8, _endless]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
