@@ -49,6 +49,7 @@ def make_driver(config: PoolConfig) -> Driver:
     problems = adapter.problems(arguments)
     if is_module_connect(creator, dbapi):  # an application's own function may take what it likes
         problems += passwords.problems(arguments, adapter.password_types)
+        arguments |= adapter.by_name(arguments, problems)
     if problems:
         raise ConfigError(problems)
     driver = adapter(creator, dbapi, arguments, config.connect_timeout)
