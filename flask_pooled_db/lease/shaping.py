@@ -85,7 +85,7 @@ def shaping_class(plain: Any) -> Any:
 def able_to_shape(lease: Any) -> ShapingLease:
     """Return a lease that can give rows a shape from now on. It is the same one."""
     if not isinstance(lease, ShapingLease):
-        lease.wanted_rows = lease.usable().origin.config.rows
+        lease.wanted_rows = "tuple"  # else it would have been made as one
         lease.cursor_settings = None
         lease.__class__ = shaping_class(type(lease))
     shaping: ShapingLease = lease
@@ -99,7 +99,7 @@ def rows_of(pool: Engine, options: ScopeOptions) -> Rows:
 
 def shape_rows(lease: Any, rows: Rows) -> None:
     """Have the rows of a lease be of this shape, outside of nested blocks."""
-    if rows is not lease.usable().origin.config.rows:
+    if rows != "tuple" or isinstance(lease, ShapingLease):
         able_to_shape(lease).wanted_rows = rows
 
 

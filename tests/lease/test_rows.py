@@ -14,7 +14,13 @@ from typing import Any
 import mysql.connector
 import pytest
 
-from flask_pooled_db import PooledDB, UsageError, db_connection_context, get_db_connection
+from flask_pooled_db import (
+    PooledDB,
+    TransactionAborted,
+    UsageError,
+    db_connection_context,
+    get_db_connection,
+)
 from flask_pooled_db.config import Rows
 from flask_pooled_db.lease.rows import row_class
 from harness.postgres import postgres
@@ -278,6 +284,21 @@ def test_rows_after_failed_block(on_file: PooledDB) -> None:
         with contextlib.suppress(LookupError), db_connection_context(rows="dict"):
             raise LookupError
         assert first(conn) == ROWS[0]
+
+
+def test_t4_rows_in_aborted_block(on_file: PooledDB) -> None:
+    """A block with `rows=` inside a transaction that is lost fails as one without does: by its
+    statements, not by its entry.
+    """
+    error = LookupError()
+    with contextlib.suppress(TransactionAborted), db_connection_context() as conn:
+        with contextlib.suppress(LookupError), db_connection_context(savepoint=False):
+            cursor_of(conn, "INSERT INTO t VALUES (9, 'z')")
+            raise error
+        with db_connection_context(rows="dict"), pytest.raises(TransactionAborted):
+            conn.cursor()
+    with db_connection_context() as conn:
+        assert cursor_of(conn).fetchall() == ROWS
 
 
 # Names that make trouble
