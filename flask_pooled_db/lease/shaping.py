@@ -133,7 +133,7 @@ class ShapedCursor:
     __slots__ = ("__weakref__", "_cursor", "_make", "_shape")
 
     _cursor: LeaseCursor
-    _make: Make | None  # None where the columns are not known yet
+    _make: Make | None  # of the present result; None until its first row
     _shape: Shape
 
     def __init__(self, cursor: LeaseCursor, shape: Shape) -> None:
@@ -188,24 +188,20 @@ class ShapedCursor:
 
     def fetchone(self) -> Any:
         """Return the next row, or None."""
-        self._look_at_columns()
         return self._one(self._cursor.fetchone())
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         """Return the next rows."""
-        self._look_at_columns()
         return self._many(self._cursor.fetchmany(*args, **kwargs))
 
     def fetchall(self) -> Any:
         """Return all rows that are left."""
-        self._look_at_columns()
         return self._many(self._cursor.fetchall())
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        self._look_at_columns()
         row = next(self._cursor)
         try:
             return self._one(row)
@@ -218,27 +214,20 @@ class ShapedCursor:
             return rows if rows is self else self._many(rows)
         return ShapedRows(rows, self._one)
 
-    def _look_at_columns(self) -> None:
-        """See how to make rows, if that is known. With the last row, a driver may forget it."""
-        if self._make is None:
-            cursor = self._cursor
-            description = cursor.description
-            if description is not None:
-                is_own = cursor.connection.driver.makes_own_rows(cursor.driver_cursor)
-                _set(self, "_make", _as_it_is if is_own else self._shape(description))
+    def _maker(self) -> Make:
+        """Return what makes the rows of the present result."""
+        cursor = self._cursor
+        is_own = cursor.connection.driver.makes_own_rows(cursor.driver_cursor)
+        make = _as_it_is if is_own else self._shape(cursor.description)
+        _set(self, "_make", make)
+        return make
 
     def _one(self, row: Any) -> Any:
-        if type(row) not in _TUPLES:
-            return row
-        self._look_at_columns()
-        return row if self._make is None else self._make(row)
+        return (self._make or self._maker())(row) if type(row) in _TUPLES else row
 
     def _many(self, rows: Any) -> Any:
-        if not rows:
-            return list(rows)
-        self._look_at_columns()
-        make = self._make
-        if make is None or make is _as_it_is:
+        make = self._make or (self._maker() if rows else _as_it_is)
+        if make is _as_it_is:
             return rows
         return [make(row) if type(row) in _TUPLES else row for row in rows]
 

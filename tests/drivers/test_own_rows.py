@@ -65,6 +65,10 @@ def test_sqlite_row_factory(settings: dict[str, Any]) -> None:
                 assert keys_of(cur.execute(SQL).fetchone()) == ["a", "b"]
                 cur.row_factory = lambda cursor, row: (type(cursor), row[::-1])
                 assert list(cur.execute(SQL)) == [(type(cur.driver_cursor), (2, 1))]
+            with conn.cursor() as cur:
+                assert cur.execute(FEW).fetchone() is not None
+                cur.row_factory = lambda _, row: row * 2
+                assert cur.fetchall() == [(2, 2), (3, 3)]
             assert conn.row_factory is None
             conn.row_factory = sqlite3.Row
             assert conn.row_factory is sqlite3.Row
@@ -114,6 +118,23 @@ def test_sqlite_own_cursor_class(settings: dict[str, Any]) -> None:
         own = conn.cursor(Own)
         assert own.execute(SQL).fetchone() == {"own": TUPLE}
         assert type(first_of(conn.cursor(Plain))) is type(first(conn))
+
+
+@pytest.mark.parametrize("rows", ["dict", "namedtuple"])
+def test_cursor_class_with_other_columns(rows: Rows) -> None:
+    """Tuples of a cursor class's own that do not fit its description are an error, which names the
+    remedy.
+    """
+
+    class Longer(sqlite3.Cursor):
+        def fetchone(self) -> Any:
+            return (*super().fetchone(), "more")
+
+    with pooled_app("sqlite://"), db_connection_context(rows=rows) as conn:
+        cur = conn.cursor(Longer)
+        with pytest.raises(UsageError, match=r'3 values.* 2 columns.*rows="tuple"'):
+            cur.execute(SQL).fetchone()
+        assert conn.execute(SQL).fetchone() is not None
 
 
 def first_of(cur: Any) -> Any:
