@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mysql.connector
 import psycopg
 import psycopg2
 import psycopg2.extras
@@ -19,7 +20,7 @@ from flask_pooled_db import ConfigError, PooledDB, UsageError, db_connection_con
 from flask_pooled_db import get_db_connection as borrow
 from flask_pooled_db.config import Rows
 from harness.postgres import postgres
-from harness.server import MariaDBServer
+from harness.server import APP_PASSWORD, APP_USER, MariaDBServer
 from tests.drivers import generic
 from tests.support.apps import pooled_app
 
@@ -507,3 +508,49 @@ def test_psycopg2_cursor_factories(postgresql: str, settings: dict[str, Any]) ->
     keys["connect_args"] |= {"cursor_factory": extras.RealDictCursor}
     with pooled_app(**keys, **settings), db_connection_context() as conn:
         assert first(conn) == DICT
+
+
+# mysql.connector
+
+
+@pytest.mark.mariadb_only
+@pytest.mark.filterwarnings("ignore:Call to deprecated function stored_results")
+@each_setting
+def test_mysql_connector_own_ways(
+    mariadb: MariaDBServer, database: str, settings: dict[str, Any]
+) -> None:
+    """`dictionary=True` wins; the results of a procedure have the shape."""
+    mariadb.execute(PROCEDURE.format(database))
+    arguments = {"host": mariadb.host, "port": mariadb.port, "database": database}
+    arguments |= {"user": APP_USER, "password": APP_PASSWORD, "use_pure": True}
+    with pooled_app(creator=mysql.connector, connect_args=arguments, **settings):
+        with db_connection_context() as conn:
+            usual = type(first(conn))
+            options: list[dict[str, Any]] = [{}, {"buffered": True}]
+            for more in options:
+                assert first(conn, dictionary=True, **more) == DICT
+                assert type(first(conn, **more)) is usual
+            with conn.cursor() as cur:
+                cur.callproc("two_results")
+                kinds = [len(result.fetchall()[0]) for result in cur.stored_results()]
+            assert kinds == [1, 2]
+            if settings.get("rows") == "dict":
+                with conn.cursor() as cur:
+                    cur.callproc("two_results")
+                    found = [result.fetchall() for result in cur.stored_results()]
+                assert found == [FEW_DICTS[:2], [{"b": 3, "c": "x"}]]
+
+
+@pytest.mark.parametrize("settings", [{"statement_timeout": 5}, {"ping": 7}, {"maxusage": 1000}])
+def test_rows_beside_other_keys(postgresql: str, settings: dict[str, Any]) -> None:
+    """A shape goes together with what else makes a lease of another class."""
+    with pooled_app(postgresql, maxconnections=1, **settings) as (_, db):
+        each: list[dict[str, Any]] = [{"rows": "dict"}, {"rows": "dict", "statement_timeout": 3}]
+        for options in each:
+            with db_connection_context(**options) as conn:
+                assert first(conn) == DICT
+                with db_connection_context(rows=lambda _, row: sum(row)):
+                    assert first(conn) == 3
+        with db_connection_context() as conn:
+            assert first(conn) == TUPLE
+        assert db.stats().connects == 1
