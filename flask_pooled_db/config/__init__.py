@@ -6,12 +6,18 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 
 from __future__ import annotations
 
-from flask_pooled_db.config.arguments import check_count, check_flag, check_seconds
+from flask_pooled_db.config.arguments import (
+    check_count,
+    check_flag,
+    check_rows,
+    check_seconds,
+)
 from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_url
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
+from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeOptions
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
@@ -24,10 +30,12 @@ __all__ = [
     "Ping",
     "PingPolicy",
     "PoolConfig",
+    "Rows",
     "ScopeOptions",
     "URLError",
     "check_count",
     "check_flag",
+    "check_rows",
     "check_seconds",
     "describe",
     "is_plain_name",

@@ -19,6 +19,11 @@ def check_flag(name: str, value: Any) -> None:
     _check(checks.flag, name, value)
 
 
+def check_rows(name: str, value: Any) -> None:
+    """Raise `UsageError` unless a value is a shape of rows."""
+    _check(checks.rows, name, value)
+
+
 def check_count(name: str, value: Any, least: int = 0) -> None:
     """Raise `UsageError` unless a value is a whole number, `least` or more."""
     if not checks.is_count(value) or value < least:

@@ -5,7 +5,9 @@ Each check returns the value in the form the package uses, or raises `Invalid`.
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 _PLAIN_NAME = re.compile(r"[\w.-]{1,64}")
 _AUTOCOMMIT = re.compile(r"\bautocommit\b", re.IGNORECASE)
+
+_SHAPES = {"tuple": "tuple", "dict": "dict", "namedtuple": "namedtuple"}
+_MEANT_AS_WORDS = (tuple, list, dict, namedtuple)  # noqa: PYI024
 
 _MAX_SECONDS = 3.2e9  # 100 years, well below what a lock's timeout accepts
 
@@ -88,6 +93,31 @@ def one_of(*words: str) -> Callable[[Any], str]:
         return value
 
     return check
+
+
+def rows(value: Any) -> Any:
+    """Check the shape of rows: a word, or a function that makes a row."""
+    if isinstance(value, str) and value in _SHAPES:
+        return _SHAPES[value]
+    if not (callable(value) and _makes_rows(value)):
+        raise Invalid(
+            "must be 'tuple', 'dict' or 'namedtuple', or a function that makes a row of the "
+            f"cursor's description and the driver's row, not {describe(value)}"
+        )
+    return value
+
+
+def _makes_rows(function: Any) -> bool:
+    """Return whether a function may take a description and a row, as far as it tells."""
+    if any(function is kind for kind in _MEANT_AS_WORDS):
+        return False
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it does not tell
+        return True
+    return True
 
 
 def statements(value: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from flask_pooled_db.config import checks
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database, keys_of, pool
 from flask_pooled_db.config.parts import FIELDS
 from flask_pooled_db.config.ping import Ping
+from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.url import DatabaseURL, parse_url
 from flask_pooled_db.errors import ConfigError
 
@@ -54,6 +55,7 @@ class PoolConfig:
     implicit_commit: Literal["warn", "error"] = field(
         default="warn", metadata=pool(checks.one_of("warn", "error"))
     )
+    rows: Rows = field(default="tuple", repr=False, metadata=pool(checks.rows))
     leak_threshold: float = field(default=0.0, metadata=pool(checks.seconds))
     host_order: Literal["given", "random"] = field(
         default="given", metadata=database(checks.one_of("given", "random"))

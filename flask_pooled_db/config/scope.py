@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flask_pooled_db.config.arguments import check_flag, check_seconds
+from flask_pooled_db.config.arguments import check_flag, check_rows, check_seconds
+from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.errors import UsageError
 
 ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
@@ -23,6 +24,7 @@ class ScopeOptions(NamedTuple):
     isolation_level: str | None = None
     savepoint: bool = True
     independent: bool = False
+    rows: Rows | None = None
 
     def check(self) -> None:
         """Raise `UsageError` if the options have wrong values or contradict each other."""
@@ -31,6 +33,8 @@ class ScopeOptions(NamedTuple):
                 check_seconds(name, getattr(self, name))
         for name in ("readonly", "savepoint", "independent"):
             check_flag(name, getattr(self, name))
+        if self.rows is not None:
+            check_rows("rows", self.rows)
         level = self.isolation_level
         if level is None:
             return

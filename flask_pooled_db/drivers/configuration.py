@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
@@ -33,6 +34,9 @@ class FromConfiguration:
     """The name of the connect argument for a URL's database."""
     refused_arguments: ClassVar[Mapping[str, str]] = {}
     """Connect arguments that would break a promise, each with what to do instead."""
+    named_arguments: ClassVar[Mapping[str, tuple[str, tuple[str, ...]]]] = {}
+    """Connect arguments that are classes or functions, with the module in which a text finds them,
+    and the names that are there."""
     password_types: ClassVar[tuple[type, ...]] = (str, bytes)
     """What the module takes for a password."""
     takes_password_file: ClassVar[bool] = False
@@ -95,6 +99,26 @@ class FromConfiguration:
             for name, remedy in cls.refused_arguments.items()
             if arguments.get(name)
         ]
+
+    @classmethod
+    def by_name(cls, arguments: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+        """Return those of the connect arguments that are classes or functions and were given by
+        their names, and append to `problems`.
+        """
+        found = {}
+        for name, (module, known) in cls.named_arguments.items():
+            text = arguments.get(name)
+            if not isinstance(text, str):
+                continue
+            short = text.removeprefix(f"{module}.")
+            if short in known:
+                found[name] = getattr(importlib.import_module(module), short)
+            else:
+                problems.append(
+                    f"the connect argument {name!r} is none of the names in {module} that can be "
+                    f"given as text: write one of {', '.join(known)}"
+                )
+        return found
 
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:

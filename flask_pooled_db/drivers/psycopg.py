@@ -58,6 +58,13 @@ class PsycopgDriver(Driver):
     nesting: ClassVar = frozenset({"transaction"})
     from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})
     refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
+    named_arguments: ClassVar = {
+        "cursor_factory": ("psycopg", ("Cursor", "ClientCursor")),
+        "row_factory": (
+            "psycopg.rows",
+            ("tuple_row", "dict_row", "namedtuple_row", "scalar_row"),
+        ),
+    }
     password_types: ClassVar = (str,)
     takes_password_file: ClassVar = True
     advice: ClassVar = {

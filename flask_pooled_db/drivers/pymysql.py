@@ -44,6 +44,9 @@ class PyMySQLDriver(MySQLDriver):
     module = "pymysql"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
+    named_arguments: ClassVar = {
+        "cursorclass": ("pymysql.cursors", ("Cursor", "DictCursor", "SSCursor", "SSDictCursor"))
+    }
     password_types = (str, bytes, bytearray)
     number_arguments: ClassVar = MySQLDriver.number_arguments | {"max_allowed_packet"}
     tls_arguments: ClassVar = frozenset(

@@ -51,6 +51,7 @@ def make_driver(config: PoolConfig) -> Driver:
     problems = adapter.problems(arguments)
     if dbapi is not None and is_module_connect(creator, dbapi):
         problems += passwords.problems(arguments, adapter.password_types)
+        arguments |= adapter.by_name(arguments, problems)
         problems += of_module(adapter, dbapi, arguments)
     else:  # an application's own function may take what it likes
         problems += of_function(what_connects(creator), arguments)

@@ -16,6 +16,10 @@ class Results:
     own connection, and `cursor` its own cursor.
     """
 
+    def makes_own_rows(self, cursor: Any) -> bool:
+        """Return whether a cursor was told what its rows are to be."""
+        return unknown.makes_own_rows(cursor)
+
     def has_unread_rows(self, raw: Any) -> bool:
         """Return whether the driver knows of rows, or further results, that the server still has to
         send for an earlier statement.

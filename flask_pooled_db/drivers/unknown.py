@@ -227,3 +227,11 @@ def finish_results(raw: Any) -> None:
     while reader is not None and has_only_results(raw) and reader.nextset():
         if _has_rows(raw):
             raw.get_rows()
+
+
+def makes_own_rows(cursor: Any) -> bool:
+    """Return whether a cursor has a factory of rows. psycopg's usual one makes tuples, and oracledb
+    spells it in one word.
+    """
+    factory = getattr(cursor, "row_factory", None) or getattr(cursor, "rowfactory", None)
+    return factory is not None and getattr(factory, "__name__", "") != "tuple_row"

@@ -18,6 +18,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from flask_pooled_db.config import (
     DEFAULT_BIND,
     DEFAULT_OPTIONS,
+    Rows,
     ScopeOptions,
     check_flag,
     check_seconds,
@@ -55,6 +56,7 @@ def db_connection_context(
     isolation_level: str | None = None,
     savepoint: bool = True,
     independent: bool = False,
+    rows: Rows | None = None,
 ) -> Scope:
     """Return a block that is a transaction on a pooled connection; it yields the connection.
 
@@ -70,6 +72,8 @@ def db_connection_context(
     - `savepoint`: with False, a nested block has none: an exception that leaves it aborts the
       outer transaction.
     - `independent`: take a connection of its own even inside another block.
+    - `rows`: what the rows of this block's cursors are: "tuple", "dict", "namedtuple", or what a
+      function makes of a cursor's description and a row; None: as POOLED_DB_ROWS says.
 
     Raises `PoolTimeout`, `ConnectFailed` or `PoolClosed` on entry, `TransactionAborted` at the end
     of a transaction that was lost, `CommitOutcomeUnknown` when the answer to COMMIT was lost, and
@@ -82,11 +86,12 @@ def db_connection_context(
         and readonly is False
         and savepoint is True
         and independent is False
+        and rows is None
     ):
         options = DEFAULT_OPTIONS
     else:
         options = ScopeOptions(
-            readonly, timeout, statement_timeout, isolation_level, savepoint, independent
+            readonly, timeout, statement_timeout, isolation_level, savepoint, independent, rows
         )
     state, leases = current()
     try:
@@ -97,17 +102,24 @@ def db_connection_context(
 
 
 def get_db_connection(
-    bind: str | None = None, *, timeout: float | None = None, shareable: bool = False
+    bind: str | None = None,
+    *,
+    timeout: float | None = None,
+    shareable: bool = False,
+    rows: Rows | None = None,
 ) -> LeaseConnection:
     """Return a pooled connection for code that opens and closes connections itself.
 
     `close()` gives it back, and what was not committed is rolled back. If it was not closed by the
     end of the app context it is taken back then, with a warning. `shareable`: it may be shared with
-    other threads, if the driver can do that and POOLED_DB_MAXSHARED allows it.
+    other threads, if the driver can do that and POOLED_DB_MAXSHARED allows it. `rows`: as of
+    `db_connection_context()`.
     """
     check_flag("shareable", shareable)
     state, leases = current()
-    return state.pool(bind).lease(current_owner(), leases, timeout=timeout, shareable=shareable)
+    return state.pool(bind).lease(
+        current_owner(), leases, timeout=timeout, shareable=shareable, rows=rows
+    )
 
 
 class PooledDB:

@@ -9,11 +9,19 @@ from typing import Any
 
 from dbutils.pooled_db import PooledDB
 
-from flask_pooled_db.config import DEFAULT_BIND, PoolConfig, check_count, check_seconds
+from flask_pooled_db.config import (
+    DEFAULT_BIND,
+    PoolConfig,
+    Rows,
+    check_count,
+    check_rows,
+    check_seconds,
+)
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease, shared_class
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
@@ -87,23 +95,33 @@ class Pool(PooledDB):  # type: ignore[misc]
         timeout: float | None = None,
         shareable: bool = False,
         session: Session | None = None,
+        rows: Rows | None = None,
     ) -> LeaseConnection:
-        """Return a lease of a connection; `holder` holds it until it is released.
+        """Return a lease of a connection; `holder` holds it until it is released. `rows` is the
+        shape of its rows (None: as configured).
 
         Raises `PoolTimeout` after `timeout` seconds (None: as configured), `ConnectFailed`, or
         `PoolClosed`.
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
+        if rows is not None:
+            check_rows("rows", rows)
         engine, home = self.engine, self.sharing
         session = session or engine.usual_session
         holder = Leases() if holder is None else holder
         owner = owner or current_owner()
         if shareable and home is not None:
             entry = home.acquire(timeout)
-            return shared_class(entry, engine)(home, entry, owner, holder, session)
-        entry = engine.acquire(timeout, session)
-        return self._class_for(entry)(engine, entry, owner, holder, session)
+            lease: LeaseConnection = shared_class(entry, engine)(
+                home, entry, owner, holder, session
+            )
+        else:
+            entry = engine.acquire(timeout, session)
+            lease = self._class_for(entry)(engine, entry, owner, holder, session)
+        if rows is not None:
+            shape_rows(lease, rows)
+        return lease
 
     def _class_for(self, entry: Entry) -> type[LeaseConnection]:
         return entry.lease_class or class_for(entry, self.engine.lease_classes)

@@ -57,8 +57,10 @@ class Lease(Losing):
         "_routine",
         "_session",
         "after_commit",
+        "cursor_settings",
         "has_committed",
         "owner",
+        "wanted_rows",
     )
 
     # Set by the class that is made for a driver's connections
@@ -71,6 +73,10 @@ class Lease(Losing):
     _offence: Any  # the fate of this transaction or an earlier one
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
+    wanted_rows: (
+        Any  # the shape of rows, as in `Part`; unset where all are as the driver makes them
+    )
+    cursor_settings: Any
 
     def __init__(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from types import FrameType
+from typing import Any
 
+from flask_pooled_db.config import Rows
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.lease.enclosing import enclosing
 from flask_pooled_db.pool import Entry
@@ -16,6 +18,7 @@ class Part:
     """
 
     __slots__ = (
+        "cursor_settings",
         "entered",
         "failure",
         "frame",
@@ -26,10 +29,17 @@ class Part:
         "outer",
         "session",
         "set_as",
+        "wanted_rows",
     )
 
     def __init__(
-        self, outer: Part | None, frame: FrameType | None, session: Session, *, has_savepoint: bool
+        self,
+        outer: Part | None,
+        frame: FrameType | None,
+        session: Session,
+        *,
+        has_savepoint: bool,
+        rows: Rows = "tuple",
     ) -> None:
         self.outer = outer  # None if it is a part of the outermost scope
         self.frame = frame
@@ -40,6 +50,8 @@ class Part:
         self.failure: Exception | None = None  # of what its statements left to read
         self.is_mixed = False  # statements of others came after its savepoint
         self.number = 0
+        self.wanted_rows = rows  # the shape of its cursors' rows
+        self.cursor_settings: dict[str, Any] | None = None  # what it set of its connection
         self.set_as = 0  # which of the lease's savepoints it was: 0 if it is not set
 
     @property

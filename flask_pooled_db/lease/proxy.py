@@ -10,13 +10,21 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.attributes import (
+    CursorSetting,
+    DriverAttribute,
+    DriverException,
+    Forbidden,
+    StateQuestion,
+)
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
+from flask_pooled_db.lease.shaping import CURSOR_SETTINGS, shaping_class
 from flask_pooled_db.lease.streaming import StreamingCursor
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Entry
@@ -61,48 +69,6 @@ _REFUSED = {
     **dict.fromkeys(("reset", "reset_session"), _NO_RESET),
 }
 """Methods of drivers' connections that would work against the lease or the pool, and why."""
-
-
-class Forbidden:
-    """An attribute of drivers' connections that would work against the lease or the pool."""
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> NoReturn:
-        raise UsageError(f"{self._name} {self._why}")
-
-    def __set__(self, instance: object, value: object) -> NoReturn:
-        raise UsageError(f"{self._name} can't be set: it {self._why}")
-
-
-class DriverAttribute:
-    """An attribute of the driver's connection that is passed on to the caller of its lease."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, lease: LeaseConnection | None, owner: type) -> Any:
-        return self if lease is None else lease.driver_attribute(self._name)
-
-
-class DriverException(DriverAttribute):
-    """An exception class of the driver's. It works after release, since an `except` clause may come
-    later.
-    """
-
-    def __get__(self, lease: LeaseConnection | None, owner: type) -> Any:
-        return self if lease is None else lease.driver_exception(self._name)
-
-
-class StateQuestion(DriverAttribute):
-    """An attribute that tells whether the connection is open. It is answered in any state."""
-
-    def __get__(self, lease: LeaseConnection | None, owner: type) -> Any:
-        return self if lease is None else lease.answer(self._name)
 
 
 class LeaseConnection(TransactionLease):
@@ -186,6 +152,8 @@ class LeaseConnection(TransactionLease):
     # The driver's own
 
     if TYPE_CHECKING:
+        row_factory: Any
+        cursorclass: Any
 
         def __getattr__(self, name: str) -> Any:
             """Return what the driver's connection has: `class_for` makes attributes of it."""
@@ -338,6 +306,7 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
     namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
+    namespace |= {name: CursorSetting(name) for name in CURSOR_SETTINGS if hasattr(raw, name)}
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
@@ -354,4 +323,5 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         "pings_on_cursor": origin.ping.on_cursor,
     }
     bases = (LimitedLease, base) if origin.needs_interrupting else (base,)
-    return type("LeaseConnection", bases, namespace)
+    made = type("LeaseConnection", bases, namespace)
+    return made if origin.config.rows == "tuple" else shaping_class(made)

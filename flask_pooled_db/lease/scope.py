@@ -20,6 +20,7 @@ from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.replica import acquire_to_read
@@ -192,6 +193,8 @@ class Scope:
                 entry = pool.acquire(options.timeout, session)
             make = entry.lease_class or class_for(entry, pool.lease_classes)
             lease = make(pool, entry, owner, holder, session, True)
+            if options.rows is not None or pool is not self._pool:  # which may be a replica
+                shape_rows(lease, rows_of(self._pool, options))
             if options.isolation_level is not None:
                 lease.begin_with(options.isolation_level)
             return lease  # noqa: TRY300  as above
@@ -263,7 +266,10 @@ class Scope:
         has_savepoint = options.savepoint and not session.readonly
         if options.statement_timeout is not None:
             session = session._replace(statement_timeout=options.statement_timeout)
-        self._part = Part(outer, self.frame, session, has_savepoint=has_savepoint)
+        rows = rows_of(self._pool, options)
+        if rows != "tuple":
+            able_to_shape(lease)
+        self._part = Part(outer, self.frame, session, has_savepoint=has_savepoint, rows=rows)
         lease.enter_scope(self._part)
 
     def _end_nested(self, lease: LeaseConnection, part: Part, exc: BaseException | None) -> None:

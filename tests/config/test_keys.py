@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "STATEMENT_TIMEOUT": 0.0,
     "RESET": "changed",
     "IMPLICIT_COMMIT": "warn",
+    "ROWS": "tuple",
     "LEAK_THRESHOLD": 0.0,
     "HOST_ORDER": "given",
     "TARGET": "any",
@@ -146,11 +147,13 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "SETSESSION": json.dumps(["PRAGMA cache_size=7"]),
         "RESET": "session",
         "IMPLICIT_COMMIT": "error",
+        "ROWS": "dict",
         "PING": "7",
         "CONNECT_ARGS__timeout": "1.5",
         "BINDS__log": "sqlite:///log",
         "BINDS__reports__URL": "sqlite:///reports",
         "BINDS__reports__MAXCONNECTIONS": "2",
+        "BINDS__reports__ROWS": "namedtuple",
         "BINDS__reports__CONNECT_ARGS__timeout": "3",
     }
     for name, text in environment.items():
@@ -166,4 +169,5 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert top.connect_args == {"timeout": 1.5}
     assert log.url is not None
     assert (log.url.database, log.maxconnections) == ("log", 7)
+    assert (top.rows, log.rows, reports.rows) == ("dict", "dict", "namedtuple")
     assert (reports.maxconnections, reports.connect_args) == (2, {"timeout": 3})

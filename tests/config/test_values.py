@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ WRONG: dict[str, list[Any]] = {
         *(["SET autocommit=1"], ["SET x=1", "SET SESSION AutoCommit = ON"], ["set @@autocommit=0"]),
     ],
     "PING": [8, -1, True, 1.0, "", [], (), (1, 2, 3), (8, "SELECT 1"), (1, 2), (1, "")],
+    "ROWS": ["", "Dict", "dicts", 1, True, [], dict, tuple, list, namedtuple, len],  # noqa: PYI024
     "REPLICA": ["", 5, []],
     "BINDS": [5, "x", ["x"], {1: URL}, {"": URL}, {"a": 5}, {"a": None}, {"a": {1: 2}}],
 }
@@ -75,6 +77,7 @@ def test_wrong_values(key: str, value: Any) -> None:
         *((key, value) for key, values in WORDS.items() for value in values),
         *(("SETSESSION", value) for value in ([], (), ["SET a=1"], ("SET a=1", "SET b=2"))),
         *(("PING", value) for value in (0, 7, "SELECT 1", len, (3, "SELECT 1"), (0, len))),
+        *(("ROWS", value) for value in ("tuple", "dict", "namedtuple", zip, lambda *columns: 1)),
         *(("CONNECT_ARGS", value) for value in ({}, {"timeout": 1})),
     ],
 )

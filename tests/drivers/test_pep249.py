@@ -26,28 +26,28 @@ MODULES: dict[str, ModuleType] = {
     "sqlite": sqlite3,
 }
 
-BARE, LEASE = "bare", "lease"
-BOTH = (BARE, LEASE)
+BARE, LEASE, SHAPED = "bare", "lease", "shaped"
+EACH = (BARE, LEASE, SHAPED)
 DIFFERENCES: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
-    ("pymysql", "refuses_fetch_without_result"): (BOTH, "it answers that there are no rows"),
-    ("pymysql", "takes_sizes"): (BOTH, "it has setoutputsizes(), as an early draft had"),
+    ("pymysql", "refuses_fetch_without_result"): (EACH, "it answers that there are no rows"),
+    ("pymysql", "takes_sizes"): (EACH, "it has setoutputsizes(), as an early draft had"),
     ("mariadbconnector", "has_exceptions"): (
         (BARE,),
         "its classes derive from Error, and not from DatabaseError",
     ),
-    ("mariadbconnector", "describes_columns"): (BOTH, "its description has more than seven items"),
+    ("mariadbconnector", "describes_columns"): (EACH, "its description has more than seven items"),
     ("mariadbconnector", "iterates"): ((BARE,), "its cursor is not its own iterator"),
-    ("mariadbconnector", "takes_sizes"): (BOTH, "its setoutputsize() takes no column"),
+    ("mariadbconnector", "takes_sizes"): (EACH, "its setoutputsize() takes no column"),
     ("mariadbconnector", "tells_wrong_sql"): (
-        BOTH,
+        EACH,
         "its ProgrammingError does not derive from DatabaseError",
     ),
     ("psycopg", "has_constructors"): ((BARE,), "its Binary only wraps the bytes, for its adapters"),
-    ("psycopg", "tells_last_row_id"): (BOTH, "PostgreSQL has no such number: use RETURNING"),
+    ("psycopg", "tells_last_row_id"): (EACH, "PostgreSQL has no such number: use RETURNING"),
     ("sqlite", "has_type_objects"): ((BARE,), "SQLite's columns have no types"),
-    ("sqlite", "describes_types"): (BOTH, "SQLite's columns have no types"),
-    ("sqlite", "refuses_fetch_before_execute"): (BOTH, "it answers that there are no rows"),
-    ("sqlite", "refuses_fetch_without_result"): (BOTH, "it answers that there are no rows"),
+    ("sqlite", "describes_types"): (EACH, "SQLite's columns have no types"),
+    ("sqlite", "refuses_fetch_before_execute"): (EACH, "it answers that there are no rows"),
+    ("sqlite", "refuses_fetch_without_result"): (EACH, "it answers that there are no rows"),
 }
 """What does not hold, by the driver and the check: how the driver is used then, and why. None of it
 is the lease's own: what holds for the bare driver holds through a lease too.
@@ -56,7 +56,7 @@ is the lease's own: what holds for the bare driver holds through a lease too.
 
 @pytest.fixture
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    """A driver, bare or through a lease."""
+    """A driver, bare or through a lease, also one whose rows are made into named tuples."""
     name, how = request.param
     new: Any
     table_type = ""
@@ -76,8 +76,9 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         new = lambda: connect(**server.connect_args(database))  # noqa: E731
     placeholder = "?" if (name, how) == ("sqlite", BARE) else "%s"
     with contextlib.ExitStack() as stack:
-        if how == LEASE:
-            stack.enter_context(pooled_app(url))
+        if how != BARE:
+            rows = "namedtuple" if how == SHAPED else "tuple"
+            stack.enter_context(pooled_app(url, rows=rows))
             new = get_db_connection
         subject = Subject(MODULES[name], new, placeholder, table_type)
         stack.callback(close_all, subject)
@@ -121,11 +122,7 @@ def test_pep249_module(name: str, check: Check) -> None:
 @pytest.mark.parametrize("check", OF_CONNECTION, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "subject",
-    [
-        pytest.param((name, how), id=f"{name}-{how}")
-        for name in MODULES
-        for how in ("bare", "lease")
-    ],
+    [pytest.param((name, how), id=f"{name}-{how}") for name in MODULES for how in EACH],
     indirect=True,
 )
 def test_pep249(subject: Subject, check: Check, request: pytest.FixtureRequest) -> None:

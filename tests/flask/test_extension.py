@@ -159,6 +159,7 @@ def test_options_of_function_and_method(site: tuple[Flask, PooledDB], is_method:
         "statement_timeout": 2.0,
         "savepoint": False,
         "independent": True,
+        "rows": "dict",
     }
     with app.app_context():
         scope = context(**options)
@@ -169,6 +170,7 @@ def test_options_of_function_and_method(site: tuple[Flask, PooledDB], is_method:
             "isolation_level": None,
             "savepoint": False,
             "independent": True,
+            "rows": "dict",
         }
         assert context(isolation_level="SERIALIZABLE").options.isolation_level == "SERIALIZABLE"
         with pytest.raises(TypeError):

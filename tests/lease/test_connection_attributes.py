@@ -33,7 +33,7 @@ def test_forbidden_attributes(any_app: PooledDB, name: str) -> None:
     assert ids() == [1]
 
 
-@pytest.mark.parametrize("name", ["database", "row_factory", "warnings", "anything"])
+@pytest.mark.parametrize("name", ["database", "text_factory", "warnings", "anything"])
 def test_setting_attributes_refused(any_app: PooledDB, name: str) -> None:
     """Setting an attribute of the connection is refused: the next caller would inherit it."""
     with db_connection_context() as conn:

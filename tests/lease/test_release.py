@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flask_pooled_db import UsageError, get_db_connection
-from flask_pooled_db.lease.proxy import DriverAttribute
+from flask_pooled_db.lease.attributes import DriverAttribute
 from harness.workloads import add
 from tests.support.scenarios import releases
 from tests.support.scenarios.base import MOVED, Scenario
