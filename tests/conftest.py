@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -101,6 +102,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = filter(is_wanted, items)
     if hasattr(config, "workerinput"):
         items[:] = spread(items, config.workerinput["workercount"], _is_long, _group_of)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through all tests whenever one of them calls it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_long(item: pytest.Item) -> bool:
