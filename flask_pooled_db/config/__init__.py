@@ -11,7 +11,7 @@ from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_ur
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
-from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeOptions
+from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeKeywords, ScopeOptions
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Ping",
     "PingPolicy",
     "PoolConfig",
+    "ScopeKeywords",
     "ScopeOptions",
     "URLError",
     "check_count",

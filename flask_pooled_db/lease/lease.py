@@ -284,12 +284,15 @@ class Lease(Losing):
         finally:
             self._home.release(entry)
 
-    def revoke(self, reason: str) -> None:
-        """Release the lease on behalf of an owner that will not. A call under way ends first."""
+    def revoke(self, reason: str, *, is_leak: bool = True) -> None:
+        """Release the lease on behalf of an owner that will not, or need not if it is no leak. A
+        call under way ends first.
+        """
         if self._state is UNUSED:
             self._state = IDLE  # its owner may be doing something with it
         self._revoked = reason
-        self._home.terms.events.leaked()
+        if is_leak:
+            self._home.terms.events.leaked()
         if self._state is BUSY:
             self._condemn(reason)
             if self._state is BUSY:
