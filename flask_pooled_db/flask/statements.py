@@ -55,7 +55,7 @@ class Statements(Serving):
         **options: Unpack[ScopeKeywords],
     ) -> Any:
         """Return the first row of a statement, or None if it has none. See `fetch_all`."""
-        return self._read(lambda cur: cur.fetchone(), sql, params, bind, options)
+        return self._read(_first_row, sql, params, bind, options)
 
     def fetch_value(
         self,
@@ -136,8 +136,15 @@ class Statements(Serving):
             return take(cur)
 
 
+def _first_row(cur: LeaseCursor) -> Any:
+    row, lease = cur.fetchone(), cur.connection
+    if row is not None and lease.has_left(lease.usable()):
+        cur.fetchall()  # some drivers refuse to close it before
+    return row
+
+
 def _first_value(cur: LeaseCursor) -> Any:
-    row = cur.fetchone()
+    row = _first_row(cur)
     if isinstance(row, Mapping):
         return next(iter(row.values()))
     return None if row is None else row[0]
