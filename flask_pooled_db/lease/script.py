@@ -61,7 +61,7 @@ class Script:
             self._execute(text)
             if effect & Effect.UNKNOWN:
                 self._has_routine = True
-            else:
+            elif not effect & Effect.BEGINS:
                 self._note_commit(number)
         else:
             self._execute(text)

@@ -14,12 +14,16 @@ from pymysql.cursors import DictCursor
 from flask_pooled_db import PooledDB, PoolTimeout, TransactionAborted, UsageError
 from harness.server import MariaDBServer
 from tests.support.sites import CREATE, bare_app, insert
+from tests.support.stages import ON_SHARED_SERVER
 
 RETURNING = "INSERT INTO t VALUES (%s, 'x') RETURNING id, name"
 COUNT = "SELECT COUNT(*) FROM t"
 
 
-@pytest.fixture(params=["sqlite", "pymysql", "mariadbconnector", "generic"])
+ON_MARIADB = [*ON_SHARED_SERVER, pytest.param("generic", marks=pytest.mark.shared_server)]
+
+
+@pytest.fixture(params=["sqlite", *ON_MARIADB])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PooledDB]:
     """The extension of an app on each driver, with two rows; the last one has no `readonly`."""
     settings: dict[str, Any] = {"maxconnections": 3}
@@ -30,7 +34,7 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PooledDB]:
         database = mariadb.create_database()
         if request.param == "generic":
             settings["creator"] = mysql.connector
-            settings["connect_args"] = {**mariadb.connect_args(database), "ssl_disabled": True}
+            settings["connect_args"] = mariadb.connect_args(database)
         else:
             settings["url"] = mariadb.url(request.param, database)
     with bare_app(**settings) as (app, db):
