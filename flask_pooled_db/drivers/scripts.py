@@ -49,7 +49,8 @@ def statements_at(
 
 # Those that begin with an exclamation mark are code.
 _COMMENT = r"\#[^\n]*+|--(?=[\x00-\x20]|\Z)[^\n]*+|/\*(?!M?!).*?\*/"
-_BLANK = re.compile(rf"(?:\s++|{_COMMENT})*+", re.DOTALL)
+# Where no statement has begun, two dashes begin one whatever follows them.
+_BLANK = re.compile(rf"(?:\s++|--[^\n]*+|{_COMMENT})*+", re.DOTALL)
 _DELIMITER = re.compile(r"delimiter[ \t]+(\S+)[^\n]*", re.IGNORECASE)
 
 

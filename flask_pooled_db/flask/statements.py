@@ -33,7 +33,7 @@ class Statements(Serving):
 
     def fetch_all(
         self,
-        sql: str,
+        sql: Any,
         params: Any = None,
         *,
         bind: str | None = None,
@@ -48,7 +48,7 @@ class Statements(Serving):
 
     def fetch_one(
         self,
-        sql: str,
+        sql: Any,
         params: Any = None,
         *,
         bind: str | None = None,
@@ -59,7 +59,7 @@ class Statements(Serving):
 
     def fetch_value(
         self,
-        sql: str,
+        sql: Any,
         params: Any = None,
         *,
         bind: str | None = None,
@@ -70,7 +70,7 @@ class Statements(Serving):
 
     def execute(
         self,
-        sql: str,
+        sql: Any,
         params: Any = None,
         *,
         bind: str | None = None,
@@ -102,7 +102,7 @@ class Statements(Serving):
     def _read(
         self,
         take: Callable[[LeaseCursor], T],
-        sql: str,
+        sql: Any,
         params: Any,
         bind: str | None,
         options: ScopeKeywords,
@@ -121,7 +121,7 @@ class Statements(Serving):
     def _run(
         self,
         take: Callable[[LeaseCursor], T],
-        sql: str,
+        sql: Any,
         params: Any,
         bind: str | None,
         options: ScopeKeywords,

@@ -44,6 +44,7 @@ IN_MARIADB = {
     "backquotes": "«SELECT `;` FROM t»; «SELECT 2»",
     "hash": "«SELECT 1 # ;\n»; # don't\n«SELECT 2»",
     "no comment": "«SELECT 5--1»; «SELECT 2»",
+    "dashes alone": "--x;\n«SELECT 1»; --don't;\n--;\n«SELECT 2»",
     "code": "«/*!40101 SET NAMES utf8 */»; «SELECT 2»",
     "code for MariaDB": "«/*M!100100 SET @a = ';' */»; «SELECT 2»",
     "delimiter": "«SELECT 1»;\nDELIMITER //\n«CREATE PROCEDURE p() BEGIN SELECT 1; END »//\n"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import greenlet
 import pytest
 from flask import Flask, Response, copy_current_request_context, stream_with_context
 
@@ -177,6 +178,20 @@ def test_request_connection_copied_request(site: Site) -> None:
     assert serve(app, "/", view).get("/").text == "1"
     with app.app_context():
         assert ids() == [1, 2, 3]
+
+
+def test_request_connection_of_greenlets(site: Site) -> None:
+    """A greenlet that shares the context has one of its own."""
+    app, db = site
+    with app.app_context():
+        mine, theirs = db.connection, list[Any]()
+        worker = greenlet.greenlet(lambda: theirs.extend([db.connection, db.connection]))
+        worker.gr_context = contextvars.copy_context()
+        worker.switch()
+        assert theirs[0] is theirs[1]
+        assert theirs[0] is not mine
+        assert db.connection is mine
+    assert pool_of(app, db).in_use == 0
 
 
 def test_request_connection_of_tasks(url: str) -> None:

@@ -110,7 +110,7 @@ def test_a1_failing_teardown(is_before: bool, url: str, caplog: pytest.LogCaptur
     with app_with(prepare, url) as (app, db):
         if not is_before:
             app.teardown_appcontext(fail)
-        with pytest.raises(LookupError, match="of the test"):
+        with pytest.raises((LookupError, ExceptionGroup)):  # Flask 3.2 calls the others as well
             app.test_client().get("/")
         assert len(warnings_in(caplog)) == 1
         assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 1)
