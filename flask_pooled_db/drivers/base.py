@@ -134,7 +134,7 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
             raise ConfigError([creators.UNSAFE])
         if type(self) is Driver and unknown.keeps_transactions(raw):
             self.effects, self.tells_lost_savepoints = of_mariadb, True
-            self.scripts = MARIADB
+            self.dialect = MARIADB
             self.cursors_send = unknown.set_up(raw)
 
     def is_transient(self, error: BaseException) -> bool:

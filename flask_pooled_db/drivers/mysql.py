@@ -251,7 +251,7 @@ class MySQLDriver(Driver):
     """Whether the server is a node of a cluster, which its first connection tells."""
 
     effects = staticmethod(of_mariadb)
-    scripts = MARIADB
+    dialect = MARIADB
 
     def _track_session(self, raw: Any) -> None:
         """Have the server tell of each statement that changes the session. One that can't leaves it

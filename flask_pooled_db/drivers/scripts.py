@@ -19,7 +19,7 @@ class Statement(NamedTuple):
     line: int  # of its first word
 
 
-class Scripts(NamedTuple):
+class Dialect(NamedTuple):
     """What is to be known of a server's scripts."""
 
     split: Callable[[str], Iterator[Statement]]
@@ -168,5 +168,5 @@ def of_postgresql(script: str) -> Iterator[Statement]:
     return statements_at(script, _standard_spans(script), _skip_nested_blank)
 
 
-MARIADB = Scripts(of_mariadb, ddl_commits=True)
-STANDARD = Scripts(of_postgresql)
+MARIADB = Dialect(of_mariadb, ddl_commits=True)
+STANDARD = Dialect(of_postgresql)

@@ -34,7 +34,7 @@ class ForeignSQLiteDriver(Driver):
     """Any other module for SQLite, and connections that the application's own creator makes."""
 
     hazard_of_sharing = _HAZARD_OF_SHARING
-    scripts = SQLITE
+    dialect = SQLITE
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -171,7 +171,7 @@ class SQLiteDriver(Driver):
         return not (raw.in_transaction or raw.is_changed)
 
     effects = staticmethod(of_sqlite)
-    scripts = SQLITE
+    dialect = SQLITE
     texts_tell_changes = False  # the connection does, for each statement of a text
 
     def has_changed(self, raw: Any) -> bool:

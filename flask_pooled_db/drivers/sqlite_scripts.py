@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from flask_pooled_db.drivers.scripts import Scripts, Span, Statement, statements_at
+from flask_pooled_db.drivers.scripts import Dialect, Span, Statement, statements_at
 from flask_pooled_db.drivers.sqlite_connection import statements_of
 
 _BLANK = re.compile(r"(?>[\s;\ufeff]++|--[^\n]*+|/\*(?>.*?\*/|.*))*+", re.DOTALL)
@@ -28,4 +28,4 @@ def of_sqlite(script: str) -> Iterator[Statement]:
     return statements_at(script, _spans(script), _skip_blank)
 
 
-SQLITE = Scripts(of_sqlite)
+SQLITE = Dialect(of_sqlite)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import unknown
 from flask_pooled_db.drivers.effects import Effect, of_unknown
-from flask_pooled_db.drivers.scripts import STANDARD, Scripts
+from flask_pooled_db.drivers.scripts import STANDARD, Dialect
 
 
 class Watching:
@@ -22,7 +22,7 @@ class Watching:
     has_readonly: ClassVar[bool] = False
     """Whether a session can refuse what writes."""
 
-    scripts: Scripts = STANDARD
+    dialect: Dialect = STANDARD
     """How a script of statements is read."""
 
     texts_tell_changes: ClassVar[bool] = True

@@ -36,7 +36,7 @@ class Script:
         What a statement raises is raised, with a note that says which one it was.
         """
         number = 0
-        for number, (text, line) in enumerate(self._conn.driver.scripts.split(self._source), 1):
+        for number, (text, line) in enumerate(self._conn.driver.dialect.split(self._source), 1):
             try:
                 self._step(text, number)
             except Exception as error:
@@ -55,7 +55,7 @@ class Script:
             conn.rollback()
         elif effect is Effect.BEGINS and _BEGIN.match(" ".join(text.split())):
             pass  # a transaction begins with each first statement
-        elif effect & _MAY_COMMIT and driver.scripts.ddl_commits and not self._is_part:
+        elif effect & _MAY_COMMIT and driver.dialect.ddl_commits and not self._is_part:
             conn.commit()
             self._note_commit(number - 1)
             self._execute(text)

@@ -93,7 +93,7 @@ def apps_on(
 
 def is_whole(db: PooledDB) -> bool:
     """Whether DDL is part of the transaction."""
-    return not db.pool().driver.scripts.ddl_commits
+    return not db.pool().driver.dialect.ddl_commits
 
 
 def tables(db: PooledDB) -> set[str]:
