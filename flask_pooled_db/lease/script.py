@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from flask_pooled_db.drivers.effects import Effect
+from flask_pooled_db.errors import CommitOutcomeUnknown
 from flask_pooled_db.lease.fate import verb_of
 from flask_pooled_db.lease.proxy import LeaseConnection
 
@@ -41,9 +42,18 @@ class Script:
                 self._step(text, number)
             except Exception as error:
                 where = f"statement {number} of {self._name}, {verb_of(text)}, at line {line}"
-                error.add_note(f"This was {where}. {self._what_is_left()}")
+                self._explain(error, where)
                 raise
+        try:
+            if not self._is_part:
+                self._conn.commit()
+        except Exception as error:
+            self._explain(error, f"the COMMIT at the end of {self._name}")
+            raise
         return number
+
+    def _explain(self, error: Exception, where: str) -> None:
+        error.add_note(f"This was {where}. {self._what_is_left(error)}")
 
     def _step(self, text: str, number: int) -> None:
         conn, driver = self._conn, self._conn.driver
@@ -75,12 +85,15 @@ class Script:
             if cur.description is not None:  # some statements do their work row by row
                 cur.fetchall()
 
-    def _what_is_left(self) -> str:
+    def _what_is_left(self, error: Exception) -> str:
+        count = self._committed
         if self._is_part:
             return "What came before it is a part of the block around it."
-        count = self._committed
-        if self._has_routine:
-            return "What a routine before it has committed itself is there to stay."
+        if isinstance(error, CommitOutcomeUnknown):
+            since = f" since statement {count}" if count else ""
+            return f"Whether what came before it{since} is stored is not known: look at the data."
+        if self._has_routine or (not count and self._conn.may_have_committed):
+            return "What came before it may be committed in part: look at the data."
         if not count:
             return "Nothing of what came before it is stored."
         return (

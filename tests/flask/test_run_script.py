@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,11 @@ import psycopg2
 import pytest
 from flask import Flask
 
-from flask_pooled_db import PooledDB, UsageError
+from flask_pooled_db import CommitOutcomeUnknown, PooledDB, UsageError
 from harness.postgres import postgres
 from harness.server import MariaDBServer
 from tests.support.sites import bare_app, warnings_in
-from tests.support.stages import ON_SHARED_SERVER
+from tests.support.stages import ON_SHARED_SERVER, ServerStage
 
 SCHEMA = """\
 -- People; and what they've said
@@ -167,6 +168,31 @@ def test_t10_run_script_with_transactions(pair: tuple[Flask, PooledDB]) -> None:
         db.run_script(script)
     assert "committed up to statement 4, and the rest rolled back" in caught.value.__notes__[0]
     assert db.fetch_all("SELECT id FROM a") == [(1,)]
+
+
+def test_t10_run_script_refused_at_commit(url: str) -> None:
+    """What fails at the COMMIT is told as that, and nothing is stored."""
+    script = """
+        CREATE TABLE a (id INTEGER PRIMARY KEY);
+        CREATE TABLE b (a INTEGER REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED);
+        INSERT INTO b VALUES (5);
+    """
+    with bare_app(url=url) as (_, db):
+        with pytest.raises(sqlite3.IntegrityError) as caught:
+            db.run_script(script)
+        (note,) = caught.value.__notes__
+        assert note.startswith("This was the COMMIT at the end of the script. Nothing of what")
+        assert tables(db) == set()
+
+
+def test_t5_run_script_outcome_unknown(stage: ServerStage) -> None:
+    """When the answer to a COMMIT is lost, nothing is claimed of what is stored."""
+    stage.proxy.hold_replies_to(b"COMMIT")
+    with pytest.raises(CommitOutcomeUnknown) as caught:
+        stage.db.run_script("UPDATE accounts SET balance = 0; CREATE TABLE a (id INTEGER)")
+    (note,) = caught.value.__notes__
+    assert "statement 2 of the script, CREATE TABLE, at line 1" in note
+    assert "Whether what came before it is stored is not known" in note
 
 
 def test_run_script_in_block(pair: tuple[Flask, PooledDB]) -> None:
