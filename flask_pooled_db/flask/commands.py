@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 
 import click
@@ -33,5 +32,6 @@ def run(file: str, bind: str | None) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    lines = traceback.format_exception_only(error)
-    return " ".join(" ".join(lines).split())
+    notes = " ".join(getattr(error, "__notes__", ()))
+    told = f"{type(error).__name__}: {error}" + (f" ({notes})" if notes else "")
+    return " ".join(told.split())
