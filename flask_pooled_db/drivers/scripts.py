@@ -107,9 +107,10 @@ _TOKEN = re.compile(
       (?P<end> ; )
     | (?P<skipped>
           --[^\n]*+
-        | (?<![\w$])[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'
+        | \b[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'
         | '[^']*+' | "[^"]*+"
-        | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*+)?)\$.*?\$(?P=tag)\$ )
+        | \b[^\W\d]\w*+\$[\w$]*+ | \$\d++   # names and parameters, whose dollars quote nothing
+        | \$(?P<tag>(?:[^\W\d]\w*+)?)\$.*?\$(?P=tag)\$ )
     | (?P<comment> /\* )
     | (?P<no_end> ['"] )
     | (?P<open> \( ) | (?P<close> \) )
