@@ -18,7 +18,7 @@ from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
 from flask_pooled_db.config.rows import Rows
-from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeOptions
+from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeKeywords, ScopeOptions
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "PingPolicy",
     "PoolConfig",
     "Rows",
+    "ScopeKeywords",
     "ScopeOptions",
     "URLError",
     "check_count",

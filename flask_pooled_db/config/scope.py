@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from flask_pooled_db.config.arguments import check_flag, check_rows, check_seconds
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.errors import UsageError
 
 ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+
+
+class ScopeKeywords(TypedDict, total=False):
+    """The options of a scope, as keywords of a function that passes them on: see `ScopeOptions`."""
+
+    readonly: bool
+    timeout: float | None
+    statement_timeout: float | None
+    isolation_level: str | None
+    savepoint: bool
+    independent: bool
+    rows: Rows | None
 
 
 class ScopeOptions(NamedTuple):

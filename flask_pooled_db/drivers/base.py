@@ -13,6 +13,7 @@ from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.effects import of_mariadb
 from flask_pooled_db.drivers.limits import TimeLimits
 from flask_pooled_db.drivers.results import Results
+from flask_pooled_db.drivers.scripts import MARIADB
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.drivers.watching import Watching
 from flask_pooled_db.errors import ConfigError, UsageError
@@ -133,6 +134,7 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
             raise ConfigError([creators.UNSAFE])
         if type(self) is Driver and unknown.keeps_transactions(raw):
             self.effects, self.tells_lost_savepoints = of_mariadb, True
+            self.dialect = MARIADB
             self.cursors_send = unknown.set_up(raw)
 
     def is_transient(self, error: BaseException) -> bool:

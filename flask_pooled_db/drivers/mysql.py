@@ -12,6 +12,7 @@ from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.passwords import is_encodable
+from flask_pooled_db.drivers.scripts import MARIADB
 from flask_pooled_db.drivers.tracebacks import Place, place_of
 from flask_pooled_db.errors import ConfigError
 
@@ -166,7 +167,7 @@ class MySQLDriver(Driver):
     def commits_each(self, raw: Any) -> bool:
         return bool(self.server_status(raw) & STATUS_AUTOCOMMIT)
 
-    tells_lost_savepoints = True
+    has_readonly = tells_lost_savepoints = True
 
     def is_in_transaction_for_sure(self, raw: Any) -> bool | None:
         # An error packet has no flags; the next OK packet has. https://mariadb.com/kb/en/ok_packet/
@@ -239,6 +240,7 @@ class MySQLDriver(Driver):
     """Whether the server is a node of a cluster, which its first connection tells."""
 
     effects = staticmethod(of_mariadb)
+    dialect = MARIADB
 
     def _track_session(self, raw: Any) -> None:
         """Have the server tell of each statement that changes the session. One that can't leaves it

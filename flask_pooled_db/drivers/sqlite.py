@@ -15,6 +15,7 @@ from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
+from flask_pooled_db.drivers.sqlite_scripts import SQLITE
 from flask_pooled_db.errors import ConfigError
 
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
@@ -33,6 +34,7 @@ class ForeignSQLiteDriver(Driver):
     """Any other module for SQLite, and connections that the application's own creator makes."""
 
     hazard_of_sharing = _HAZARD_OF_SHARING
+    dialect = SQLITE
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -53,6 +55,7 @@ class SQLiteDriver(Driver):
     schemes = ("sqlite", "sqlite+pysqlite")
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
+    has_readonly = True
     tells_transactions = True
     closed_error_name = "ProgrammingError"
     harmless = Driver.harmless | {"getconfig", "getlimit"}
@@ -177,6 +180,7 @@ class SQLiteDriver(Driver):
         return not (raw.in_transaction or raw.is_changed)
 
     effects = staticmethod(of_sqlite)
+    dialect = SQLITE
     texts_tell_changes = False  # the connection does, for each statement of a text
 
     def has_changed(self, raw: Any) -> bool:

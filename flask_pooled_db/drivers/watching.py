@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import unknown
 from flask_pooled_db.drivers.effects import Effect, of_unknown
+from flask_pooled_db.drivers.scripts import STANDARD, Dialect
 
 
 class Watching:
@@ -17,6 +18,12 @@ class Watching:
 
     effects: Callable[[Any], Effect] = staticmethod(of_unknown)
     """Returns what the text of a statement may do."""
+
+    has_readonly: ClassVar[bool] = False
+    """Whether a session can refuse what writes."""
+
+    dialect: Dialect = STANDARD
+    """How a script of statements is read."""
 
     texts_tell_changes: ClassVar[bool] = True
     """Whether a session counts as changed when the text of a statement may have changed it."""

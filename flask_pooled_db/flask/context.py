@@ -15,6 +15,7 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.pool import Engine
 from flask_pooled_db.runtime import reporter
 
@@ -27,11 +28,20 @@ _ENDPOINT = "_pooled_db_endpoint"
 _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]  # looked up once
 
 
-class AppState:
-    """What the extension keeps of one app: its pools by bind name."""
+class OutsideAppContext(UsageError, RuntimeError):
+    """What needs an app context was used outside of one. Flask's own error is a `RuntimeError`."""
 
-    def __init__(self, pools: dict[str, Pool]) -> None:
+
+class AppState:
+    """What the extension keeps of one app: its pools by bind name.
+
+    It does not refer to the app, which it must not keep alive.
+    """
+
+    def __init__(self, pools: dict[str, Pool], extension: Any, root_path: str) -> None:
         self.pools = pools
+        self.extension = extension  # the `PooledDB` that made it
+        self.root_path = root_path  # of the app
         # What scopes need, by the bind as they name it: None is the default one.
         self.engines: dict[str | None, Engine] = {bind: pool.engine for bind, pool in pools.items()}
         if DEFAULT_BIND in pools:
@@ -58,11 +68,33 @@ class AppState:
         return f"there is no bind {name} in POOLED_DB_BINDS: these are known: {known}"
 
 
-def current() -> tuple[AppState, Leases]:
+class Held(Leases):
+    """The leases that an app context holds; some of them are its own, and end with it."""
+
+    own: dict[tuple[Any, Pool], LeaseConnection] | None = None
+    """Its own connections, by who uses them and their pool; None before the first."""
+
+
+def kept() -> tuple[AppState, Held] | None:
+    """Return what `current()` has returned in this app context before, if it has. Raises Flask's
+    `RuntimeError` outside of one.
+    """
+    pair: tuple[AppState, Held] | None = _current_context().g.__dict__.get(CURRENT)
+    return pair
+
+
+def current() -> tuple[AppState, Held]:
     """Return the current app's state, and the leases that the current app context holds."""
-    context = _current_context()
-    kept = context.g.__dict__
-    pair: tuple[AppState, Leases] | None = kept.get(CURRENT)
+    try:
+        context = _current_context()
+    except RuntimeError as error:
+        raise OutsideAppContext(
+            "there is no application context, so nobody can tell whose database is meant: put "
+            "the call into `with app.app_context():`, or use the methods of the app's PooledDB "
+            "(db.connection_context()), which work without a context if it serves one app"
+        ) from error
+    values = context.g.__dict__
+    pair: tuple[AppState, Held] | None = values.get(CURRENT)
     if pair is None:
         state = context.app.extensions.get(EXTENSION)
         if state is None:
@@ -70,54 +102,68 @@ def current() -> tuple[AppState, Leases]:
                 f"PooledDB is not initialised on {context.app!r}: call init_app(app) in its factory"
             )
         # One pair for all threads that share the context.
-        pair = kept.setdefault(CURRENT, (state, Leases()))
+        pair = values.setdefault(CURRENT, (state, Held()))
     return pair
 
 
 def register(app: Flask) -> None:
     """Have the leases of each app context released at its end."""
     app.teardown_request(_note_endpoint)
-    app.teardown_appcontext(release_all)
-    _release_whatever_happens(app)
+    _release_last(app)
 
 
 def _note_endpoint(exc: BaseException | None) -> None:
     """Keep the endpoint for `release_all`, which runs when the request is gone."""
-    kept = g.get(CURRENT)
-    if kept is not None and kept[1]:
+    pair = g.get(CURRENT)
+    if pair is not None and pair[1]:
         setattr(g, _ENDPOINT, request.endpoint)
 
 
-def release_all(exc: BaseException | None) -> None:
-    """Release the leases this context still holds, except those of another thread that is alive."""
-    kept = g.pop(CURRENT, None)
-    if kept is None or not kept[1]:
+def release_all() -> None:
+    """Release the leases this context still holds, except those of another thread that is alive,
+    which finds its own again.
+    """
+    pair = g.get(CURRENT)
+    if pair is None or not pair[1]:
         return
-    owner = current_owner()
-    for lease in list(kept[1]):
+    owner, held = current_owner(), pair[1]
+    own = [] if held.own is None else list(held.own.values())
+    for lease in list(held):
         if lease.owner != owner and is_running(lease.owner):
             continue
-        endpoint = g.get(_ENDPOINT)
-        where = f"endpoint {endpoint!r}" if endpoint else "code outside a request"
-        reporter.tell(
-            logger.warning,
-            "A database connection was not given back by %s; it was taken back when the app "
-            "context ended, and what it had not committed was rolled back. Use "
-            "db_connection_context(), or close() it",
-            where,
-        )
-        try:
-            lease.revoke("was taken back when its app context ended")
-            if lease.after_commit is not None:
-                lease.after_commit.run()
-        except Exception:  # noqa: BLE001  the others are taken back all the same
-            text = "Taking back a database connection failed:\n%s"
-            reporter.tell(logger.error, text, traceback.format_exc())
+        is_leak = not any(lease is one for one in own)
+        if is_leak:
+            _report_leak()
+        take_back(lease, "was taken back when its app context ended", is_leak=is_leak)
 
 
-def _release_whatever_happens(app: Flask) -> None:
-    """Call `release_all` even if a teardown function of the app raises: Flask 3.1 then skips the
-    functions that would have come after it, and ours may be among them.
+def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:
+    """Release a lease in place of its owner. What goes wrong is logged."""
+    try:
+        lease.revoke(reason, is_leak=is_leak)
+        if lease.after_commit is not None:
+            lease.after_commit.run()
+    except Exception:  # noqa: BLE001  others are taken back all the same
+        text = "Taking back a database connection failed:\n%s"
+        reporter.tell(logger.error, text, traceback.format_exc())
+
+
+def _report_leak() -> None:
+    endpoint = g.get(_ENDPOINT)
+    where = f"endpoint {endpoint!r}" if endpoint else "code outside a request"
+    reporter.tell(
+        logger.warning,
+        "A database connection was not given back by %s; it was taken back when the app "
+        "context ended, and what it had not committed was rolled back. Use "
+        "db_connection_context(), or close() it",
+        where,
+    )
+
+
+def _release_last(app: Flask) -> None:
+    """Call `release_all` after all teardown functions of the app, in whatever order they were
+    registered: some close or commit what they have taken. It is called even if one of them raises,
+    after which Flask 3.1 skips the others.
     """
     tear_down = app.do_teardown_appcontext
 
@@ -126,6 +172,6 @@ def _release_whatever_happens(app: Flask) -> None:
         try:
             tear_down(*args, **kwargs)
         finally:
-            release_all(None)
+            release_all()
 
     app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign]

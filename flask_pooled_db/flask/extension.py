@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import math
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,15 +26,15 @@ from flask_pooled_db.config import (
 )
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
-from flask_pooled_db.flask import context
+from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.context import AppState, current
+from flask_pooled_db.flask.statements import Statements
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope, enclosing_lease
-from flask_pooled_db.pool import PoolStats
 from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import reporter
 
@@ -122,15 +121,16 @@ def get_db_connection(
     )
 
 
-class PooledDB:
+class PooledDB(Statements):
     """The extension: a pool of database connections for each bind of each app.
 
     `PooledDB(app)`, or `PooledDB()` and `init_app(app)` later; one object may serve several apps.
-    Nothing connects before the first connection is asked for.
+    Nothing connects before the first connection is asked for. Its methods work for the current app
+    or, without an app context, for the only app that it serves.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
-        self._states: weakref.WeakSet[AppState] = weakref.WeakSet()
+        super().__init__()
         if app is not None:
             self.init_app(app)
 
@@ -141,14 +141,13 @@ class PooledDB:
         """
         if context.EXTENSION in app.extensions:
             raise UsageError(f"PooledDB is initialised on {app!r} already: do it once")
-        state = AppState(_make_pools(app))
+        state = AppState(_make_pools(app), self, app.root_path)
         app.extensions[context.EXTENSION] = state
-        self._states.add(state)
+        self.states.add(state)
         context.register(app)
+        app.cli.add_command(commands.group)
         if PoolTimeout not in app.error_handler_spec[None][None]:
             app.register_error_handler(PoolTimeout, functools.partial(_answer_503, app))
-
-    connection_context = staticmethod(db_connection_context)
 
     def run_transaction(
         self,
@@ -171,7 +170,7 @@ class PooledDB:
         raised when the next one does not fit any more.
         """
         return run_in_transaction(
-            functools.partial(db_connection_context, bind),
+            functools.partial(self.connection_context, bind),
             lambda conn: fn(conn, *args, **kwargs),
             attempts,
             self.pool(bind).config.acquire_timeout,
@@ -190,18 +189,10 @@ class PooledDB:
         else:
             lease.on_commit(function)
 
-    def pool(self, bind: str | None = None) -> Pool:
-        """Return the pool of a bind of the current app."""
-        return current()[0].pool(bind)
-
-    def stats(self, bind: str | None = None) -> PoolStats:
-        """Return what the pool of a bind of the current app, in this process, is doing."""
-        return self.pool(bind).stats()
-
     def close(self, timeout: float = 0.0) -> None:
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
-        for state in list(self._states):
+        for state in list(self.states):
             for pool in state.pools.values():
                 pool.close(timeout)
 

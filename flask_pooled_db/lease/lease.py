@@ -290,17 +290,23 @@ class Lease(Losing):
         finally:
             self._home.release(entry)
 
-    def revoke(self, reason: str) -> None:
-        """Release the lease on behalf of an owner that will not. A call under way ends first."""
+    def revoke(self, reason: str, *, is_leak: bool = True) -> None:
+        """Release the lease on behalf of an owner that will not. A call under way ends first.
+
+        One that is no leak is released as its owner would.
+        """
         if self._state is UNUSED:
             self._state = IDLE  # its owner may be doing something with it
-        self._revoked = reason
-        self._home.terms.events.leaked()
+        if is_leak:
+            self._revoked = reason
+            self._home.terms.events.leaked()
         if self._state is BUSY:
+            self._revoked = reason
             self._condemn(reason)
             if self._state is BUSY:
                 return  # the end of the call releases it
         self.release()
+        self._revoked = reason
 
     def inherit(self) -> None:
         """In a forked child, refuse everything: the connection is the parent's."""

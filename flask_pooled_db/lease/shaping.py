@@ -103,6 +103,20 @@ def shape_rows(lease: Any, rows: Rows) -> None:
         able_to_shape(lease).wanted_rows = rows
 
 
+def has_usual_rows(lease: Any) -> bool:
+    """Return whether a new cursor's rows are what they are in a block that asks for nothing."""
+    if not isinstance(lease, ShapingLease):
+        return True
+    block = lease._block()
+    return not block.cursor_settings and block.wanted_rows == lease.usable().origin.config.rows
+
+
+def plain_cursor(cursor: Any) -> LeaseCursor:
+    """Return a cursor that gives the driver's rows of the one that gives them a shape."""
+    plain: LeaseCursor = cursor._cursor if isinstance(cursor, ShapedCursor) else cursor
+    return plain
+
+
 def cursor_setting(lease: Any, name: str) -> Any:
     """Return what the connection of a lease tells its cursors."""
     raw = lease.usable().raw

@@ -32,9 +32,9 @@ LAYERS = {
 
 # Whoever imports one of these outside of its place has put something in the wrong one.
 PLACES = {
-    "flask": {"flask.context", "flask.extension"},
+    "flask": {"flask.commands", "flask.context", "flask.extension", "flask.serving"},
     "werkzeug": {"flask.extension"},
-    "click": set(),
+    "click": {"flask.commands"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection"},
     "pymysql": set(),

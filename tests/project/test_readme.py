@@ -60,6 +60,19 @@ def test_nested_block(shop: dict[str, Any]) -> None:
         assert shop["orders"]() == ["A1", "A2"]
 
 
+def test_one_statement(shop: dict[str, Any]) -> None:
+    """The README's single statements read and write, and its view ends the request's connection."""
+    app: Flask = shop["app"]
+    client = app.test_client()
+    for code in ("A1", "A2"):
+        client.post("/orders", json={"code": code})
+    assert shop["rename"]("A2", "B2") == 1
+    assert shop["codes"]() == ["A1", "B2"]
+    assert client.post("/orders/A1/cancel").get_json() == {"cancelled": 1}
+    assert shop["codes"]() == ["B2"]
+    assert shop["db"].stats().in_use == 0
+
+
 def test_on_commit(shop: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     """The README's mail is sent once the order is there."""
     app: Flask = shop["app"]

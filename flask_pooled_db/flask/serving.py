@@ -1,0 +1,138 @@
+"""Which app a method of the extension works for: the current one, or the only one it serves."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from typing import Any, Unpack
+
+from flask import current_app
+from flask.globals import app_ctx
+
+from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeKeywords, ScopeOptions
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.flask.context import (
+    AppState,
+    Held,
+    OutsideAppContext,
+    current,
+    kept,
+    take_back,
+)
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.owner import current_owner, is_running
+from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.lease.state import State
+from flask_pooled_db.pool import PoolStats
+
+
+class Serving:
+    """The part of the extension that knows the apps it serves, without keeping them alive."""
+
+    def __init__(self) -> None:
+        self.states: weakref.WeakSet[AppState] = weakref.WeakSet()
+
+    def here(self) -> tuple[AppState, Held]:
+        """Return the state of the app that a call is for, and what is to hold its leases.
+
+        It is the current app, which this object has to serve. Without an app context it is the only
+        app that this object serves; the leases are then held by nobody else than their caller.
+        """
+        try:
+            pair = kept()
+        except RuntimeError:
+            return self._only(), Held()
+        if pair is None:
+            pair = current()
+        if pair[0].extension is not self:
+            app = current_app._get_current_object()  # type: ignore[attr-defined]
+            raise UsageError(
+                f"this PooledDB does not serve the current app, {app!r}, which another PooledDB "
+                "was initialised on: use that one, or push the context of an app of this one"
+            )
+        return pair
+
+    def _only(self) -> AppState:
+        states = list(self.states)
+        if len(states) > 1:
+            del states[:]
+            gc.collect()  # apps are garbage that nobody has found yet, as after most tests
+            states = list(self.states)
+        if len(states) == 1:
+            return states[0]
+        if not states:
+            raise OutsideAppContext(
+                "there is no application context, and this PooledDB serves no app: call "
+                "init_app(app) first, and keep the app"
+            )
+        raise OutsideAppContext(
+            f"there is no application context, and this PooledDB serves {len(states)} apps: put "
+            "the call into `with app.app_context():`, so that it is known which one is meant"
+        )
+
+    def connection_context(
+        self, bind: str | None = None, **options: Unpack[ScopeKeywords]
+    ) -> Scope:
+        """Return a block that is a transaction. The options are those of `db_connection_context`.
+
+        Outside an app context it works as well if this object serves one app alone. In the context
+        of an app that another `PooledDB` was initialised on it is refused.
+        """
+        state, leases = self.here()
+        try:
+            engine = state.engines.get(bind)
+        except TypeError:  # it can't be looked up
+            engine = None
+        asked = ScopeOptions(**options) if options else DEFAULT_OPTIONS
+        return Scope(engine or state.pool(bind).engine, leases, asked)
+
+    def pool(self, bind: str | None = None) -> Pool:
+        """Return the pool of a bind: the current app's, or that of the only app there is."""
+        return self.here()[0].pool(bind)
+
+    def stats(self, bind: str | None = None) -> PoolStats:
+        """Return what the pool of a bind, in this process, is doing."""
+        return self.pool(bind).stats()
+
+    @property
+    def connection(self) -> LeaseConnection:
+        """The app context's connection to the default database: see `connection_of`."""
+        return self.connection_of()
+
+    def connection_of(self, bind: str | None = None) -> LeaseConnection:
+        """Return the app context's connection to a database. It is the same one each time.
+
+        It is opened at its first use and given back at the end of the app context; what it has not
+        committed by then is rolled back. `close()` gives it back at once, and the next one is new.
+        A lost connection stays the context's, and refuses, until it is closed: what was done over
+        it is lost, and must not be committed in part. Each thread, task and greenlet has one of its
+        own. A scope beside it is a transaction of its own.
+        """
+        if not app_ctx:
+            raise OutsideAppContext(
+                "there is no application context, and nobody else would give this connection "
+                "back: put the work into `with app.app_context():`, or use db.connection_context()"
+            )
+        state, held = self.here()
+        pool = state.pool(bind)
+        own: dict[Any, LeaseConnection] = vars(held).setdefault("own", {})  # once for all threads
+        owner = current_owner()
+        # The number of a thread that has ended is given to another one.
+        key = (threading.current_thread() if isinstance(owner, int) else owner), pool
+        lease = own.get(key)
+        if lease is None or lease.state is State.RELEASED:
+            _give_back_others(own)
+            own[key] = lease = pool.lease(owner, held)
+        return lease
+
+
+def _give_back_others(own: dict[tuple[Any, Pool], LeaseConnection]) -> None:
+    """Give back the connections of tasks and threads that have ended, so that a context that runs
+    many of them, one after the other, does not use its pool up.
+    """
+    for key, lease in list(own.items()):
+        if not is_running(lease.owner):
+            take_back(lease, "was taken back when its task or thread had ended", is_leak=False)
+            own.pop(key, None)

@@ -1,0 +1,186 @@
+"""The ways to run one statement, or a file of them, without a block around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, Unpack
+
+from flask_pooled_db.config import ScopeKeywords, check_flag, describe
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.flask.serving import Serving
+from flask_pooled_db.lease.cursor import LeaseCursor
+from flask_pooled_db.lease.scope import enclosing_lease
+from flask_pooled_db.lease.script import Script
+from flask_pooled_db.lease.shaping import has_usual_rows, plain_cursor
+
+T = TypeVar("T")
+
+
+class Readable(Protocol):
+    """An open file."""
+
+    def read(self) -> str | bytes:
+        """Return what is in it."""
+
+
+class Statements(Serving):
+    """The part of the extension that runs one statement, or a script.
+
+    Each is a scope of its own, or a part of the scope of its bind that is open around it. `options`
+    are those of a scope. With any of them it is a nested scope there, under a savepoint. So it is
+    where the rows of the scope around it have another shape: what a function gets of these methods
+    is the same, whoever calls it.
+    """
+
+    def fetch_all(
+        self,
+        sql: Any,
+        params: Any = None,
+        *,
+        bind: str | None = None,
+        **options: Unpack[ScopeKeywords],
+    ) -> list[Any]:
+        """Return all rows of a statement.
+
+        Where it stands alone it is readonly: a write fails on the server. `readonly=False` lets it
+        write, as `INSERT ... RETURNING` does. In an open block it may do what the block may.
+        """
+        return self._read(lambda cur: list(cur.fetchall()), sql, params, bind, options)
+
+    def fetch_one(
+        self,
+        sql: Any,
+        params: Any = None,
+        *,
+        bind: str | None = None,
+        **options: Unpack[ScopeKeywords],
+    ) -> Any:
+        """Return the first row of a statement, or None if it has none. See `fetch_all`."""
+        return self._read(_first_row, sql, params, bind, options)
+
+    def fetch_value(
+        self,
+        sql: Any,
+        params: Any = None,
+        *,
+        bind: str | None = None,
+        **options: Unpack[ScopeKeywords],
+    ) -> Any:
+        """Return the first column of the first row, or None if there is no row. See `fetch_all`."""
+        return self._read(_first_value, sql, params, bind, options)
+
+    def execute(
+        self,
+        sql: Any,
+        params: Any = None,
+        *,
+        bind: str | None = None,
+        **options: Unpack[ScopeKeywords],
+    ) -> int:
+        """Run a statement and return the row count, as the driver tells it.
+
+        Several sets of parameters are for a cursor's `executemany()`.
+        """
+        return self._run(_row_count, sql, params, bind, options)
+
+    def run_script(
+        self, path_or_text: str | PathLike[str] | Readable, bind: str | None = None
+    ) -> int:
+        """Run a file of statements, or a text, in one scope. Returns how many statements it had.
+
+        A path is one relative to the app's `root_path`, as in `app.open_resource()`; so is a text
+        that ends in ".sql" and has neither white space nor a semicolon in it. An open file is read.
+        The statements end as they do for the client of the database: see the README.
+
+        The driver's error of a statement is raised as it is, with a note that says which statement
+        failed, its line, and what is stored of those before it. On SQLite and PostgreSQL that is
+        nothing, unless the script commits. On MariaDB and MySQL DDL commits by itself.
+        """
+        text, name = _read_script(path_or_text, Path(self.here()[0].root_path))
+        with self.connection_context(bind) as conn:
+            return Script(conn, text, name).run()
+
+    def _read(
+        self,
+        take: Callable[[LeaseCursor], T],
+        sql: Any,
+        params: Any,
+        bind: str | None,
+        options: ScopeKeywords,
+    ) -> T:
+        """Run a statement that is readonly unless it is part of a block, or it is asked to write.
+
+        A driver that has no readonly sessions runs it in a plain scope.
+        """
+        pool, readonly = self.pool(bind), options.pop("readonly", True)
+        check_flag("readonly", readonly)
+        stands_alone = options.get("independent") or enclosing_lease(pool.engine) is None
+        if readonly and stands_alone and pool.driver.has_readonly:
+            options["readonly"] = True
+        return self._run(take, sql, params, bind, options)
+
+    def _run(
+        self,
+        take: Callable[[LeaseCursor], T],
+        sql: Any,
+        params: Any,
+        bind: str | None,
+        options: ScopeKeywords,
+    ) -> T:
+        around = None if options else enclosing_lease(self.pool(bind).engine)
+        if around is not None and has_usual_rows(around):
+            with around.cursor() as cur:
+                cur.execute(sql, params)
+                return take(cur)
+        with self.connection_context(bind, **options) as conn, conn.cursor() as cur:
+            cur.execute(sql, params)
+            return take(cur)
+
+
+def _first_row(cur: LeaseCursor) -> Any:
+    row, lease = cur.fetchone(), cur.connection
+    if row is not None and lease.has_left(lease.usable()):
+        cur.fetchall()  # some drivers refuse to close it before
+    return row
+
+
+def _first_value(cur: LeaseCursor) -> Any:
+    row = _first_row(plain_cursor(cur))
+    if isinstance(row, Mapping):
+        return next(iter(row.values()))
+    return None if row is None else row[0]
+
+
+def _row_count(cur: LeaseCursor) -> int:
+    if cur.description is not None:  # some statements do their work row by row
+        cur.fetchall()
+    return int(cur.rowcount)
+
+
+def _read_script(source: str | PathLike[str] | Readable, root: Path) -> tuple[str, str]:
+    """Return a script and what to call it."""
+    if isinstance(source, str) and not _is_path(source):
+        return source, "the script"
+    if isinstance(source, str | PathLike):
+        path = root / source
+        return _decoded(path.read_bytes(), str(path)), str(path)
+    if not hasattr(source, "read"):
+        what = "run_script() takes a path, a text or an open file"
+        raise UsageError(f"{what}, not {describe(source)}")
+    text, name = source.read(), getattr(source, "name", None)
+    name = name if isinstance(name, str) else "the script"
+    return text if isinstance(text, str) else _decoded(text, name), name
+
+
+def _decoded(text: bytes, name: str) -> str:
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        error.add_note(f"A script is to be UTF-8, and {name} is not.")
+        raise
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(".sql") and ";" not in text and not any(map(str.isspace, text))

@@ -1,0 +1,93 @@
+"""The commands `flask pooled-db ...`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskCliRunner
+
+from flask_pooled_db import PooledDB
+from harness.server import MariaDBServer
+from tests.support.sites import bare_app, ids
+
+
+@pytest.fixture
+def runner(site: tuple[Flask, PooledDB]) -> FlaskCliRunner:
+    return site[0].test_cli_runner()
+
+
+def test_run_command(
+    runner: FlaskCliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flask pooled-db run` runs a file, and says how many statements ran."""
+    monkeypatch.chdir(tmp_path)
+    Path("one.sql").write_text("INSERT INTO t VALUES (1, 'x')")
+    Path("two.sql").write_text("INSERT INTO t VALUES (2, 'x'); INSERT INTO t VALUES (3, 'x');")
+    result = runner.invoke(args=["pooled-db", "run", "one.sql"])
+    assert (result.exit_code, result.stdout) == (0, "1 statement ran.\n")
+    result = runner.invoke(args=["pooled-db", "run", str(tmp_path / "two.sql")])
+    assert (result.exit_code, result.stdout) == (0, "2 statements ran.\n")
+    monkeypatch.chdir(os.sep)
+    runner.app.extensions["pooled_db"].root_path = str(tmp_path)
+    Path(tmp_path, "two.sql").write_text("")
+    result = runner.invoke(args=["pooled-db", "run", "two.sql"])
+    assert (result.exit_code, result.stdout) == (0, "0 statements ran.\n")
+    with runner.app.app_context():
+        assert ids() == [1, 2, 3]
+
+
+def test_run_command_with_bind(tmp_path: Path) -> None:
+    """`--bind` names the database."""
+    (tmp_path / "one.sql").write_text("CREATE TABLE made (a INT)")
+    binds = {"log": f"sqlite:///{tmp_path / 'log'}"}
+    with bare_app(url=f"sqlite:///{tmp_path / 'shop'}", binds=binds) as (app, db):
+        args = ["pooled-db", "run", str(tmp_path / "one.sql"), "--bind", "log"]
+        assert app.test_cli_runner().invoke(args=args).exit_code == 0
+        assert db.fetch_all("SELECT * FROM made", bind="log") == []
+        result = app.test_cli_runner().invoke(args=[*args[:-1], "lgo"])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "no bind 'lgo'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("INSERT INTO t VALUES (1, 'x');\n\nINSERT INTO nowhere\nVALUES (2)", "at line 3"),
+        (None, "No such file"),
+        (b"\xff", "is to be UTF-8"),
+        ("INSERT INTO t VALUES (1, 'x'); SAVEPOINT a; PRAGMA query_only=1;CREATE", "statement 4"),
+    ],
+)
+def test_run_command_that_fails(
+    text: str | bytes | None, message: str, runner: FlaskCliRunner, tmp_path: Path
+) -> None:
+    """A failure is one line on stderr and the exit code 1, and nothing is stored."""
+    path = tmp_path / "bad.sql"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = runner.invoke(args=["pooled-db", "run", str(path)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert message in line
+    assert "bad.sql" in line
+    with runner.app.app_context():
+        assert ids() == []
+
+
+def test_a3_run_command_without_database(mariadb: MariaDBServer, tmp_path: Path) -> None:
+    """Without a connection it is one line, too, and no password is in it."""
+    (tmp_path / "one.sql").write_text("SELECT 1")
+    app = Flask("app_under_test")
+    app.config["POOLED_DB_URL"] = mariadb.url("pymysql", "nothing", password="Wrong7Geheim")
+    db = PooledDB(app)
+    args = ["pooled-db", "run", str(tmp_path / "one.sql")]
+    result = app.test_cli_runner().invoke(args=args)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "ConnectFailed" in result.stderr
+    assert "Wrong7Geheim" not in result.stderr
+    db.close()
