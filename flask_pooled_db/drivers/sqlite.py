@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
@@ -15,9 +13,9 @@ from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
+from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.errors import ConfigError
 
-_PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
 
@@ -176,8 +174,11 @@ class SQLiteDriver(Driver):
     def session_is_set(self, raw: Any) -> None:
         raw.is_changed = False
 
-    def translate(self, sql: Any) -> Any:
-        return to_sqlite(sql) if isinstance(sql, str) and "%" in sql else sql
+    def translate(self, sql: Any, parameters: Any = None) -> Any:
+        if not isinstance(sql, str) or "%" not in sql:
+            return sql
+        has_none = isinstance(parameters, tuple | list) and not parameters
+        return sql if has_none else to_sqlite(sql)
 
     def execute(self, raw: Any, sql: str) -> None:
         raw.run(sql)
@@ -243,25 +244,6 @@ class SQLiteDriver(Driver):
         if self._anchor is not None:
             keep_forever(self._anchor)
             self._anchor = None
-
-
-@functools.lru_cache(maxsize=1024)
-def to_sqlite(sql: str) -> str:
-    """Return `sql` with `%s` as `?`, `%(name)s` as `:name` and `%%` as a percent sign."""
-    return _PLACEHOLDER.sub(_placeholder, sql)
-
-
-def _placeholder(match: re.Match[str]) -> str:
-    if match["name"]:
-        return f":{match['name']}"
-    if match["other"] == "s":
-        return "?"
-    if match["other"] == "%":
-        return "%"
-    raise sqlite3.ProgrammingError(
-        f"{match[0]!r} is not a placeholder: with parameters, %s and %(name)s are, "
-        "and a percent sign is written %%"
-    )
 
 
 def _check_compiling(raw: Connection) -> None:

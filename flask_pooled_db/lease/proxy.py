@@ -256,7 +256,8 @@ class LeaseConnection(TransactionLease):
             driver.check_text(*args, *kwargs.values())
         translate = driver.translate
         if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
-            args = (translate(args[0]), *args[1:])
+            parameters = args[1:2] if name == "execute" else ()
+            args = (translate(args[0], *parameters), *args[1:])
         if name in driver.nesting:
             self.rows_only(driver.open_transaction, raw)
         method = getattr(raw, name)
