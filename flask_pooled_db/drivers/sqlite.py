@@ -165,6 +165,16 @@ class SQLiteDriver(Driver):
     def is_intact(self, raw: Any, session: Session) -> bool:
         return not (raw.in_transaction or raw.is_changed)
 
+    stores_at_once: ClassVar = True
+    scripts: ClassVar = frozenset({"executescript"})
+
+    def store_at_once(self, raw: Any, is_wanted: bool) -> None:
+        raw.stores_at_once = is_wanted
+
+    def has_stored(self, raw: Any) -> bool:
+        stored, raw.has_stored = raw.has_stored, False
+        return bool(stored)
+
     effects = staticmethod(of_sqlite)
     texts_tell_changes = False  # the connection does, for each statement of a text
 

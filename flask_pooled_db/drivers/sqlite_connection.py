@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sqlite3
 import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask_pooled_db.drivers.sqlite_statements import (
     CHANGES,
+    CHANGES_ROWS,
     READS,
     WRITES,
     Effect,
@@ -44,6 +46,8 @@ class Connection(sqlite3.Connection):
     was_in_transaction = False  # when its last statement came
     is_readonly = False  # as the scope has it
     is_changed = False  # so that the session must not reach another lease
+    stores_at_once = False  # what sqlite3 itself would store without a transaction
+    has_stored = False  # a statement that may write came in none
     _statement_timeout = 0.0
     _limit: Job | None = None
     """What ends the current statement at its time limit."""
@@ -58,12 +62,14 @@ class Connection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.run = sqlite3.Cursor(self).execute  # what the pool itself sends
         # Outside of a transaction this commits nothing, and it does not call the connection.
-        self._begin = functools.partial(sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE")
+        self._begin: Callable[[], object] = functools.partial(
+            sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE"
+        )
 
     def __call__(self, sql: str) -> Any:
         """Return a statement that a cursor is about to run, compiled."""
         effect, statement = self._compiled(sql)
-        if effect is WRITES and not self.savepoints:  # most often, beside reading
+        if effect is CHANGES_ROWS and not self.savepoints:  # most often, beside reading
             if not self.in_transaction and not self.is_readonly:
                 self.was_in_transaction = False
                 self._begin()
@@ -76,7 +82,8 @@ class Connection(sqlite3.Connection):
 
     def _compile(self, sql: str) -> tuple[Effect, Any]:
         effect = effect_of(sql)
-        self._prepare(effect, sql)  # compiling alone runs some pragmas
+        if effect is not CHANGES_ROWS:  # which begins nothing if it can't be compiled
+            self._prepare(effect, sql)  # compiling alone runs some pragmas
         self.was_in_transaction = self.in_transaction
         return effect, super().__call__(sql)
 
@@ -90,9 +97,31 @@ class Connection(sqlite3.Connection):
         is_refused = self.is_readonly and not effect.changes_session
         if effect.writes and not self.in_transaction and not is_refused:
             self.was_in_transaction = False
-            self._begin()
+            if self.stores_at_once and not effect.is_dml:
+                self._begin_nothing()
+            else:
+                self._begin()
         if self.savepoints and self.in_transaction and effect not in (READS, CHANGES):
             self._set_savepoints()
+
+    def _begin_nothing(self) -> None:
+        self.has_stored = True
+
+    @contextlib.contextmanager
+    def in_script(self) -> Iterator[None]:
+        """Run the statements of a script. As sqlite3 does, commit first, and begin no transaction,
+        if what it would store is to be stored.
+        """
+        if not self.stores_at_once:
+            yield
+            return
+        if self.in_transaction:
+            self.commit()
+        begin, self._begin = self._begin, self._begin_nothing
+        try:
+            yield
+        finally:
+            self._begin = begin
 
     def _set_savepoints(self) -> None:
         names, self.savepoints = self.savepoints, []
@@ -238,13 +267,16 @@ def statements_of(script: str) -> Iterator[str]:
 
 
 class Cursor(sqlite3.Cursor):
-    """A cursor whose scripts are part of the transaction."""
+    """A cursor whose scripts are part of the transaction, or begin by ending it."""
+
+    connection: Connection
 
     def executescript(self, sql_script: str) -> Any:
-        """Run the statements one by one: sqlite3 would commit first, and compile them itself."""
-        for statement in statements_of(sql_script):
-            super().execute(statement)
-            super().fetchall()  # some statements do their work row by row
+        """Run the statements one by one: sqlite3 would compile them itself."""
+        with self.connection.in_script():
+            for statement in statements_of(sql_script):
+                super().execute(statement)
+                super().fetchall()  # some statements do their work row by row
         return self
 
 

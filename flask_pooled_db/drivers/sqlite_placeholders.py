@@ -38,10 +38,10 @@ def to_sqlite(sql: str) -> str:
     kinds = {match.lastgroup for match in _TOKEN.finditer(sql)}
     if "own" in kinds or not kinds & _MARIADBS:
         return sql
-    return _TOKEN.sub(_replace, sql)
+    return _TOKEN.sub(_replacement, sql)
 
 
-def _replace(match: re.Match[str]) -> str:
+def _replacement(match: re.Match[str]) -> str:
     kind, token = match.lastgroup, match[0]
     if kind in ("text", "operator"):
         return token.replace("%%", "%")

@@ -142,6 +142,7 @@ class LeaseCursor:
             return functools.partial(self._run_another_way, attribute)
         call = lease.rows_only if name in driver.rows_only else lease.statement
         call = lease.fetch if name in driver.harmless else call
+        call = lease.script if name in driver.scripts else call
         return functools.partial(self._driver_call, call, attribute)
 
     def _run_another_way(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.shared import SharedLease, shared_class
 from flask_pooled_db.lease.sharing import Sharing
+from flask_pooled_db.lease.storing import storing_class
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
@@ -106,7 +107,8 @@ class Pool(PooledDB):  # type: ignore[misc]
         return self._class_for(entry)(engine, entry, owner, holder, session)
 
     def _class_for(self, entry: Entry) -> type[LeaseConnection]:
-        return entry.lease_class or class_for(entry, self.engine.lease_classes)
+        known = self.engine.lease_classes
+        return storing_class(entry.lease_class or class_for(entry, known), known)
 
     # As in DBUtils
 

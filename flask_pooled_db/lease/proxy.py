@@ -265,6 +265,7 @@ class LeaseConnection(TransactionLease):
             return self._set_transactions(functools.partial(method, *args, **kwargs), name)
         call = self.rows_only if name in driver.rows_only else self.statement
         call = self.fetch if name in driver.harmless else call
+        call = self.script if name in driver.scripts else call
         if not name.startswith("execute") and name not in _TAKES_SQL:
             method, args = functools.partial(method, *args), ()
         return hand_out(self, call(functools.partial(method, **kwargs), *args))

@@ -36,7 +36,7 @@ PLACES = {
     "werkzeug": {"flask.extension"},
     "click": set(),
     "dbutils": {"lease.dbutils"},
-    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection"},
+    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection", "drivers.sqlite_placeholders"},
     "pymysql": set(),
     "mariadb": set(),
     "psycopg": set(),
