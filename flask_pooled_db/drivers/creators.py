@@ -22,6 +22,16 @@ def what_connects(creator: Any) -> Any:
     return creator if is_method else getattr(creator, "connect", creator)
 
 
+def has_parameter(create: Any, name: str) -> bool:
+    """Return whether a function that connects has a parameter of this name, as far as anybody can
+    tell: a module's own function, in C, is taken to have it.
+    """
+    try:
+        return name in inspect.signature(create).parameters
+    except (TypeError, ValueError):
+        return True
+
+
 def is_module_connect(creator: Any, dbapi: ModuleType | None) -> bool:
     """Return whether a creator connects by its module's own `connect`, which a tracer may have
     replaced.

@@ -10,10 +10,12 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
+from flask_pooled_db.drivers import sqlite_creators
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
+from flask_pooled_db.drivers.sqlite_settings import setting_problems, take_settings
 from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -28,7 +30,7 @@ _HAZARD_OF_SHARING = (
 
 
 class ForeignSQLiteDriver(Driver):
-    """Any other module for SQLite, and connections that the application's own creator makes."""
+    """Any other module for SQLite."""
 
     hazard_of_sharing = _HAZARD_OF_SHARING
 
@@ -40,10 +42,11 @@ class ForeignSQLiteDriver(Driver):
 class SQLiteDriver(Driver):
     """sqlite3.
 
-    The database is in WAL mode if it may be written to, foreign keys are enforced, and a statement
-    that finds the database locked waits (`timeout`, 5 s). A transaction begins with the first
-    statement that may write, and takes the write lock at once, so that it never fails half-way
-    because it has read an old state. Only what certainly reads runs outside of one.
+    The database is in WAL mode if it may be written to (`journal_mode`), foreign keys are enforced
+    (`foreign_keys`), and a statement that finds the database locked waits (`timeout`, 5 s). A
+    transaction begins with the first statement that may write, and takes the write lock at once, so
+    that it never fails half-way because it has read an old state. Only what certainly reads runs
+    outside of one.
     `:memory:` is one database for all connections of the pool in one process.
     """
 
@@ -66,9 +69,10 @@ class SQLiteDriver(Driver):
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
+        self._settings = take_settings(arguments)
         super().__init__(creator, dbapi, arguments, timeout)
         database = arguments.get("database", "")
-        self._memory = isinstance(database, str) and database in (":memory:", "")
+        self._memory = self._is_module_connect and database in (":memory:", "")
         if not self._memory:
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
@@ -79,8 +83,7 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
-        # Another creator's connections would not be of this module's class.
-        return super().accepts(creator, dbapi) and (creator is dbapi or creator is dbapi.connect)
+        return dbapi.__name__ in ("sqlite3", "sqlite3.dbapi2")
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
@@ -92,52 +95,53 @@ class SQLiteDriver(Driver):
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         # Refuse an argument that is named at all: False and None have meanings here.
-        return super().problems(dict.fromkeys(arguments, True))
+        return super().problems(dict.fromkeys(arguments, True)) + setting_problems(arguments)
 
     @classmethod
     def from_text(cls, name: str, text: str) -> Any:
         return checks.seconds(float(text)) if name == "timeout" else super().from_text(name, text)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
-        if self._memory:
-            arguments |= {"database": self._shared_memory(), "uri": True}
-        raw = self._open(arguments)
+        raw = self._open()
         try:
-            raw.execute("PRAGMA foreign_keys=ON")
+            raw.adopt()
+            self.store_at_once(raw, True)  # a journal mode is not changed in a transaction
+            raw.run(f"PRAGMA foreign_keys={self._settings.foreign_keys:d}")
             _check_compiling(raw)
             if not self._memory:
-                self._use_wal(raw)
+                self._set_journal_mode(raw)
+            self.store_at_once(raw, False)
         except BaseException:
             raw.close()
             raise
         return raw
 
-    def _use_wal(self, raw: Any) -> None:
+    def _set_journal_mode(self, raw: Any) -> None:
+        wanted = self._settings.journal_mode
         # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
         with self._anchor_lock:
-            if raw.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            if raw.run("PRAGMA journal_mode").fetchall() == [(wanted,)]:
                 return
             try:
-                raw.execute("PRAGMA journal_mode=WAL")
+                raw.run(f"PRAGMA journal_mode={wanted}").fetchall()
             except sqlite3.OperationalError as error:
                 if _primary_code(error) != sqlite3.SQLITE_READONLY:
                     raise  # one that may only be read stays as it is
 
-    def _open(self, arguments: dict[str, Any]) -> Any:
-        return self._create(
-            **arguments,
-            isolation_level=None,  # the connection begins transactions
-            check_same_thread=False,
-            factory=Connection,
-        )
+    def _open(self) -> Any:
+        if not self._is_module_connect:
+            return sqlite_creators.connect(self._create, self._arguments)
+        arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
+        if self._memory:
+            arguments |= {"database": self._shared_memory(), "uri": True}
+        return self._create(**arguments, factory=Connection)
 
     def _shared_memory(self) -> str:
         """Return the name of a database in memory. It exists while a connection to it is open."""
         with self._anchor_lock:
             name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
             if self._anchor is None:
-                self._anchor = self._open({"database": name, "uri": True})
+                self._anchor = self._create(name, uri=True, factory=Connection)
             return name
 
     def is_transient(self, error: BaseException) -> bool:
@@ -169,7 +173,7 @@ class SQLiteDriver(Driver):
     scripts: ClassVar = frozenset({"executescript"})
 
     def store_at_once(self, raw: Any, is_wanted: bool) -> None:
-        raw.stores_at_once = is_wanted
+        raw.stores_at_once, raw.has_stored = is_wanted, False
 
     def has_stored(self, raw: Any) -> bool:
         stored, raw.has_stored = raw.has_stored, False

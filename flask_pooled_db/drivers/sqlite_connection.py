@@ -25,6 +25,11 @@ from flask_pooled_db.runtime import Job, housekeeper
 
 _INSTRUCTIONS_PER_CHECK = 1000
 _CACHED_STATEMENTS = 128  # sqlite3's own default
+_PARAMETERS = (
+    *("database", "timeout", "detect_types", "isolation_level", "check_same_thread", "factory"),
+    *("cached_statements", "uri"),
+)
+"""Those of sqlite3's connections that may be given by position."""
 
 # Called in each block: super() takes its time.
 _commit = sqlite3.Connection.commit
@@ -37,7 +42,8 @@ def is_blocked(error: BaseException) -> bool:
 
 
 class Connection(sqlite3.Connection):
-    """A connection that begins a transaction before each statement that may write.
+    """A connection that begins a transaction before each statement that may write, once it was
+    adopted. Until then it works as whoever connects has set it up.
 
     sqlite3 calls the connection to have a statement compiled, whatever class of cursor runs it. It
     would not do so for those that it keeps, so they are kept here instead.
@@ -48,23 +54,34 @@ class Connection(sqlite3.Connection):
     is_changed = False  # so that the session must not reach another lease
     stores_at_once = False  # what sqlite3 itself would store without a transaction
     has_stored = False  # a statement that may write came in none
+    is_adopted = False
     _statement_timeout = 0.0
     _limit: Job | None = None
     """What ends the current statement at its time limit."""
 
-    def __init__(
-        self, *args: Any, cached_statements: int = _CACHED_STATEMENTS, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
+        cached_statements = given.pop("cached_statements", _CACHED_STATEMENTS)
         self.savepoints: list[str] = []  # to be set before the next statement that writes
         self._blobs: list[weakref.ref[sqlite3.Blob]] = []  # opened for writing
         self._compiled = functools.lru_cache(cached_statements)(self._compile)
-        kwargs["cached_statements"] = 0
-        super().__init__(*args, **kwargs)
+        given |= {"cached_statements": 0, "check_same_thread": False}
+        super().__init__(**given)
         self.run = sqlite3.Cursor(self).execute  # what the pool itself sends
         # Outside of a transaction this commits nothing, and it does not call the connection.
         self._begin: Callable[[], object] = functools.partial(
             sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE"
         )
+
+    def adopt(self) -> None:
+        """Begin to watch what is done. What is not committed by now is committed."""
+        if hasattr(self, "autocommit"):  # from Python 3.12 on
+            self.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL
+        if self.in_transaction:
+            self.commit()
+        self.isolation_level = None  # what begins transactions is this class
+        self.is_adopted = True
+        self._compiled.cache_clear()
 
     def __call__(self, sql: str) -> Any:
         """Return a statement that a cursor is about to run, compiled."""
@@ -81,7 +98,7 @@ class Connection(sqlite3.Connection):
         return statement
 
     def _compile(self, sql: str) -> tuple[Effect, Any]:
-        effect = effect_of(sql)
+        effect = effect_of(sql) if self.is_adopted else READS
         if effect is not CHANGES_ROWS:  # which begins nothing if it can't be compiled
             self._prepare(effect, sql)  # compiling alone runs some pragmas
         self.was_in_transaction = self.in_transaction
@@ -163,7 +180,7 @@ class Connection(sqlite3.Connection):
         return self.cursor().executescript(sql_script)
 
     def blobopen(self, *args: Any, readonly: bool = False, **kwargs: Any) -> Any:
-        if not readonly:
+        if not readonly and self.is_adopted:
             self._prepare(WRITES)
         self.was_in_transaction = self.in_transaction
         blob = super().blobopen(*args, readonly=readonly, **kwargs)
@@ -273,6 +290,8 @@ class Cursor(sqlite3.Cursor):
 
     def executescript(self, sql_script: str) -> Any:
         """Run the statements one by one: sqlite3 would compile them itself."""
+        if not self.connection.is_adopted:
+            return super().executescript(sql_script)
         with self.connection.in_script():
             for statement in statements_of(sql_script):
                 super().execute(statement)

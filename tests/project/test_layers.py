@@ -36,7 +36,12 @@ PLACES = {
     "werkzeug": {"flask.extension"},
     "click": set(),
     "dbutils": {"lease.dbutils"},
-    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection", "drivers.sqlite_placeholders"},
+    "sqlite3": {
+        "drivers.sqlite",
+        "drivers.sqlite_connection",
+        "drivers.sqlite_creators",
+        "drivers.sqlite_placeholders",
+    },
     "pymysql": set(),
     "mariadb": set(),
     "psycopg": set(),
