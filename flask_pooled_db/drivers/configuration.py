@@ -53,6 +53,9 @@ class FromConfiguration:
         except ValueError:
             raise ConfigError(["a query parameter of the URL must be a number"]) from None
 
+    def place(self, folder: str) -> None:
+        """Take a file that a URL names relatively for one in this folder."""
+
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         """Return what is wrong with these connect arguments, each with its remedy."""

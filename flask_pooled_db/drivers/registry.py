@@ -30,8 +30,9 @@ ADAPTERS: tuple[type[Driver], ...] = (
 _SCHEMES = {scheme: adapter for adapter in ADAPTERS for scheme in adapter.schemes}
 
 
-def make_driver(config: PoolConfig) -> Driver:
-    """Return the driver that `config` asks for, connected to nothing.
+def make_driver(config: PoolConfig, folder: str = "") -> Driver:
+    """Return the driver that `config` asks for, connected to nothing. A file that its URL names
+    relatively is in `folder`, or in the current one.
 
     Raises `ConfigError` if the scheme is unknown, the driver is not installed, or the connect
     arguments can't be used.
@@ -54,6 +55,8 @@ def make_driver(config: PoolConfig) -> Driver:
     driver = adapter(creator, dbapi, arguments, config.connect_timeout)
     if driver.threadsafety < 1:
         raise ConfigError([UNSAFE])
+    if config.url is not None and folder:
+        driver.place(folder)
     _set_servers(driver, config)
     return driver
 

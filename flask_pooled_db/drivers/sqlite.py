@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
@@ -77,6 +79,7 @@ class SQLiteDriver(Driver):
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
             self.suffers_from_forks = True
+        self._folder: Path | None = None  # to be made when it is needed
         # A connection that keeps a database in memory alive while the pool has no other.
         self._anchor: sqlite3.Connection | None = None
         self._anchor_lock = threading.RLock()  # guards it, and the switch of a new file to WAL
@@ -88,9 +91,17 @@ class SQLiteDriver(Driver):
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
         if url.host or url.username:
-            forms = "sqlite:///file is relative, sqlite:////file absolute"
+            forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
             raise ConfigError([f"an SQLite URL names no host: {forms}"])
         return {"database": url.database or ":memory:"} | cls.query_arguments(url)
+
+    def place(self, folder: str) -> None:
+        name = self._arguments["database"]
+        is_uri = self._arguments.get("uri") and name.startswith("file:")
+        if not (self._memory or is_uri or Path(name).is_absolute()):
+            path = Path(folder, name)
+            self._folder = path.parent
+            self._arguments["database"] = str(path)
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -131,6 +142,9 @@ class SQLiteDriver(Driver):
     def _open(self) -> Any:
         if not self._is_module_connect:
             return sqlite_creators.connect(self._create, self._arguments)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):  # connecting will say what is wrong
+                self._folder.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
         if self._memory:
             arguments |= {"database": self._shared_memory(), "uri": True}
