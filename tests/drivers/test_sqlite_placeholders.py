@@ -12,8 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from flask_pooled_db import db_connection_context
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.lease.proxy import LeaseConnection
+from harness.server import MariaDBServer
+from tests.support.apps import pooled_app
 from tests.support.pools import open_pool
 
 SCHEMA = (
@@ -329,3 +332,40 @@ def test_any_text(text: str) -> None:
         assert to_sqlite(text) == text
     quoted = "'" + text.replace("'", "''") + "'"
     assert to_sqlite(f"{doubled(quoted)} %s") == f"{quoted} ?"
+
+
+# -- The same text on MariaDB ----------------------------------------------------------------------
+
+PORTABLE: list[tuple[str, Any]] = [
+    ("SELECT %s, %s", ("x", 1)),
+    ("SELECT %(a)s, %(b)s, %(a)s", {"a": 1, "b": "x"}),
+    ("SELECT 7 %% %s", (4,)),
+    ("SELECT 7 %% 4, %s", (1,)),
+    ("SELECT 7%%%s", (4,)),
+    ("SELECT '%%', %s", (1,)),
+    ("SELECT '%%%%', %s", (1,)),
+    ("SELECT '%%s', %s", (1,)),
+    ("SELECT '%%(a)s', %(a)s", {"a": 1}),
+    ("SELECT 'it''s 100%%', %s", (1,)),
+    ("SELECT %s LIKE '5%%'", ("50",)),
+    ("SELECT %(a)s LIKE '%%0'", {"a": "50"}),
+    ("SELECT `x%%y`, %s FROM (SELECT 1 AS `x%%y`) AS t", (1,)),
+    ("SELECT /* 100%% */ %s", (1,)),
+    ("SELECT %s -- 100%%", (1,)),
+    ("SELECT '%'", None),
+    ("SELECT '%%'", None),
+    ("SELECT '%s'", None),
+    ("SELECT 7 % 4", None),
+]
+
+
+@pytest.mark.parametrize("case", PORTABLE, ids=lambda case: str(case[0]))
+def test_same_meaning_on_mariadb(
+    pair: Any, mariadb: MariaDBServer, database: str, mariadb_driver: str, case: tuple[str, Any]
+) -> None:
+    """A text that both of MariaDB's drivers take has the same rows there."""
+    text, params = case
+    with pooled_app(mariadb.url(mariadb_driver, database)), db_connection_context() as conn:
+        cur = conn.cursor()
+        cur.execute(text, params)
+        assert list(cur.fetchall()) == outcome(pair[0], text, params)
