@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask_pooled_db.drivers.creators import has_parameter
@@ -32,10 +32,11 @@ def connect(create: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         own = create.keywords.get("factory") if isinstance(create, functools.partial) else None
         raw = create(**arguments, factory=_watched(own or sqlite3.Connection))
     else:
-        with _stand_in.in_place():
+        with _connect.watched():
             raw = create(**arguments)
     if not hasattr(raw, "adopt"):
-        raw.close()
+        with suppress(Exception):
+            raw.close()
         raise ConfigError([_UNWATCHED])
     return raw
 
@@ -45,56 +46,59 @@ def _watched(kind: Any) -> Any:
     """Return an application's class of connections with ours beneath it."""
     if kind is sqlite3.Connection:
         return Connection
-    if not (isinstance(kind, type) and issubclass(kind, sqlite3.Connection)):
-        return kind  # a function
+    is_class = isinstance(kind, type) and issubclass(kind, sqlite3.Connection)
+    if not is_class or issubclass(kind, Connection):
+        return kind
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     return types.new_class(
         kind.__name__, (kind, Connection), exec_body=lambda body: body.update(names)
     )
 
 
-class _StandIn:
-    """What `sqlite3.connect` is while the functions of applications make connections.
-
-    In other threads than theirs it does what the original does.
+class _Connect:
+    """The name `sqlite3.connect`, under which another function stands in for the original while
+    functions of applications connect.
     """
 
     def __init__(self) -> None:
-        self._here = threading.local()
         self._users = 0
-        self._original: Callable[..., Any] = sqlite3.connect
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Connect."""
-        if getattr(self._here, "is_in_use", False):
-            if len(args) > _PLACE_OF_FACTORY:
-                before, after = args[:_PLACE_OF_FACTORY], args[_PLACE_OF_FACTORY + 1 :]
-                args = (*before, _watched(args[_PLACE_OF_FACTORY]), *after)
-            else:
-                kwargs["factory"] = _watched(kwargs.get("factory", sqlite3.Connection))
-        return self._original(*args, **kwargs)
+        self._original: Any = sqlite3.connect
+        self._stand_in: Any = None
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Have it stand in for `sqlite3.connect` in a block, in this thread."""
+    def watched(self) -> Iterator[None]:
+        """Have it make connections that can be adopted, for the time of a block, in this thread."""
         with guard.lock:
+            if not self._users:
+                self._original = sqlite3.connect
+                self._stand_in = _standing_in_for(self._original)
+                _put(self._stand_in)
             self._users += 1
-            if _now() is not self:
-                self._original = _now()
-                _put(self)
-        self._here.is_in_use = True
+        _here.is_watched = True
         try:
             yield
         finally:
-            self._here.is_in_use = False
+            _here.is_watched = False
             with guard.lock:
                 self._users -= 1
-                if not self._users and _now() is self:  # else a tracer has replaced it
+                is_there = sqlite3.connect is self._stand_in  # else a tracer has wrapped it
+                if not self._users and is_there:
                     _put(self._original)
 
 
-def _now() -> Any:
-    return sqlite3.connect
+def _standing_in_for(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        if not getattr(_here, "is_watched", False):  # in another thread
+            return original(*args, **kwargs)
+        if len(args) <= _PLACE_OF_FACTORY:
+            factory = _watched(kwargs.pop("factory", sqlite3.Connection))
+            return original(*args, factory=factory, **kwargs)
+        given = list(args)
+        given[_PLACE_OF_FACTORY] = _watched(given[_PLACE_OF_FACTORY])
+        return original(*given, **kwargs)
+
+    return connect
 
 
 def _put(what: Callable[..., Any]) -> None:
@@ -102,4 +106,5 @@ def _put(what: Callable[..., Any]) -> None:
         module.connect = what  # type: ignore[attr-defined]
 
 
-_stand_in = _StandIn()
+_here = threading.local()
+_connect = _Connect()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _FLAGS = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-_MODES = ("wal", "delete", "truncate", "persist", "memory", "off")
+_MODES = ("wal", "delete", "truncate", "persist", "memory")  # without any, nothing can be undone
 
 _ALLOWED: dict[str, tuple[Any, str]] = {
     "foreign_keys": (_FLAGS, "on or off (also true, false, 1, 0)"),

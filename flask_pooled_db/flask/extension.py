@@ -98,8 +98,9 @@ def get_db_connection(
 ) -> LeaseConnection:
     """Return a pooled connection for code that opens and closes connections itself.
 
-    `close()` gives it back, and what was not committed is rolled back. If it was not closed by the
-    end of the app context it is taken back then, with a warning. `shareable`: it may be shared with
+    `close()` gives it back, and what was not committed is rolled back; on SQLite, that is what
+    sqlite3 itself would not have stored. If it was not closed by the end of the app context it is
+    taken back then, with a warning. `shareable`: it may be shared with
     other threads, if the driver can do that and POOLED_DB_MAXSHARED allows it.
     """
     check_flag("shareable", shareable)

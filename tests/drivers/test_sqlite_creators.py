@@ -6,7 +6,6 @@ import contextlib
 import functools
 import sqlite3
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,112 +21,25 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.drivers.sqlite import SQLiteDriver
 from tests.drivers.sqlite_app import query
+from tests.drivers.sqlite_makers import (
+    MAKERS,
+    Maker,
+    OwnConnection,
+    bare,
+    connect_by_name,
+    of_database,
+    partial_with_own_class,
+    with_class_of_factory,
+    with_own_class,
+    with_own_class_by_position,
+    with_settings,
+)
 from tests.support.apps import pooled_app
 from tests.support.pools import call
 from tests.support.stages import ENDLESS
 
-_connect = sqlite3.connect  # as an application may import it by name
-
-
-class OwnConnection(sqlite3.Connection):
-    """An application's own class of connections."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.row_factory = sqlite3.Row
-
-    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
-        return super().cursor(factory)
-
-    def double(self, value: int) -> int:
-        """Return twice the value, as the database has it."""
-        (result,) = self.execute("SELECT 2 * ?", (value,)).fetchone()
-        return int(result)
-
-
-Maker = Callable[[Path], Any]
-
-
-def bare(path: Path) -> Any:
-    return lambda: sqlite3.connect(path)
-
-
-def of_database(path: Path) -> Any:
-    def connect(database: str) -> Any:
-        return sqlite3.connect(database, 5.0, sqlite3.PARSE_DECLTYPES, check_same_thread=False)
-
-    return connect
-
-
-def with_own_class(path: Path) -> Any:
-    return lambda: sqlite3.connect(path, factory=OwnConnection)
-
-
-def with_own_class_by_position(path: Path) -> Any:
-    arguments: Any = (path, 5.0, 0, "", True, OwnConnection, 16)
-    return lambda: sqlite3.dbapi2.connect(*arguments)
-
-
-def with_settings(path: Path) -> Any:
-    def connect() -> Any:
-        conn = sqlite3.connect(path, isolation_level=None, cached_statements=0)
-        conn.row_factory = sqlite3.Row
-        conn.create_function("twice", 1, lambda value: 2 * value)
-        conn.execute("PRAGMA foreign_keys = OFF")
-        conn.execute("PRAGMA synchronous = OFF")
-        return conn
-
-    return connect
-
-
-def with_keywords(path: Path) -> Any:
-    def connect(**kwargs: Any) -> Any:
-        assert "factory" not in kwargs
-        return sqlite3.connect(path, **kwargs)
-
-    return connect
-
-
-def with_factory(path: Path) -> Any:
-    def connect(factory: Any) -> Any:
-        return _connect(path, factory=factory)
-
-    return connect
-
-
-def with_class_of_factory(path: Path) -> Any:
-    def connect(factory: Any = sqlite3.Connection) -> Any:
-        return _connect(path, factory=type("Both", (OwnConnection, factory), {}))
-
-    return connect
-
-
-def partial(path: Path) -> Any:
-    return functools.partial(sqlite3.connect, path, timeout=1)
-
-
-def partial_with_own_class(path: Path) -> Any:
-    return functools.partial(sqlite3.connect, path, factory=OwnConnection)
-
-
-def creator_object(path: Path) -> Any:
-    class Creator:
-        """An object with a method that connects."""
-
-        dbapi = sqlite3
-        threadsafety = 1
-
-        def connect(self) -> Any:
-            """Connect."""
-            return sqlite3.connect(path)
-
-    return Creator()
-
-
-MAKERS: list[Maker] = [
-    *(bare, of_database, with_own_class, with_own_class_by_position, with_settings, with_keywords),
-    *(with_factory, with_class_of_factory, partial, partial_with_own_class, creator_object),
-]
+# From Python 3.13 on, two of the functions are told that they are old-fashioned.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing more than 1 positional:DeprecationWarning")
 
 
 def keys(maker: Maker, path: Path) -> dict[str, Any]:
@@ -157,7 +69,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def ids(path: Path) -> list[int]:
-    with contextlib.closing(_connect(path)) as conn:
+    with contextlib.closing(connect_by_name(path)) as conn:
         return [id_ for (id_,) in conn.execute("SELECT id FROM t")]
 
 
@@ -168,7 +80,7 @@ def test_adapter_of_own_function(maker: Maker, path: Path) -> None:
     with pooled_app(**keys(maker, path)) as (_, db):
         assert type(db.pool().driver) is SQLiteDriver
         db.pool().connection().close()
-    assert sqlite3.connect is sqlite3.dbapi2.connect is _connect
+    assert sqlite3.connect is sqlite3.dbapi2.connect is connect_by_name
 
 
 def test_t1_own_function(maker: Maker, path: Path) -> None:
@@ -290,13 +202,13 @@ def test_other_use_within_own_function(path: Path) -> None:
             conn.execute("INSERT INTO made VALUES (1)")  # it was compiled before
             raise LookupError
         assert query("SELECT a FROM made") == [(1,)]
-    with contextlib.closing(_connect(other)) as stored:
+    with contextlib.closing(connect_by_name(other)) as stored:
         assert stored.execute("SELECT a FROM r").fetchall() == [(1,), (2,)]
         assert stored.execute("SELECT a FROM s").fetchall() == []
 
 
 def imported_by_name() -> Any:
-    return _connect(":memory:")
+    return connect_by_name(":memory:")
 
 
 def without_connect() -> Any:
@@ -367,7 +279,7 @@ def test_sqlite3_in_other_threads(path: Path) -> None:
         others_done.set()
         for caller in callers:
             caller.result()
-    assert sqlite3.connect is _connect
+    assert sqlite3.connect is connect_by_name
 
 
 def test_tracer_that_comes_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,12 +298,13 @@ def test_tracer_that_comes_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch
 
     connect.dbapi = sqlite3  # type: ignore[attr-defined]
     with pooled_app(creator=connect):
-        assert query("SELECT 1") == [(1,)]
-    assert seen == [(path,)]
+        with db_connection_context(), db_connection_context(independent=True) as conn:
+            assert conn.execute("SELECT 1").fetchall() == [(1,)]
+    assert seen[0] == seen[1] == (path,)
     with contextlib.closing(sqlite3.connect(":memory:")) as own:
         assert type(own) is sqlite3.Connection
     monkeypatch.undo()
-    sqlite3.connect = _connect
+    sqlite3.connect = connect_by_name
 
 
 def test_t7_own_function_after_release(path: Path) -> None:

@@ -16,6 +16,7 @@ from flask_pooled_db import db_connection_context
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.lease.proxy import LeaseConnection
 from harness.server import MariaDBServer
+from tests.drivers.placeholders import AS_WRITTEN, DOUBTFUL, PORTABLE, TRANSLATED
 from tests.support.apps import pooled_app
 from tests.support.pools import open_pool
 
@@ -24,151 +25,6 @@ SCHEMA = (
     "INSERT INTO t VALUES (1, 'x', '2026-01-31', 3, 4), (2, '50%', '2026-02-01', 5, 6)",
     "INSERT INTO t VALUES (3, '%s', '1970-01-01', 7, 8)",
 )
-
-# -- Statements that reach sqlite3 as they were written --------------------------------------------
-
-WITHOUT_PARAMETERS = [
-    "SELECT 7 % 2",
-    "SELECT 7 %a FROM t",
-    "SELECT a %s FROM t",
-    "SELECT a %um FROM t",
-    "SELECT a %(a)s FROM t",
-    "SELECT 7 %% 2",
-    "SELECT '%s'",
-    "SELECT '%%'",
-    "SELECT '%(a)s'",
-    "SELECT 'a' LIKE 'a%'",
-    "SELECT s FROM t WHERE s LIKE '%x%'",
-    "SELECT strftime('%s', created) FROM t",
-    "SELECT strftime('%Y-%m', created) FROM t",
-    'SELECT a AS "%s" FROM t',
-    "SELECT %s",
-    "SELECT %(a)s",
-    "SELECT '%",
-    "SELECT 1 /* %s",
-    "SELECT 1 -- %s",
-    "%s",
-    "%",
-]
-BY_POSITION: list[tuple[str, Any]] = [
-    ("SELECT 7 % ?", (2,)),
-    ("SELECT 7 %?", (2,)),
-    ("SELECT 7 % ?1", (2,)),
-    ("SELECT ?2 % ?1", (2, 7)),
-    ("SELECT a %s FROM t WHERE a = ?", (2,)),
-    ("SELECT a %um FROM t WHERE a > ?", [1]),
-    ("SELECT a %(a + 1) FROM t WHERE a = ?", (3,)),
-    ("SELECT a %(a)s FROM t WHERE a = ?", (3,)),
-    ("SELECT 7 %% ?", (2,)),
-    ("SELECT '%', ?", (1,)),
-    ("SELECT '%%', ?", (1,)),
-    ("SELECT '%s', ?", (1,)),
-    ("SELECT '%(a)s', ?", (1,)),
-    ("SELECT s FROM t WHERE s LIKE '%x%' AND a = ?", (1,)),
-    ("SELECT s FROM t WHERE s LIKE '50%%' AND a = ?", (2,)),
-    ("SELECT strftime('%s', created) FROM t WHERE a = ?", (3,)),
-    ("SELECT strftime('%Y-%m', created) FROM t WHERE a = ?", (1,)),
-    ("SELECT strftime('%d.%m.%Y', created) FROM t WHERE created > ?", ("2026",)),
-    ("SELECT ? || '?' || '%s'", ("x",)),
-    ("SELECT `a`, [s], \"um\" FROM t WHERE s = '%s' AND a = ?", (3,)),
-    ("SELECT a FROM t -- %s\n WHERE a = ?", (3,)),
-    ("SELECT a /* %s ? */ FROM t WHERE a = ?", (3,)),
-    ("SELECT ?, %s", (1, 2)),
-    ("SELECT ?", (1, 2)),
-    ("SELECT ?, ?", (1,)),
-    ("SELECT printf('%s-%05d', s, a) FROM t WHERE a = ?", (1,)),
-    ("SELECT 1", (1,)),
-    ("SELECT '%s'", ("x",)),
-    ("SELECT '%(a)s' -- %s", ("x",)),
-    ("SELECT 7 % 2", (1,)),
-    ("SELECT 7 % 2", 5),
-]
-BY_NAME: list[tuple[str, Any]] = [
-    ("SELECT 7 % :a", {"a": 2}),
-    ("SELECT 7 % @a", {"a": 2}),
-    ("SELECT 7 % $a", {"a": 2}),
-    ("SELECT 7 %:a", {"a": 2}),
-    ("SELECT 7 %% :a", {"a": 2}),
-    ("SELECT a %s FROM t WHERE a = :a", {"a": 2}),
-    ("SELECT '%s', '%(a)s', '%%', :a", {"a": 2}),
-    ("SELECT s FROM t WHERE s LIKE '%x%' AND a = :größe", {"größe": 1}),
-    ("SELECT strftime('%s', created) FROM t WHERE a = $a", {"a": 3}),
-    ("SELECT strftime('%Y', created) FROM t WHERE a = @a", {"a": 3}),
-    ("SELECT :a, %(a)s", {"a": 1}),
-    ("SELECT :a", {"b": 1}),
-    ("SELECT 7 % 2", {"a": 1}),
-    ("SELECT '%%', '%s'", {"a": 1}),
-    ("SELECT ':a', 7 % 2", {"a": 1}),
-]
-NO_PARAMETERS: list[Any] = ["left out", (), []]
-AS_WRITTEN: list[tuple[str, Any]] = [
-    *((sql, none) for sql in WITHOUT_PARAMETERS for none in NO_PARAMETERS),
-    *BY_POSITION,
-    *BY_NAME,
-]
-
-# -- Statements that are translated, and what they mean --------------------------------------------
-
-TRANSLATED: list[tuple[str, Any, str]] = [
-    ("SELECT %s", ("x",), "SELECT ?"),
-    ("SELECT %s, %s", [1, None], "SELECT ?, ?"),
-    ("SELECT %s,%s", (b"1", 2.5), "SELECT ?,?"),
-    ("SELECT %(a)s, %(b)s, %(a)s", {"a": 1, "b": 2}, "SELECT :a, :b, :a"),
-    ("SELECT %(größe)s", {"größe": 1}, "SELECT :größe"),
-    ("SELECT %(a1_)s", {"a1_": 1}, "SELECT :a1_"),
-    ("SELECT 7 %% %s", (2,), "SELECT 7 % ?"),
-    ("SELECT 7%%%s", (2,), "SELECT 7%?"),
-    ("SELECT 7 %% 4, %s", (2,), "SELECT 7 % 4, ?"),
-    ("SELECT 7 % 4, %s", (2,), "SELECT 7 % 4, ?"),
-    ("SELECT 7 %\n4, %s", (2,), "SELECT 7 % 4, ?"),
-    ("SELECT 7 % %s", (2,), "SELECT 7 % ?"),
-    ("SELECT 7 %% %(n)s", {"n": 2}, "SELECT 7 % :n"),
-    ("SELECT '%%', %s", (1,), "SELECT '%', ?"),
-    ("SELECT '%%%%', %s", (1,), "SELECT '%%', ?"),
-    ("SELECT '%%s', %s", (1,), "SELECT '%s', ?"),
-    ("SELECT '%%(a)s', %(a)s", {"a": 1}, "SELECT '%(a)s', :a"),
-    ("SELECT '%s', %s", (1,), "SELECT '%s', ?"),
-    ("SELECT '%(a)s', %(a)s", {"a": 1}, "SELECT '%(a)s', :a"),
-    ("SELECT 'it''s %s', %s", (1,), "SELECT 'it''s %s', ?"),
-    ("SELECT '?', ':a', '@a', '$a', %s", (1,), "SELECT '?', ':a', '@a', '$a', ?"),
-    ("SELECT a FROM t WHERE s LIKE '50%%' AND a = %s", (2,), "SELECT 2"),
-    ("SELECT a FROM t WHERE s LIKE '50%' AND a = %s", (2,), "SELECT 2"),
-    ("SELECT strftime('%%s', created) FROM t WHERE a = %s", (3,), "SELECT '0'"),
-    ("SELECT strftime('%s', created) FROM t WHERE a = %s", (3,), "SELECT '0'"),
-    ("SELECT strftime('%%Y-%%m', created) FROM t WHERE a = %s", (1,), "SELECT '2026-01'"),
-    ("SELECT strftime('%Y-%m', created) FROM t WHERE a = %s", (1,), "SELECT '2026-01'"),
-    ("SELECT 'a' AS \"%s\", %s", (1,), "SELECT 'a', ?"),
-    ("SELECT `x%%y`, %s FROM (SELECT 1 AS `x%%y`)", (1,), "SELECT 1, ?"),
-    ("SELECT [x%s?], %s FROM (SELECT 1 AS [x%s?])", (1,), "SELECT 1, ?"),
-    ("SELECT 1 -- %s ? :a\n, %s", (2,), "SELECT 1, ?"),
-    ("SELECT 1 /* %s ? :a 100% */, %s", (2,), "SELECT 1, ?"),
-    ("SELECT %s -- 100%", (2,), "SELECT ?"),
-    ("SELECT %s /* 100%", (2,), "SELECT ?"),
-    ("SELECT %sAND 1", (2,), "SELECT ? AND 1"),
-    ("SELECT %(a)sAND 1", {"a": 2}, "SELECT :a AND 1"),
-    ("SELECT a$b + %s FROM t WHERE a = 1", (1,), "SELECT 5"),
-    ("SELECT -%s, +%s", (1, 2), "SELECT -?, +?"),
-    ("SELECT a FROM t WHERE a IN (%s,%s) ORDER BY a", (1, 3), "SELECT 1 UNION ALL SELECT 3"),
-    ("SELECT 3 - - %s", (1,), "SELECT 3 - - ?"),
-    ("SELECT %s", (1, 2), "SELECT ?"),
-    ("SELECT %s, %s", (1,), "SELECT ?, ?"),
-    ("SELECT %(a)s", {"b": 1}, "SELECT :a"),
-    ("SELECT %(a)s", {}, "SELECT :a"),
-    ("SELECT %s", {"a": 1}, "SELECT ?"),
-    ("SELECT %s FROM nowhere", (1,), "SELECT ? FROM nowhere"),
-    ("SELECT %s '", (1,), "SELECT ? '"),
-]
-
-DOUBTFUL = [
-    ("SELECT %d, %s", "%d"),
-    ("SELECT %s, 7 %4", "%4"),
-    ("SELECT %(a)d, %(a)s", "%(a)d"),
-    ("SELECT %(a b)s, %s", "%(a"),
-    ("SELECT %s, 7 %(4)", "%(4)"),
-    ("SELECT 7 %a, %s", "%a"),
-    ("SELECT %5s, %s", "%5"),
-    ("SELECT %s %", "%"),
-]
 
 
 def outcome(conn: Any, sql: str, *params: Any) -> Any:
@@ -335,28 +191,6 @@ def test_any_text(text: str) -> None:
 
 
 # -- The same text on MariaDB ----------------------------------------------------------------------
-
-PORTABLE: list[tuple[str, Any]] = [
-    ("SELECT %s, %s", ("x", 1)),
-    ("SELECT %(a)s, %(b)s, %(a)s", {"a": 1, "b": "x"}),
-    ("SELECT 7 %% %s", (4,)),
-    ("SELECT 7 %% 4, %s", (1,)),
-    ("SELECT 7%%%s", (4,)),
-    ("SELECT '%%', %s", (1,)),
-    ("SELECT '%%%%', %s", (1,)),
-    ("SELECT '%%s', %s", (1,)),
-    ("SELECT '%%(a)s', %(a)s", {"a": 1}),
-    ("SELECT 'it''s 100%%', %s", (1,)),
-    ("SELECT %s LIKE '5%%'", ("50",)),
-    ("SELECT %(a)s LIKE '%%0'", {"a": "50"}),
-    ("SELECT `x%%y`, %s FROM (SELECT 1 AS `x%%y`) AS t", (1,)),
-    ("SELECT /* 100%% */ %s", (1,)),
-    ("SELECT %s -- 100%%", (1,)),
-    ("SELECT '%'", None),
-    ("SELECT '%%'", None),
-    ("SELECT '%s'", None),
-    ("SELECT 7 % 4", None),
-]
 
 
 @pytest.mark.parametrize("case", PORTABLE, ids=lambda case: str(case[0]))
