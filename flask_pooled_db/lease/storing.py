@@ -31,9 +31,24 @@ class StoringLease(LeaseConnection):
 
     def script(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a script, which begins by committing the open transaction."""
-        if self.driver.in_transaction(self.usable().raw):
-            self.commit()
+        entry = self.usable()
+        if self.driver.in_transaction(entry.raw):
+            self._commit_first(entry)
         return self.statement(function, *args)
+
+    def _commit_first(self, entry: Entry) -> None:
+        """Commit like the driver itself: where it refuses to, the transaction goes on."""
+        try:
+            self.call(entry.raw.commit)
+        except self.driver.Error:
+            raise
+        except BaseException as error:
+            self._commit_failed(entry, error)
+            if self.after_commit is not None:
+                self.after_commit.unknown()
+            raise
+        self._home.terms.events.committed()
+        self._note_end()
 
     def statement(self, function: Callable[..., Any], *args: Any) -> Any:
         has_succeeded = False
@@ -50,11 +65,16 @@ class StoringLease(LeaseConnection):
         """Note that a statement came in no transaction, so that nothing of it is left to commit."""
         if self._state is not State.IN_TRANSACTION or self.driver.in_transaction(entry.raw):
             return
-        self._end_transaction()
         if has_succeeded:
-            self.has_committed = True
-            if self.after_commit is not None:
-                self.after_commit.committed()
+            self._note_end()
+        else:
+            self._end_transaction()
+
+    def _note_end(self) -> None:
+        self._end_transaction()
+        self.has_committed = True
+        if self.after_commit is not None:
+            self.after_commit.committed()
 
     def _give_back(self, entry: Entry, state: State) -> None:
         self.driver.store_at_once(entry.raw, False)

@@ -136,6 +136,13 @@ PROGRAMS: dict[str, list[Step]] = {
         execute("WITH x AS (SELECT 5 UNION SELECT 0) INSERT OR FAIL INTO t (id) SELECT * FROM x"),
         execute("CREATE TABLE u (a)"),
     ],
+    "script that can't commit": [
+        script("CREATE TABLE c (id REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED)"),
+        execute("INSERT INTO c VALUES (99)"),
+        script("CREATE TABLE u (a)"),
+        execute("INSERT INTO t (id) VALUES (99)"),
+        script("CREATE TABLE v (a)"),
+    ],
     "script": [script("CREATE TABLE u (a); INSERT INTO u VALUES (1)")],
     "script by cursor": [script_by_cursor("CREATE TABLE u (a); INSERT INTO u VALUES (1);")],
     "empty script": [execute(INSERT), script("")],

@@ -113,6 +113,26 @@ def test_t10_stored_in_any_order(
     assert stored_by_lease(folder / "db", steps, BORROWING["get_db_connection"]) == expected
 
 
+@pytest.mark.parametrize("by", ["the same cursor", "another cursor"])
+def test_t10_script_amid_unread_rows(tmp_path: Path, by: str) -> None:
+    """A script that can't commit, for rows of what wrote are left, fails as with sqlite3, and the
+    rows and the transaction are still there.
+    """
+
+    def steps(conn: Any) -> list[Any]:
+        cursor = conn.cursor()
+        cursor.execute(f"{INSERT} RETURNING id")
+        other = cursor if by == "the same cursor" else conn.cursor()
+        with pytest.raises(sqlite3.OperationalError, match="in progress"):
+            other.executescript("CREATE TABLE u (a)")
+        rows = [conn.in_transaction, cursor.fetchall()]
+        other.executescript("CREATE TABLE v (a)")
+        return [*rows, conn.in_transaction]
+
+    expected = stored_by_sqlite3(tmp_path / "bare.db", [steps])
+    assert stored_by_lease(tmp_path / "db", [steps], BORROWING["connection"]) == expected
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
     """A file with a table, of an app whose context is entered."""
