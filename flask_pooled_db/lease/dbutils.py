@@ -11,10 +11,11 @@ from dbutils.pooled_db import PooledDB
 
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig, check_count, check_seconds
 from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.lease.borrowed import BorrowedLease, borrowed_class
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
-from flask_pooled_db.lease.shared import SharedLease, shared_class
+from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
@@ -101,12 +102,9 @@ class Pool(PooledDB):  # type: ignore[misc]
         owner = owner or current_owner()
         if shareable and home is not None:
             entry = home.acquire(timeout)
-            return shared_class(entry, engine)(home, entry, owner, holder, session)
+            return borrowed_class(SharedLease, entry, engine)(home, entry, owner, holder, session)
         entry = engine.acquire(timeout, session)
-        return self._class_for(entry)(engine, entry, owner, holder, session)
-
-    def _class_for(self, entry: Entry) -> type[LeaseConnection]:
-        return entry.lease_class or class_for(entry, self.engine.lease_classes)
+        return borrowed_class(BorrowedLease, entry, engine)(engine, entry, owner, holder, session)
 
     # As in DBUtils
 
@@ -119,7 +117,8 @@ class Pool(PooledDB):  # type: ignore[misc]
         engine = self.engine
         entry = engine.open_outside()
         home = Outside(engine)
-        return self._class_for(entry)(home, entry, current_owner(), Leases(), engine.usual_session)
+        made = borrowed_class(BorrowedLease, entry, engine)
+        return made(home, entry, current_owner(), Leases(), engine.usual_session)
 
     def cache(self, con: LeaseConnection) -> None:
         """Roll back and take back a lease."""

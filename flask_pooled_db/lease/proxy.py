@@ -159,8 +159,7 @@ class LeaseConnection(TransactionLease):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._in_scope:
-            self._release_and_call()
+        """Do nothing: its scope ends it."""
 
     def ping(self, reconnect: bool = False) -> None:
         """Raise if the server does not answer. Whatever `reconnect` says, the connection is not
