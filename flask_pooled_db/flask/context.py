@@ -7,22 +7,23 @@ import logging
 import traceback
 from typing import Any
 
-from flask import Flask, g, request
+from flask import Flask, g
 from flask.globals import app_ctx
 
 from flask_pooled_db.config import DEFAULT_BIND, describe, is_plain_name, looks_like_url
 from flask_pooled_db.errors import UsageError
+from flask_pooled_db.flask.naming import note_caller
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.pool import Engine
-from flask_pooled_db.runtime import reporter
+from flask_pooled_db.runtime import callers, reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
 EXTENSION = "pooled_db"
 CURRENT = "_pooled_db"
-_ENDPOINT = "_pooled_db_endpoint"
 
 _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]  # looked up once
 
@@ -76,16 +77,16 @@ def current() -> tuple[AppState, Leases]:
 
 def register(app: Flask) -> None:
     """Have the leases of each app context released at its end."""
-    app.teardown_request(_note_endpoint)
+    app.teardown_request(_note_caller)
     app.teardown_appcontext(release_all)
     _release_whatever_happens(app)
 
 
-def _note_endpoint(exc: BaseException | None) -> None:
-    """Keep the endpoint for `release_all`, which runs when the request is gone."""
+def _note_caller(exc: BaseException | None) -> None:
+    """Keep the name of the caller for `release_all`, which runs when the request is gone."""
     kept = g.get(CURRENT)
     if kept is not None and kept[1]:
-        setattr(g, _ENDPOINT, request.endpoint)
+        note_caller()
 
 
 def release_all(exc: BaseException | None) -> None:
@@ -97,22 +98,29 @@ def release_all(exc: BaseException | None) -> None:
     for lease in list(kept[1]):
         if lease.owner != owner and is_running(lease.owner):
             continue
-        endpoint = g.get(_ENDPOINT)
-        where = f"endpoint {endpoint!r}" if endpoint else "code outside a request"
-        reporter.tell(
-            logger.warning,
-            "A database connection was not given back by %s; it was taken back when the app "
-            "context ended, and what it had not committed was rolled back. Use "
-            "db_connection_context(), or close() it",
-            where,
-        )
         try:
+            _report(lease)
             lease.revoke("was taken back when its app context ended")
             if lease.after_commit is not None:
                 lease.after_commit.run()
         except Exception:  # noqa: BLE001  the others are taken back all the same
             text = "Taking back a database connection failed:\n%s"
             reporter.tell(logger.error, text, traceback.format_exc())
+
+
+def _report(lease: LeaseConnection) -> None:
+    """Log a lease that was not given back."""
+    taken = f", which took it {callers.at(lease.place)}" if lease.place else ""
+    lost = lease.uncommitted()
+    lease.terms.notices.warn(
+        ("leaked", lease.place, callers.named()),
+        "A database connection was not given back by %s%s; it was taken back when the app "
+        "context ended, and what it had not committed%s was rolled back. Use "
+        "db_connection_context(), or close() it",
+        callers.who(),
+        taken,
+        f" ({lost})" if lost else "",
+    )
 
 
 def _release_whatever_happens(app: Flask) -> None:

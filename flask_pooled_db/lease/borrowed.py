@@ -96,7 +96,7 @@ class BorrowedLease(LeaseConnection):
         entry = self._entry
         if entry is None or self._state is not IN_TRANSACTION:
             return
-        text, name = _text(function, args, entry.raw), _name(function)
+        text, name = _statement_of(function, args, entry.raw), _name(function)
         effect = self.driver.effects(text) if text else Effect.NONE
         if effect & _ENDS and not self.driver.in_transaction(entry.raw):
             self._wrote = None  # as DDL does, where it is no part of the transaction
@@ -151,7 +151,7 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", "")
 
 
-def _text(function: Callable[..., Any], args: tuple[Any, ...], raw: Any) -> str | None:
+def _statement_of(function: Callable[..., Any], args: tuple[Any, ...], raw: Any) -> str | None:
     """Return the text of a statement, if it has one."""
     text: Any = args[0] if args else None
     if isinstance(function, functools.partial) and not args and _name(function) == _SCRIPT:

@@ -55,11 +55,13 @@ def test_a1_forgotten_connection(
 def test_a1_two_forgotten_connections(
     site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each forgotten connection is reported, a closed one is not."""
+    """Each place that forgets a connection is reported, one that closes it is not."""
     app, db = site
 
     def forgetful() -> str:
-        kept.extend([get_db_connection(), get_db_connection(), get_db_connection()])
+        kept.append(get_db_connection())
+        kept.append(get_db_connection())
+        kept.append(get_db_connection())
         kept[1].close()
         return "done"
 

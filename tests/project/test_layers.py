@@ -32,9 +32,9 @@ LAYERS = {
 
 # Whoever imports one of these outside of its place has put something in the wrong one.
 PLACES = {
-    "flask": {"flask.context", "flask.extension"},
+    "flask": {"flask.context", "flask.extension", "flask.naming"},
     "werkzeug": {"flask.extension"},
-    "click": set(),
+    "click": {"flask.naming"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection"},
     "pymysql": set(),

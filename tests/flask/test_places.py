@@ -1,0 +1,158 @@
+"""What warnings and errors say of the place where a connection was taken, and of who took it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, g, request
+from werkzeug.local import LocalProxy
+
+from flask_pooled_db import PooledDB, PoolTimeout, db_connection_context, get_db_connection
+from harness.waiting import wait_until
+from tests.support.apps import pooled_app
+from tests.support.sites import insert, serve, warnings_in
+
+Site = tuple[Flask, PooledDB]
+
+
+def line_of(function: Callable[..., object], offset: int) -> str:
+    """The place of a line of a function, as messages name it."""
+    code = function.__code__  # type: ignore[attr-defined]
+    return f"{code.co_filename}:{code.co_firstlineno + offset}"
+
+
+def forget() -> Any:
+    return get_db_connection()
+
+
+def lose() -> None:
+    conn = forget()
+    insert(conn, 1)
+    conn.close()
+
+
+def test_a1_place_of_leak(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A leak names the endpoint, the file and the line, and what was lost."""
+
+    def forgetful() -> str:
+        insert(forget(), 1)
+        return "done"
+
+    serve(site[0], "/", forgetful).get("/")
+    (warning,) = warnings_in(caplog)
+    assert "by endpoint 'forgetful', which took it at " + line_of(forget, 1) in warning
+    assert "(INSERT INTO)" in warning
+
+
+def test_a1_place_of_rollback(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """So does work that `close()` has lost."""
+
+    def losing() -> str:
+        lose()
+        return "done"
+
+    serve(site[0], "/", losing).get("/")
+    (warning,) = warnings_in(caplog)
+    assert f"INSERT INTO was rolled back: the connection taken at {line_of(forget, 1)}" in warning
+    assert "by endpoint 'losing'" in warning
+
+
+def test_a1_place_beyond_flask(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The place is the application's, also where Flask or Werkzeug makes the call."""
+    conn: Any = LocalProxy(get_db_connection)
+
+    def forgetful() -> str:
+        conn.cursor()
+        return "done"
+
+    serve(site[0], "/", forgetful).get("/")
+    (warning,) = warnings_in(caplog)
+    assert f"at {line_of(forgetful, 1)};" in warning
+
+
+def test_a1_places_are_counted(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The leaks of a place and an endpoint are logged once. A helper that several endpoints use has
+    a line for each of them.
+    """
+    app, db = site
+
+    def one() -> str:
+        forget()
+        return "done"
+
+    def other() -> str:
+        forget()
+        return "done"
+
+    serve(app, "/1", one)
+    client = serve(app, "/2", other)
+    for path in ("/1", "/2", "/1", "/2", "/1"):
+        client.get(path)
+    assert len(warnings_in(caplog)) == 2
+    with app.app_context():
+        assert db.stats().leaked == 5
+
+
+def test_a1_socket_event(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """An event of Socket.IO is named, which is in the request as Flask-SocketIO has it."""
+    with site[0].test_request_context("/socket.io/"):
+        request.event = {"message": "say", "args": ()}  # type: ignore[attr-defined]
+        lose()
+        forget()
+    lost, leaked = warnings_in(caplog)
+    assert "by Socket.IO event 'say'" in lost
+    assert "by Socket.IO event 'say'" in leaked
+
+
+def test_a1_command(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A command is named."""
+    app, _ = site
+
+    @app.cli.command("import-all")
+    def import_all() -> None:
+        lose()
+        forget()
+
+    assert app.test_cli_runner().invoke(args=["import-all"]).exit_code == 0
+    lost, leaked = warnings_in(caplog)
+    for warning in (lost, leaked):
+        assert "command " in warning
+        assert "import-all'" in warning
+
+
+def test_a1_thread(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread is named."""
+
+    def work() -> None:
+        with site[0].app_context():
+            lose()
+            forget()
+
+    thread = threading.Thread(target=work, name="nightly")
+    thread.start()
+    thread.join()
+    lost, leaked = warnings_in(caplog)
+    assert "by thread 'nightly'" in lost
+    assert "by thread 'nightly'" in leaked
+
+
+def test_a1_task(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A task is named."""
+
+    async def work() -> None:
+        with site[0].app_context():
+            lose()
+            forget()
+
+    async def main() -> None:
+        await asyncio.create_task(work(), name="feed")
+
+    asyncio.run(main())
+    lost, leaked = warnings_in(caplog)
+    assert "by task 'feed'" in lost
+    assert "by task 'feed'" in leaked
