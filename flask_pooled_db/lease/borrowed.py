@@ -34,12 +34,14 @@ objects."""
 class BorrowedLease(LeaseConnection):
     """A lease that its caller gives back."""
 
-    __slots__ = ("_around", "_wrote", "place")
+    __slots__ = ("_around", "_wrote", "place", "taker")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.place = callers.place()
         """Where it was taken."""
+        self.taker = callers.named() if self.terms.config.leak_threshold else None
+        """Who took it, for a report from another thread."""
         self._wrote: str | None = None  # the first statement since the last commit that wrote
         self._around = _handled()
         self.usable().link.taken_at = self.place

@@ -17,6 +17,7 @@ from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
+from flask_pooled_db.lease.whereabouts import whereabouts_of
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
@@ -53,6 +54,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         self.engine = Engine(
             config, driver, bind=bind, events=self.counters, clock=clock, tend=upkeep.tend
         )
+        self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)
         self.sharing: Sharing[SharedLease] | None = None
         if config.maxshared and driver.threadsafety > 1:

@@ -68,6 +68,7 @@ class Lease(Losing):
     named_class: ClassVar[Any]  # of PostgreSQL's, which run their statement as they are read
 
     place: callers.Place | None = None  # where it was taken, if that is known
+    taker: str | None = None  # who took it, if that is known
 
     _fate: Any  # what became of what came before a statement that ended the transaction
     _routine: Any  # of the last routine that may have ended the transaction

@@ -17,14 +17,14 @@ Place = tuple[str, int]
 _names: list[Callable[[], str | None]] = []  # functions that know what the caller is
 
 
-def place(frame: FrameType | None = None) -> Place | None:
+def place(frame: FrameType | None = None, *, beside: str = "") -> Place | None:
     """Return the place of the innermost frame, from this one on or the caller's, that is neither in
-    this package nor in what it stands on.
+    this package nor in what it stands on, nor in the package `beside`.
     """
     frame = frame or sys._getframe(1)
     while frame is not None:
-        name = frame.f_globals.get("__name__") or ""
-        if name.partition(".")[0] not in _NOT_THE_APPLICATIONS:
+        name = (frame.f_globals.get("__name__") or "").partition(".")[0]
+        if name not in _NOT_THE_APPLICATIONS and name != beside:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return None

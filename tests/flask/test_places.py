@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, g, request
+from flask import Flask, request
 from werkzeug.local import LocalProxy
 
-from flask_pooled_db import PooledDB, PoolTimeout, db_connection_context, get_db_connection
-from harness.waiting import wait_until
+from flask_pooled_db import PooledDB, db_connection_context, get_db_connection
+from harness.waiting import PATIENCE, wait_until
 from tests.support.apps import pooled_app
 from tests.support.sites import insert, serve, warnings_in
 
@@ -22,7 +22,7 @@ Site = tuple[Flask, PooledDB]
 
 def line_of(function: Callable[..., object], offset: int) -> str:
     """The place of a line of a function, as messages name it."""
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     return f"{code.co_filename}:{code.co_firstlineno + offset}"
 
 
@@ -156,3 +156,42 @@ def test_a1_task(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     lost, leaked = warnings_in(caplog)
     assert "by task 'feed'" in lost
     assert "by task 'feed'" in leaked
+
+
+def test_a1_place_of_garbage(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that is garbage is reported with the place where it was taken, and one that a
+    scope took later is not reported with that.
+    """
+    with pooled_app(url, maxconnections=1) as (_, db):
+        db.pool().lease().close()
+        with db_connection_context():
+            pass
+        forget_all(db)
+        gc.collect()
+        db.pool().lease(timeout=PATIENCE).close()
+        wait_until(lambda: "never given back" in caplog.text)
+    assert f"of bind 'default', taken at {line_of(forget_all, 1)}, was never" in caplog.text
+
+
+def forget_all(db: PooledDB) -> None:
+    db.pool().lease()
+
+
+def test_a1_place_of_long_lease(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A lease that is out for too long is reported with its place, its endpoint and its thread; a
+    scope with its thread, and where that is at work.
+    """
+
+    def slow() -> str:
+        conn = get_db_connection()
+        wait_until(lambda: "taken at" in caplog.text)
+        conn.close()
+        return "done"
+
+    with pooled_app(url, leak_threshold=0.05, idle_timeout=0.1) as (app, _):
+        serve(app, "/", slow).get("/")
+        assert f"taken at {line_of(slow, 1)} by endpoint 'slow', in thread 'Main" in caplog.text
+        caplog.clear()
+        with db_connection_context():
+            wait_until(lambda: "has been out" in caplog.text)
+        assert "in thread 'MainThread', which is at " in caplog.text
