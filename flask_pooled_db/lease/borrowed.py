@@ -44,7 +44,8 @@ class BorrowedLease(LeaseConnection):
         """Who took it, for a report from another thread."""
         self._wrote: str | None = None  # the first statement since the last commit that wrote
         self._around = _handled()
-        self.usable().link.taken_at = self.place
+        link = self.usable().link
+        link.taken_at, link.taken_by = self.place, self.owner
 
     def __exit__(
         self,
@@ -122,7 +123,7 @@ class BorrowedLease(LeaseConnection):
         """Return the connection."""
         entry = self._entry
         if entry is not None:
-            entry.link.taken_at = None
+            entry.link.taken_at = entry.link.taken_by = None
         super().release()
 
     def _give_back(self, entry: Entry, state: State) -> None:

@@ -11,7 +11,9 @@ from dbutils.pooled_db import PooledDB
 
 from flask_pooled_db.config import DEFAULT_BIND, PoolConfig, check_count, check_seconds
 from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.borrowed import BorrowedLease, borrowed_class
+from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -102,10 +104,15 @@ class Pool(PooledDB):  # type: ignore[misc]
         session = session or engine.usual_session
         holder = Leases() if holder is None else holder
         owner = owner or current_owner()
-        if shareable and home is not None:
-            entry = home.acquire(timeout)
-            return borrowed_class(SharedLease, entry, engine)(home, entry, owner, holder, session)
-        entry = engine.acquire(timeout, session)
+        try:
+            if shareable and home is not None:
+                entry = home.acquire(timeout)
+                made = borrowed_class(SharedLease, entry, engine)
+                return made(home, entry, owner, holder, session)
+            entry = engine.acquire(timeout, session)
+        except PoolTimeout as error:
+            explain(error, engine, holder)
+            raise
         return borrowed_class(BorrowedLease, entry, engine)(engine, entry, owner, holder, session)
 
     # As in DBUtils

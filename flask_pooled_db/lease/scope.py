@@ -16,6 +16,7 @@ from flask_pooled_db.lease import (
     refusals,
 )
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
+from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
@@ -152,10 +153,11 @@ class Scope:
             self._lease = lease
             scopes[reference] = None
             return lease  # noqa: TRY300  an interruption may come before each line
-        except BaseException:
+        except BaseException as error:
             self._take_back(joined)
             if joined is None:
                 _give_back(pool, entry, lease, holder)
+                explain(error, pool, holder)
             raise
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:

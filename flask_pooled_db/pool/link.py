@@ -20,7 +20,8 @@ class Link:
     """
 
     __slots__ = (
-        *("__weakref__", "driver", "is_left", "is_open", "place", "raw", "reason", "taken_at"),
+        *("__weakref__", "driver", "is_left", "is_open", "place", "raw", "reason"),
+        *("taken_at", "taken_by"),
     )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
@@ -29,7 +30,9 @@ class Link:
         self.is_open = True
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
-        self.taken_at: callers.Place | None = None  # where, if its caller gives it back itself
+        # If its caller gives it back itself: where it was taken, by which thread or task.
+        self.taken_at: callers.Place | None = None
+        self.taken_by: Any = None
         self.reason: str | None = None  # why it was left to be ended; None if it was leaked
         _links.add(self)
 

@@ -12,9 +12,11 @@ import pytest
 from flask import Flask, request
 from werkzeug.local import LocalProxy
 
-from flask_pooled_db import PooledDB, db_connection_context, get_db_connection
+from flask_pooled_db import PooledDB, PoolTimeout, db_connection_context, get_db_connection
+from flask_pooled_db.lease.dbutils import Pool
 from harness.waiting import PATIENCE, wait_until
 from tests.support.apps import pooled_app
+from tests.support.pools import call
 from tests.support.sites import insert, serve, warnings_in
 
 Site = tuple[Flask, PooledDB]
@@ -195,3 +197,58 @@ def test_a1_place_of_long_lease(url: str, caplog: pytest.LogCaptureFixture) -> N
         with db_connection_context():
             wait_until(lambda: "has been out" in caplog.text)
         assert "in thread 'MainThread', which is at " in caplog.text
+
+
+def fill(db: PooledDB) -> Pool:
+    """Have the pool open its two connections, however long that takes."""
+    pool = db.pool()
+    leases = [pool.lease(timeout=PATIENCE) for _ in range(2)]
+    for lease in leases:
+        lease.close()
+    return pool
+
+
+TIMES_OUT: dict[str, Callable[[], Any]] = {
+    "a connection": lambda: get_db_connection(timeout=0.01),
+    "a block": lambda: db_connection_context(independent=True).__enter__(),
+    "one that reads": lambda: db_connection_context(readonly=True, independent=True).__enter__(),
+}
+
+
+@pytest.mark.parametrize("take", TIMES_OUT.values(), ids=TIMES_OUT)
+def test_p2_timeout_tells_holdings(url: str, take: Callable[[], Any]) -> None:
+    """`PoolTimeout` says what its request holds already, where that was taken, and what it means
+    for others.
+    """
+
+    def greedy() -> str:
+        first = forget()
+        with db_connection_context(), pytest.raises(PoolTimeout) as caught:
+            take()
+        first.close()
+        return str(caught.value)
+
+    with pooled_app(url, maxconnections=2, acquire_timeout=0.05) as (app, db):
+        fill(db)
+        text = serve(app, "/", greedy).get("/").text
+        assert "endpoint 'greedy' holds 2 of them already" in text
+        assert f"(taken at {line_of(forget, 1)}, by a db_connection_context())" in text
+        assert "can wait for each other" in text
+        assert db.stats().in_use == 0
+
+
+def test_p2_timeout_tells_holdings_of_thread(url: str) -> None:
+    """Without an app context, what the thread holds is told; what others hold is not."""
+    with pooled_app(url, maxconnections=2, acquire_timeout=0.05) as (_, db):
+        pool = fill(db)
+        other = call(pool.lease).result()
+        own = pool.lease()
+        with pytest.raises(PoolTimeout, match="code outside a request holds 1 of them already"):
+            pool.lease()
+        own.close()
+        third = call(pool.lease).result()
+        with pytest.raises(PoolTimeout) as caught:
+            pool.lease()
+        assert "already" not in str(caught.value)
+        other.close()
+        third.close()
