@@ -33,6 +33,7 @@ class ForeignSQLiteDriver(Driver):
     """Any other module for SQLite, and connections that the application's own creator makes."""
 
     hazard_of_sharing = _HAZARD_OF_SHARING
+    forgets = False
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -53,6 +54,7 @@ class SQLiteDriver(Driver):
     schemes = ("sqlite", "sqlite+pysqlite")
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
+    forgets = False
     tells_transactions = True
     closed_error_name = "ProgrammingError"
     harmless = Driver.harmless | {"getconfig", "getlimit"}

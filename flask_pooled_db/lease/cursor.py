@@ -9,12 +9,17 @@ from typing import Any, Self
 
 from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
+from flask_pooled_db.lease.state import State
 
 _END = object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
 _STATEMENT = ("operation", "query", "statement", "sql")
 """What PEP 249 and the drivers call the statement, for those who name it."""
+
+
+_UNKNOWN = {"rowcount": -1, "lastrowid": None, "description": None}
+"""What a cursor tells of its last statement, also after its end, and the values for not knowing."""
 
 
 def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -26,7 +31,9 @@ def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ..
 class LeaseCursor:
     """A driver's cursor that works as long as its lease does."""
 
-    __slots__ = ("__weakref__", "_lease", "driver_cursor")
+    __slots__ = ("__weakref__", "_lease", "_told", "driver_cursor")
+
+    _told: dict[str, Any] | None  # of its last statement; not set unless the driver's forgets it
 
     def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
@@ -116,8 +123,42 @@ class LeaseCursor:
     @property
     def description(self) -> Any:
         """What is known of the columns; None if the statement returned no rows."""
+        if self._has_ended:
+            return self._tell("description")
         self._lease.usable()
         return self.driver_cursor.description
+
+    def remember(self) -> None:
+        """Keep what the driver's cursor tells of its last statement, before that forgets it."""
+        cursor, told = self.driver_cursor, {}
+        if getattr(cursor, "closed", False) is True:
+            return
+        for name, unknown in _UNKNOWN.items():
+            try:
+                told[name] = getattr(cursor, name)
+            except AttributeError:
+                continue
+            except Exception:  # noqa: BLE001  it does not tell
+                told[name] = unknown
+        _set(self, "_told", told)
+
+    @property
+    def _has_ended(self) -> bool:
+        lease = self._lease
+        if lease.state is State.RELEASED:
+            return True
+        return lease.driver.forgets and getattr(self.driver_cursor, "closed", False) is True
+
+    def _tell(self, name: str) -> Any:
+        """Tell of the last statement after the end, without a look at the connection."""
+        if not self._lease.driver.forgets:
+            return getattr(self.driver_cursor, name, _UNKNOWN[name])
+        told = getattr(self, "_told", None)
+        if told is None:
+            return _UNKNOWN[name]
+        if name not in told:
+            raise AttributeError(name)
+        return told[name]
 
     @property
     def arraysize(self) -> int:
@@ -131,6 +172,8 @@ class LeaseCursor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in _UNKNOWN and self._has_ended:
+            return self._tell(name)
         lease, attribute = self._lease, getattr(self.driver_cursor, name)
         if name in GONE:
             return GONE[name] if lease.is_gone else attribute

@@ -90,6 +90,7 @@ def test_t4_named_cursor_after_error(counted: tuple[Pool, list[bytes]]) -> None:
             list(cur)
         with pytest.raises(TransactionAborted):
             conn.commit()
+        conn.rollback()
     assert pool.stats().discarded == 0
 
 
