@@ -42,6 +42,7 @@ class PyMySQLDriver(MySQLDriver):
     """
 
     module = "pymysql"
+    title = "PyMySQL"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
     password_types = (str, bytes, bytearray)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from flask_pooled_db.lease.absent import no_attribute
 from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import State
@@ -157,7 +158,7 @@ class LeaseCursor:
         if told is None:
             return _UNKNOWN[name]
         if name not in told:
-            raise AttributeError(name)
+            raise no_attribute(self._lease.driver, name, of="cursor")
         return told[name]
 
     @property
@@ -174,7 +175,13 @@ class LeaseCursor:
             raise AttributeError(name)
         if name in _UNKNOWN and self._has_ended:
             return self._tell(name)
-        lease, attribute = self._lease, getattr(self.driver_cursor, name)
+        lease = self._lease
+        if lease.is_gone and name not in GONE and hasattr(type(self.driver_cursor), name):
+            lease.usable()  # raises: the driver would ask the connection, which is another's by now
+        try:
+            attribute = getattr(self.driver_cursor, name)
+        except AttributeError as error:
+            raise no_attribute(lease.driver, name, of="cursor") from error
         if name in GONE:
             return GONE[name] if lease.is_gone else attribute
         lease.usable()

@@ -10,10 +10,11 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.absent import REMEDIES, Absent, Forbidden, no_attribute
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
 from flask_pooled_db.lease.limits import LimitedLease
@@ -52,7 +53,10 @@ _EMPTIED = frozenset({"notifications", "notifies"})
 """The lists that are emptied by whoever reads them."""
 
 _IS_CONNECTED = "is_connected"
-_NO_AUTOCOMMIT = "is the scope's: use readonly=True for reads that need no transaction"
+_NO_AUTOCOMMIT = (
+    "is the pool's: use db_connection_context() for writes, which commits at its end, and give it "
+    "readonly=True for reads that need no transaction"
+)
 _NO_RESET = "is the pool's: a session that was changed is reset when its connection is returned"
 
 _REFUSED = {
@@ -61,22 +65,6 @@ _REFUSED = {
     **dict.fromkeys(("reset", "reset_session"), _NO_RESET),
 }
 """Methods of drivers' connections that would work against the lease or the pool, and why."""
-
-
-class Forbidden:
-    """An attribute of drivers' connections that would work against the lease or the pool."""
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> NoReturn:
-        raise UsageError(f"{self._name} {self._why}")
-
-    def __set__(self, instance: object, value: object) -> NoReturn:
-        raise UsageError(f"{self._name} can't be set: it {self._why}")
 
 
 class DriverAttribute:
@@ -177,7 +165,10 @@ class LeaseConnection(TransactionLease):
         return self.driver.threadsafety
 
     autocommit = Forbidden(_NO_AUTOCOMMIT)
-    isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
+    isolation_level = Forbidden(
+        "is the pool's: give it to db_connection_context(), which commits at its end; for "
+        "autocommit, give that readonly=True for reads"
+    )
     connect = Forbidden("belongs to the pool")
     reconnect = Forbidden("belongs to the pool")
     auto_reconnect = Forbidden("belongs to the pool")
@@ -295,7 +286,10 @@ class ForwardingConnection(LeaseConnection):
         if name.startswith("_"):
             raise AttributeError(name)
         is_question = name in GONE or name == _IS_CONNECTED
-        return self.answer(name) if is_question else self.driver_attribute(name)
+        try:
+            return self.answer(name) if is_question else self.driver_attribute(name)
+        except AttributeError as error:
+            raise no_attribute(self.driver, name) from error
 
 
 class SendingConnection(LeaseConnection):
@@ -337,6 +331,8 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
     namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
+    if names:
+        namespace |= {name: Absent(driver, name) for name in REMEDIES if name not in names}
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
@@ -353,4 +349,4 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         "pings_on_cursor": origin.ping.on_cursor,
     }
     bases = (LimitedLease, base) if origin.needs_interrupting else (base,)
-    return type("LeaseConnection", bases, namespace)
+    return type(f"{driver.title} connection", bases, namespace)
