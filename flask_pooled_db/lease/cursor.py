@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from flask_pooled_db.errors import PooledDBError
 from flask_pooled_db.lease.absent import no_attribute
 from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import State
+from flask_pooled_db.lease.streams import bare
 
 _END = object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
@@ -124,9 +126,15 @@ class LeaseCursor:
     @property
     def description(self) -> Any:
         """What is known of the columns; None if the statement returned no rows."""
-        if self._has_ended:
-            return self._tell("description")
-        self._lease.usable()
+        lease = self._lease
+        try:
+            lease.usable()
+        except PooledDBError:
+            if lease.state is not State.RELEASED:
+                raise
+            return self._after_end("description")
+        if lease.driver.forgets and self._is_closed:
+            return self._after_end("description")
         return self.driver_cursor.description
 
     def remember(self) -> None:
@@ -144,22 +152,25 @@ class LeaseCursor:
         _set(self, "_told", told)
 
     @property
-    def _has_ended(self) -> bool:
-        lease = self._lease
-        if lease.state is State.RELEASED:
-            return True
-        return lease.driver.forgets and getattr(self.driver_cursor, "closed", False) is True
+    def _is_closed(self) -> bool:
+        return getattr(self.driver_cursor, "closed", False) is True
 
-    def _tell(self, name: str) -> Any:
-        """Tell of the last statement after the end, without a look at the connection."""
-        if not self._lease.driver.forgets:
-            return getattr(self.driver_cursor, name, _UNKNOWN[name])
-        told = getattr(self, "_told", None)
-        if told is None:
-            return _UNKNOWN[name]
-        if name not in told:
-            raise no_attribute(self._lease.driver, name, of="cursor")
-        return told[name]
+    def _after_end(self, name: str) -> Any:
+        """Return an attribute after the end of the cursor, or of its lease, without a look at the
+        connection, which is another one's by then.
+        """
+        lease, cursor = self._lease, bare(self.driver_cursor)
+        if name in _UNKNOWN and lease.state is not State.BROKEN:
+            if not lease.driver.forgets:
+                return getattr(cursor, name, _UNKNOWN[name])
+            told = getattr(self, "_told", None) or _UNKNOWN
+            if name in told:
+                return told[name]
+        elif hasattr(type(cursor), name) or name in getattr(cursor, "__dict__", ()):
+            if name in GONE:
+                return GONE[name]
+            lease.usable()  # raises
+        raise no_attribute(lease.driver, name, of="cursor")
 
     @property
     def arraysize(self) -> int:
@@ -173,17 +184,15 @@ class LeaseCursor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name in _UNKNOWN and self._has_ended:
-            return self._tell(name)
         lease = self._lease
-        if lease.is_gone and name not in GONE and hasattr(type(self.driver_cursor), name):
-            lease.usable()  # raises: the driver would ask the connection, which is another's by now
+        if lease.is_gone or (name in _UNKNOWN and lease.driver.forgets and self._is_closed):
+            return self._after_end(name)
         try:
             attribute = getattr(self.driver_cursor, name)
         except AttributeError as error:
             raise no_attribute(lease.driver, name, of="cursor") from error
         if name in GONE:
-            return GONE[name] if lease.is_gone else attribute
+            return attribute
         lease.usable()
         if not callable(attribute):
             return hand_out(lease, attribute)
