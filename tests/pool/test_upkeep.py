@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -118,7 +119,8 @@ def test_leak_threshold(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> N
         def reports() -> int:
             return caplog.text.count("has been out for")
 
-        takes = (pool.connection, lambda: pool.connection())  # noqa: PLW0108  another place
+        another: Callable[[], Any] = lambda: pool.connection()  # noqa: E731, PLW0108  its place
+        takes = (pool.connection, another)
         for times, take in enumerate(takes, start=1):
             with take():
                 wait_until(functools.partial(_is, reports, times))
