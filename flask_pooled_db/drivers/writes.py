@@ -38,15 +38,21 @@ _WRITES = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# What most statements that write begin with: the rest of these may be long.
+_CERTAINLY_WRITES = re.compile(r"[\s(;]*+(?:insert|update|delete|replace)\b", re.IGNORECASE)
 # COPY whose direction can be seen to be out of the database.
 _COPIES_OUT = re.compile(r"copy\b[^;]*?(?:\)|[\w.\]\" ]) ?to\b")
 
 
 def may_write(text: object) -> bool:
     """Return whether one of the statements in a text writes."""
+    if not isinstance(text, str):
+        return False
+    if _CERTAINLY_WRITES.match(text):
+        return True
     if type(text) is str and len(text) <= _LONGEST_KEPT:
         return _kept(text)
-    return isinstance(text, str) and _read(str.__str__(text))
+    return _read(str.__str__(text))
 
 
 def _read(text: str) -> bool:

@@ -6,6 +6,7 @@ pay for that.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.drivers.writes import may_write
 from flask_pooled_db.lease.fate import Ending, Fate, verb_of
+from flask_pooled_db.lease.owner import id_of
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
@@ -45,7 +47,7 @@ class BorrowedLease(LeaseConnection):
         self._wrote: str | None = None  # the first statement since the last commit that wrote
         self._around = _handled()
         link = self.usable().link
-        link.taken_at, link.taken_by = self.place, self.owner
+        link.taken_at, link.taken_by = self.place, id_of(self.owner)
 
     def __exit__(
         self,
@@ -101,7 +103,11 @@ class BorrowedLease(LeaseConnection):
             return
         text, name = _statement_of(function, args, entry.raw), _name(function)
         effect = self.driver.effects(text) if text else Effect.NONE
-        if effect & _ENDS and not self.driver.in_transaction(entry.raw):
+        if (
+            effect is not Effect.NONE
+            and effect & _ENDS
+            and not self.driver.in_transaction(entry.raw)
+        ):
             self._wrote = None  # as DDL does, where it is no part of the transaction
         elif self._wrote is None and may_write(text):
             self._wrote = verb_of(text)
@@ -160,7 +166,8 @@ def _statement_of(function: Callable[..., Any], args: tuple[Any, ...], raw: Any)
     if isinstance(function, functools.partial) and not args and _name(function) == _SCRIPT:
         text = next(iter((*function.args, *function.keywords.values())), None)
     if hasattr(text, "as_string"):  # composed by psycopg
-        text = text.as_string(raw)
+        with contextlib.suppress(Exception):  # it was sent all the same
+            text = text.as_string(raw)
     if isinstance(text, bytes | bytearray):
         text = text.decode("latin-1")
     return text if isinstance(text, str) else None

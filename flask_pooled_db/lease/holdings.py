@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.owner import current_owner, id_of
 from flask_pooled_db.pool import Engine
-from flask_pooled_db.runtime import callers
+from flask_pooled_db.runtime import callers, guard
 
 
 def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None:
     """Add to a `PoolTimeout` what its caller holds of the pool: `holder` are the leases of its app
     context.
     """
-    if not isinstance(error, PoolTimeout):
+    if not isinstance(error, PoolTimeout) or guard.is_inside():
         return
     held = list(_held(pool, list(holder)))
     if held:
@@ -31,7 +31,7 @@ def _held(pool: Engine, leases: list[Lease]) -> Iterator[str]:
     own = [lease for lease in leases if lease.terms is pool.terms and not lease.is_gone]
     for lease in own:
         yield f"taken {callers.at(lease.place)}" if lease.place else "by a db_connection_context()"
-    owner = current_owner()
+    owner = id_of(current_owner())
     with pool.state.lock:
         in_use = pool.state.in_use_locked()
     for entry in in_use:  # also without an app context

@@ -30,9 +30,9 @@ class Link:
         self.is_open = True
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
-        # If its caller gives it back itself: where it was taken, by which thread or task.
+        # If its caller gives it back itself: where it was taken, and the id of who took it.
         self.taken_at: callers.Place | None = None
-        self.taken_by: Any = None
+        self.taken_by: int | None = None
         self.reason: str | None = None  # why it was left to be ended; None if it was leaked
         _links.add(self)
 

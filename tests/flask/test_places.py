@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import Callable
@@ -252,3 +253,38 @@ def test_p2_timeout_tells_holdings_of_thread(url: str) -> None:
         assert "already" not in str(caught.value)
         other.close()
         third.close()
+
+
+def test_a1_garbage_of_task(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What a task has lost with its frames is found: the pool keeps neither it nor its frames."""
+
+    async def fail(db: PooledDB) -> None:
+        conn = db.pool().lease()
+        conn.cursor().execute("SELECT 1")
+        raise LookupError
+
+    async def main(db: PooledDB) -> None:
+        with contextlib.suppress(LookupError):
+            await asyncio.create_task(fail(db))
+
+    with pooled_app(url, maxconnections=1) as (_, db):
+        asyncio.run(main(db))
+        gc.collect()
+        db.pool().lease(timeout=PATIENCE).close()
+        wait_until(lambda: "never given back" in caplog.text)
+
+
+def test_a1_broken_namer(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A request whose endpoint can't be told, as when it raises, stops no warning."""
+
+    class Event:
+        @property
+        def event(self) -> None:
+            raise LookupError
+
+    with site[0].test_request_context("/"):
+        app_ctx_request: Any = request._get_current_object()  # type: ignore[attr-defined]
+        app_ctx_request.__class__ = type("Broken", (Event, app_ctx_request.__class__), {})
+        lose()
+    (warning,) = warnings_in(caplog)
+    assert "code outside a request" in warning
