@@ -99,8 +99,10 @@ def release_all(exc: BaseException | None) -> None:
         if lease.owner != owner and is_running(lease.owner):
             continue
         try:
-            _report(lease)
-            lease.revoke("was taken back when its app context ended")
+            try:
+                _report(lease)
+            finally:
+                lease.revoke("was taken back when its app context ended")
             if lease.after_commit is not None:
                 lease.after_commit.run()
         except Exception:  # noqa: BLE001  the others are taken back all the same

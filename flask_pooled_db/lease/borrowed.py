@@ -103,11 +103,7 @@ class BorrowedLease(LeaseConnection):
             return
         text, name = _statement_of(function, args, entry.raw), _name(function)
         effect = self.driver.effects(text) if text else Effect.NONE
-        if (
-            effect is not Effect.NONE
-            and effect & _ENDS
-            and not self.driver.in_transaction(entry.raw)
-        ):
+        if effect is not Effect.NONE and effect & _ENDS and not self._is_open(entry):
             self._wrote = None  # as DDL does, where it is no part of the transaction
         elif self._wrote is None and may_write(text):
             self._wrote = verb_of(text)
@@ -120,8 +116,14 @@ class BorrowedLease(LeaseConnection):
         return None if entry is None else self._lost(entry, self._state)
 
     def _lost(self, entry: Entry, state: State) -> str | None:
-        is_open = state is IN_TRANSACTION and self.driver.in_transaction(entry.raw) is not False
-        return self._wrote if is_open else None
+        is_kept = state is IN_TRANSACTION and self._wrote and self._is_open(entry) is not False
+        return self._wrote if is_kept else None
+
+    def _is_open(self, entry: Entry) -> bool | None:
+        try:
+            return self.driver.in_transaction(entry.raw)
+        except Exception:  # noqa: BLE001  the statement was sent, and the return has to go on
+            return None
 
     # The end
 
@@ -133,6 +135,12 @@ class BorrowedLease(LeaseConnection):
         super().release()
 
     def _give_back(self, entry: Entry, state: State) -> None:
+        try:
+            self._tell_loss(entry, state)
+        finally:
+            super()._give_back(entry, state)
+
+    def _tell_loss(self, entry: Entry, state: State) -> None:
         lost = self._lost(entry, state)
         # Whoever gives it back because of an error wants it to be rolled back.
         if lost is not None and self._revoked is None and _handled() in (0, self._around):
@@ -145,7 +153,6 @@ class BorrowedLease(LeaseConnection):
                 callers.at(self.place),
                 callers.who(),
             )
-        super()._give_back(entry, state)
 
 
 def _handled() -> int:

@@ -14,7 +14,7 @@ from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.streams import bare
 
-_END = object()
+_END, _ABSENT = object(), object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
 _STATEMENT = ("operation", "query", "statement", "sql")
@@ -144,9 +144,7 @@ class LeaseCursor:
             return
         for name, unknown in _UNKNOWN.items():
             try:
-                told[name] = getattr(cursor, name)
-            except AttributeError:
-                continue
+                told[name] = getattr(cursor, name, _ABSENT)
             except Exception:  # noqa: BLE001  it does not tell
                 told[name] = unknown
         _set(self, "_told", told)
@@ -163,9 +161,9 @@ class LeaseCursor:
         if name in _UNKNOWN and lease.state is not State.BROKEN:
             if not lease.driver.forgets:
                 return getattr(cursor, name, _UNKNOWN[name])
-            told = getattr(self, "_told", None) or _UNKNOWN
-            if name in told:
-                return told[name]
+            value = (getattr(self, "_told", None) or _UNKNOWN)[name]
+            if value is not _ABSENT:
+                return value
         elif hasattr(type(cursor), name) or name in getattr(cursor, "__dict__", ()):
             if name in GONE:
                 return GONE[name]

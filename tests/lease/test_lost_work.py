@@ -457,3 +457,22 @@ def test_t10_lost_work_on_mysql_connector(
             run(conn, sql)
             conn.close()
             assert len(warnings_in(caplog)) == (sql == INSERT)
+
+
+def test_p13_driver_that_can_not_tell(sqlite_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that fails when it is asked for the transaction fails no statement and no return."""
+
+    def fail(*_: object) -> bool:
+        raise LookupError
+
+    kept: list[Any] = []
+    driver = sqlite_stage.db.pool().driver
+    with monkeypatch.context() as patch:
+        conn = get_db_connection()
+        kept.append(conn)
+        add(conn, 1, -10)
+        patch.setattr(driver, "in_transaction", fail)
+        add(conn, 1, -10)
+        conn.close()
+    assert sqlite_stage.db.stats().in_use == 0
+    assert sqlite_stage.committed() == UNTOUCHED
