@@ -17,6 +17,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.whereabouts import place_of
 from flask_pooled_db.pool import Engine
 from flask_pooled_db.runtime import callers, reporter
 
@@ -112,10 +113,11 @@ def release_all(exc: BaseException | None) -> None:
 
 def _report(lease: LeaseConnection) -> None:
     """Log a lease that was not given back."""
-    taken = f", which took it {callers.at(lease.place)}" if lease.place else ""
+    place = place_of(lease)
+    taken = f", which took it {callers.at(place)}" if place else ""
     lost = lease.uncommitted()
     lease.terms.notices.warn(
-        ("leaked", lease.place, callers.named()),
+        ("leaked", place, callers.named()),
         "A database connection was not given back by %s%s; it was taken back when the app "
         "context ended, and what it had not committed%s was rolled back. Use "
         "db_connection_context(), or close() it",

@@ -23,11 +23,11 @@ def _name() -> str | None:
     return noted or (f"command {command.command_path!r}" if command else None)
 
 
-def _of_request() -> str | None:
+def _of_request() -> str:
     event = getattr(request, "event", None)  # is Flask-SocketIO's
     if isinstance(event, dict) and "message" in event:
         return f"Socket.IO event {event['message']!r}"
-    return f"endpoint {request.endpoint!r}" if request.endpoint else None
+    return f"endpoint {request.endpoint!r}" if request.endpoint else "a request without an endpoint"
 
 
 callers.named_by(_name)

@@ -13,8 +13,18 @@ from types import FrameType
 from typing import Any
 
 from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.owner import current_owner
+from flask_pooled_db.lease.scope import scopes_of
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import callers
+
+
+def place_of(lease: Lease) -> callers.Place | None:
+    """Return where a lease was taken, if that is known: of a scope of the caller's it is, if a
+    generator or a coroutine holds it.
+    """
+    scopes = scopes_of(current_owner()).newest_first()
+    return lease.place or next((scope.place for scope in scopes if scope.holds(lease)), None)
 
 
 def whereabouts_of(entry: Entry) -> tuple[callers.Place | None, str]:

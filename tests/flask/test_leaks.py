@@ -132,7 +132,8 @@ def test_a1_abandoned_generator(
     generators: list[Iterator[int]] = []
     assert serve(app, "/", half).get("/").text == "1"
     (warning,) = warnings_in(caplog)
-    assert "endpoint 'half'" in warning
+    assert "endpoint 'half', which took it at " in warning
+    assert f"{__file__}:{rows.__code__.co_firstlineno + 1};" in warning
     assert pool_of(app, db).in_use == 0
     with pytest.raises(PooledDBError):
         list(generators[0])
