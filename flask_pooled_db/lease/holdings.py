@@ -17,6 +17,8 @@ def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None
     """
     if not isinstance(error, PoolTimeout) or guard.is_inside():
         return
+    if error.bind != pool.terms.bind:
+        return  # it is about the replica
     held = list(_held(pool, list(holder)))
     if held:
         text = (
@@ -28,7 +30,7 @@ def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None
 
 
 def _held(pool: Engine, leases: list[Lease]) -> Iterator[str]:
-    own = [lease for lease in leases if lease.terms is pool.terms and not lease.is_gone]
+    own = [lease for lease in leases if lease.terms is pool.terms]
     for lease in own:
         yield f"taken {callers.at(lease.place)}" if lease.place else "by a db_connection_context()"
     owner = id_of(current_owner())
