@@ -157,7 +157,8 @@ class WatchingLease(ReadingLease):
         block: no savepoint was set before it, so nobody can tell what it did before that.
         """
         if self._state <= IN_TRANSACTION:
-            self._tell(routine=fate._replace(has_work=True))
+            self._tell(fate=fate._replace(has_work=True).after(self._told.fate))
+            self.has_committed = True  # perhaps
             self.abort(refusals.in_doubt(error))
 
     def settle(self, entry: Entry) -> None:

@@ -426,6 +426,7 @@ def test_t10_readonly_failed_routine(site: Site, routine: str) -> None:
     def work() -> None:
         with db_connection_context(readonly=True) as conn:
             run(conn, "START TRANSACTION READ WRITE")
+            run(conn, "START TRANSACTION READ WRITE")  # which commits nothing yet
             insert(conn, 1)
             with contextlib.suppress(conn.Error):  # after it all is read-only again
                 run(conn, f"CALL {routine}()")
