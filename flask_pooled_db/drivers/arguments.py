@@ -40,16 +40,19 @@ def of_module(
             yield f"{dbapi.__name__} refuses the connect argument {name!r} ({words}): correct it"
 
 
-def of_function(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Iterator[str]:
+def of_function(
+    adapter: type[FromConfiguration], function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Iterator[str]:
     """Yield what of the arguments does not fit an application's own function."""
     parameters = creators.parameters_of(function)
     if parameters is None:
         return
     for name in arguments:
-        if name not in parameters:
+        if name not in parameters and name not in adapter.own_arguments:
             yield _unknown("CREATOR", name, parameters, None)
     for name, parameter in parameters.items():
-        if parameter.default is Parameter.empty and name not in arguments:
+        is_given = name in arguments or name in adapter.given_to_functions
+        if parameter.default is Parameter.empty and not is_given:
             yield f"CREATOR needs an argument {name!r}: add it to CONNECT_ARGS"
 
 

@@ -262,9 +262,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     prepare_cursor: Callable[[Any], object] | None = None
     """Prepares each new cursor of the driver; None if that isn't needed."""
 
-    translate: Callable[[Any], Any] | None = None
-    """Returns a statement that has parameters with the driver's own placeholders; None if they are
-    those of MariaDB's drivers."""
+    translate: Callable[..., Any] | None = None
+    """Returns a statement with the driver's own placeholders, given its parameters, or without them
+    for `executemany`; None if they are those of MariaDB's drivers."""
 
     def set_savepoint(self, raw: Any, name: str) -> None:
         """Set a savepoint, before the next statement that writes at the latest."""

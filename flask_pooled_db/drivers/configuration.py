@@ -45,6 +45,10 @@ class FromConfiguration:
     """The path of the file with the password, if it is not among the arguments."""
     number_arguments: ClassVar[frozenset[str]] = frozenset()
     """Connect arguments that are numbers."""
+    own_arguments: ClassVar[Collection[str]] = ()
+    """Connect arguments that the adapter takes for itself."""
+    given_to_functions: ClassVar[frozenset[str]] = frozenset()
+    """What an application's own function is given beside the connect arguments, if it takes it."""
     advice: ClassVar[Mapping[str, str]] = {}
     """What to do about connect arguments that other modules take and this one does not."""
 
@@ -90,6 +94,9 @@ class FromConfiguration:
             except ValueError:
                 raise ConfigError([f"{name!r} in the URL must be a number"]) from None
         return arguments
+
+    def place(self, folder: str) -> None:
+        """Take a file that a URL names relatively for one in this folder."""
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:

@@ -39,6 +39,16 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter] | None:
     return {name: found for name, found in parameters.items() if found.kind in _BY_NAME}
 
 
+def has_parameter(create: Any, name: str) -> bool:
+    """Return whether a function that connects has a parameter of this name, as far as anybody can
+    tell: a module's own function, in C, is taken to have it.
+    """
+    try:
+        return name in inspect.signature(create).parameters
+    except (TypeError, ValueError):
+        return True
+
+
 def is_module_connect(creator: Any, dbapi: ModuleType | None) -> bool:
     """Return whether a creator connects by its module's own `connect`, which a tracer may have
     replaced.

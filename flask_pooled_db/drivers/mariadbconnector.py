@@ -210,7 +210,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     def in_transaction(self, raw: Any) -> bool:
         return bool(self.server_status(raw) & STATUS_IN_TRANS)
 
-    def translate(self, sql: Any) -> Any:
+    def translate(self, sql: Any, parameters: Any = None) -> Any:
         # It replaces %s, but leaves a %% beside it as it is.
         if isinstance(sql, str) and "%%" in sql and _FORMAT_STYLE.search(sql):
             return sql.replace("%%", "%")

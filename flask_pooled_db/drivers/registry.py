@@ -31,8 +31,9 @@ ADAPTERS: tuple[type[Driver], ...] = (
 _SCHEMES = {scheme: adapter for adapter in ADAPTERS for scheme in adapter.schemes}
 
 
-def make_driver(config: PoolConfig) -> Driver:
-    """Return the driver that `config` asks for, connected to nothing.
+def make_driver(config: PoolConfig, folder: str = "") -> Driver:
+    """Return the driver that `config` asks for, connected to nothing. A file that its URL names
+    relatively is in `folder`, or in the current one.
 
     Raises `ConfigError` if the scheme is unknown, the driver is not installed, or the connect
     arguments can't be used.
@@ -54,7 +55,7 @@ def make_driver(config: PoolConfig) -> Driver:
         arguments |= adapter.by_name(arguments, problems)
         problems += of_module(adapter, dbapi, arguments)
     else:  # an application's own function may take what it likes
-        problems += of_function(what_connects(creator), arguments)
+        problems += of_function(adapter, what_connects(creator), arguments)
     if file is not None:
         problems += passwords.file_problems(file, arguments)
     if problems:
@@ -63,6 +64,8 @@ def make_driver(config: PoolConfig) -> Driver:
     if driver.threadsafety < 1:
         raise ConfigError([UNSAFE])
     driver.password_file = file
+    if config.url is not None and folder:
+        driver.place(folder)
     _set_servers(driver, config)
     return driver
 

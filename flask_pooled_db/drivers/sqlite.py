@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
+from flask_pooled_db.drivers import sqlite_creators
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
+from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.drivers.sqlite_scripts import SQLITE
+from flask_pooled_db.drivers.sqlite_settings import SETTINGS, setting_problems, take_settings
 from flask_pooled_db.errors import ConfigError
 
-_PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\)s|(?P<other>.)|$)", re.DOTALL)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
 
@@ -31,7 +33,7 @@ _HAZARD_OF_SHARING = (
 
 
 class ForeignSQLiteDriver(Driver):
-    """Any other module for SQLite, and connections that the application's own creator makes."""
+    """Any other module for SQLite."""
 
     hazard_of_sharing = _HAZARD_OF_SHARING
     dialect = SQLITE
@@ -44,10 +46,11 @@ class ForeignSQLiteDriver(Driver):
 class SQLiteDriver(Driver):
     """sqlite3.
 
-    The database is in WAL mode if it may be written to, foreign keys are enforced, and a statement
-    that finds the database locked waits (`timeout`, 5 s). A transaction begins with the first
-    statement that may write, and takes the write lock at once, so that it never fails half-way
-    because it has read an old state. Only what certainly reads runs outside of one.
+    The database is in WAL mode if it may be written to (`journal_mode`), foreign keys are enforced
+    (`foreign_keys`), and a statement that finds the database locked waits (`timeout`, 5 s). A
+    transaction begins with the first statement that may write, and takes the write lock at once, so
+    that it never fails half-way because it has read an old state. Only what certainly reads runs
+    outside of one.
     `:memory:` is one database for all connections of the pool in one process.
     """
 
@@ -68,39 +71,54 @@ class SQLiteDriver(Driver):
         "factory": _POOL_SETS_IT,
     }
 
+    own_arguments: ClassVar = SETTINGS
+    given_to_functions: ClassVar = frozenset({"factory"})
     number_arguments: ClassVar = frozenset({"timeout", "detect_types", "cached_statements"})
-    known_arguments: ClassVar = number_arguments | {"database", "uri", *refused_arguments}
+    known_arguments: ClassVar = number_arguments | {
+        *("database", "uri"),
+        *own_arguments,
+        *refused_arguments,
+    }
 
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
+        self._settings = take_settings(arguments)
         super().__init__(creator, dbapi, arguments, timeout)
         database = arguments.get("database", "")
-        self._memory = isinstance(database, str) and database in (":memory:", "")
+        self._memory = self._is_module_connect and database in (":memory:", "")
         if not self._memory:
             # SQLite keeps a table of the locks that the process holds on files. A child inherits
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
             self.suffers_from_forks = True
+        self._folder: Path | None = None  # to be made when it is needed
         # A connection that keeps a database in memory alive while the pool has no other.
         self._anchor: sqlite3.Connection | None = None
         self._anchor_lock = threading.RLock()  # guards it, and the switch of a new file to WAL
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
-        # Another creator's connections would not be of this module's class.
-        return super().accepts(creator, dbapi) and (creator is dbapi or creator is dbapi.connect)
+        return dbapi.__name__ in ("sqlite3", "sqlite3.dbapi2")
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
         if url.host or url.username or url.password:
-            forms = "sqlite:///file is relative, sqlite:////file absolute"
+            forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
             raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
         return {"database": url.database or ":memory:"} | cls.query_arguments(url)
+
+    def place(self, folder: str) -> None:
+        name = self._arguments["database"]
+        is_uri = self._arguments.get("uri") and name.startswith("file:")
+        if not (self._memory or is_uri or Path(name).is_absolute()):
+            path = Path(folder, name)
+            self._folder = path.parent
+            self._arguments = {**self._arguments, "database": str(path)}
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         # Refuse an argument that is named at all: False and None have meanings here.
-        return super().problems(dict.fromkeys(arguments, True))
+        return super().problems(dict.fromkeys(arguments, True)) + setting_problems(arguments)
 
     @classmethod
     def names_of_arguments(
@@ -113,45 +131,49 @@ class SQLiteDriver(Driver):
         return checks.seconds(float(text)) if name == "timeout" else super().from_text(name, text)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
-        if self._memory:
-            arguments |= {"database": self._shared_memory(), "uri": True}
-        raw = self._open(arguments)
+        raw = self._open()
         try:
-            raw.execute("PRAGMA foreign_keys=ON")
+            raw.adopt()
+            self.store_at_once(raw, True)  # a journal mode is not changed in a transaction
+            raw.run(f"PRAGMA foreign_keys={self._settings.foreign_keys:d}")
             _check_compiling(raw)
             if not self._memory:
-                self._use_wal(raw)
+                self._set_journal_mode(raw)
+            self.store_at_once(raw, False)
         except BaseException:
             raw.close()
             raise
         return raw
 
-    def _use_wal(self, raw: Any) -> None:
+    def _set_journal_mode(self, raw: Any) -> None:
+        wanted = self._settings.journal_mode
         # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
         with self._anchor_lock:
-            if raw.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            if raw.run("PRAGMA journal_mode").fetchall() == [(wanted,)]:
                 return
             try:
-                raw.execute("PRAGMA journal_mode=WAL")
+                raw.run(f"PRAGMA journal_mode={wanted}").fetchall()
             except sqlite3.OperationalError as error:
                 if _primary_code(error) != sqlite3.SQLITE_READONLY:
                     raise  # one that may only be read stays as it is
 
-    def _open(self, arguments: dict[str, Any]) -> Any:
-        return self._create(
-            **arguments,
-            isolation_level=None,  # the connection begins transactions
-            check_same_thread=False,
-            factory=Connection,
-        )
+    def _open(self) -> Any:
+        if not self._is_module_connect:
+            return sqlite_creators.connect(self._create, self._arguments)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):  # connecting will say what is wrong
+                self._folder.mkdir(parents=True, exist_ok=True)
+        arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
+        if self._memory:
+            arguments |= {"database": self._shared_memory(), "uri": True}
+        return self._create(**arguments, factory=Connection)
 
     def _shared_memory(self) -> str:
         """Return the name of a database in memory. It exists while a connection to it is open."""
         with self._anchor_lock:
             name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
             if self._anchor is None:
-                self._anchor = self._open({"database": name, "uri": True})
+                self._anchor = self._create(name, uri=True, factory=Connection)
             return name
 
     def is_transient(self, error: BaseException) -> bool:
@@ -179,6 +201,16 @@ class SQLiteDriver(Driver):
     def is_intact(self, raw: Any, session: Session) -> bool:
         return not (raw.in_transaction or raw.is_changed)
 
+    stores_at_once: ClassVar = True
+    scripts: ClassVar = frozenset({"executescript"})
+
+    def store_at_once(self, raw: Any, is_wanted: bool) -> None:
+        raw.stores_at_once, raw.has_stored = is_wanted, False
+
+    def has_stored(self, raw: Any) -> bool:
+        stored, raw.has_stored = raw.has_stored, False
+        return bool(stored)
+
     effects = staticmethod(of_sqlite)
     dialect = SQLITE
     texts_tell_changes = False  # the connection does, for each statement of a text
@@ -189,8 +221,11 @@ class SQLiteDriver(Driver):
     def session_is_set(self, raw: Any) -> None:
         raw.is_changed = False
 
-    def translate(self, sql: Any) -> Any:
-        return to_sqlite(sql) if isinstance(sql, str) and "%" in sql else sql
+    def translate(self, sql: Any, parameters: Any = None) -> Any:
+        if not isinstance(sql, str) or "%" not in sql:
+            return sql
+        has_none = isinstance(parameters, tuple | list) and not parameters
+        return sql if has_none else to_sqlite(sql)
 
     def execute(self, raw: Any, sql: str) -> None:
         raw.run(sql)
@@ -256,25 +291,6 @@ class SQLiteDriver(Driver):
         if self._anchor is not None:
             keep_forever(self._anchor)
             self._anchor = None
-
-
-@functools.lru_cache(maxsize=1024)
-def to_sqlite(sql: str) -> str:
-    """Return `sql` with `%s` as `?`, `%(name)s` as `:name` and `%%` as a percent sign."""
-    return _PLACEHOLDER.sub(_placeholder, sql)
-
-
-def _placeholder(match: re.Match[str]) -> str:
-    if match["name"]:
-        return f":{match['name']}"
-    if match["other"] == "s":
-        return "?"
-    if match["other"] == "%":
-        return "%"
-    raise sqlite3.ProgrammingError(
-        f"{match[0]!r} is not a placeholder: with parameters, %s and %(name)s are, "
-        "and a percent sign is written %%"
-    )
 
 
 def _check_compiling(raw: Connection) -> None:

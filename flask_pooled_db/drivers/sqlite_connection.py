@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sqlite3
 import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask_pooled_db.drivers.sqlite_statements import (
     CHANGES,
+    CHANGES_ROWS,
     READS,
     WRITES,
     Effect,
@@ -23,6 +25,11 @@ from flask_pooled_db.runtime import Job, housekeeper
 
 _INSTRUCTIONS_PER_CHECK = 1000
 _CACHED_STATEMENTS = 128  # sqlite3's own default
+_PARAMETERS = (
+    *("database", "timeout", "detect_types", "isolation_level", "check_same_thread", "factory"),
+    *("cached_statements", "uri"),
+)
+"""Those of sqlite3's connections that may be given by position."""
 
 # Called in each block: super() takes its time.
 _commit = sqlite3.Connection.commit
@@ -35,7 +42,8 @@ def is_blocked(error: BaseException) -> bool:
 
 
 class Connection(sqlite3.Connection):
-    """A connection that begins a transaction before each statement that may write.
+    """A connection that begins a transaction before each statement that may write, once it was
+    adopted. Until then it works as whoever connects has set it up.
 
     sqlite3 calls the connection to have a statement compiled, whatever class of cursor runs it. It
     would not do so for those that it keeps, so they are kept here instead.
@@ -44,26 +52,41 @@ class Connection(sqlite3.Connection):
     was_in_transaction = False  # when its last statement came
     is_readonly = False  # as the scope has it
     is_changed = False  # so that the session must not reach another lease
+    stores_at_once = False  # what sqlite3 itself would store without a transaction
+    has_stored = False  # a statement that may write came in none
+    is_adopted = False
     _statement_timeout = 0.0
     _limit: Job | None = None
     """What ends the current statement at its time limit."""
 
-    def __init__(
-        self, *args: Any, cached_statements: int = _CACHED_STATEMENTS, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
+        cached_statements = given.pop("cached_statements", _CACHED_STATEMENTS)
         self.savepoints: list[str] = []  # to be set before the next statement that writes
         self._blobs: list[weakref.ref[sqlite3.Blob]] = []  # opened for writing
         self._compiled = functools.lru_cache(cached_statements)(self._compile)
-        kwargs["cached_statements"] = 0
-        super().__init__(*args, **kwargs)
+        given |= {"cached_statements": 0, "check_same_thread": False}
+        super().__init__(**given)
         self.run = sqlite3.Cursor(self).execute  # what the pool itself sends
         # Outside of a transaction this commits nothing, and it does not call the connection.
-        self._begin = functools.partial(sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE")
+        self._begin: Callable[[], object] = functools.partial(
+            sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE"
+        )
+
+    def adopt(self) -> None:
+        """Begin to watch what is done. What is not committed by now is committed."""
+        if hasattr(self, "autocommit"):  # from Python 3.12 on
+            self.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL
+        if self.in_transaction:
+            self.commit()
+        self.isolation_level = None  # what begins transactions is this class
+        self.is_adopted = True
+        self._compiled.cache_clear()
 
     def __call__(self, sql: str) -> Any:
         """Return a statement that a cursor is about to run, compiled."""
         effect, statement = self._compiled(sql)
-        if effect is WRITES and not self.savepoints:  # most often, beside reading
+        if effect is CHANGES_ROWS and not self.savepoints:  # most often, beside reading
             if not self.in_transaction and not self.is_readonly:
                 self.was_in_transaction = False
                 self._begin()
@@ -75,8 +98,9 @@ class Connection(sqlite3.Connection):
         return statement
 
     def _compile(self, sql: str) -> tuple[Effect, Any]:
-        effect = effect_of(sql)
-        self._prepare(effect, sql)  # compiling alone runs some pragmas
+        effect = effect_of(sql) if self.is_adopted else READS
+        if effect is not CHANGES_ROWS:  # which begins nothing if it can't be compiled
+            self._prepare(effect, sql)  # compiling alone runs some pragmas
         self.was_in_transaction = self.in_transaction
         return effect, super().__call__(sql)
 
@@ -90,9 +114,31 @@ class Connection(sqlite3.Connection):
         is_refused = self.is_readonly and not effect.changes_session
         if effect.writes and not self.in_transaction and not is_refused:
             self.was_in_transaction = False
-            self._begin()
+            if self.stores_at_once and not effect.is_dml:
+                self._begin_nothing()
+            else:
+                self._begin()
         if self.savepoints and self.in_transaction and effect not in (READS, CHANGES):
             self._set_savepoints()
+
+    def _begin_nothing(self) -> None:
+        self.has_stored = True
+
+    @contextlib.contextmanager
+    def in_script(self) -> Iterator[None]:
+        """Run the statements of a script. As sqlite3 does, commit first, and begin no transaction,
+        if what it would store is to be stored.
+        """
+        if not self.stores_at_once:
+            yield
+            return
+        if self.in_transaction:
+            self.commit()
+        begin, self._begin = self._begin, self._begin_nothing
+        try:
+            yield
+        finally:
+            self._begin = begin
 
     def _set_savepoints(self) -> None:
         names, self.savepoints = self.savepoints, []
@@ -134,7 +180,7 @@ class Connection(sqlite3.Connection):
         return self.cursor().executescript(sql_script)
 
     def blobopen(self, *args: Any, readonly: bool = False, **kwargs: Any) -> Any:
-        if not readonly:
+        if not readonly and self.is_adopted:
             self._prepare(WRITES)
         self.was_in_transaction = self.in_transaction
         blob = super().blobopen(*args, readonly=readonly, **kwargs)
@@ -238,13 +284,18 @@ def statements_of(script: str) -> Iterator[str]:
 
 
 class Cursor(sqlite3.Cursor):
-    """A cursor whose scripts are part of the transaction."""
+    """A cursor whose scripts are part of the transaction, or begin by ending it."""
+
+    connection: Connection
 
     def executescript(self, sql_script: str) -> Any:
-        """Run the statements one by one: sqlite3 would commit first, and compile them itself."""
-        for statement in statements_of(sql_script):
-            super().execute(statement)
-            super().fetchall()  # some statements do their work row by row
+        """Run the statements one by one: sqlite3 would compile them itself."""
+        if not self.connection.is_adopted:
+            return super().executescript(sql_script)
+        with self.connection.in_script():
+            for statement in statements_of(sql_script):
+                super().execute(statement)
+                super().fetchall()  # some statements do their work row by row
         return self
 
 

@@ -12,10 +12,12 @@ class Effect(NamedTuple):
     means: str
     writes: bool = False  # so it belongs in a transaction
     changes_session: bool = False  # so the connection must not be lent again
+    is_dml: bool = False  # as sqlite3 has it, which begins a transaction for it
 
 
 READS = Effect("it certainly writes nothing, and leaves the session as it was")
 WRITES = Effect("it may write", writes=True)
+CHANGES_ROWS = Effect("it may write, and begins with what sqlite3 looks for", True, is_dml=True)
 CONTROLS = Effect("it begins or ends a transaction itself, or fails outside of one")
 CHANGES = Effect("it may change the session, and writes nothing", changes_session=True)
 WRITES_AND_CHANGES = Effect("it may write and change the session", True, True)
@@ -24,6 +26,12 @@ WRITES_AND_CHANGES = Effect("it may write and change the session", True, True)
 # is atomic. If it could be matched again in another way, a comment might take in what follows it.
 _GAP = r"(?>(?:[ \t\n\f\r;\ufeff]+|--[^\n]*|/\*(?>.*?\*/|.*))*)"
 _SCHEMA = rf"(?:\w+{_GAP}\.{_GAP})?"
+
+# What sqlite3 looks for: `pysqlite_statement_create` in CPython's Modules/_sqlite/statement.c.
+_IS_DML = re.compile(
+    r"(?>(?:[ \t\f\n\r]|--[^\n]*\n|/\*.*?\*/)*)(?:insert|update|delete|replace)",
+    re.ASCII | re.DOTALL | re.IGNORECASE,
+)
 
 # https://www.sqlite.org/pragma.html. Those that set the connection alone, given a value:
 _SETTINGS = (
@@ -88,4 +96,5 @@ _EFFECTS = tuple(
 
 def effect_of(sql: str) -> Effect:
     """Return what a statement does. What is not known counts as writing."""
-    return next((effect for pattern, effect in _EFFECTS if pattern.match(sql)), WRITES)
+    effect = next((effect for pattern, effect in _EFFECTS if pattern.match(sql)), WRITES)
+    return CHANGES_ROWS if effect is WRITES and _IS_DML.match(sql) else effect

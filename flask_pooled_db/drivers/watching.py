@@ -51,5 +51,21 @@ class Watching:
         """Return whether the session is known to commit each statement by itself."""
         return False
 
+    stores_at_once: ClassVar[bool] = False
+    """Whether the driver itself stores some statements without COMMIT where no transaction is open,
+    so that leases do that are borrowed."""
+    scripts: ClassVar[frozenset[str]] = frozenset()
+    """The methods of connections and cursors that then commit before they run what they are given.
+    """
+
+    def store_at_once(self, raw: Any, is_wanted: bool) -> None:
+        """Have a connection work so, or not."""
+
+    def has_stored(self, raw: Any) -> bool:
+        """Return whether a statement came in no transaction, and may have stored something, since
+        this was asked.
+        """
+        return False
+
     tells_lost_savepoints: bool = False
     """Whether `release_if_there` can tell that a transaction was ended, and another one begun."""

@@ -135,6 +135,8 @@ def release_all() -> None:
         if is_leak:
             _report_leak()
         take_back(lease, "was taken back when its app context ended", is_leak=is_leak)
+    if not held:
+        g.pop(CURRENT, None)
 
 
 def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:

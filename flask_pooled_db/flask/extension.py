@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -21,7 +19,6 @@ from flask_pooled_db.config import (
     ScopeOptions,
     check_flag,
     check_seconds,
-    parse_url,
     read_binds,
 )
 from flask_pooled_db.drivers import make_driver
@@ -109,10 +106,10 @@ def get_db_connection(
 ) -> LeaseConnection:
     """Return a pooled connection for code that opens and closes connections itself.
 
-    `close()` gives it back, and what was not committed is rolled back. If it was not closed by the
-    end of the app context it is taken back then, with a warning. `shareable`: it may be shared with
-    other threads, if the driver can do that and POOLED_DB_MAXSHARED allows it. `rows`: as of
-    `db_connection_context()`.
+    `close()` gives it back, and what was not committed is rolled back; on SQLite, that is what
+    sqlite3 itself would not have stored. If it was not closed by the end of the app context it is
+    taken back then, with a warning. `shareable`: it may be shared with other threads, if the driver
+    can do that and POOLED_DB_MAXSHARED allows it. `rows`: as of `db_connection_context()`.
     """
     check_flag("shareable", shareable)
     state, leases = current()
@@ -199,20 +196,17 @@ class PooledDB(Statements):
 
 def _make_pools(app: Flask) -> dict[str, Pool]:
     problems: list[str] = []
-    default_url = f"sqlite:///{quote(str(Path(app.instance_path) / app.name))}.sqlite"
+    default_url = f"sqlite:///{quote(app.name)}.sqlite"
     configs = read_binds(app.config, default_url, problems)
     drivers = {}
     for bind, config in configs.items():
         try:
-            drivers[bind] = make_driver(config)
+            drivers[bind] = make_driver(config, app.instance_path)
         except ConfigError as error:
             where = "POOLED_DB" if bind == DEFAULT_BIND else f"POOLED_DB_BINDS[{bind!r}]"
             problems += [f"{where}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
-    if any(config.url == parse_url(default_url) for config in configs.values()):
-        with contextlib.suppress(OSError):  # connecting will say what is wrong
-            Path(app.instance_path).mkdir(parents=True, exist_ok=True)
     pools = {bind: Pool(configs[bind], driver, bind=bind) for bind, driver in drivers.items()}
     for pool in pools.values():
         if pool.config.replica is not None:

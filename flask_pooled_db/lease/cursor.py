@@ -142,6 +142,7 @@ class LeaseCursor:
             return functools.partial(self._run_another_way, attribute)
         call = lease.rows_only if name in driver.rows_only else lease.statement
         call = lease.fetch if name in driver.harmless else call
+        call = lease.script if name in driver.scripts else call
         return functools.partial(self._driver_call, call, attribute)
 
     def _run_another_way(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -172,13 +173,24 @@ class ParticularCursor(LeaseCursor):
         if driver.has_to_close_cursors:
             lease.note_cursor(self)
 
-    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        driver = self._lease.driver
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement; its placeholders may be those of MariaDB's drivers."""
+        if kwargs:
+            args = _by_position(args, kwargs)
+        translate = self._lease.driver.translate
         # Compare no parameter by ==: a NumPy array answers with an array.
-        has_parameters = kwargs or len(args) > 2 or (len(args) == 2 and args[1] is not None)
-        if driver.translate and args and has_parameters:
-            args = (driver.translate(args[0]), *args[1:])
-        return super()._run(function, args, kwargs)
+        if translate and len(args) > 1 and args[1] is not None:
+            args = (translate(args[0], args[1]), *args[1:])
+        return self._run(self.driver_cursor.execute, args, kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement once for each set of parameters."""
+        if kwargs:
+            args = _by_position(args, kwargs)
+        translate = self._lease.driver.translate
+        if translate and args:
+            args = (translate(args[0]), *args[1:])
+        return self._run(self.driver_cursor.executemany, args, kwargs)
 
 
 class IteratingCursor(ParticularCursor):

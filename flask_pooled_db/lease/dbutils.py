@@ -24,6 +24,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease, shared_class
 from flask_pooled_db.lease.sharing import Sharing
+from flask_pooled_db.lease.storing import storing_class
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
@@ -124,7 +125,8 @@ class Pool(PooledDB):  # type: ignore[misc]
         return lease
 
     def _class_for(self, entry: Entry) -> type[LeaseConnection]:
-        return entry.lease_class or class_for(entry, self.engine.lease_classes)
+        known = self.engine.lease_classes
+        return storing_class(entry.lease_class or class_for(entry, known), known)
 
     # As in DBUtils
 

@@ -146,6 +146,10 @@ class Lease(Losing):
             return self.watched(function, *args)
         return self.sent(function, *args)
 
+    def script(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver with a script."""
+        return self.statement(function, *args)
+
     def rows_only(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement that is known to do nothing but read and write rows."""
         self._before = self._state

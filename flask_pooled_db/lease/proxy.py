@@ -224,7 +224,8 @@ class LeaseConnection(TransactionLease):
             driver.check_text(*args, *kwargs.values())
         translate = driver.translate
         if translate and name.startswith("execute") and len(args) > 1 and args[1] is not None:
-            args = (translate(args[0]), *args[1:])
+            parameters = args[1:2] if name == "execute" else ()
+            args = (translate(args[0], *parameters), *args[1:])
         if name in driver.nesting:
             self.rows_only(driver.open_transaction, raw)
         method = getattr(raw, name)
@@ -232,6 +233,7 @@ class LeaseConnection(TransactionLease):
             return self._set_transactions(functools.partial(method, *args, **kwargs), name)
         call = self.rows_only if name in driver.rows_only else self.statement
         call = self.fetch if name in driver.harmless else call
+        call = self.script if name in driver.scripts else call
         if not name.startswith("execute") and name not in _TAKES_SQL:
             method, args = functools.partial(method, *args), ()
         return hand_out(self, call(functools.partial(method, **kwargs), *args))

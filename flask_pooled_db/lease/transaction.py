@@ -50,6 +50,8 @@ class TransactionLease(WatchingLease):
         if self._state is IN_TRANSACTION:
             self._commit_and_tell()
             self.has_committed = True
+        elif self.after_commit is not None:
+            self.after_commit.committed()
 
     def rollback(self) -> None:
         """Roll back. In a nested scope it raises `UsageError`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
-from flask_pooled_db.drivers.sqlite import to_sqlite
 from flask_pooled_db.drivers.sqlite_connection import statements_of
 from tests.drivers.sqlite_app import query
 from tests.support.stages import ENDLESS
@@ -21,76 +19,6 @@ from tests.support.stages import ENDLESS
 MANY_ROWS = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT i FROM n"
 )
-
-
-@pytest.mark.usefixtures("app")
-@pytest.mark.parametrize(
-    ("sql", "params", "row"),
-    [
-        ("SELECT %s", ("a",), ("a",)),
-        ("SELECT %s, %s", [1, None], (1, None)),
-        ("SELECT %(a)s, %(b)s, %(a)s", {"a": 1, "b": "x"}, (1, "x", 1)),
-        ("SELECT %s LIKE 'a%%'", ("abc",), (1,)),
-        ("SELECT %s || '%%s'", ("a",), ("a%s",)),
-        ("SELECT %s, '%%%%'", ("a",), ("a", "%%")),
-        ("SELECT 5 %% %s", (3,), (2,)),
-        ("SELECT ?", ("a",), ("a",)),
-        ("SELECT :a", {"a": "x"}, ("x",)),
-        ("SELECT '100%'", (), ("100%",)),
-        ("SELECT 'a' LIKE 'a%'", None, (1,)),
-        ("SELECT '%s'", None, ("%s",)),
-    ],
-)
-def test_placeholders(sql: str, params: Any, row: tuple[Any, ...]) -> None:
-    """`%s`, `%(name)s` and `%%` mean what they mean in MariaDB's drivers;
-    sqlite3's own work, too.
-    """
-    if params == ():
-        assert query(sql) == [row]
-    else:
-        assert query(sql, params) == [row]
-
-
-@pytest.mark.usefixtures("app")
-@pytest.mark.parametrize(
-    "sql", ["SELECT %d, %s", "SELECT '100%', %s", "SELECT %s LIKE 'a%'", "SELECT %(a)d, %s", "%s %"]
-)
-def test_unknown_placeholder(sql: str) -> None:
-    """A placeholder that MariaDB's drivers would refuse is refused, with the remedy."""
-    with db_connection_context() as conn:
-        with pytest.raises(conn.ProgrammingError, match="a percent sign is written %%"):
-            conn.cursor().execute(sql, ("a",))
-
-
-@pytest.mark.usefixtures("app")
-@pytest.mark.parametrize(
-    ("sql", "params"), [("SELECT %s", (1, 2)), ("SELECT %s, %s", (1,)), ("SELECT %(a)s", {})]
-)
-def test_wrong_number_of_parameters(sql: str, params: Any) -> None:
-    """A missing or additional parameter is an error."""
-    with db_connection_context() as conn, pytest.raises(conn.ProgrammingError):
-        conn.cursor().execute(sql, params)
-
-
-def test_executemany(app: tuple[Flask, PooledDB]) -> None:
-    """`executemany` and the connection's own `execute` take the same placeholders."""
-    with db_connection_context() as conn:
-        conn.cursor().executemany("INSERT INTO t VALUES (%s, %s)", [(1, "a"), (2, "b")])
-        conn.execute("INSERT INTO t VALUES (%(id)s, %(name)s)", {"id": 3, "name": "50%"})
-        conn.executemany("INSERT INTO t VALUES (%s, %s)", [(4, "d"), (5, "e")])
-    assert query("SELECT id FROM t WHERE name LIKE %s ORDER BY id", ("%",)) == [
-        (1,),
-        (2,),
-        (3,),
-        (4,),
-        (5,),
-    ]
-
-
-@given(st.text())
-def test_text_without_percent_sign(text: str) -> None:
-    """A text without a percent sign is unchanged, and one with doubled percent signs survives."""
-    assert to_sqlite(text.replace("%", "%%")) == text
 
 
 @pytest.mark.usefixtures("app")

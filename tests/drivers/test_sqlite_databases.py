@@ -42,13 +42,6 @@ def test_busy_timeout(file: Path, how: str) -> None:
         assert query("PRAGMA busy_timeout") == [(250,)]
 
 
-def test_relative_path(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sqlite:///file` is a file in the current directory."""
-    monkeypatch.chdir(file.parent)
-    with pooled_app("sqlite:///shop.db"):
-        assert query("SELECT COUNT(*) FROM t") == [(0,)]
-
-
 def test_absolute_path(file: Path) -> None:
     """`sqlite:////path/file` is that file."""
     url = f"sqlite:///{file}"

@@ -36,7 +36,12 @@ PLACES = {
     "werkzeug": {"flask.extension"},
     "click": {"flask.commands"},
     "dbutils": {"lease.dbutils"},
-    "sqlite3": {"drivers.sqlite", "drivers.sqlite_connection"},
+    "sqlite3": {
+        "drivers.sqlite",
+        "drivers.sqlite_connection",
+        "drivers.sqlite_creators",
+        "drivers.sqlite_placeholders",
+    },
     "pymysql": set(),
     "mariadb": set(),
     "psycopg": set(),
