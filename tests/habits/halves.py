@@ -38,10 +38,15 @@ def make_tables(server: MariaDBServer, database: str, app: str) -> None:
         server.execute(re.sub("TABLE |REFERENCES ", rf"\g<0>{database}.", statement))
 
 
+def import_half(name: str, half: str) -> Any:
+    """Return the module of one half of an app."""
+    return importlib.import_module(f"tests.habits.{name}.{half}")
+
+
 @contextmanager
 def running(name: str, half: str, config: Mapping[str, Any]) -> Iterator[Flask]:
     """Make the app of one half; its pools are closed at the end."""
-    app: Flask = importlib.import_module(f"tests.habits.{name}.{half}").create_app(config)
+    app: Flask = import_half(name, half).create_app(config)
     try:
         yield app
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.habits.halves import HALVES, each_half, running, said
+from tests.habits.halves import HALVES, each_half, import_half, running, said
 from tests.support.sites import warnings_in
 
 
@@ -84,3 +84,15 @@ def test_blog_orphans(tmp_path: Path) -> None:
                 session["user_id"] = 99  # has been deleted meanwhile
             statuses[half] = client.post("/create", data={"title": "-", "body": "-"}).status_code
     assert statuses == {"before": 201, "after": 500}
+
+
+@each_half
+def test_blog_closed(half: str, tmp_path: Path) -> None:
+    """A request has one connection, which is closed at its end: the tutorial has a test of that."""
+    get_db = import_half("blog", half).get_db
+    with blog(half, tmp_path / "blog") as app:
+        with app.app_context():
+            db = get_db()
+            assert db is get_db()
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            db.execute("SELECT 1")
