@@ -18,7 +18,10 @@ from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.drivers.watching import Watching
 from flask_pooled_db.errors import ConfigError, UsageError
 
-AUTOCOMMIT_REFUSED = "can't be set: scopes commit; use readonly=True to read without a transaction"
+AUTOCOMMIT_REFUSED = (
+    "can't be set: use db_connection_context() for writes, which commits at its end, and give it "
+    "readonly=True for reads"
+)
 
 
 class Failure(enum.Enum):
@@ -60,6 +63,7 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     `translate`, `is_streaming`): callers on the hot path then make no call.
     """
 
+    refused_arguments: ClassVar[Mapping[str, str]] = {"autocommit": AUTOCOMMIT_REFUSED}
     recognizes_primary: ClassVar[bool] = False
     """Whether the driver can tell a primary from a replica, so that `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
@@ -118,6 +122,11 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     def name(self) -> str:
         """Return the name to use in messages."""
         return self.module or getattr(self.dbapi, "__name__", "a DB-API 2 creator")
+
+    @property
+    def title(self) -> str:
+        """Return what its users call the module."""
+        return self.module or getattr(self.dbapi, "__name__", "DB-API 2")
 
     # Connecting
 

@@ -49,6 +49,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     """
 
     module = "mariadb"
+    title = "MariaDB Connector/Python"
     schemes = ("mariadb", "mariadb+mariadbconnector", "mysql+mariadbconnector")
     password_types = (str,)
     closed_error_name = "ProgrammingError"

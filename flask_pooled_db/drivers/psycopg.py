@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers.base import Driver, Failure, Session
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
@@ -57,7 +57,7 @@ class PsycopgDriver(Driver):
     }
     nesting: ClassVar = frozenset({"transaction"})
     from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})
-    refused_arguments: ClassVar = {"autocommit": "can't be set: scopes commit"}
+    refused_arguments: ClassVar = {"autocommit": AUTOCOMMIT_REFUSED}
     named_arguments: ClassVar = {
         "cursor_factory": ("psycopg", ("Cursor", "ClientCursor")),
         "row_factory": (

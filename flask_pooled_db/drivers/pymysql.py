@@ -42,6 +42,7 @@ class PyMySQLDriver(MySQLDriver):
     """
 
     module = "pymysql"
+    title = "PyMySQL"
     schemes = ("mysql", "mysql+pymysql", "mariadb+pymysql")
     how_to_install = "pip install 'flask-pooled-db[pymysql]'"
     named_arguments: ClassVar = {
@@ -187,6 +188,7 @@ class PyMySQLDriver(MySQLDriver):
         result = raw._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
+    forgets = False
     has_to_close_cursors = False  # unread rows belong to the connection, not to a cursor
 
     def has_only_results(self, raw: Any) -> bool:

@@ -94,6 +94,10 @@ class Results:
     """Whether a cursor that is left open can harm the connection's next user. If not, closing it
     waits for the server only while the connection has unread rows."""
 
+    forgets: ClassVar[bool] = True
+    """Whether a cursor may have to be asked before its end for what it tells of its last statement:
+    how many rows, which columns. If not, it can be asked at any time."""
+
     is_streaming: Callable[[Any], bool] | None = None
     """Returns whether a cursor reads its rows from the server as they are fetched; None if
     `has_unread_rows` tells it."""

@@ -37,6 +37,7 @@ class ForeignSQLiteDriver(Driver):
 
     hazard_of_sharing = _HAZARD_OF_SHARING
     dialect = SQLITE
+    forgets = False
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -59,6 +60,7 @@ class SQLiteDriver(Driver):
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
     has_readonly = True
+    forgets = False
     tells_transactions = True
     closed_error_name = "ProgrammingError"
     harmless = Driver.harmless | {"getconfig", "getlimit"}

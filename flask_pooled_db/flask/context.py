@@ -7,23 +7,24 @@ import logging
 import traceback
 from typing import Any
 
-from flask import Flask, g, request
+from flask import Flask, g
 from flask.globals import app_ctx
 
 from flask_pooled_db.config import DEFAULT_BIND, describe, is_plain_name, looks_like_url
 from flask_pooled_db.errors import UsageError
+from flask_pooled_db.flask.naming import note_caller
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.whereabouts import place_of
 from flask_pooled_db.pool import Engine
-from flask_pooled_db.runtime import reporter
+from flask_pooled_db.runtime import callers, reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
 EXTENSION = "pooled_db"
 CURRENT = "_pooled_db"
-_ENDPOINT = "_pooled_db_endpoint"
 
 _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]  # looked up once
 
@@ -108,15 +109,15 @@ def current() -> tuple[AppState, Held]:
 
 def register(app: Flask) -> None:
     """Have the leases of each app context released at its end."""
-    app.teardown_request(_note_endpoint)
+    app.teardown_request(_note_caller)
     _release_last(app)
 
 
-def _note_endpoint(exc: BaseException | None) -> None:
-    """Keep the endpoint for `release_all`, which runs when the request is gone."""
+def _note_caller(exc: BaseException | None) -> None:
+    """Keep the name of the caller for `release_all`, which runs when the request is gone."""
     pair = g.get(CURRENT)
     if pair is not None and pair[1]:
-        setattr(g, _ENDPOINT, request.endpoint)
+        note_caller()
 
 
 def release_all() -> None:
@@ -132,8 +133,6 @@ def release_all() -> None:
         if lease.owner != owner and is_running(lease.owner):
             continue
         is_leak = not any(lease is one for one in own)
-        if is_leak:
-            _report_leak()
         take_back(lease, "was taken back when its app context ended", is_leak=is_leak)
     if not held:
         g.pop(CURRENT, None)
@@ -142,7 +141,11 @@ def release_all() -> None:
 def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:
     """Release a lease in place of its owner. What goes wrong is logged."""
     try:
-        lease.revoke(reason, is_leak=is_leak)
+        try:
+            if is_leak:
+                _report(lease)
+        finally:
+            lease.revoke(reason, is_leak=is_leak)
         if lease.after_commit is not None:
             lease.after_commit.run()
     except Exception:  # noqa: BLE001  others are taken back all the same
@@ -150,15 +153,19 @@ def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:
         reporter.tell(logger.error, text, traceback.format_exc())
 
 
-def _report_leak() -> None:
-    endpoint = g.get(_ENDPOINT)
-    where = f"endpoint {endpoint!r}" if endpoint else "code outside a request"
-    reporter.tell(
-        logger.warning,
-        "A database connection was not given back by %s; it was taken back when the app "
-        "context ended, and what it had not committed was rolled back. Use "
+def _report(lease: LeaseConnection) -> None:
+    """Log a lease that was not given back."""
+    place = place_of(lease)
+    taken = f", which took it {callers.at(place)}" if place else ""
+    lost = lease.uncommitted()
+    lease.terms.notices.warn(
+        ("leaked", place, callers.named()),
+        "A database connection was not given back by %s%s; it was taken back when the app "
+        "context ended, and what it had not committed%s was rolled back. Use "
         "db_connection_context(), or close() it",
-        where,
+        callers.who(),
+        taken,
+        f" ({lost})" if lost else "",
     )
 
 

@@ -7,14 +7,22 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from flask_pooled_db.errors import PooledDBError
+from flask_pooled_db.lease.absent import no_attribute
 from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
+from flask_pooled_db.lease.state import State
+from flask_pooled_db.lease.streams import bare
 
-_END = object()
+_END, _ABSENT = object(), object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
 
 _STATEMENT = ("operation", "query", "statement", "sql")
 """What PEP 249 and the drivers call the statement, for those who name it."""
+
+
+_UNKNOWN = {"rowcount": -1, "lastrowid": None, "description": None}
+"""What a cursor tells of its last statement, also after its end, and the values for not knowing."""
 
 
 def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -26,7 +34,9 @@ def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ..
 class LeaseCursor:
     """A driver's cursor that works as long as its lease does."""
 
-    __slots__ = ("__weakref__", "_lease", "driver_cursor")
+    __slots__ = ("__weakref__", "_lease", "_told", "driver_cursor")
+
+    _told: dict[str, Any] | None  # of its last statement; not set unless the driver's forgets it
 
     def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         _set(self, "_lease", lease)
@@ -116,8 +126,49 @@ class LeaseCursor:
     @property
     def description(self) -> Any:
         """What is known of the columns; None if the statement returned no rows."""
-        self._lease.usable()
+        lease = self._lease
+        try:
+            lease.usable()
+        except PooledDBError:
+            if lease.state is not State.RELEASED:
+                raise
+            return self._after_end("description")
+        if lease.driver.forgets and self._is_closed:
+            return self._after_end("description")
         return self.driver_cursor.description
+
+    def remember(self) -> None:
+        """Keep what the driver's cursor tells of its last statement, before that forgets it."""
+        cursor, told = self.driver_cursor, {}
+        if getattr(cursor, "closed", False) is True:
+            return
+        for name, unknown in _UNKNOWN.items():
+            try:
+                told[name] = getattr(cursor, name, _ABSENT)
+            except Exception:  # noqa: BLE001  it does not tell
+                told[name] = unknown
+        _set(self, "_told", told)
+
+    @property
+    def _is_closed(self) -> bool:
+        return getattr(self.driver_cursor, "closed", False) is True
+
+    def _after_end(self, name: str) -> Any:
+        """Return an attribute after the end of the cursor, or of its lease, without a look at the
+        connection, which is another one's by then.
+        """
+        lease, cursor = self._lease, bare(self.driver_cursor)
+        if name in _UNKNOWN and lease.state is not State.BROKEN:
+            if not lease.driver.forgets:
+                return getattr(cursor, name, _UNKNOWN[name])
+            value = (getattr(self, "_told", None) or _UNKNOWN)[name]
+            if value is not _ABSENT:
+                return value
+        elif hasattr(type(cursor), name) or name in getattr(cursor, "__dict__", ()):
+            if name in GONE:
+                return GONE[name]
+            lease.usable()  # raises
+        raise no_attribute(lease.driver, name, of="cursor")
 
     @property
     def arraysize(self) -> int:
@@ -131,9 +182,15 @@ class LeaseCursor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        lease, attribute = self._lease, getattr(self.driver_cursor, name)
+        lease = self._lease
+        if lease.is_gone or (name in _UNKNOWN and lease.driver.forgets and self._is_closed):
+            return self._after_end(name)
+        try:
+            attribute = getattr(self.driver_cursor, name)
+        except AttributeError as error:
+            raise no_attribute(lease.driver, name, of="cursor") from error
         if name in GONE:
-            return GONE[name] if lease.is_gone else attribute
+            return attribute
         lease.usable()
         if not callable(attribute):
             return hand_out(lease, attribute)

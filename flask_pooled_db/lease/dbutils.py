@@ -18,13 +18,16 @@ from flask_pooled_db.config import (
     check_seconds,
 )
 from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.lease.borrowed import BorrowedLease, borrowed_class
+from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.shaping import shape_rows
-from flask_pooled_db.lease.shared import SharedLease, shared_class
+from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
-from flask_pooled_db.lease.storing import storing_class
+from flask_pooled_db.lease.whereabouts import whereabouts_of
 from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
@@ -61,6 +64,7 @@ class Pool(PooledDB):  # type: ignore[misc]
         self.engine = Engine(
             config, driver, bind=bind, events=self.counters, clock=clock, tend=upkeep.tend
         )
+        self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)
         self.sharing: Sharing[SharedLease] | None = None
         if config.maxshared and driver.threadsafety > 1:
@@ -112,21 +116,21 @@ class Pool(PooledDB):  # type: ignore[misc]
         session = session or engine.usual_session
         holder = Leases() if holder is None else holder
         owner = owner or current_owner()
-        if shareable and home is not None:
-            entry = home.acquire(timeout)
-            lease: LeaseConnection = shared_class(entry, engine)(
-                home, entry, owner, holder, session
-            )
-        else:
-            entry = engine.acquire(timeout, session)
-            lease = self._class_for(entry)(engine, entry, owner, holder, session)
+        try:
+            if shareable and home is not None:
+                entry = home.acquire(timeout)
+                kind: type[BorrowedLease] = borrowed_class(SharedLease, entry, engine)
+                lease = kind(home, entry, owner, holder, session)
+            else:
+                entry = engine.acquire(timeout, session)
+                kind = borrowed_class(BorrowedLease, entry, engine)
+                lease = kind(engine, entry, owner, holder, session)
+        except PoolTimeout as error:
+            explain(error, engine, holder)
+            raise
         if rows is not None:
             shape_rows(lease, rows)
         return lease
-
-    def _class_for(self, entry: Entry) -> type[LeaseConnection]:
-        known = self.engine.lease_classes
-        return storing_class(entry.lease_class or class_for(entry, known), known)
 
     # As in DBUtils
 
@@ -139,7 +143,8 @@ class Pool(PooledDB):  # type: ignore[misc]
         engine = self.engine
         entry = engine.open_outside()
         home = Outside(engine)
-        return self._class_for(entry)(home, entry, current_owner(), Leases(), engine.usual_session)
+        made = borrowed_class(BorrowedLease, entry, engine)
+        return made(home, entry, current_owner(), Leases(), engine.usual_session)
 
     def cache(self, con: LeaseConnection) -> None:
         """Roll back and take back a lease."""

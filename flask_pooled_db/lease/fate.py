@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import enum
-import logging
 import re
 from typing import NamedTuple
 
 from flask_pooled_db.lease.refusals import at
-from flask_pooled_db.runtime import callers, reporter
-
-logger = logging.getLogger("flask_pooled_db")
-
-_MOST_PLACES = 1000
-_told: set[tuple[callers.Place | None, str]] = set()  # which were logged
+from flask_pooled_db.runtime import Notices, callers
 
 # The first two words, after comments: what follows may be data.
 _VERB = re.compile(
@@ -72,14 +66,10 @@ class Fate(NamedTuple):
             return self
         return Fate(self.ending, self.statement, self.place, self.has_work, other._alone())
 
-    def warn(self) -> None:
-        """Log it, once for each place."""
-        key = (self.place, self.statement)
-        if key in _told or len(_told) >= _MOST_PLACES:
-            return
-        _told.add(key)
-        reporter.tell(
-            logger.warning,
+    def warn(self, notices: Notices) -> None:
+        """Log it, unless its place had its line."""
+        notices.warn(
+            (self.place, self.statement),
             "%s by itself: the block is more than one transaction. Give the statement a block of "
             "its own, or use commit() and rollback()",
             self._alone(),

@@ -89,6 +89,9 @@ class Handle:
         self._lease.refuse_to_wait(self.driver_cursor)
         return self._lease.step(function, *args)
 
+    def remember(self) -> None:
+        """Do nothing: it is no cursor."""
+
     def drop(self) -> None:
         """Give up what was not read. Whoever goes on reading gets an error."""
         self._is_dropped = True

@@ -30,6 +30,9 @@ class OpenCursor(Protocol):
 
     driver_cursor: Any
 
+    def remember(self) -> None:
+        """Keep what it tells of its last statement, which its end would have it forget."""
+
     def wait_for(self, stream: Any) -> None:
         """Have nothing be read from it that would end another one's stream."""
 

@@ -29,7 +29,8 @@ from flask_pooled_db.lease.state import (
 )
 from flask_pooled_db.lease.tidy import tidy
 from flask_pooled_db.pool import Entry, reports
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.pool.state import Terms
+from flask_pooled_db.runtime import callers, guard
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -67,6 +68,9 @@ class Lease(Losing):
     cursor_class: ClassVar[Any]  # of cursors that are made without arguments
     streaming_class: ClassVar[Any]  # of those whose rows the server sends as they are fetched
     named_class: ClassVar[Any]  # of PostgreSQL's, which run their statement as they are read
+
+    place: callers.Place | None = None  # where it was taken, if that is known
+    taker: str | None = None  # who took it, if that is known
 
     _fate: Any  # what became of what came before a statement that ended the transaction
     _routine: Any  # of the last routine that may have ended the transaction
@@ -240,6 +244,15 @@ class Lease(Losing):
     def is_gone(self) -> bool:
         """Whether it has no connection any more, or a lost one."""
         return self._entry is None or self._state is BROKEN
+
+    @property
+    def terms(self) -> Terms:
+        """What its pool was made from."""
+        return self._home.terms
+
+    def uncommitted(self) -> str | None:
+        """Return the first statement that its end would undo, if that is known."""
+        return None
 
     @property
     def state(self) -> State:

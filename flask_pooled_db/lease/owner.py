@@ -38,6 +38,11 @@ def current_owner() -> Any:
     return threading.get_ident()
 
 
+def id_of(owner: Any) -> int:
+    """Return a number that tells an owner from others that live, and keeps none of its frames."""
+    return owner if isinstance(owner, int) else id(owner)
+
+
 def is_running(owner: Any) -> bool:
     """Whether an owner may still use, and give back, what it holds."""
     if isinstance(owner, int):

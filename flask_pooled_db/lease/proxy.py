@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.absent import REMEDIES, Absent, no_attribute
 from flask_pooled_db.lease.attributes import (
     CursorSetting,
     DriverAttribute,
@@ -60,7 +61,10 @@ _EMPTIED = frozenset({"notifications", "notifies"})
 """The lists that are emptied by whoever reads them."""
 
 _IS_CONNECTED = "is_connected"
-_NO_AUTOCOMMIT = "is the scope's: use readonly=True for reads that need no transaction"
+_NO_AUTOCOMMIT = (
+    "is the pool's: use db_connection_context() for writes, which commits at its end, and give it "
+    "readonly=True for reads that need no transaction"
+)
 _NO_RESET = "is the pool's: a session that was changed is reset when its connection is returned"
 
 _REFUSED = {
@@ -125,8 +129,7 @@ class LeaseConnection(TransactionLease):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._in_scope:
-            self._release_and_call()
+        """Do nothing: its scope ends it."""
 
     def ping(self, reconnect: bool = False) -> None:
         """Raise if the server does not answer. Whatever `reconnect` says, the connection is not
@@ -144,7 +147,10 @@ class LeaseConnection(TransactionLease):
         return self.driver.threadsafety
 
     autocommit = Forbidden(_NO_AUTOCOMMIT)
-    isolation_level = Forbidden("is the scope's: give it to db_connection_context()")
+    isolation_level = Forbidden(
+        "is the pool's: give it to db_connection_context(), which commits at its end; for "
+        "autocommit, give that readonly=True for reads"
+    )
     connect = Forbidden("belongs to the pool")
     reconnect = Forbidden("belongs to the pool")
     auto_reconnect = Forbidden("belongs to the pool")
@@ -266,7 +272,10 @@ class ForwardingConnection(LeaseConnection):
         if name.startswith("_"):
             raise AttributeError(name)
         is_question = name in GONE or name == _IS_CONNECTED
-        return self.answer(name) if is_question else self.driver_attribute(name)
+        try:
+            return self.answer(name) if is_question else self.driver_attribute(name)
+        except AttributeError as error:
+            raise no_attribute(self.driver, name) from error
 
 
 class SendingConnection(LeaseConnection):
@@ -309,6 +318,8 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
     namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
     namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
     namespace |= {name: CursorSetting(name) for name in CURSOR_SETTINGS if hasattr(raw, name)}
+    if names:
+        namespace |= {name: Absent(driver, name) for name in REMEDIES if name not in names}
     for name in dir(base):
         namespace.pop(name, None)
     namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
@@ -325,5 +336,5 @@ def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
         "pings_on_cursor": origin.ping.on_cursor,
     }
     bases = (LimitedLease, base) if origin.needs_interrupting else (base,)
-    made = type("LeaseConnection", bases, namespace)
+    made = type(f"{driver.title} connection", bases, namespace)
     return made if origin.config.rows == "tuple" else shaping_class(made)

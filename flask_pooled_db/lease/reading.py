@@ -240,6 +240,8 @@ class ReadingLease(Lease):
         entry, driver = self._entry, self.driver
         if entry is None or self._state > BUSY:
             return
+        if driver.forgets:
+            cursor.remember()
         if entry.streams and not self._finish_own(entry, cursor) and driver.has_to_close_cursors:
             return  # it would end the other's stream, which keeps it until then
         if driver.would_wait and driver.would_wait(entry.raw, cursor.driver_cursor):

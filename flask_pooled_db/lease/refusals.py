@@ -41,8 +41,8 @@ def refusal(
     if state is State.RELEASED:
         closed: PooledDBError = _also(UsageError, closed_error)(
             f"this connection {revoked or 'was released'} and is closed to its caller: nothing can "
-            "be done with it or with its cursors; do the work inside the block that took it, or "
-            "take another one"
+            "be done with it or with its cursors; do the work, and fetch the rows, inside the "
+            "block that took it, or take another one"
         )
         return closed
     if state is State.BUSY:

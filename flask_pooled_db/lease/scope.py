@@ -16,6 +16,7 @@ from flask_pooled_db.lease import (
     refusals,
 )
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
+from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
@@ -88,12 +89,12 @@ class Scope:
         "_joined",
         "_lease",
         "_part",
-        "_place",
         "_pool",
         "_reference",
         "_scopes",
         "frame",
         "options",
+        "place",
     )
 
     frame: FrameType | None  # of the generator or coroutine that it is in, while it is open
@@ -101,7 +102,7 @@ class Scope:
     _lease: LeaseConnection | None  # None unless it is open
     _part: Part | None  # None if it did not join another scope
     _joined: Scope  # only if it did
-    _place: tuple[str, int] | None  # where it was entered, if a message may need it
+    place: tuple[str, int] | None  # where it was entered, if a message may need it
     _scopes: OpenScopes  # of its owner, this one among them while it is open
     _reference: weakref.ref[Scope]  # to itself, as it is there
     _finished: tuple[str, int] | None  # where a block that has ended well had joined it
@@ -114,7 +115,7 @@ class Scope:
         self._pool = pool
         self._holder = holder
         self.options = options
-        self._lease = self._part = self._place = self._finished = self.frame = None
+        self._lease = self._part = self.place = self._finished = self.frame = None
 
     @property
     def is_open(self) -> bool:
@@ -129,7 +130,7 @@ class Scope:
         code = sys._getframe(1).f_code
         if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
             frame = sys._getframe(1)
-            self.frame, self._place = holder_of(frame), place_of(frame)
+            self.frame, self.place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
         scopes = _open_scopes.get()
         if scopes is None or scopes.owner != owner:  # a task's and a greenlet's never is
@@ -153,10 +154,11 @@ class Scope:
             self._lease = lease
             scopes[reference] = None
             return lease  # noqa: TRY300  an interruption may come before each line
-        except BaseException:
+        except BaseException as error:
             self._take_back(joined)
             if joined is None:
                 _give_back(pool, entry, lease, holder)
+                explain(error, pool, holder)
             raise
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
@@ -164,7 +166,7 @@ class Scope:
         open_scopes = self._scopes.newest_first()
         if not open_scopes:
             return None
-        self._place = self._place or place_of(frame)
+        self.place = self.place or place_of(frame)
         around = enclosing(open_scopes)
         if around and self.frame is None:
             self.frame = around[0].frame
@@ -175,6 +177,10 @@ class Scope:
                 self._joined = scope
                 return scope._lease
         return None
+
+    def holds(self, lease: object) -> bool:
+        """Return whether this is the outermost scope of a lease."""
+        return self._lease is lease and self._part is None
 
     def is_of(self, pool: Engine, owner: Any) -> bool:
         """Return whether it is an owner's, on a connection of a pool."""
@@ -289,7 +295,7 @@ class Scope:
             if lease.state is State.RELEASED and not is_readonly:
                 lease.usable()  # raises: nobody else tells that this block's work was rolled back
             lease.end_savepoint(part, roll_back=False)
-            self._joined._finished = self._joined._finished or self._place
+            self._joined._finished = self._joined._finished or self.place
         elif not part.has_savepoint:
             if not is_readonly:
                 lease.abort(exc)
@@ -301,7 +307,7 @@ class Scope:
         # The garbage collector may close a generator in any thread, in the middle of anything.
         is_ours = lease.state is not State.BUSY and lease.owner == current_owner()
         if part.is_mixed or not is_ours:
-            lease.abort(refusals.not_alone(self._place, exc))
+            lease.abort(refusals.not_alone(self.place, exc))
             return
         try:
             lease.end_savepoint(part, roll_back=True)
@@ -325,7 +331,7 @@ class Scope:
                 "The generator that holds the block %s was closed before its end: what it had not "
                 "committed is rolled back, and with it what the block %s did, which had ended "
                 "without an error. Exhaust the generator, or give one of them independent=True",
-                refusals.at(self._place),
+                refusals.at(self.place),
                 refusals.at(finished),
             )
 

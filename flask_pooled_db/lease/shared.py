@@ -11,15 +11,15 @@ from typing import Any
 from flask_pooled_db.drivers import Failure
 from flask_pooled_db.errors import TransactionAborted, UsageError
 from flask_pooled_db.lease import refusals
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.borrowed import BorrowedLease
 from flask_pooled_db.lease.sharing import Shared, Sharing
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
-from flask_pooled_db.pool import Engine, Entry
+from flask_pooled_db.pool import Entry
 
 _, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
-class SharedLease(LeaseConnection):
+class SharedLease(BorrowedLease):
     """A lease of a connection that has others."""
 
     __slots__ = ("_has_begun", "_is_undone", "_shared")
@@ -211,16 +211,9 @@ class SharedLease(LeaseConnection):
         # It is rolled back with its last lease, and not before: others may have work under way.
         if state is BUSY:
             entry.condemn("another thread was using it")
+        if state is not IN_TRANSACTION:
+            self._wrote = None  # another one has committed it, or rolled it back
         if self._home.leave(entry, self, is_valid=entry.condemned is None):
             super()._give_back(entry, max(state, IN_TRANSACTION))
         elif state is IN_TRANSACTION:
             self._shared.has_leftovers = True
-
-
-def shared_class(entry: Entry, pool: Engine) -> type[SharedLease]:
-    """Return the class for shared leases of a connection."""
-    plain = entry.lease_class or class_for(entry, pool.lease_classes)
-    if plain not in pool.lease_classes:
-        pool.lease_classes[plain] = type("SharedLease", (SharedLease, plain), {"__slots__": ()})
-    made: type[SharedLease] = pool.lease_classes[plain]
-    return made

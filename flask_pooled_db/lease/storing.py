@@ -87,6 +87,6 @@ def storing_class(plain: type[LeaseConnection], known: dict[Any, Any]) -> type[L
         return plain
     kind = StoringLease, plain
     if kind not in known:
-        known[kind] = type("LeaseConnection", kind, {"__slots__": ()})
+        known[kind] = type(plain.__name__, kind, {"__slots__": ()})
     made: type[LeaseConnection] = known[kind]
     return made

@@ -25,6 +25,7 @@ class StreamingCursor(ParticularCursor):
     def __init__(self, lease: ReadingLease, driver_cursor: Any) -> None:
         super().__init__(lease, driver_cursor)
         _set(self, "_ahead", [])
+        _set(self, "_told", None)
 
     def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         check = self._lease.driver.check_text
@@ -46,6 +47,7 @@ class StreamingCursor(ParticularCursor):
         """Run a statement, and note what it leaves to read."""
         before = self.driver_cursor
         _set(self, "driver_cursor", bare(before))
+        _set(self, "_told", None)
         lease = self._lease
         driver = lease.driver
         try:
@@ -62,6 +64,8 @@ class StreamingCursor(ParticularCursor):
         if driver.note_status:
             driver.note_status(lease.usable().raw)
         lease.note_stream(self, sql)
+        if driver.forgets:
+            super().remember()
         return result
 
     def _spend(self, make_error: Callable[[], Exception] | None = None) -> None:
@@ -75,6 +79,11 @@ class StreamingCursor(ParticularCursor):
             _set(self, "driver_cursor", spent)
 
     # Its rows
+
+    def remember(self) -> None:
+        """Do nothing: that was done after the statement. The connector's cursors tell what their
+        connection did last, and after a broken result they crash the process.
+        """
 
     def has_more(self) -> bool:
         """Return whether there is another row. It is kept until it is fetched."""
@@ -160,6 +169,8 @@ class StreamingCursor(ParticularCursor):
             self._spend()
             lease.fetch(driver.check_end, lease.usable().raw)
         lease.note_stream(self)
+        if more and driver.forgets:
+            super().remember()
         return more
 
     def close(self) -> None:

@@ -54,6 +54,8 @@ def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly:
 def _close_cursors(entry: Entry, cursors: Iterable[OpenCursor]) -> None:
     for cursor in cursors:
         try:
+            if entry.driver.forgets:
+                cursor.remember()
             cursor.driver_cursor.close()
         except Exception as error:  # noqa: BLE001  the connection pays for it
             entry.condemn(f"closing a cursor failed ({type(error).__name__})")

@@ -199,7 +199,7 @@ class WatchingLease(ReadingLease):
         if not fate.has_work:
             return
         self._fate = self._offence = fate.after(self._fate)
-        fate.warn()
+        fate.warn(self._home.terms.notices)
         self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
         if fate.ending is Ending.COMMITTED or fate.ending.is_each:
             if self.after_commit is not None:

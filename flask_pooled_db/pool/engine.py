@@ -22,7 +22,7 @@ from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import guard, housekeeper
+from flask_pooled_db.runtime import Notices, guard, housekeeper
 
 THREAD_RETRY = 0.1
 """Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
@@ -49,7 +49,8 @@ class Engine:
         check: upkeep begins with the first one. `clock` is a monotonic clock, in seconds.
         """
         ping = PingPolicy.parse(config.ping)
-        self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock)
+        notices = Notices(clock)
+        self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock, notices)
         self.liveness = Liveness(config, ping, clock)
         sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
         self.supply = Supply(self.terms, sizes, self.liveness)
@@ -61,7 +62,7 @@ class Engine:
         self.usual_session = FRESH_SESSION if usual == FRESH_SESSION else usual
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
-        self.lease_classes: dict[type, Any] = {}  # made by the lease layer, once for each kind
+        self.lease_classes: dict[Any, Any] = {}  # made by the lease layer, once for each kind
         self._tend = tend
         # What each checkout and each return needs, at hand.
         self._clock = clock

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
+from collections.abc import Callable
 
-from flask_pooled_db.pool.entry import EntryRef
+from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import reporter
+from flask_pooled_db.runtime import callers, reporter
 
-logger = logging.getLogger("flask_pooled_db")
+Locate = Callable[[Entry], tuple[callers.Place | None, str]]
+"""Returns a place of a connection that is in use, if one is known, and what a report says of it."""
 
 
 class Leaks:
@@ -18,6 +19,7 @@ class Leaks:
 
     def __init__(self, terms: Terms, supply: Supply) -> None:
         self._terms = terms
+        self.locate: Locate = lambda _: (None, "")  # set by who knows leases
         self._supply = supply
         self._reported: dict[EntryRef, float] = {}  # leases reported as long, by their checkout
 
@@ -38,18 +40,22 @@ class Leaks:
     def _reclaim(self, ref: EntryRef) -> None:
         if ref.link.reason is None:
             ref.link.reason = "its lease was garbage"
-            bind = self._terms.bind
+            bind, place = self._terms.bind, ref.link.taken_at
+            taken = f", taken {callers.at(place)}," if place else ""
             self._terms.events.leaked()
-            reporter.tell(
-                logger.warning, "A connection of bind %r was never given back; it is closed", bind
+            self._terms.notices.warn(
+                ("lost", place),
+                "A connection of bind %r%s was never given back; it is closed",
+                bind,
+                taken,
             )
-            text = f"a connection of bind {bind!r} was never given back: use it in a `with` block"
-            reporter.tell(warnings.warn, text, ResourceWarning)
+            text = f"a connection of bind {bind!r}{taken} was never given back: use it in a `with` "
+            reporter.tell(warnings.warn, f"{text}block", ResourceWarning)
         ref.link.terminate()
         self._supply.closed(ref, ref.link.reason)
 
     def report_long_leases(self, now: float) -> None:
-        """Log the leases that have been out for longer than `leak_threshold`, each once."""
+        """Log the leases that have been out for longer than `leak_threshold`, once a place."""
         threshold = self._terms.config.leak_threshold
         if not threshold:
             return
@@ -59,12 +65,15 @@ class Leaks:
         long = {ref: since for ref, since in leases.items() if now - since > threshold}
         reported, self._reported = self._reported, long
         for ref, since in long.items():
-            if reported.get(ref) != since:
-                reporter.tell(
-                    logger.warning,
+            entry = ref()
+            if entry is not None and reported.get(ref) != since:
+                place, told = self.locate(entry)
+                self._terms.notices.warn(
+                    ("long", place),
                     "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
-                    "%.1f s)",
+                    "%.1f s)%s",
                     self._terms.bind,
                     now - since,
                     threshold,
+                    told and f": {told}",
                 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.places import Place
-from flask_pooled_db.runtime import Errand
+from flask_pooled_db.runtime import Errand, callers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -19,7 +19,10 @@ class Link:
     rest.
     """
 
-    __slots__ = ("__weakref__", "driver", "is_left", "is_open", "place", "raw", "reason")
+    __slots__ = (
+        *("__weakref__", "driver", "is_left", "is_open", "place", "raw", "reason"),
+        *("taken_at", "taken_by"),
+    )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
         self.raw = raw
@@ -27,6 +30,9 @@ class Link:
         self.is_open = True
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
+        # If its caller gives it back itself: where it was taken, and the id of who took it.
+        self.taken_at: callers.Place | None = None
+        self.taken_by: int | None = None
         self.reason: str | None = None  # why it was left to be ended; None if it was leaked
         _links.add(self)
 

@@ -16,7 +16,7 @@ from flask_pooled_db.pool.events import Events
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue
 from flask_pooled_db.pool.reports import Snapshot
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import Notices, guard
 
 _NEARBY = 8
 """How many idle connections are searched for one whose session fits."""
@@ -39,6 +39,7 @@ class Terms(NamedTuple):
     bind: str
     events: Events
     clock: Callable[[], float]
+    notices: Notices
 
 
 class State:

@@ -7,6 +7,7 @@ It knows callbacks, and neither pools nor drivers. It imports nothing of the pac
 from flask_pooled_db.runtime import callers, guard
 from flask_pooled_db.runtime.errand import Errand
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
+from flask_pooled_db.runtime.notices import Notices
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
 from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
@@ -15,6 +16,7 @@ __all__ = [
     "FORK_PATIENCE",
     "Errand",
     "Job",
+    "Notices",
     "Part",
     "callers",
     "guard",

@@ -1,22 +1,71 @@
-"""Where in the application a call of the package came from."""
+"""Where in the application a call of the package came from, and who makes it."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 _PACKAGE = __name__.partition(".")[0]
+_NOT_THE_APPLICATIONS = frozenset({_PACKAGE, "flask", "werkzeug", "dbutils"})
 
 Place = tuple[str, int]
 """A file and a line."""
 
+_names: list[Callable[[], str | None]] = []  # functions that know what the caller is
 
-def place() -> Place | None:
-    """Return the place of the innermost frame outside of this package."""
-    frame: FrameType | None = sys._getframe(1)
+
+def place(frame: FrameType | None = None, *, beside: str = "") -> Place | None:
+    """Return the place of the innermost frame, from this one on or the caller's, that is neither in
+    this package nor in what it stands on, nor in the package `beside`.
+    """
+    frame = frame or sys._getframe(1)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name != _PACKAGE and not name.startswith(_PACKAGE + "."):
+        name = (frame.f_globals.get("__name__") or "").partition(".")[0]
+        if name not in _NOT_THE_APPLICATIONS and name != beside:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
+    return None
+
+
+def at(place: Place | None) -> str:
+    """Return how a message names a place."""
+    return "at {}:{}".format(*place) if place else "at a place that is not known"
+
+
+def named_by(name: Callable[[], str | None]) -> None:
+    """Have a function asked for what the caller is (an endpoint, a command); None if it is none."""
+    _names.append(name)
+
+
+def named() -> str | None:
+    """Return what the caller is, in the words of those who know; None if nobody does."""
+    for name in _names:
+        with contextlib.suppress(Exception):  # a message must not fail for it
+            found = name()
+            if found is not None:
+                return found
+    return None
+
+
+def who() -> str:
+    """Return what a message calls the caller."""
+    return named() or _task() or thread_name(threading.get_ident())
+
+
+def thread_name(number: int) -> str:
+    """Return what a message calls a thread."""
+    for thread in threading.enumerate():
+        if thread.ident == number and thread is not threading.main_thread():
+            return f"thread {thread.name!r}"
+    return "code outside a request"
+
+
+def _task() -> str | None:
+    asyncio = sys.modules.get("asyncio")
+    with contextlib.suppress(Exception):  # no loop runs here
+        task = asyncio and asyncio.current_task()
+        return f"task {task.get_name()!r}" if task else None
     return None

@@ -88,6 +88,7 @@ def test_t4_named_cursor_after_error(counted: tuple[Pool, list[bytes]]) -> None:
             list(cur)
         with pytest.raises(TransactionAborted):
             conn.commit()
+        conn.close()
     assert pool.stats().discarded == 0
 
 

@@ -11,12 +11,14 @@ from flask import Flask
 from flask_pooled_db import (
     PooledDB,
     PoolTimeout,
+    TransactionAborted,
     UsageError,
     db_connection_context,
     get_db_connection,
 )
+from flask_pooled_db.pool import Entry
 from tests.support.apps import pooled_app
-from tests.support.sites import ids, insert
+from tests.support.sites import ids, insert, warnings_in
 
 
 @pytest.fixture
@@ -48,17 +50,61 @@ def test_close_twice(app_context: PooledDB) -> None:
     other.close()
 
 
-def test_with_statement(app_context: PooledDB) -> None:
-    """`with get_db_connection() as conn` releases the connection and does not commit."""
+def test_t1_with_statement(app_context: PooledDB) -> None:
+    """`with get_db_connection() as conn` commits if left normally, rolls back if left by an
+    exception, and gives the connection back.
+    """
     with get_db_connection() as conn:
         insert(conn, 1)
-    assert ids() == []
+    assert ids() == [1]
     with contextlib.suppress(LookupError), get_db_connection() as conn:
         insert(conn, 2)
         conn.commit()
+        insert(conn, 3)
         raise LookupError
-    assert ids() == [2]
+    assert ids() == [1, 2]
     assert app_context.stats().in_use == 0
+    with pytest.raises(UsageError, match="closed"):
+        conn.cursor()
+
+
+def test_t1_close_in_with_statement(
+    app_context: PooledDB, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`close()` inside the block ends it: what was not committed by then is rolled back."""
+    with get_db_connection() as conn:
+        insert(conn, 1)
+        conn.commit()
+        insert(conn, 2)
+        conn.close()
+    assert ids() == [1]
+    assert len(warnings_in(caplog)) == 1
+    assert app_context.stats().in_use == 0
+
+
+def test_t1_with_statement_taken_back(site: tuple[Flask, PooledDB]) -> None:
+    """A block whose connection was taken back before its end says so."""
+    with site[0].app_context():
+        conn = get_db_connection()
+        conn.__enter__()
+        insert(conn, 1)
+    with pytest.raises(TransactionAborted, match="taken back"):
+        conn.__exit__(None, None, None)
+
+
+def test_t2_with_statement(app_context: PooledDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller sees its own exception, also when the rollback fails."""
+    monkeypatch.setattr(Entry, "roll_back", lambda _: 1 / 0)
+
+    def work() -> None:
+        with get_db_connection() as conn:
+            insert(conn, 1)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        work()
+    monkeypatch.undo()
+    assert ids() == []
 
 
 def test_rollback(app_context: PooledDB) -> None:

@@ -55,11 +55,13 @@ def test_a1_forgotten_connection(
 def test_a1_two_forgotten_connections(
     site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each forgotten connection is reported, a closed one is not."""
+    """Each place that forgets a connection is reported, one that closes it is not."""
     app, db = site
 
     def forgetful() -> str:
-        kept.extend([get_db_connection(), get_db_connection(), get_db_connection()])
+        kept.append(get_db_connection())
+        kept.append(get_db_connection())
+        kept.append(get_db_connection())
         kept[1].close()
         return "done"
 
@@ -130,7 +132,8 @@ def test_a1_abandoned_generator(
     generators: list[Iterator[int]] = []
     assert serve(app, "/", half).get("/").text == "1"
     (warning,) = warnings_in(caplog)
-    assert "endpoint 'half'" in warning
+    assert "endpoint 'half', which took it at " in warning
+    assert f"{__file__}:{rows.__code__.co_firstlineno + 1};" in warning
     assert pool_of(app, db).in_use == 0
     with pytest.raises(PooledDBError):
         list(generators[0])

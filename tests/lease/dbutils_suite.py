@@ -26,6 +26,7 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PoolTimeout, UsageError
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.shared import SharedLease
 from harness.waiting import PATIENCE, wait_until
 
 FOLDER = Path(sys.prefix) / "dbutils"
@@ -239,7 +240,7 @@ class Connection:
 
     @property
     def _shared_con(self) -> Share | None:
-        if type(self._lease).__name__ != "SharedLease":
+        if not isinstance(self._lease, SharedLease):
             raise AttributeError("_shared_con")
         return Share(self._pool, self._entry) if self._lease._entry is not None else None
 

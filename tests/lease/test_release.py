@@ -30,7 +30,9 @@ def test_t7_use_after_release(any_stage: Stage, scenario: Scenario[Stage]) -> No
 
 
 def test_t7_methods_after_release(any_stage: Stage) -> None:
-    """After release every method and attribute of connection and cursor refuses, except close()."""
+    """After release every method and attribute of the connection refuses, and every method of its
+    cursors, except close().
+    """
     with any_stage.db.connection_context() as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT id FROM accounts")
@@ -43,7 +45,6 @@ def test_t7_methods_after_release(any_stage: Stage) -> None:
         cursor.fetchall,
         lambda: list(cursor),
         lambda: next(cursor),
-        lambda: cursor.description,
         cursor.connection.cursor,
         connection.cursor,
         connection.commit,

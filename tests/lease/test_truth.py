@@ -23,7 +23,6 @@ from flask_pooled_db import (
     UsageError,
     db_connection_context,
 )
-from flask_pooled_db.lease import fate
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
 from tests.support.apps import pooled_app
@@ -350,11 +349,8 @@ def test_t10_ddl_alone(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     assert "by itself" not in caplog.text
 
 
-def test_t10_logged_once(
-    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_t10_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """A statement that commits by itself is logged with its place, once for each place."""
-    monkeypatch.setattr(fate, "_told", set())
     with caplog.at_level(logging.WARNING):
         for number in range(3):
             with db_connection_context() as conn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from flask_pooled_db.lease.dbutils import Pool
@@ -10,7 +11,7 @@ from flask_pooled_db.pool import Entry
 
 def use(pool: Pool) -> int:
     """The number of the connection that one statement ran on."""
-    with pool.connection() as conn:
+    with contextlib.closing(pool.connection()) as conn:
         cursor = conn.cursor()
         cursor.execute("SELECT")
         number: int = cursor.fetchone()[0]

@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -110,18 +111,27 @@ def test_failing_sweep(
 
 
 def test_leak_threshold(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
-    """A lease older than LEAK_THRESHOLD is logged once, with the bind's name and its age."""
+    """A lease older than LEAK_THRESHOLD is logged once, with the bind's name and its age; others
+    that were taken at the same place are counted.
+    """
     with open_pool(fake, leak_threshold=0.05, bind="reports") as pool:
 
         def reports() -> int:
             return caplog.text.count("has been out for")
 
-        for times in (1, 2):
-            with pool.connection():
+        another: Callable[[], Any] = lambda: pool.connection()  # noqa: E731, PLW0108  its place
+        takes = (pool.connection, another)
+        for times, take in enumerate(takes, start=1):
+            with take():
                 wait_until(functools.partial(_is, reports, times))
                 for _ in range(3):
                     sweep(pool.engine)
                 assert caplog.text.count("has been out for") == times
+        with takes[1]():
+            for entry in pool.engine.state.in_use_locked():
+                entry.since -= 10
+            sweep(pool.engine)
+            assert caplog.text.count("has been out for") == 2
     record = next(r for r in caplog.records if "has been out" in r.getMessage())
     assert record.levelno == logging.WARNING
     assert "'reports'" in record.getMessage()

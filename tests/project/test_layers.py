@@ -32,9 +32,15 @@ LAYERS = {
 
 # Whoever imports one of these outside of its place has put something in the wrong one.
 PLACES = {
-    "flask": {"flask.commands", "flask.context", "flask.extension", "flask.serving"},
+    "flask": {
+        "flask.commands",
+        "flask.context",
+        "flask.extension",
+        "flask.naming",
+        "flask.serving",
+    },
     "werkzeug": {"flask.extension"},
-    "click": {"flask.commands"},
+    "click": {"flask.commands", "flask.naming"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
         "drivers.sqlite",

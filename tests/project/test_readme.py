@@ -41,6 +41,8 @@ def test_complete_app(shop: dict[str, Any]) -> None:
     assert (answer.status_code, answer.json) == (201, {"saved": True})
     with app.app_context():
         assert shop["orders"]() == ["A1"]
+        assert shop["rename_order"]("A1", "A2") == 1
+        assert shop["orders"]() == ["A2"]
     assert app.test_client().get("/pool").get_json()["in_use"] == 0
 
 

@@ -1,0 +1,68 @@
+"""Whether the text of a statement says that it writes.
+
+It is for a warning, so that it errs towards silence: what begins with a word that no server writes
+by is taken for reading, also a SELECT of a function that writes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+_LONGEST_KEPT, _KEPT_TEXTS = 4096, 1024
+
+# What is left out of a text: comments, and what is quoted. What stands in an executable comment of
+# MariaDB's is run.
+_NOT_WORDS = re.compile(
+    r"""
+    (?P<comment> /\*(?!m?!).*?(?:\*/|\Z) | --[^\n]* | \#(?![->])[^\n]* )
+    | '(?:[^'\\]|\\.|'')*+' | "(?:[^"\\]|\\.|"")*+" | `[^`]*+`
+    | (?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_EXECUTABLE = re.compile(r"/\*m?!\d*|\*/", re.IGNORECASE)
+
+_WRITES = re.compile(
+    r"""
+    (?: insert | update | delete | replace | merge | upsert | truncate | call | exec | copy
+      | load\ (?:data|xml) | import | rename | grant | revoke | comment | refresh | notify
+      | do\ (?:language\ \w+\ )?x(?!\ ?\()  # PostgreSQL's, whose block is quoted
+      | (?:create|alter|drop)\b (?!\ prepare\b|\ session\b)
+        (?! (?:\ or\ replace)? (?:\ (?:local|global))? \ temp(?:orary)?\b )
+    )\b
+    | (?: explain\b .* \banaly[sz]e | analyze(?:\ format=\w+)? )
+        \b .* \b(?:insert|update|delete|replace|merge)\b (?!\ ?\()
+    | with\b .* (?<!for\ )(?<!key\ )\b(?:insert|update|delete|replace|merge)\b (?!\ ?\()
+    | select\b [^;]* \binto\ (?! @ | outfile\b | dumpfile\b | (?:local\ |global\ )?temp )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+# What most statements that write begin with: the rest of these may be long.
+_CERTAINLY_WRITES = re.compile(r"[\s(;]*+(?:insert|update|delete|replace)\b", re.IGNORECASE)
+# COPY whose direction can be seen to be out of the database.
+_COPIES_OUT = re.compile(r"copy\b[^;]*?(?:\)|[\w.\]\" ]) ?to\b")
+
+
+def may_write(text: object) -> bool:
+    """Return whether one of the statements in a text writes."""
+    if not isinstance(text, str):
+        return False
+    if _CERTAINLY_WRITES.match(text):
+        return True
+    if type(text) is str and len(text) <= _LONGEST_KEPT:
+        return _kept(text)
+    return _read(str.__str__(text))
+
+
+def _read(text: str) -> bool:
+    bare = _NOT_WORDS.sub(lambda found: " " if found["comment"] else " x ", text)
+    bare = _EXECUTABLE.sub(" ", bare).lower()
+    return any(_writes(" ".join(part.split()).lstrip("(\ufeff ")) for part in bare.split(";"))
+
+
+def _writes(statement: str) -> bool:
+    return bool(_WRITES.match(statement)) and not _COPIES_OUT.match(statement)
+
+
+_kept = functools.lru_cache(_KEPT_TEXTS)(_read)

@@ -1,0 +1,33 @@
+"""What messages call the caller: an endpoint, an event of Socket.IO, a command."""
+
+from __future__ import annotations
+
+import click
+from flask import g, has_app_context, has_request_context, request
+
+from flask_pooled_db.runtime import callers
+
+_NOTED = "_pooled_db_caller"
+
+
+def note_caller() -> None:
+    """Keep the caller's name for the end of the app context, when its request is gone."""
+    setattr(g, _NOTED, _of_request())
+
+
+def _name() -> str | None:
+    if has_request_context():
+        return _of_request()
+    noted: str | None = g.get(_NOTED) if has_app_context() else None
+    command = click.get_current_context(silent=True)
+    return noted or (f"command {command.command_path!r}" if command else None)
+
+
+def _of_request() -> str:
+    event = getattr(request, "event", None)  # is Flask-SocketIO's
+    if isinstance(event, dict) and "message" in event:
+        return f"Socket.IO event {event['message']!r}"
+    return f"endpoint {request.endpoint!r}" if request.endpoint else "a request without an endpoint"
+
+
+callers.named_by(_name)

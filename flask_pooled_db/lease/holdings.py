@@ -1,0 +1,42 @@
+"""What a caller that gets no connection holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.owner import current_owner, id_of
+from flask_pooled_db.pool import Engine
+from flask_pooled_db.runtime import callers, guard
+
+
+def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None:
+    """Add to a `PoolTimeout` what its caller holds of the pool: `holder` are the leases of its app
+    context.
+    """
+    if not isinstance(error, PoolTimeout) or guard.is_inside():
+        return
+    if error.bind != pool.terms.bind:
+        return  # it is about the replica
+    held = list(_held(pool, list(holder)))
+    if held:
+        text = (
+            f"{error}; {callers.who()} holds {len(held)} of them already ({', '.join(held)}): "
+            "callers that take one connection after the other can wait for each other, so take one "
+            "alone, or give POOLED_DB_MAXCONNECTIONS room for what all threads hold at once"
+        )
+        error.args = (text,)
+
+
+def _held(pool: Engine, leases: list[Lease]) -> Iterator[str]:
+    own = [lease for lease in leases if lease.terms is pool.terms]
+    for lease in own:
+        yield f"taken {callers.at(lease.place)}" if lease.place else "by a db_connection_context()"
+    owner = id_of(current_owner())
+    with pool.state.lock:
+        in_use = pool.state.in_use_locked()
+    for entry in in_use:  # also without an app context
+        link = entry.link
+        if link.taken_by == owner and not any(lease.lends(entry) for lease in own):
+            yield f"taken {callers.at(link.taken_at)}"

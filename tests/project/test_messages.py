@@ -1,0 +1,235 @@
+"""Each message of docs/messages.md comes when the table says so."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, abort
+
+from flask_pooled_db import ConfigError, PooledDB, db_connection_context, get_db_connection
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.runtime import notices
+from harness.processes import PROJECT
+from harness.waiting import PATIENCE, wait_until
+from tests.support.apps import pooled_app
+from tests.support.fake_driver import FakeDriver
+from tests.support.pools import open_pool
+from tests.support.sites import bare_app, ids, insert, serve
+
+TABLE = (PROJECT / "docs" / "messages.md").read_text(encoding="utf-8")
+MESSAGES = re.findall(r"^\| `(.+?)` \|", TABLE, re.MULTILINE)
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[tuple[Flask, PooledDB]]:
+    """An app with a pool of one connection, inside its context."""
+    with bare_app(url=url, maxconnections=1, acquire_timeout=0.05) as (app, db):
+        yield app, db
+
+
+Site = tuple[Flask, PooledDB]
+
+
+def lose(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context():
+        conn = get_db_connection(timeout=PATIENCE)
+        insert(conn, 1)
+        conn.close()
+
+
+def lose_often(site: Site, logged: Callable[[], str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notices, "PAUSE", 0)
+        for _ in range(2):
+            lose(site, logged)
+
+
+def forget(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context():
+        get_db_connection(timeout=PATIENCE)
+
+
+def drop(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context():
+        pool = site[1].pool()
+    pool.lease(timeout=PATIENCE)
+    gc.collect()
+    pool.lease(timeout=PATIENCE).close()
+    wait_until(lambda: "was never given back" in logged())
+
+
+def keep(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(FakeDriver(), leak_threshold=0.05) as pool, pool.lease():
+        wait_until(lambda: "has been out" in logged())
+
+
+def commit_by_text(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context(), db_connection_context(timeout=PATIENCE) as conn:
+        insert(conn, 1)
+        conn.cursor().execute("COMMIT")
+
+
+def answer_503(site: Site, logged: Callable[[], str]) -> None:
+    def view() -> str:
+        with db_connection_context():
+            return "done"
+
+    with site[0].app_context():
+        pool = site[1].pool()
+    with contextlib.closing(pool.lease(timeout=PATIENCE)):
+        assert serve(site[0], "/", view).get("/").status_code == 503
+
+
+def take_two(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context(), db_connection_context(timeout=PATIENCE):
+        get_db_connection()
+
+
+def connect_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    with pooled_app("sqlite:////no/such/folder/file"), db_connection_context():
+        pass
+
+
+def take_from_closed(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context():
+        site[1].close()
+        get_db_connection()
+
+
+def in_block(use: Callable[[Any], object]) -> Callable[[Site, Callable[[], str]], None]:
+    def do(site: Site, logged: Callable[[], str]) -> None:
+        with site[0].app_context(), db_connection_context(timeout=PATIENCE) as conn:
+            use(conn)
+
+    return do
+
+
+def on_fake(use: Callable[[Any], object]) -> Callable[[Site, Callable[[], str]], None]:
+    def do(site: Site, logged: Callable[[], str]) -> None:
+        with open_pool(FakeDriver()) as pool, pool.lease() as conn:
+            use(conn)
+
+    return do
+
+
+def fetch_too_late(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context():
+        with db_connection_context(timeout=PATIENCE) as conn:
+            cur = conn.cursor()
+            cur.execute("SELECT 1")
+        cur.fetchall()
+
+
+def swallow(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(FakeDriver()) as pool:
+        work_on(pool)
+
+
+def work_on(pool: Pool) -> None:
+    with pool.lease() as conn:
+        with contextlib.suppress(LookupError):
+            conn.call(fail)
+        conn.cursor().execute("SELECT")
+
+
+def fail() -> None:
+    raise LookupError
+
+
+def ask_for_autocommit(site: Site, logged: Callable[[], str]) -> None:
+    with pooled_app("sqlite:///f?autocommit=1"):
+        pass
+
+
+def nest(conn: Any) -> None:
+    with db_connection_context() as inner:
+        inner.commit()
+
+
+CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
+    "was rolled back: the connection taken at": lose,
+    "was not given back by": forget,
+    "was never given back; it is closed": drop,
+    "has been out for": keep,
+    "by itself: the block is more than one transaction": commit_by_text,
+    "more times since)": lose_often,
+    "Answering 503": answer_503,
+    "no connection in": take_two,
+    "of them already (": take_two,
+    "and trying again won't help": connect_in_vain,
+    "it lends no connections any more": take_from_closed,
+    "and is closed to its caller": fetch_too_late,
+    "the transaction of this connection is gone": swallow,
+    "connection has no execute(): use a cursor": on_fake(lambda conn: conn.execute("SELECT")),
+    "connection has no attribute 'rowcount'": in_block(lambda conn: conn.rowcount),
+    "cursor has no attribute": in_block(lambda conn: conn.cursor().foo),
+    "autocommit can't be set": in_block(lambda conn: setattr(conn, "autocommit", True)),
+    "the connect argument 'autocommit' can't be set": ask_for_autocommit,
+    "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
+    "inside a nested db_connection_context()": in_block(nest),
+}
+"""What brings each message about. Whoever adds a row to the table adds its cause here."""
+
+
+def test_table_is_complete() -> None:
+    """Each row of the table has a cause here, and the other way round."""
+    assert sorted(MESSAGES) == sorted(CAUSES)
+    assert len(set(MESSAGES)) == len(MESSAGES)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_message(db: Site, message: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The message comes, in the log or in an error."""
+    raised = ""
+    try:
+        CAUSES[message](db, lambda: caplog.text)
+    except Exception as error:
+        raised = "\n".join(error.problems) if isinstance(error, ConfigError) else str(error)
+    assert message in caplog.text or message in raised
+
+
+# What the README says of habits
+
+
+def test_t1_abort_and_return(site: Site) -> None:
+    """`abort()` in a block rolls back, and `return ..., 400` commits."""
+    app, _ = site
+
+    def aborting() -> str:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            abort(400)
+
+    def returning() -> tuple[str, int]:
+        with db_connection_context() as conn:
+            insert(conn, 2)
+            return "no", 400
+
+    serve(app, "/abort", aborting)
+    client = serve(app, "/return", returning)
+    assert client.get("/abort").status_code == client.get("/return").status_code == 400
+    with app.app_context():
+        assert ids() == [2]
+
+
+def test_t9_outer_block_of_test(site: Site) -> None:
+    """A block around a test client's request takes the blocks of its view into its transaction."""
+    app, _ = site
+
+    def view() -> str:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+        return "done"
+
+    client = serve(app, "/", view)
+    with app.app_context():
+        with contextlib.suppress(LookupError), db_connection_context():
+            client.get("/")
+            assert ids() == [1]
+            raise LookupError
+        assert ids() == []
