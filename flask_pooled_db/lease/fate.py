@@ -76,6 +76,27 @@ class Fate(NamedTuple):
         )
 
 
+class Told(NamedTuple):
+    """What is known, or feared, of what SQL text did to a lease's transactions."""
+
+    fate: Fate | None = None  # of what came before a statement that ended the transaction
+    offence: Fate | None = None  # the fate of this transaction or an earlier one
+    routine: Fate | None = None  # of the last routine that may have ended the transaction
+    probe: Fate | None = None  # of a routine before which a savepoint was set, which tells
+
+    @property
+    def commits_each(self) -> bool:
+        """Whether autocommit was switched on."""
+        return self.fate is not None and self.fate.ending.is_each
+
+    def after_end(self) -> Told:
+        """Return what is to be told once the transaction was ended by the lease itself."""
+        return Told(self.fate if self.commits_each else None, self.offence)
+
+
+NOTHING_TOLD = Told()
+
+
 def verb_of(text: object) -> str:
     """Return what a message calls a statement: its first words, and none of its data."""
     found = _VERB.match(text) if isinstance(text, str) else None

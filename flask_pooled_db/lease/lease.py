@@ -16,6 +16,7 @@ from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit
+from flask_pooled_db.lease.fate import NOTHING_TOLD
 from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
 from flask_pooled_db.lease.losing import Losing
 from flask_pooled_db.lease.owner import current_owner
@@ -51,11 +52,8 @@ class Lease(Losing):
         "__weakref__",
         "_cursors",
         "_ended",
-        "_fate",
         "_holder",
         "_in_scope",
-        "_offence",
-        "_routine",
         "_session",
         "after_commit",
         "cursor_settings",
@@ -72,9 +70,6 @@ class Lease(Losing):
     place: callers.Place | None = None  # where it was taken, if that is known
     taker: str | None = None  # who took it, if that is known
 
-    _fate: Any  # what became of what came before a statement that ended the transaction
-    _routine: Any  # of the last routine that may have ended the transaction
-    _offence: Any  # the fate of this transaction or an earlier one
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
     wanted_rows: (
@@ -99,8 +94,8 @@ class Lease(Losing):
         self._is_certain = True  # no statement failed, so what the driver says is up to date
         self._in_scope = in_scope  # which ends it
         self._cause = self._revoked = self._preamble = self._cursors = None
-        self._doom = self.after_commit = self._probe = self._routine = None
-        self._fate = self._offence = None
+        self._doom = self.after_commit = None
+        self._told = NOTHING_TOLD
         self.has_committed = False  # by commit(), before its end
         self.owner = owner
         self._holder = holder

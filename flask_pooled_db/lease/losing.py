@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from flask_pooled_db.drivers import Driver, Failure
 from flask_pooled_db.errors import PooledDBError
 from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.fate import Told
 from flask_pooled_db.lease.home import Home
 from flask_pooled_db.lease.preamble import Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
@@ -30,9 +31,9 @@ class Losing:
         "_is_certain",
         "_is_ready",
         "_preamble",
-        "_probe",
         "_revoked",
         "_state",
+        "_told",
     )
 
     driver: ClassVar[Driver]  # set by the class that is made for a driver's connections
@@ -46,8 +47,8 @@ class Losing:
     _is_certain: bool
     _is_ready: bool  # nothing comes before its next statement
     _preamble: Preamble | None
-    _probe: Any  # of a routine that may have ended it, for which a savepoint was set
     _revoked: str | None  # why it was, or is to be, taken back from its owner
+    _told: Told  # what SQL text did to its transactions
 
     def release(self) -> None:
         """Return the connection."""
@@ -106,7 +107,7 @@ class Losing:
         except Exception:
             logger.debug("Asking for the transaction failed", exc_info=True)
             return False
-        if answer is None and self._probe is not None:
+        if answer is None and self._told.probe is not None:
             self._is_ready = False  # the next statement, or COMMIT, shows whether it is still there
             return True
         # So does the end of a nested scope for its savepoint.

@@ -15,6 +15,7 @@ from flask_pooled_db.errors import (
 )
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit, Call
+from flask_pooled_db.lease.fate import NOTHING_TOLD
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
@@ -137,9 +138,9 @@ class TransactionLease(WatchingLease):
             self._state = IDLE
         self._is_certain = True
         self.has_committed = self.may_have_committed
-        self._doom = self._probe = self._routine = None
-        if self._fate is not None and not self._fate.ending.is_each:
-            self._fate = None
+        self._doom = None
+        if self._told is not NOTHING_TOLD:
+            self._told = self._told.after_end()
         if self._preamble is not None and self._preamble.isolation is not None:
             self._is_ready = False  # it is to be set for the next transaction too
 
@@ -165,7 +166,7 @@ class TransactionLease(WatchingLease):
         self._is_ready = False
         part.entered = self._entered
         self._preamble.add(part)
-        if self._fate is not None and self._fate.ending.is_each:
+        if self._told.commits_each:
             part.has_savepoint = False  # none can be set
         self._session = part.session
 
@@ -217,7 +218,7 @@ class TransactionLease(WatchingLease):
             return  # RELEASE would take the later savepoints with it; this one ends with them all
         if roll_back and self.has_left(entry):
             self.drop_unread(entry)
-        if entry.streams or self._probe is not None:
+        if entry.streams or self._told.probe is not None:
             self.settle(entry)
         if not part.set_as:
             return  # it is gone, as the probe has told
@@ -276,8 +277,8 @@ class TransactionLease(WatchingLease):
                 error = refusals.readonly_wrote()
         elif self._state is IDLE:
             self._look_for_transaction(entry, is_certain=True)
-        if self._offence is not None and entry.origin.config.implicit_commit == "error":
-            error = refusals.implicit_commit(self._offence)
+        if self._told.offence is not None and entry.origin.config.implicit_commit == "error":
+            error = refusals.implicit_commit(self._told.offence)
         if error is not None:
             self.abort(error)
             raise error
@@ -291,7 +292,7 @@ class TransactionLease(WatchingLease):
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
             return
-        if entry.streams or self._probe is not None or driver.has_unread_rows(entry.raw):
+        if entry.streams or self._told.probe is not None or driver.has_unread_rows(entry.raw):
             self.settle(entry)  # the driver's flags may be those of an earlier result
         if driver.tells_transactions and not self._has_transaction(entry):
             self._end_transaction()

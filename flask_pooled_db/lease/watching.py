@@ -61,11 +61,15 @@ class WatchingLease(ReadingLease):
             self._catch_up(entry, fate)
         return result
 
+    def _tell(self, **news: Fate | None) -> None:
+        self._told = self._told._replace(**news)
+
     def _catch_up(self, entry: Entry, fate: Fate) -> None:
         """Have the driver go on after the end of a transaction that it may not know of."""
         self.call(self.driver.catch_up, entry.raw)
         if fate.has_work and self.driver.in_transaction(entry.raw) is None:
-            self._routine, self.has_committed = fate, True  # nobody knows
+            self._tell(routine=fate)
+            self.has_committed = True  # nobody knows
 
     def _set_probe(self, entry: Entry, effect: Effect, fate: Fate) -> None:
         """Set a savepoint before a routine. Whether it is there afterwards tells what became of the
@@ -74,7 +78,7 @@ class WatchingLease(ReadingLease):
         is_told = effect & (Effect.COMMITS | Effect.UNDOES)
         if effect & Effect.UNKNOWN and not is_told and self.driver.tells_lost_savepoints:
             self.call(self.driver.execute, entry.raw, f"SAVEPOINT {_PROBE}")
-            self._probe = fate
+            self._tell(probe=fate)
 
     @property
     def _has_savepoints(self) -> bool:
@@ -97,7 +101,7 @@ class WatchingLease(ReadingLease):
         elif was_told:  # it was opened by text in a readonly block
             self._look_back(entry, effect, fate._replace(has_work=True))
         elif effect & Effect.UNKNOWN:
-            self._routine = fate
+            self._tell(routine=fate)
             self._is_ready = self._is_ready and not self.driver.has_unread_rows(entry.raw)
 
     def _effect_of(self, text: Any) -> Effect:
@@ -121,8 +125,8 @@ class WatchingLease(ReadingLease):
         elif effect & Effect.COMMITS and (is_over or begins):
             self._note(fate._replace(ending=Ending.COMMITTED))
         elif effect & Effect.UNKNOWN:
-            self._routine = fate
-            if self._probe is not None or self.driver.has_unread_rows(entry.raw):
+            self._tell(routine=fate)
+            if self._told.probe is not None or self.driver.has_unread_rows(entry.raw):
                 self._is_ready = False  # its end is still to come, or what tells of it
             elif is_over:
                 self._note(fate._replace(ending=Ending.ENDED))
@@ -134,7 +138,7 @@ class WatchingLease(ReadingLease):
         is_known = self.driver.in_transaction(entry.raw) is not None
         if self._state > IN_TRANSACTION:
             if effect & _MAY_END and self._doom is None:  # else a savepoint can still undo it
-                self._fate = fate.after(self._fate)
+                self._tell(fate=fate.after(self._told.fate))
                 self.has_committed = True  # perhaps
                 if self.after_commit is not None:
                     self.after_commit.unknown()
@@ -143,36 +147,38 @@ class WatchingLease(ReadingLease):
             if is_open is False:
                 self._note(fate._replace(ending=Ending.COMMITTED))
             elif is_open is None:
-                self._routine, self.has_committed = fate, True
+                self._tell(routine=fate)
+                self.has_committed = True
         elif effect & Effect.UNKNOWN or not is_known:
-            self._routine = fate
+            self._tell(routine=fate)
 
     def _refuse_doubt(self, fate: Fate, error: BaseException) -> None:
         """Abort after a routine that failed in a transaction which text had opened in a readonly
         block: no savepoint was set before it, so nobody can tell what it did before that.
         """
         if self._state <= IN_TRANSACTION:
-            self._routine = fate._replace(has_work=True)
+            self._tell(routine=fate._replace(has_work=True))
             self.abort(refusals.in_doubt(error))
 
     def settle(self, entry: Entry) -> None:
         """Read all that is left, and see what it tells of the transaction."""
         self.finish_reading(entry)
-        if self._probe is not None:
+        if self._told.probe is not None:
             self._check_probe(entry)
 
     def _check_probe(self, entry: Entry) -> None:
         """See whether the transaction has survived a routine, once all it has sent was read."""
-        fate, self._probe = self._probe, None
+        fate = self._told.probe
+        self._tell(probe=None)
         if fate is None or self._state is not IN_TRANSACTION:
             return
         try:
             is_there = self.call(self.driver.release_if_there, entry.raw, _PROBE)
         except self.driver.Error:
-            self._probe = fate  # nobody has told yet
+            self._tell(probe=fate)  # the server has not answered yet
             raise
         if is_there:
-            self._routine = None  # it has ended nothing
+            self._tell(routine=None)  # it has ended nothing
         else:
             self._note(fate._replace(ending=Ending.ENDED))
             if fate.has_work:
@@ -180,11 +186,11 @@ class WatchingLease(ReadingLease):
 
     def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         entry = self._entry
-        if self._probe is not None and entry is not None and self._state is IN_TRANSACTION:
+        if self._told.probe is not None and entry is not None and self._state is IN_TRANSACTION:
             if entry.streams:
                 self.clear_way(entry)
             self._check_probe(entry)
-        elif self._routine is not None and entry is not None:
+        elif self._told.routine is not None and entry is not None:
             self.read_results(entry)
         return super()._prepare(function)
 
@@ -198,7 +204,8 @@ class WatchingLease(ReadingLease):
                 part.set_as, part.has_savepoint = 0, False
         if not fate.has_work:
             return
-        self._fate = self._offence = fate.after(self._fate)
+        whole = fate.after(self._told.fate)
+        self._tell(fate=whole, offence=whole)
         fate.warn(self._home.terms.notices)
         self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
         if fate.ending is Ending.COMMITTED or fate.ending.is_each:
@@ -214,9 +221,9 @@ class WatchingLease(ReadingLease):
     @property
     def may_have_committed(self) -> bool:
         """Whether a part of the work is there to stay, or may be: it must not be done again."""
-        return self.has_committed or self._routine is not None
+        return self.has_committed or self._told.routine is not None
 
     def _refusal(self) -> Any:
         error = super()._refusal()
-        told = self._fate or self._routine
+        told = self._told.fate or self._told.routine
         return refusals.with_fate(error, told.whole()) if told is not None else error
