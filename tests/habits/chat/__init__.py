@@ -1,0 +1,1 @@
+"""A chat whose messages come as events, outside of any request."""

@@ -1,0 +1,1 @@
+"""A club's members and events, in the shape of an app on flask_mysqldb."""

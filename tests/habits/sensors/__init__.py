@@ -1,0 +1,1 @@
+"""A dashboard of sensors, with a script that cron runs."""

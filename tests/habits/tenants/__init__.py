@@ -1,0 +1,1 @@
+"""Invoices of many companies, each with a database file of its own."""

@@ -1,0 +1,7 @@
+CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+
+CREATE TABLE invoice (
+  number INTEGER PRIMARY KEY,
+  customer_id INTEGER NOT NULL REFERENCES customer (id),
+  cents INTEGER NOT NULL
+);
