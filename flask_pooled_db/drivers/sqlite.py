@@ -142,6 +142,7 @@ class SQLiteDriver(Driver):
             if not self._memory:
                 self._set_journal_mode(raw)
             self.store_at_once(raw, False)
+            raw.is_set_up = True
         except BaseException:
             raw.close()
             raise

@@ -31,6 +31,12 @@ _PARAMETERS = (
 )
 """Those of sqlite3's connections that may be given by position."""
 
+_ON = ("on", "true", "yes", "1")
+_SETS_FOREIGN_KEYS = re.compile(
+    rf"\s*PRAGMA\s+foreign_keys\s*(?:=\s*|\(\s*)(?P<value>{'|'.join(_ON)}|off|false|no|0)\s*\)?\s*;?\s*",
+    re.ASCII | re.IGNORECASE,
+)
+
 # Called in each block: super() takes its time.
 _commit = sqlite3.Connection.commit
 _cursor = sqlite3.Connection.cursor
@@ -51,6 +57,7 @@ class Connection(sqlite3.Connection):
 
     was_in_transaction = False  # when its last statement came
     is_readonly = False  # as the scope has it
+    is_set_up = False  # as the driver's settings say
     is_changed = False  # so that the session must not reach another lease
     stores_at_once = False  # what sqlite3 itself would store without a transaction
     has_stored = False  # a statement that may write came in none
@@ -109,7 +116,8 @@ class Connection(sqlite3.Connection):
         if effect.changes_session:
             if self.is_readonly and "query_only" in sql.lower():
                 raise UsageError("PRAGMA query_only is the scope's: it has readonly=True")
-            self.is_changed = True
+            if not self._keeps_foreign_keys(sql):
+                self.is_changed = True
         # In a readonly scope SQLite refuses what writes, except to some pragmas.
         is_refused = self.is_readonly and not effect.changes_session
         if effect.writes and not self.in_transaction and not is_refused:
@@ -120,6 +128,16 @@ class Connection(sqlite3.Connection):
                 self._begin()
         if self.savepoints and self.in_transaction and effect not in (READS, CHANGES):
             self._set_savepoints()
+
+    def _keeps_foreign_keys(self, sql: str) -> bool:
+        """Return whether a statement only sets what is set already, as many applications do for
+        each connection that they take.
+        """
+        found = _SETS_FOREIGN_KEYS.fullmatch(sql)
+        if found is None or not self.is_set_up:
+            return False
+        (is_on,) = sqlite3.Cursor(self).execute("PRAGMA foreign_keys").fetchone()
+        return bool(is_on) is (found["value"].lower() in _ON)
 
     def _begin_nothing(self) -> None:
         self.has_stored = True

@@ -117,7 +117,7 @@ def _note_caller(exc: BaseException | None) -> None:
     """Keep the name of the caller for `release_all`, which runs when the request is gone."""
     pair = g.get(CURRENT)
     if pair is not None and pair[1]:
-        note_caller()
+        note_caller(exc)
 
 
 def release_all() -> None:

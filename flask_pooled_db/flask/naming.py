@@ -8,11 +8,19 @@ from flask import g, has_app_context, has_request_context, request
 from flask_pooled_db.runtime import callers
 
 _NOTED = "_pooled_db_caller"
+_FAILED = "_pooled_db_failed"
 
 
-def note_caller() -> None:
-    """Keep the caller's name for the end of the app context, when its request is gone."""
+def note_caller(exc: BaseException | None) -> None:
+    """Keep the caller's name, and whether it failed, for the end of the app context, when its
+    request is gone.
+    """
     setattr(g, _NOTED, _of_request())
+    setattr(g, _FAILED, exc is not None)
+
+
+def _has_failed() -> bool:
+    return has_app_context() and bool(g.get(_FAILED))
 
 
 def _name() -> str | None:
@@ -31,3 +39,4 @@ def _of_request() -> str:
 
 
 callers.named_by(_name)
+callers.failed_by(_has_failed)

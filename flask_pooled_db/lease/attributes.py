@@ -33,6 +33,12 @@ class DriverAttribute:
     def __get__(self, lease: Any, owner: type) -> Any:
         return self if lease is None else lease.driver_attribute(self._name)
 
+    def __set__(self, lease: Any, value: Any) -> None:
+        raise AttributeError(
+            f"{self._name} can't be set on a connection of the pool, which others use after this: "
+            "set it for all of them, in CONNECT_ARGS, SETSESSION or a CREATOR of your own"
+        )
+
 
 class DriverException(DriverAttribute):
     """An exception class of the driver's. It works after release, since an `except` clause may come

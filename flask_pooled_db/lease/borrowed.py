@@ -26,6 +26,7 @@ from flask_pooled_db.runtime import callers
 IN_TRANSACTION, RELEASED = State.IN_TRANSACTION, State.RELEASED
 
 _ENDS = Effect.COMMITS | Effect.UNDOES
+_ENDS_BY_TEXT = ("COMMIT", "ROLLBACK", "END", "BEGIN", "START", "LOCK", "UNLOCK")
 _SCRIPT = "executescript"  # of a cursor of sqlite3's: its text is no statement's
 _WRITING = frozenset(
     {"callproc", "copy_from", "truncate", "unlink", "write", "write_row", "__setitem__"}
@@ -64,6 +65,11 @@ class BorrowedLease(LeaseConnection):
         finally:
             if self.after_commit is not None:
                 self.after_commit.run()
+
+    def _warn(self, fate: Fate) -> None:
+        # Whoever borrows a connection may end transactions by text.
+        if not fate.statement.startswith(_ENDS_BY_TEXT):
+            super()._warn(fate)
 
     # What it has written
 
@@ -144,12 +150,13 @@ class BorrowedLease(LeaseConnection):
     def _tell_loss(self, entry: Entry, state: State) -> None:
         lost = self._lost(entry, state)
         # Whoever gives it back because of an error wants it to be rolled back.
-        if lost is not None and self._revoked is None and _handled() in (0, self._around):
+        is_wanted = callers.has_failed() or _handled() not in (0, self._around)
+        if lost is not None and self._revoked is None and not is_wanted:
             self._home.terms.notices.warn(
                 ("rolled back", self.place, callers.named()),
-                "%s was rolled back: the connection taken %s by %s was given back before a "
-                "commit(). Call commit() before close(), or take the connection by `with`, which "
-                "commits",
+                "%s was rolled back: the connection taken %s by %s was given back without a "
+                "commit(). Call commit() when the work is done, or take the connection by `with`, "
+                "which commits",
                 lost,
                 callers.at(self.place),
                 callers.who(),

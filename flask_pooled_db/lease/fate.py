@@ -70,8 +70,8 @@ class Fate(NamedTuple):
         """Log it, unless its place had its line."""
         notices.warn(
             (self.place, self.statement),
-            "%s by itself: the block is more than one transaction. Give the statement a block of "
-            "its own, or use commit() and rollback()",
+            "%s by itself: this is more than one transaction. Give the statement a block of its "
+            "own, or use commit() and rollback()",
             self._alone(),
         )
 

@@ -65,6 +65,7 @@ _NO_AUTOCOMMIT = (
     "is the pool's: use db_connection_context() for writes, which commits at its end, and give it "
     "readonly=True for reads that need no transaction"
 )
+_NO_CONNECT = "is the pool's: a lost connection is replaced before the next one is handed out"
 _NO_RESET = "is the pool's: a session that was changed is reset when its connection is returned"
 
 _REFUSED = {
@@ -151,9 +152,9 @@ class LeaseConnection(TransactionLease):
         "is the pool's: give it to db_connection_context(), which commits at its end; for "
         "autocommit, give that readonly=True for reads"
     )
-    connect = Forbidden("belongs to the pool")
-    reconnect = Forbidden("belongs to the pool")
-    auto_reconnect = Forbidden("belongs to the pool")
+    connect = Forbidden(_NO_CONNECT)
+    reconnect = Forbidden(_NO_CONNECT)
+    auto_reconnect = Forbidden(_NO_CONNECT)
 
     # The driver's own
 

@@ -42,7 +42,8 @@ def refusal(
         closed: PooledDBError = _also(UsageError, closed_error)(
             f"this connection {revoked or 'was released'} and is closed to its caller: nothing can "
             "be done with it or with its cursors; do the work, and fetch the rows, inside the "
-            "block that took it, or take another one"
+            "block that took it, or take another one. (A `with` block gives it back at its end; a "
+            "generator that streams a response has to take its own.)"
         )
         return closed
     if state is State.BUSY:

@@ -207,7 +207,7 @@ class WatchingLease(ReadingLease):
             return
         whole = fate.after(self._told.fate)
         self._tell(fate=whole, offence=whole)
-        fate.warn(self._home.terms.notices)
+        self._warn(fate)
         self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
         if fate.ending is Ending.COMMITTED or fate.ending.is_each:
             if self.after_commit is not None:
@@ -218,6 +218,9 @@ class WatchingLease(ReadingLease):
             self.abort(TransactionAborted(f"{fate}"))
         elif self.after_commit is not None:
             self.after_commit.undone()
+
+    def _warn(self, fate: Fate) -> None:
+        fate.warn(self._home.terms.notices)
 
     @property
     def may_have_committed(self) -> bool:

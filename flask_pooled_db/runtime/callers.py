@@ -15,6 +15,7 @@ Place = tuple[str, int]
 """A file and a line."""
 
 _names: list[Callable[[], str | None]] = []  # functions that know what the caller is
+_failures: list[Callable[[], bool]] = []  # functions that know whether it ends by an error
 
 
 def place(frame: FrameType | None = None, *, beside: str = "") -> Place | None:
@@ -38,6 +39,16 @@ def at(place: Place | None) -> str:
 def named_by(name: Callable[[], str | None]) -> None:
     """Have a function asked for what the caller is (an endpoint, a command); None if it is none."""
     _names.append(name)
+
+
+def failed_by(has_failed: Callable[[], bool]) -> None:
+    """Have a function asked whether what the caller does is ending by an error."""
+    _failures.append(has_failed)
+
+
+def has_failed() -> bool:
+    """Return whether what the caller does is known to be ending by an error."""
+    return any(ask() for ask in _failures)
 
 
 def named() -> str | None:

@@ -107,6 +107,8 @@ def test_session_unchanged(app: tuple[Flask, PooledDB]) -> None:
         "PRAGMA user_version=5",
         "PRAGMA defer_foreign_keys=1",
         "PRAGMA foreign_keys",
+        "PRAGMA foreign_keys = ON",  # as they are
+        "pragma foreign_keys(1);",
         "PRAGMA journal_mode=WAL",
         "SAVEPOINT a",
     ):
@@ -139,7 +141,10 @@ def test_setsession(file: Path) -> None:
             assert query("PRAGMA foreign_keys") == [(0,)]
             assert query("PRAGMA cache_size") == [(7,)]
             assert query("SELECT name FROM sqlite_temp_master") == [("u",)]
+        query("PRAGMA foreign_keys=OFF")
         assert db.stats().connects == 1
+        query("PRAGMA foreign_keys=ON")
+        assert query("PRAGMA foreign_keys") == [(0,)]
 
 
 @pytest.mark.usefixtures("app")

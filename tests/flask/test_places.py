@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask, g, request
 from werkzeug.local import LocalProxy
 
 from flask_pooled_db import PooledDB, PoolTimeout, db_connection_context, get_db_connection
@@ -63,6 +63,28 @@ def test_a1_place_of_rollback(site: Site, caplog: pytest.LogCaptureFixture) -> N
     (warning,) = warnings_in(caplog)
     assert f"INSERT INTO was rolled back: the connection taken at {line_of(forget, 1)}" in warning
     assert "by endpoint 'losing'" in warning
+
+
+@pytest.mark.parametrize("way", [lambda db: db.connection, lambda db: closed_at_end()])
+def test_a1_rollback_of_failed_request(
+    site: Site, caplog: pytest.LogCaptureFixture, way: Callable[[PooledDB], Any]
+) -> None:
+    """Nothing is said of the work of a request that ends by an error, which nobody wants kept."""
+    app, db = site
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    def failing() -> str:
+        insert(way(db), 1)
+        raise LookupError
+
+    app.teardown_appcontext(lambda _: g.conn.close() if "conn" in g else None)
+    assert serve(app, "/", failing).get("/").status_code == 500
+    assert warnings_in(caplog) == []
+
+
+def closed_at_end() -> Any:
+    g.conn = get_db_connection()
+    return g.conn
 
 
 def test_a1_place_beyond_flask(site: Site, caplog: pytest.LogCaptureFixture) -> None:

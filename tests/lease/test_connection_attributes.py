@@ -37,7 +37,9 @@ def test_forbidden_attributes(any_app: PooledDB, name: str) -> None:
 def test_setting_attributes_refused(any_app: PooledDB, name: str) -> None:
     """Setting an attribute of the connection is refused: the next caller would inherit it."""
     with db_connection_context() as conn:
-        with pytest.raises(AttributeError):
+        has_it = hasattr(conn.dbapi_connection, name)
+        words = "CONNECT_ARGS, SETSESSION or a CREATOR" if has_it else "has no attribute"
+        with pytest.raises(AttributeError, match=words):
             setattr(conn, name, 5)
 
 

@@ -173,6 +173,27 @@ def test_t10_lost_work_on_mariadb(
     assert len(lost(caplog)) == 1
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("BEGIN", ADD, "COMMIT"),
+        (ADD, "COMMIT"),
+        (ADD, "ROLLBACK"),
+        (ADD, "START TRANSACTION", ADD, "COMMIT"),
+    ],
+)
+def test_t10_transactions_by_text(
+    any_stage: Stage, statements: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever borrows a connection may begin and end transactions by text: no word is said."""
+    if any_stage.driver == "sqlite":
+        statements = tuple(sql.replace("START TRANSACTION", "SAVEPOINT a") for sql in statements)
+    conn = get_db_connection()
+    does(*statements)(conn)
+    conn.close()
+    assert warnings_in(caplog) == []
+
+
 @pytest.mark.parametrize("work", SERVER_READS.values(), ids=SERVER_READS)
 def test_t10_no_lost_work_on_mariadb(
     routines: ServerStage, work: Work, caplog: pytest.LogCaptureFixture

@@ -156,7 +156,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was not given back by": forget,
     "was never given back; it is closed": drop,
     "has been out for": keep,
-    "by itself: the block is more than one transaction": commit_by_text,
+    "by itself: this is more than one transaction": commit_by_text,
     "more times since)": lose_often,
     "Answering 503": answer_503,
     "no connection in": take_two,
