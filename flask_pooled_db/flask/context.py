@@ -121,8 +121,8 @@ def _note_caller(exc: BaseException | None) -> None:
 
 
 def release_all() -> None:
-    """Release the leases this context still holds, except those of another thread that is alive,
-    which finds its own again.
+    """Release the leases this context still holds, except what another thread that is alive has
+    borrowed, and may be at work with.
     """
     pair = g.get(CURRENT)
     if pair is None or not pair[1]:
@@ -130,9 +130,9 @@ def release_all() -> None:
     owner, held = current_owner(), pair[1]
     own = [] if held.own is None else list(held.own.values())
     for lease in list(held):
-        if lease.owner != owner and is_running(lease.owner):
-            continue
         is_leak = not any(lease is one for one in own)
+        if is_leak and lease.owner != owner and is_running(lease.owner):
+            continue
         take_back(lease, "was taken back when its app context ended", is_leak=is_leak)
     if not held:
         g.pop(CURRENT, None)

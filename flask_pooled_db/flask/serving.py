@@ -21,6 +21,7 @@ from flask_pooled_db.flask.context import (
     take_back,
 )
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.ofcontext import ContextLease
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
@@ -124,7 +125,7 @@ class Serving:
         lease = own.get(key)
         if lease is None or lease.state is State.RELEASED:
             _give_back_others(own)
-            own[key] = lease = pool.lease(owner, held)
+            own[key] = lease = pool.lease(owner, held, kind=ContextLease)
         return lease
 
 

@@ -11,7 +11,7 @@ import functools
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.drivers.writes import may_write
@@ -39,6 +39,8 @@ class BorrowedLease(LeaseConnection):
     """A lease that its caller gives back."""
 
     __slots__ = ("_around", "_wrote", "place", "taker")
+
+    tells_loss_when_revoked: ClassVar = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -151,7 +153,8 @@ class BorrowedLease(LeaseConnection):
         lost = self._lost(entry, state)
         # Whoever gives it back because of an error wants it to be rolled back.
         is_wanted = callers.has_failed() or _handled() not in (0, self._around)
-        if lost is not None and self._revoked is None and not is_wanted:
+        is_told_already = self._revoked is not None and not self.tells_loss_when_revoked
+        if lost is not None and not is_told_already and not is_wanted:
             self._home.terms.notices.warn(
                 ("rolled back", self.place, callers.named()),
                 "%s was rolled back: the connection taken %s by %s was given back without a "

@@ -101,9 +101,10 @@ class Pool(PooledDB):  # type: ignore[misc]
         shareable: bool = False,
         session: Session | None = None,
         rows: Rows | None = None,
+        kind: type[BorrowedLease] = BorrowedLease,
     ) -> LeaseConnection:
         """Return a lease of a connection; `holder` holds it until it is released. `rows` is the
-        shape of its rows (None: as configured).
+        shape of its rows (None: as configured), and `kind` is the class of one that is not shared.
 
         Raises `PoolTimeout` after `timeout` seconds (None: as configured), `ConnectFailed`, or
         `PoolClosed`.
@@ -119,12 +120,12 @@ class Pool(PooledDB):  # type: ignore[misc]
         try:
             if shareable and home is not None:
                 entry = home.acquire(timeout)
-                kind: type[BorrowedLease] = borrowed_class(SharedLease, entry, engine)
-                lease = kind(home, entry, owner, holder, session)
+                made: type[BorrowedLease] = borrowed_class(SharedLease, entry, engine)
+                lease = made(home, entry, owner, holder, session)
             else:
                 entry = engine.acquire(timeout, session)
-                kind = borrowed_class(BorrowedLease, entry, engine)
-                lease = kind(engine, entry, owner, holder, session)
+                made = borrowed_class(kind, entry, engine)
+                lease = made(engine, entry, owner, holder, session)
         except PoolTimeout as error:
             explain(error, engine, holder)
             raise

@@ -30,10 +30,11 @@ def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None
 
 
 def _held(pool: Engine, leases: list[Lease]) -> Iterator[str]:
-    own = [lease for lease in leases if lease.terms is pool.terms]
+    caller = current_owner()
+    own = [lease for lease in leases if lease.terms is pool.terms and lease.owner == caller]
     for lease in own:
         yield f"taken {callers.at(lease.place)}" if lease.place else "by a db_connection_context()"
-    owner = id_of(current_owner())
+    owner = id_of(caller)
     with pool.state.lock:
         in_use = pool.state.in_use_locked()
     for entry in in_use:  # also without an app context

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from flask_pooled_db import (
     db_connection_context,
 )
 from harness.server import MariaDBServer
-from harness.waiting import PATIENCE
+from harness.waiting import PATIENCE, wait_until
 from harness.workloads import add
 from tests.support.pools import call
 from tests.support.scenarios.base import MOVED, rival
@@ -230,28 +231,72 @@ def test_request_connection_of_async_view(site: Site, caplog: pytest.LogCaptureF
         assert ids() == [1]
 
 
-def test_request_connection_of_survivor(site: Site) -> None:
-    """A thread that outlives the context keeps the one that it has, until it closes it."""
+def test_request_connection_of_survivor(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that outlives the context loses the one that it had with it, and is told so."""
     app, db = site
     has_begun, may_go_on = threading.Event(), threading.Event()
 
     def work() -> None:
-        insert(db.connection, 1)
+        conn = db.connection
+        insert(conn, 1)
         has_begun.set()
         assert may_go_on.wait(PATIENCE)
-        db.connection.commit()
-        db.connection.close()
+        with pytest.raises(UsageError, match="taken back when its app context ended"):
+            conn.commit()
 
     with app.app_context():
         thread = call(contextvars.copy_context().run, work)
         assert has_begun.wait(PATIENCE)
-        db.connection.cursor()
-    assert pool_of(app, db).in_use == 1
+    assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 0)
     may_go_on.set()
     thread.result()
     with app.app_context():
-        assert ids() == [1]
-    assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 0)
+        assert ids() == []
+    (warning,) = warnings_in(caplog)
+    assert "INSERT INTO was rolled back" in warning
+
+
+def test_request_connection_of_executor(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The thread of an executor, which never ends, keeps none from one context to the next."""
+    with (
+        bare_app(url=url, maxconnections=2, acquire_timeout=0.5) as (app, db),
+        ThreadPoolExecutor(1) as executor,
+    ):
+
+        def job() -> None:
+            insert(db.connection, db.fetch_value("SELECT COUNT(*) FROM t") + 1)
+            db.connection.commit()
+
+        for _ in range(6):
+            with app.app_context():
+                executor.submit(contextvars.copy_context().run, job).result()
+            assert pool_of(app, db).in_use == 0
+        with app.app_context():
+            assert ids() == [1, 2, 3, 4, 5, 6]
+        assert (pool_of(app, db).connects, warnings_in(caplog)) == (2, [])
+
+
+def test_request_connection_amid_a_call(stage: ServerStage) -> None:
+    """A call that is under way in another thread when the context ends is the last one."""
+    with stage.app.app_context():
+
+        def work() -> None:
+            conn = stage.db.connection
+            with pytest.raises(UsageError, match="app context ended"), conn.cursor() as cur:
+                cur.execute("SELECT SLEEP(0.5)")
+                cur.execute("SELECT 1")
+
+        thread = call(contextvars.copy_context().run, work)
+        wait_until(lambda: any("SLEEP" in sql for sql in statements_under_way(stage)))
+    thread.result()
+    assert (stage.db.stats().in_use, stage.db.stats().leaked) == (0, 0)
+    with stage.app.app_context(), db_connection_context() as conn:
+        add(conn, 1, 0)
+
+
+def statements_under_way(stage: ServerStage) -> list[str]:
+    sql = "SELECT info FROM information_schema.processlist WHERE command = 'Query' AND user = 'app'"
+    return [info or "" for (info,) in stage.server.query(sql)]
 
 
 @pytest.mark.parametrize("is_abandoned", [False, True])
