@@ -13,6 +13,7 @@ from flask.globals import app_ctx
 from flask_pooled_db.config import DEFAULT_BIND, describe, is_plain_name, looks_like_url
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.naming import note_caller
+from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
@@ -163,7 +164,7 @@ def _report(lease: LeaseConnection) -> None:
         "A database connection was not given back by %s%s; it was taken back when the app "
         "context ended, and what it had not committed%s was rolled back. Use "
         "db_connection_context(), or close() it",
-        callers.who(),
+        callers.named() or taker_of(lease),
         taken,
         f" ({lost})" if lost else "",
     )

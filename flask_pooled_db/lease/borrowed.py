@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.drivers.writes import may_write
 from flask_pooled_db.lease.fate import Ending, Fate, verb_of
-from flask_pooled_db.lease.owner import id_of
+from flask_pooled_db.lease.owner import current_owner, id_of
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.storing import storing_class
@@ -24,6 +24,7 @@ from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.runtime import callers
 
 IN_TRANSACTION, RELEASED = State.IN_TRANSACTION, State.RELEASED
+_GONE = (State.ROLLED_BACK, State.ABORTED, State.BROKEN)
 
 _ENDS = Effect.COMMITS | Effect.UNDOES
 _ENDS_BY_TEXT = ("COMMIT", "ROLLBACK", "END", "BEGIN", "START", "LOCK", "UNLOCK")
@@ -49,7 +50,7 @@ class BorrowedLease(LeaseConnection):
         self.taker = callers.named() if self.terms.config.leak_threshold else None
         """Who took it, for a report from another thread."""
         self._wrote: str | None = None  # the first statement since the last commit that wrote
-        self._around = _handled()
+        self._around = _handled()  # when it last wrote, or was taken
         link = self.usable().link
         link.taken_at, link.taken_by = self.place, id_of(self.owner)
 
@@ -114,10 +115,16 @@ class BorrowedLease(LeaseConnection):
         effect = self.driver.effects(text) if text else Effect.NONE
         if effect is not Effect.NONE and effect & _ENDS and not self._is_open(entry):
             self._wrote = None  # as DDL does, where it is no part of the transaction
-        elif self._wrote is None and may_write(text):
-            self._wrote = verb_of(text)
-        elif self._wrote is None and not text and name in _WRITING:
-            self._wrote = f"{name}()"
+        elif self._wrote is not None and _handled() in (0, self._around):
+            pass  # all that matters is known
+        elif may_write(text):
+            self._note_write(verb_of(text))
+        elif not text and name in _WRITING:
+            self._note_write(f"{name}()")
+
+    def _note_write(self, what: str) -> None:
+        self._wrote = self._wrote or what
+        self._around = _handled()
 
     def uncommitted(self) -> str | None:
         """Return the first statement that wrote what its end would roll back."""
@@ -125,14 +132,26 @@ class BorrowedLease(LeaseConnection):
         return None if entry is None else self._lost(entry, self._state)
 
     def _lost(self, entry: Entry, state: State) -> str | None:
-        is_kept = state is IN_TRANSACTION and self._wrote and self._is_open(entry) is not False
-        return self._wrote if is_kept else None
+        if self._wrote is None:
+            return None
+        is_open = state is IN_TRANSACTION and self._is_open(entry) is not False
+        # The errors of these may have been swallowed. What text did to it, another line has told.
+        is_gone = state in _GONE and self._told.fate is None
+        return self._wrote if is_open or is_gone else None
 
     def _is_open(self, entry: Entry) -> bool | None:
         try:
             return self.driver.in_transaction(entry.raw)
         except Exception:  # noqa: BLE001  the statement was sent, and the return has to go on
             return None
+
+    def commit_work(self) -> None:
+        """Send COMMIT if there may be anything to commit. Raises if it can't be committed."""
+        try:
+            super().commit_work()
+        except BaseException:
+            self._wrote = None  # its caller gets an error that says what became of it
+            raise
 
     # The end
 
@@ -162,8 +181,14 @@ class BorrowedLease(LeaseConnection):
                 "which commits",
                 lost,
                 callers.at(self.place),
-                callers.who(),
+                taker_of(self),
             )
+
+
+def taker_of(lease: LeaseConnection) -> str:
+    """Return what a message calls the caller that took a lease."""
+    owner = lease.owner
+    return callers.who() if owner == current_owner() else callers.name_of(owner)
 
 
 def _handled() -> int:

@@ -296,6 +296,9 @@ class Lease(Losing):
             entry.is_changed = entry.is_changed or driver.has_changed(entry.raw)
             if entry.condemned is None and not driver.is_intact(entry.raw, entry.session):
                 entry.condemn("its session was left in another state")
+        except Exception as error:  # noqa: BLE001  the caller must see its own error, not this one
+            entry.condemn("its state could not be told")
+            logger.debug("Returning a connection failed: %s", type(error).__name__)
         except BaseException:
             entry.condemn("it was interrupted while being returned")
             raise

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 _NOT_THE_APPLICATIONS = frozenset({_PACKAGE, "flask", "werkzeug", "dbutils"})
@@ -64,6 +65,13 @@ def named() -> str | None:
 def who() -> str:
     """Return what a message calls the caller."""
     return named() or _task() or thread_name(threading.get_ident())
+
+
+def name_of(owner: Any) -> str:
+    """Return what a message calls a task, a greenlet, or the thread of a number."""
+    if isinstance(owner, int):
+        return thread_name(owner)
+    return f"task {owner.get_name()!r}" if hasattr(owner, "get_name") else "a greenlet"
 
 
 def thread_name(number: int) -> str:

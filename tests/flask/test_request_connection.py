@@ -282,9 +282,8 @@ def test_request_connection_amid_a_call(stage: ServerStage) -> None:
 
         def work() -> None:
             conn = stage.db.connection
-            with pytest.raises(UsageError, match="app context ended"), conn.cursor() as cur:
-                cur.execute("SELECT SLEEP(0.5)")
-                cur.execute("SELECT 1")
+            with pytest.raises(UsageError, match="app context ended"):
+                sleep_and_go_on(conn)
 
         thread = call(contextvars.copy_context().run, work)
         wait_until(lambda: any("SLEEP" in sql for sql in statements_under_way(stage)))
@@ -292,6 +291,12 @@ def test_request_connection_amid_a_call(stage: ServerStage) -> None:
     assert (stage.db.stats().in_use, stage.db.stats().leaked) == (0, 0)
     with stage.app.app_context(), db_connection_context() as conn:
         add(conn, 1, 0)
+
+
+def sleep_and_go_on(conn: Any) -> None:
+    with conn.cursor() as cur:
+        cur.execute("SELECT SLEEP(0.5)")
+        cur.execute("SELECT 1")
 
 
 def statements_under_way(stage: ServerStage) -> list[str]:

@@ -16,6 +16,7 @@ from flask_pooled_db import CommitOutcomeUnknown, TransactionAborted, get_db_con
 from flask_pooled_db.runtime import notices
 from harness.postgres import postgres
 from harness.server import MariaDBServer
+from harness.waiting import PATIENCE, wait_until
 from harness.workloads import add, run
 from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
@@ -398,6 +399,88 @@ def test_t10_close_in_error_handler(sqlite_stage: Stage, caplog: pytest.LogCaptu
         add(conn, 1, -10)
         conn.close()
     assert len(warnings_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("writes_before", [False, True])
+def test_t10_write_in_error_handler(
+    any_stage: Stage, writes_before: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So it is on a connection that was taken before the exception, whatever was written then."""
+    conn = get_db_connection()
+    if writes_before:
+        add(conn, 1, -10)
+    try:
+        raise LookupError
+    except LookupError:
+        add(conn, 2, 10)
+        conn.close()
+    assert len(warnings_in(caplog)) == 1
+
+
+DEADLOCK = "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'"
+
+
+@pytest.mark.parametrize("how", ["deadlock", "lost connection"])
+def test_t10_lost_work_after_swallowed_error(
+    stage: ServerStage, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work is lost work also if an error that nobody looked at has undone it."""
+    conn = get_db_connection()
+    add(conn, 1, -10)
+    if how == "lost connection":
+        stage.kill(conn)
+    with contextlib.suppress(conn.Error):
+        run(conn, DEADLOCK if how == "deadlock" else "SELECT 1")
+    conn.close()
+    assert len(warnings_in(caplog)) == 1
+    assert stage.committed() == UNTOUCHED
+
+
+@pytest.mark.parametrize("module", ["psycopg", *MODULES])
+def test_t10_lost_work_after_swallowed_error_on_postgresql(
+    url: str, module: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On PostgreSQL any error has."""
+    with borrowed(url, module) as conn:
+        run(conn, "INSERT INTO t VALUES (1)")
+        with contextlib.suppress(Exception):
+            run(conn, "SELECT * FROM none_such")
+    assert len(warnings_in(caplog)) == 1
+
+
+def test_t10_failed_commit_is_told(stage: ServerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing more is said of work whose COMMIT has failed: its caller had an error."""
+    conn = get_db_connection()
+    add(conn, 1, -10)
+    stage.kill(conn)
+    with contextlib.suppress(conn.Error, TransactionAborted):
+        conn.commit()
+    conn.close()
+    assert [text for text in warnings_in(caplog) if "was rolled back: the" in text] == []
+
+
+def test_t10_lost_work_closed_by_another(
+    sqlite_stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that took the connection is named, not the one that closes it."""
+    taken: list[Any] = []
+    may_end = threading.Event()
+
+    def work() -> None:
+        with sqlite_stage.app.app_context():
+            conn = get_db_connection()
+            add(conn, 1, -10)
+            taken.append(conn)
+            assert may_end.wait(PATIENCE)
+
+    thread = threading.Thread(target=work, name="taker")
+    thread.start()
+    wait_until(lambda: taken)
+    taken.pop().close()
+    may_end.set()
+    thread.join()
+    (warning,) = warnings_in(caplog)
+    assert "by thread 'taker'" in warning
 
 
 def test_t10_lost_work_once_a_place(sqlite_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
