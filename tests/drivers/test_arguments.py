@@ -231,8 +231,9 @@ def test_own_words(module: str) -> None:
 
 def test_own_words_of_libpq() -> None:
     """libpq does not tell a wrong argument from a server that is away: its words do."""
-    url = f"postgresql://ann:{SECRET}@127.0.0.1:1/d?sslmode=foo"
-    with open_pool(url=url) as pool, pytest.raises(PoolTimeout, match='sslmode value: "foo"'):
+    url = f"postgresql://ann:{SECRET}@127.0.0.1:1/d?ssl_min_protocol_version=foo"
+    words = 'ssl_min_protocol_version" value: "foo"'
+    with open_pool(url=url) as pool, pytest.raises(PoolTimeout, match=words):
         pool.lease(timeout=0.5)
 
 
