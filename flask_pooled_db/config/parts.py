@@ -1,8 +1,8 @@
 """A database URL in parts: a mapping with the field names of SQLAlchemy's `URL.create`.
 
-Values are taken as they are, without percent-encoding; one that is None is left out. Names are taken
-in any case of letters, as environment variables have them; of two that differ in nothing else, the
-one that was set last.
+Values are taken as they are, without percent-encoding; one that is None is left out. Names are
+taken in any case of letters, as environment variables have them; of two that differ in nothing
+else, the one that was set last.
 """
 
 from __future__ import annotations

@@ -45,9 +45,11 @@ class Statements(Serving):
         """Return all rows of a statement.
 
         Where it stands alone it is readonly: a write fails on the server. `readonly=False` lets it
-        write, as `INSERT ... RETURNING` does. In an open block it may do what the block may.
+        write, as `INSERT ... RETURNING` does. In an open block it may do what the block may. For a
+        statement that returns no rows (an UPDATE, not a SELECT that finds nothing) it raises
+        `UsageError`; where it stands alone, what that wrote is rolled back.
         """
-        return self._read(lambda cur: list(cur.fetchall()), sql, params, bind, options)
+        return self._read(_all_rows, sql, params, bind, options)
 
     def fetch_one(
         self,
@@ -139,7 +141,23 @@ class Statements(Serving):
             return take(cur)
 
 
+def _all_rows(cur: LeaseCursor) -> list[Any]:
+    _check_rows(cur)
+    return list(cur.fetchall())
+
+
+def _check_rows(cur: LeaseCursor) -> None:
+    """Raise `UsageError` if the statement was not one that returns rows: some drivers return none
+    then, others raise.
+    """
+    if cur.description is None:
+        raise UsageError(
+            "the statement returns no rows: use db.execute(), or have it return some (RETURNING)"
+        )
+
+
 def _first_row(cur: LeaseCursor) -> Any:
+    _check_rows(cur)
     row, lease = cur.fetchone(), cur.connection
     if row is not None and lease.has_left(lease.usable()):
         cur.fetchall()  # some drivers refuse to close it before
@@ -149,8 +167,8 @@ def _first_row(cur: LeaseCursor) -> Any:
 def _first_value(cur: LeaseCursor) -> Any:
     row = _first_row(plain_cursor(cur))
     if isinstance(row, Mapping):
-        return next(iter(row.values()))
-    return None if row is None else row[0]
+        return next(iter(row.values()), None)
+    return row[0] if row else None  # PostgreSQL has rows without columns
 
 
 def _row_count(cur: LeaseCursor) -> int:
