@@ -164,8 +164,12 @@ def test_options(db: PooledDB) -> None:
     for wrong in ({"readonly": 1}, {"timeout": "soon"}, {"savepoint": None}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             db.fetch_all("SELECT 1", **wrong)
-    with pytest.raises(TypeError):
-        db.execute("SELECT 1", colour="red")  # type: ignore[call-arg]
+    methods: list[Any] = [db.execute, db.fetch_all, db.fetch_one, db.fetch_value]
+    for method in (*methods, db.connection_context):
+        told = rf"^{method.__name__}\(\) got an unexpected keyword argument 'colour'$"
+        for more in ({}, {"readonly": False}):
+            with pytest.raises(TypeError, match=told):
+                method("default", colour="red", **more)
     with pytest.raises(TypeError):
         db.fetch_all("SELECT 1", None, "default")  # type: ignore[call-arg]
 
