@@ -188,6 +188,7 @@ class PyMySQLDriver(MySQLDriver):
         result = raw._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
+    late_attributes = frozenset({"lastrowid"})
     forgets = False
     has_to_close_cursors = False  # unread rows belong to the connection, not to a cursor
 
