@@ -25,6 +25,7 @@ class ScopeKeywords(TypedDict, total=False):
 
 
 OPTION_NAMES = frozenset(ScopeKeywords.__annotations__)
+"""The names of the options of a scope."""
 
 
 def unknown_option(method: str, keywords: Iterable[str]) -> TypeError:

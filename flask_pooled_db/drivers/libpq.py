@@ -6,6 +6,7 @@ writes in its own language (`lc_messages`).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -60,9 +61,10 @@ def is_refusal(error: Any) -> bool:
     psycopg lists the servers that it tried. One of them may have been asked with and without TLS,
     and at several addresses: what no server has answered does not count there.
     """
-    if getattr(getattr(error, "pgconn", None), "needs_password", False):
-        return True
     first, *others = str(error).split(_NEXT_SERVER)
+    with contextlib.suppress(Exception):  # one that was closed does not tell
+        if error.pgconn.needs_password and not others:
+            return True
     return all(map(_refuses, others or [first]))
 
 

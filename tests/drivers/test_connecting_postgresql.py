@@ -114,6 +114,13 @@ def test_p10_words_of_server(text: str, is_transient: bool) -> None:
     assert DRIVER.is_transient(psycopg.OperationalError(text)) is is_transient
 
 
+def test_p10_error_of_closed_connection(server: dict[str, Any]) -> None:
+    """An error whose connection is closed says nothing but its words."""
+    raw = psycopg.connect(f"host=127.0.0.1 port={server['port']} user=postgres")
+    raw.close()
+    assert DRIVER.is_transient(psycopg.OperationalError("lost", pgconn=raw.pgconn))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
