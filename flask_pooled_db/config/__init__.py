@@ -18,13 +18,20 @@ from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
 from flask_pooled_db.config.pool import PoolConfig, read_binds
 from flask_pooled_db.config.rows import Rows
-from flask_pooled_db.config.scope import DEFAULT_OPTIONS, ScopeKeywords, ScopeOptions
+from flask_pooled_db.config.scope import (
+    DEFAULT_OPTIONS,
+    OPTION_NAMES,
+    ScopeKeywords,
+    ScopeOptions,
+    unknown_option,
+)
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
 __all__ = [
     "DEFAULT_BIND",
     "DEFAULT_OPTIONS",
     "FROM_FILE",
+    "OPTION_NAMES",
     "PREFIX",
     "DatabaseURL",
     "Ping",
@@ -43,4 +50,5 @@ __all__ = [
     "looks_like_url",
     "parse_url",
     "read_binds",
+    "unknown_option",
 ]

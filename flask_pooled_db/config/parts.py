@@ -1,7 +1,8 @@
 """A database URL in parts: a mapping with the field names of SQLAlchemy's `URL.create`.
 
-Values are taken as they are, without percent-encoding. Names are taken in any case of letters, as
-environment variables have them; of two that differ in nothing else, the one that was set last.
+Values are taken as they are, without percent-encoding; one that is None is left out. Names are
+taken in any case of letters, as environment variables have them; of two that differ in nothing
+else, the one that was set last.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def url_from_parts(value: Any) -> DatabaseURL:
     Raises `URLError`, whose message shows no value, with all that is wrong.
     """
     if is_url_object(value):
-        value = {name: part for name, part in value._asdict().items() if part is not None}
+        value = value._asdict()
     problems: list[str] = []
     fields = _fields(value, problems)
     drivername = _drivername(fields, problems)
@@ -85,7 +86,7 @@ def _fields(value: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
         closest = difflib.get_close_matches(lowered, FIELDS, 1)
         remedy = f"did you mean {closest[0]}?" if closest else f"they are {', '.join(FIELDS)}"
         problems.append(f"has no field {name!r}: {remedy}")
-    return fields
+    return {name: part for name, part in fields.items() if part is not None}
 
 
 def _drivername(fields: Mapping[str, Any], problems: list[str]) -> dict[str, str | None]:
@@ -117,9 +118,9 @@ def _text_of(name: str, fields: Mapping[str, Any], problems: list[str]) -> str |
 
 
 def _no_text(name: str, value: Any) -> str:
-    """Return what to do about a value that Flask, say, has read as JSON: `1e5`, `true`, `null`."""
+    """Return what to do about a value that Flask, say, has read as JSON: `1e5`, `true`."""
     example = f"""FLASK_POOLED_DB_URL__{name.upper()}='"..."'"""
-    what = "None" if value is None else f"a value of type {type(value).__name__}"
+    what = f"a value of type {type(value).__name__}"
     return f"has a {name} that is no text, but {what}: {_QUOTED} ({example}), or remove it"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypedDict
 
 from flask_pooled_db.config.arguments import check_flag, check_rows, check_seconds
@@ -21,6 +22,18 @@ class ScopeKeywords(TypedDict, total=False):
     savepoint: bool
     independent: bool
     rows: Rows | None
+
+
+OPTION_NAMES = frozenset(ScopeKeywords.__annotations__)
+"""The names of the options of a scope."""
+
+
+def unknown_option(method: str, keywords: Iterable[str]) -> TypeError:
+    """Return the error that Python has for a method which lists its options, if one of these is not
+    among them.
+    """
+    name = next(name for name in keywords if name not in OPTION_NAMES)
+    return TypeError(f"{method}() got an unexpected keyword argument {name!r}")
 
 
 class ScopeOptions(NamedTuple):

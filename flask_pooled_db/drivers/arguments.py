@@ -12,11 +12,14 @@ from flask_pooled_db.config import FROM_FILE, is_plain_name
 from flask_pooled_db.drivers import creators, passwords
 from flask_pooled_db.drivers.configuration import TEXTS, FromConfiguration
 
+_SYNONYMS = (passwords.NAMES, ("database", "db"), ("user", "username"))
+
 
 def of_module(
     adapter: type[FromConfiguration], dbapi: ModuleType, arguments: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yield what is wrong with the arguments of a module's own `connect`, each with its remedy."""
+    yield from _differing(arguments)
     names = adapter.names_of_arguments(dbapi, arguments)
     for name, value in arguments.items():
         if name == FROM_FILE:
@@ -54,6 +57,14 @@ def of_function(
         is_given = name in arguments or name in adapter.given_to_functions
         if parameter.default is Parameter.empty and not is_given:
             yield f"CREATOR needs an argument {name!r}: add it to CONNECT_ARGS"
+
+
+def _differing(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the pairs of names for the same thing that have two values."""
+    for one, other in _SYNONYMS:
+        values = arguments.get(one), arguments.get(other)
+        if None not in values and values[0] != values[1]:
+            yield f"the connect arguments {one!r} and {other!r} differ: keep one"
 
 
 def _is_number(value: Any) -> bool:

@@ -81,8 +81,24 @@ class FromConfiguration:
             "password": url.password,
             cls.database_argument: url.database,
         }
+        return cls.with_query(url, named)
+
+    @classmethod
+    def with_query(cls, url: DatabaseURL, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a URL's connect arguments: these, which are not None, and those in its query.
+
+        Raises `ConfigError` if one of them is in the query too, with another value.
+        """
         given = {name: value for name, value in named.items() if value is not None}
-        return given | cls.query_arguments(url)
+        query = cls.query_arguments(url)
+        problems = [
+            f"the URL gives {name!r} at its own place and another one in its query: keep one"
+            for name in given.keys() & query.keys()
+            if given[name] != query[name]
+        ]
+        if problems:
+            raise ConfigError(sorted(problems))
+        return given | query
 
     @classmethod
     def query_arguments(cls, url: DatabaseURL) -> dict[str, Any]:

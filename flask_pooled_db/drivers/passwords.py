@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -67,6 +67,19 @@ def file_problems(path: Any, arguments: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _beginning_of(path: str | os.PathLike[str]) -> bytes:
+    """Return the beginning of a file. A pipe is refused: it could keep its reader waiting for good,
+    and can't be read again at the next connect.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        return os.read(descriptor, _LARGEST + 1)
+    finally:
+        os.close(descriptor)
+
+
 def read(path: str | os.PathLike[str]) -> str:
     """Return the password that a file holds now, without the end of its line.
 
@@ -74,8 +87,7 @@ def read(path: str | os.PathLike[str]) -> str:
     """
     what = f"the password file {os.fspath(path)!r}"
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = _beginning_of(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError([f"{what} can't be read: {reason}"]) from error

@@ -6,12 +6,12 @@ import contextlib
 import importlib
 import inspect
 import math
-import re
 import socket
 from collections.abc import Collection, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
+from flask_pooled_db.drivers import libpq
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
@@ -101,8 +101,13 @@ class PsycopgDriver(Driver):
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
-        is_number = value is None or _NUMBERS.fullmatch(str(value))
-        return "" if is_number or name not in _WHOLE_NUMBERS else "it is a whole number"
+        if name != "conninfo":
+            return libpq.objection(name, value)
+        with contextlib.suppress(Exception):  # `problems` has told that it can't be parsed
+            for inner, text in _parse(value).items():
+                if words := libpq.objection(inner, text):
+                    return f"of its {inner!r}: {words}"
+        return ""
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         if self._sets_limit:
@@ -116,6 +121,10 @@ class PsycopgDriver(Driver):
         addresses = _count_addresses(where)
         share = self.connect_timeout / addresses
         return max(math.ceil(share) if addresses == 1 else int(share), 1)
+
+    def is_transient(self, error: BaseException) -> bool:
+        is_refusal = isinstance(error, self.Error) and libpq.is_refusal(error)
+        return super().is_transient(error) and not is_refusal
 
     def set_up(self, raw: Any) -> None:
         raw.autocommit = False  # the application's own creator may have set it
@@ -216,20 +225,18 @@ class PsycopgDriver(Driver):
         return bool(raw.info.transaction_status == _IN_ERROR)
 
 
-_NUMBERS = re.compile(r"-?\d+(,\d*)*", re.ASCII)  # several ports, one for each host
-_WHOLE_NUMBERS = frozenset(
-    {"port", "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"}
-    | {"keepalives_count", "tcp_user_timeout"}
-)
-
 _WHERE = ("host", "hostaddr", "connect_timeout")
 
 
 def _params(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return libpq's parameters that say where to connect, and for how long to try."""
-    parse = importlib.import_module("psycopg.conninfo").conninfo_to_dict  # only if it is used
-    params = {**parse(arguments.get("conninfo") or ""), **arguments}
+    params = {**_parse(arguments.get("conninfo")), **arguments}
     return {name: params[name] for name in _WHERE if params.get(name) is not None}
+
+
+def _parse(conninfo: str | None) -> dict[str, Any]:
+    module = importlib.import_module("psycopg.conninfo")  # only if it is used
+    return dict(module.conninfo_to_dict(conninfo or ""))
 
 
 def _count_addresses(where: Mapping[str, Any]) -> int:

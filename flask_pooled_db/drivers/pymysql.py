@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers import optionfiles, sockets
+from flask_pooled_db.drivers import optionfiles, sockets, tlsfiles
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS, MySQLDriver
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
@@ -188,6 +188,7 @@ class PyMySQLDriver(MySQLDriver):
         result = raw._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
+    late_attributes = frozenset({"lastrowid"})
     forgets = False
     has_to_close_cursors = False  # unread rows belong to the connection, not to a cursor
 
@@ -332,6 +333,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
                 return super()._create_ssl_ctx(sslp)
             key = tuple(sorted((name, repr(value)) for name, value in sslp.items()))
             known = contexts if key else WITHOUT_ARGUMENTS
-            return known.get(key, functools.partial(super()._create_ssl_ctx, sslp))
+            build = functools.partial(super()._create_ssl_ctx, sslp)
+            return known.get(key, functools.partial(tlsfiles.explained, build, sslp))
 
     return Connection

@@ -94,6 +94,8 @@ class Results:
     """Whether a cursor that is left open can harm the connection's next user. If not, closing it
     waits for the server only while the connection has unread rows."""
 
+    late_attributes: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that cursors have only once they ran a statement; they are None before."""
     forgets: ClassVar[bool] = True
     """Whether a cursor may have to be asked before its end for what it tells of its last statement:
     how many rows, which columns. If not, it can be asked at any time."""

@@ -107,7 +107,7 @@ class SQLiteDriver(Driver):
         if url.host or url.username or url.password:
             forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
             raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
-        return {"database": url.database or ":memory:"} | cls.query_arguments(url)
+        return {"database": ":memory:"} | cls.with_query(url, {"database": url.database})
 
     def place(self, folder: str) -> None:
         name = self._arguments["database"]

@@ -10,7 +10,13 @@ from typing import Any, Unpack
 from flask import current_app
 from flask.globals import app_ctx
 
-from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeKeywords, ScopeOptions
+from flask_pooled_db.config import (
+    DEFAULT_OPTIONS,
+    OPTION_NAMES,
+    ScopeKeywords,
+    ScopeOptions,
+    unknown_option,
+)
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.context import (
     AppState,
@@ -86,7 +92,11 @@ class Serving:
             engine = state.engines.get(bind)
         except TypeError:  # it can't be looked up
             engine = None
-        asked = ScopeOptions(**options) if options else DEFAULT_OPTIONS
+        asked = DEFAULT_OPTIONS
+        if options:
+            if not options.keys() <= OPTION_NAMES:
+                raise unknown_option("connection_context", options)
+            asked = ScopeOptions(**options)
         return Scope(engine or state.pool(bind).engine, leases, asked)
 
     def pool(self, bind: str | None = None) -> Pool:

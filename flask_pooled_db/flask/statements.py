@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, Unpack
+from typing import Any, Protocol, Unpack
 
-from flask_pooled_db.config import ScopeKeywords, check_flag, describe
+from flask_pooled_db.config import OPTION_NAMES, ScopeKeywords, check_flag, describe, unknown_option
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.serving import Serving
 from flask_pooled_db.lease.cursor import LeaseCursor
 from flask_pooled_db.lease.scope import enclosing_lease
 from flask_pooled_db.lease.script import Script
 from flask_pooled_db.lease.shaping import has_usual_rows, plain_cursor
-
-T = TypeVar("T")
 
 
 class Readable(Protocol):
@@ -45,9 +43,12 @@ class Statements(Serving):
         """Return all rows of a statement.
 
         Where it stands alone it is readonly: a write fails on the server. `readonly=False` lets it
-        write, as `INSERT ... RETURNING` does. In an open block it may do what the block may.
+        write, as `INSERT ... RETURNING` does. In an open block it may do what the block may. For a
+        statement that returns no rows (an UPDATE, not a SELECT that finds nothing) it raises
+        `UsageError`; where it stands alone, what that wrote is rolled back.
         """
-        return self._read(lambda cur: list(cur.fetchall()), sql, params, bind, options)
+        rows: list[Any] = self._read("fetch_all", sql, params, bind, options)
+        return rows
 
     def fetch_one(
         self,
@@ -58,7 +59,7 @@ class Statements(Serving):
         **options: Unpack[ScopeKeywords],
     ) -> Any:
         """Return the first row of a statement, or None if it has none. See `fetch_all`."""
-        return self._read(_first_row, sql, params, bind, options)
+        return self._read("fetch_one", sql, params, bind, options)
 
     def fetch_value(
         self,
@@ -69,7 +70,7 @@ class Statements(Serving):
         **options: Unpack[ScopeKeywords],
     ) -> Any:
         """Return the first column of the first row, or None if there is no row. See `fetch_all`."""
-        return self._read(_first_value, sql, params, bind, options)
+        return self._read("fetch_value", sql, params, bind, options)
 
     def execute(
         self,
@@ -83,7 +84,8 @@ class Statements(Serving):
 
         Several sets of parameters are for a cursor's `executemany()`.
         """
-        return self._run(_row_count, sql, params, bind, options)
+        count: int = self._run("execute", sql, params, bind, options)
+        return count
 
     def run_script(
         self, path_or_text: str | PathLike[str] | Readable, bind: str | None = None
@@ -104,12 +106,12 @@ class Statements(Serving):
 
     def _read(
         self,
-        take: Callable[[LeaseCursor], T],
+        method: str,
         sql: Any,
         params: Any,
         bind: str | None,
         options: ScopeKeywords,
-    ) -> T:
+    ) -> Any:
         """Run a statement that is readonly unless it is part of a block, or it is asked to write.
 
         A driver that has no readonly sessions runs it in a plain scope.
@@ -119,16 +121,19 @@ class Statements(Serving):
         stands_alone = options.get("independent") or enclosing_lease(pool.engine) is None
         if readonly and stands_alone and pool.driver.has_readonly:
             options["readonly"] = True
-        return self._run(take, sql, params, bind, options)
+        return self._run(method, sql, params, bind, options)
 
     def _run(
         self,
-        take: Callable[[LeaseCursor], T],
+        method: str,
         sql: Any,
         params: Any,
         bind: str | None,
         options: ScopeKeywords,
-    ) -> T:
+    ) -> Any:
+        if not options.keys() <= OPTION_NAMES:
+            raise unknown_option(method, options)
+        take = _TAKES[method]
         around = None if options else enclosing_lease(self.pool(bind).engine)
         if around is not None and has_usual_rows(around):
             with around.cursor() as cur:
@@ -139,7 +144,23 @@ class Statements(Serving):
             return take(cur)
 
 
+def _all_rows(cur: LeaseCursor) -> list[Any]:
+    _check_rows(cur)
+    return list(cur.fetchall())
+
+
+def _check_rows(cur: LeaseCursor) -> None:
+    """Raise `UsageError` if the statement was not one that returns rows: some drivers return none
+    then, others raise.
+    """
+    if cur.description is None:
+        raise UsageError(
+            "the statement returns no rows: use db.execute(), or have it return some (RETURNING)"
+        )
+
+
 def _first_row(cur: LeaseCursor) -> Any:
+    _check_rows(cur)
     row, lease = cur.fetchone(), cur.connection
     if row is not None and lease.has_left(lease.usable()):
         cur.fetchall()  # some drivers refuse to close it before
@@ -149,14 +170,23 @@ def _first_row(cur: LeaseCursor) -> Any:
 def _first_value(cur: LeaseCursor) -> Any:
     row = _first_row(plain_cursor(cur))
     if isinstance(row, Mapping):
-        return next(iter(row.values()))
-    return None if row is None else row[0]
+        return next(iter(row.values()), None)
+    return row[0] if row else None  # PostgreSQL has rows without columns
 
 
 def _row_count(cur: LeaseCursor) -> int:
     if cur.description is not None:  # some statements do their work row by row
         cur.fetchall()
     return int(cur.rowcount)
+
+
+_TAKES: Mapping[str, Callable[[LeaseCursor], Any]] = {
+    "fetch_all": _all_rows,
+    "fetch_one": _first_row,
+    "fetch_value": _first_value,
+    "execute": _row_count,
+}
+"""What each method makes of a cursor after its statement."""
 
 
 def _read_script(source: str | PathLike[str] | Readable, root: Path) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from flask_pooled_db.drivers import Driver
 
-_ONE_BY_ONE = "run the statements of the script one by one, cur.execute(...)"
+_SCRIPT = "executescript(): use db.run_script(...)"
 
 REMEDIES = {
     **{
@@ -22,12 +22,12 @@ REMEDIES = {
         name: f"attribute {name!r}: it is a cursor's, cur = conn.cursor()"
         for name in ("rowcount", "lastrowid", "description")
     },
-    "executescript": f"executescript(): {_ONE_BY_ONE}",
+    "executescript": _SCRIPT,
 }
 """What connections lack that people look for, and what to do."""
 
 _REMEDIES_OF_CURSORS = {
-    "executescript": f"executescript(): {_ONE_BY_ONE}",
+    "executescript": _SCRIPT,
     "lastrowid": "attribute 'lastrowid': have the statement return it, INSERT ... RETURNING id",
 }
 

@@ -188,7 +188,9 @@ class LeaseCursor:
         try:
             attribute = getattr(self.driver_cursor, name)
         except AttributeError as error:
-            raise no_attribute(lease.driver, name, of="cursor") from error
+            if name not in lease.driver.late_attributes:
+                raise no_attribute(lease.driver, name, of="cursor") from error
+            attribute = None
         if name in GONE:
             return attribute
         lease.usable()

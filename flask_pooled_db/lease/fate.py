@@ -9,10 +9,24 @@ from typing import NamedTuple
 from flask_pooled_db.lease.refusals import at
 from flask_pooled_db.runtime import Notices, callers
 
-# The first two words, after comments: what follows may be data.
+# The first two words, after comments: what follows may be data. A second one in double quotes may
+# be data too, but for the name of a procedure.
+_NAME = r"(?:[^\W\d][\w$]*|`[^`]*`)"
+_QUOTED = r'(?:[^\W\d][\w$]*|`[^`]*`|"[^"]*")'
 _VERB = re.compile(
-    r"(?:\s|/\*.*?\*/|(?:--|\#)[^\n]*\n|[(;\ufeff])*([a-z]+(?:\s+[a-z]+)?)",
-    re.IGNORECASE | re.DOTALL,
+    rf"""
+    (?: \s | /\*.*?\*/ | (?:--|\#)[^\n]*\n | [(;\ufeff] )*
+    (?: (?P<call>call)\s+(?P<routine>{_QUOTED}(?:\.{_QUOTED})*)
+      | (?P<first>[a-z]+)(?!\w)(?:\s+(?P<second>{_NAME}(?:\.{_NAME})*))? )
+    """,
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+# Second words that are no names.
+_KEYWORD = re.compile(
+    "ALL|AND|DATABASE|DISTINCT|EVENT|EXTENSION|FROM|FUNCTION|GLOBAL|IF|IGNORE|IMMEDIATE|INDEX|INTO|"
+    "LOCAL|MATERIALIZED|NOT|ON|OR|PREPARED|PROCEDURE|ROLE|SCHEMA|SEQUENCE|SESSION|TABLES?|TEMP|"
+    "TEMPORARY|TO|TRANSACTION|TRIGGER|TYPE|UNIQUE|USER|VIEW|WORK",
+    re.IGNORECASE,
 )
 
 
@@ -98,6 +112,12 @@ NOTHING_TOLD = Told()
 
 
 def verb_of(text: object) -> str:
-    """Return what a message calls a statement: its first words, and none of its data."""
+    """Return what a message calls a statement: its first words, and none of its data. Names are as
+    they were written.
+    """
     found = _VERB.match(text) if isinstance(text, str) else None
-    return " ".join(found[1].upper().split()) if found else "a statement"
+    if found is None:
+        return "a statement"
+    first, second = found["call"] or found["first"], found["routine"] or found["second"] or ""
+    second = second.upper() if _KEYWORD.fullmatch(second) else second
+    return f"{first.upper()} {second}".rstrip()

@@ -229,10 +229,49 @@ def test_own_words(module: str) -> None:
     assert SECRET not in str(caught.value)
 
 
+MYSQL = {"drivername": "mysql", "username": "ann", "password": SECRET, "host": "h", "port": 1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"url": {**MYSQL, "query": {"password": "x"}}}, "'password' at its own place"),
+        ({"url": {**MYSQL, "query": {"user": "bob"}}}, "'user' at its own place"),
+        ({"url": {**MYSQL, "query": {"host": "g"}}}, "'host' at its own place"),
+        ({"url": {**MYSQL, "query": {"port": 2}}}, "'port' at its own place"),
+        ({"url": f"mysql://h/d?password={SECRET}&database=e"}, "'database' at its own place"),
+        ({"url": f"mysql://a:{SECRET}@h/d?password=x"}, "'password' at its own place"),
+        ({"url": f"postgresql://a:{SECRET}@h/d?dbname=e"}, "'dbname' at its own place"),
+        ({"url": "sqlite:///d?database=e"}, "'database' at its own place"),
+        ({"url": {**MYSQL, "query": {"passwd": "x"}}}, "'password' and 'passwd' differ"),
+        ({"url": MYSQL, "connect_args": {"passwd": "x"}}, "'password' and 'passwd' differ"),
+        ({"url": "mariadb://h/d?db=e"}, "'database' and 'db' differ"),
+        (
+            {"creator": pymysql, "connect_args": {"database": "d", "db": "e"}},
+            "'database' and 'db' differ",
+        ),
+    ],
+)
+def test_a3_two_values(keys: dict[str, Any], told: str) -> None:
+    """Two values for the same thing are refused, wherever they are, and not shown."""
+    (problem,) = problems_of(**keys)
+    assert told in problem
+    assert "keep one" in problem
+    assert SECRET not in problem
+
+
+def test_same_value_twice() -> None:
+    """The same value twice will do."""
+    query = {"password": SECRET, "passwd": SECRET, "user": "ann", "host": "h", "port": 1}
+    driver = make_driver(PoolConfig.from_mapping({"URL": {**MYSQL, "query": query}}))
+    assert driver._arguments["port"] == 1
+
+
 def test_own_words_of_libpq() -> None:
     """libpq does not tell a wrong argument from a server that is away: its words do."""
-    url = f"postgresql://ann:{SECRET}@127.0.0.1:1/d?sslmode=foo"
-    with open_pool(url=url) as pool, pytest.raises(PoolTimeout, match='sslmode value: "foo"'):
+    url = f"postgresql://ann:{SECRET}@127.0.0.1:1/d?ssl_min_protocol_version=foo"
+    words = 'ssl_min_protocol_version" value: "foo"'
+    with open_pool(url=url) as pool, pytest.raises(PoolTimeout, match=words):
         pool.lease(timeout=0.5)
 
 

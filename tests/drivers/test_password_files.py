@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -223,7 +224,7 @@ def _missing(file: Path) -> str:
 
 def _directory(file: Path) -> str:
     file.mkdir()
-    return "Is a directory"
+    return "no regular file"
 
 
 def _unreadable(file: Path) -> str:
@@ -246,12 +247,29 @@ def _not_utf8(file: Path) -> str:
     return "no UTF-8"
 
 
-def _endless(file: Path) -> str:
-    file.symlink_to("/dev/zero")
+def _long(file: Path) -> str:
+    file.write_text("Kolibri" * 1000)
     return "too long"
 
 
-FAULTS = [_missing, _directory, _unreadable, _empty, _empty_line, _not_utf8, _endless]
+def _endless(file: Path) -> str:
+    file.symlink_to("/dev/zero")
+    return "no regular file"
+
+
+def _pipe(file: Path) -> str:
+    os.mkfifo(file)  # without a writer: its reader would wait for good
+    return "no regular file"
+
+
+def _socket(file: Path) -> str:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(file))
+    return "No such device or address"
+
+
+FAULTS = [_missing, _directory, _unreadable, _empty, _empty_line, _not_utf8, _long, _endless]
+FAULTS += [_pipe, _socket]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -263,6 +281,19 @@ def test_unreadable_file(mariadb: MariaDBServer, file: Path, fault: Callable[[Pa
     assert words in told
     assert repr(str(file)) in told
     assert "Kolibri" not in told
+
+
+def test_linked_file(server: Server, file: Path) -> None:
+    """A link to a file will do, also that of an open file."""
+    server.set_password("first")
+    rotate(file.with_name("real"), "first")
+    file.symlink_to("real")
+    with open_pool(url={**server.parts, "password_file": file}) as pool:
+        assert works(pool)
+    with file.open() as opened:
+        path = f"/proc/self/fd/{opened.fileno()}"
+        with open_pool(url={**server.parts, "password_file": path}) as pool:
+            assert works(pool)
 
 
 def test_file_comes_late(server: Server, file: Path) -> None:
@@ -277,34 +308,19 @@ def test_file_comes_late(server: Server, file: Path) -> None:
 def test_p7_file_is_not_read_early(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is read in the thread that connects, and not before."""
     readers: list[str] = []
-    original = Path.open
+    original = os.open
 
-    def spy(path: Path, *args: Any, **kwargs: Any) -> Any:
-        if path == file:
+    def spy(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if path == str(file):
             readers.append(threading.current_thread().name)
         return original(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", spy)
+    monkeypatch.setattr(os, "open", spy)
     with open_pool(url=f"mysql://ann@127.0.0.1:1/d?password_file={file}") as pool:
         assert not readers
         fails(pool)
     assert readers
     assert all("opener" in name for name in readers)
-
-
-def test_p5_pipe_without_writer(mariadb: MariaDBServer, tmp_path: Path) -> None:
-    """A file whose read never ends delays nobody beyond the time limit of a connect."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    url = f"mysql://ann@{mariadb.host}:{mariadb.port}/?password_file={pipe}"
-    try:
-        with open_pool(url=url, connect_timeout=0.2) as pool, pytest.raises(PoolTimeout):
-            pool.lease(timeout=2)
-    finally:
-        # Let the threads go that still wait for a writer.
-        for _ in range(3):
-            with contextlib.suppress(OSError):
-                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def driver_of(**keys: Any) -> Driver:

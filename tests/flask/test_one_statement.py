@@ -20,15 +20,20 @@ RETURNING = "INSERT INTO t VALUES (%s, 'x') RETURNING id, name"
 COUNT = "SELECT COUNT(*) FROM t"
 
 
+UPDATE = "UPDATE t SET name = 'x'"
+
+
 ON_MARIADB = [*ON_SHARED_SERVER, pytest.param("generic", marks=pytest.mark.shared_server)]
 
 
-@pytest.fixture(params=["sqlite", *ON_MARIADB])
+@pytest.fixture(params=["sqlite", "postgresql", *ON_MARIADB])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PooledDB]:
     """The extension of an app on each driver, with two rows; the last one has no `readonly`."""
     settings: dict[str, Any] = {"maxconnections": 3}
     if request.param == "sqlite":
         settings["url"] = f"sqlite:///{tmp_path / 'file'}"
+    elif request.param == "postgresql":
+        settings["url"] = request.getfixturevalue("postgresql")
     else:
         mariadb: MariaDBServer = request.getfixturevalue("mariadb")
         database = mariadb.create_database()
@@ -42,6 +47,7 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PooledDB]:
             assert db.execute("INSERT INTO t VALUES (%s, %s), (2, 'two')", (1, "one")) == 2
             yield db
             assert db.stats().in_use == 0
+            db.execute("DROP TABLE t")
 
 
 def test_fetch(db: PooledDB) -> None:
@@ -158,10 +164,47 @@ def test_options(db: PooledDB) -> None:
     for wrong in ({"readonly": 1}, {"timeout": "soon"}, {"savepoint": None}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             db.fetch_all("SELECT 1", **wrong)
-    with pytest.raises(TypeError):
-        db.execute("SELECT 1", colour="red")  # type: ignore[call-arg]
+    methods: list[Any] = [db.execute, db.fetch_all, db.fetch_one, db.fetch_value]
+    for method in (*methods, db.connection_context):
+        told = rf"^{method.__name__}\(\) got an unexpected keyword argument 'colour'$"
+        for more in ({}, {"readonly": False}):
+            with pytest.raises(TypeError, match=told):
+                method("default", colour="red", **more)
     with pytest.raises(TypeError):
         db.fetch_all("SELECT 1", None, "default")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["fetch_all", "fetch_one", "fetch_value"])
+def test_no_rows(db: PooledDB, name: str) -> None:
+    """A fetch of a statement that returns no rows is refused, on every driver, and what it wrote
+    where it stood alone, or in a block of its own, is undone.
+    """
+    fetch = getattr(db, name)
+    told = r"the statement returns no rows: use db\.execute\(\)"
+    for options in ({}, {"independent": True}):
+        with pytest.raises(UsageError, match=told):
+            fetch(UPDATE, readonly=False, **options)
+        assert db.fetch_all("SELECT name FROM t ORDER BY id") == [("one",), ("two",)]
+    with db.connection_context() as conn:
+        insert(conn, 3)
+        with pytest.raises(UsageError, match=told):
+            fetch(UPDATE, savepoint=True)
+        assert db.fetch_value("SELECT name FROM t WHERE id = 1") == "one"
+        with pytest.raises(UsageError, match=told):
+            fetch("DELETE FROM t WHERE id = %s", (1,))
+        assert fetch("SELECT id FROM t WHERE id = 1") in ([], None)  # a part of the block
+    assert db.fetch_value(COUNT) == 2
+
+
+def test_no_columns(postgresql: str) -> None:
+    """PostgreSQL has rows without columns: they have no value."""
+    with bare_app(url=postgresql) as (app, db), app.app_context():
+        assert db.fetch_all("SELECT") == [()]
+        assert db.fetch_one("SELECT") == ()
+        assert db.fetch_value("SELECT") is None
+        assert db.fetch_value("SELECT", rows="dict") is None
+        assert db.fetch_all("SELECT WHERE false") == []
+        db.execute("DROP TABLE t")
 
 
 def test_timeout(url: str) -> None:

@@ -293,7 +293,7 @@ INSERT INTO a VALUES (2);
     for _, db in apps_on(name, request, tmp_path):
         with pytest.raises(db.pool().driver.Error) as caught:
             db.run_script(script)
-        assert "statement 3 of the script, CALL TWICE, at line 10" in caught.value.__notes__[0]
+        assert "statement 3 of the script, CALL twice, at line 10" in caught.value.__notes__[0]
         assert db.fetch_all("SELECT id FROM a") == []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import ConfigError, UsageError, db_connection_context, get_db_connection
+from flask_pooled_db.lease.fate import verb_of
 from flask_pooled_db.lease.lease import Lease
 from tests.support.apps import pooled_app
 from tests.support.stages import ServerStage, Stage
@@ -114,3 +115,49 @@ def test_autocommit_as_connect_argument(config: dict[str, Any]) -> None:
     remedies = r"db_connection_context\(\) for writes.*readonly=True for reads"
     with pytest.raises(ConfigError, match=remedies), pooled_app(**config):
         pass
+
+
+def test_absent_script(stage: ServerStage) -> None:
+    """`executescript()` on a driver that has none names the method that runs scripts."""
+    with get_db_connection() as conn:
+        for thing in (conn, conn.cursor()):
+            assert refusal(thing, "executescript").endswith(
+                "executescript(): use db.run_script(...)"
+            )
+
+
+def test_late_row_number(any_stage: Stage) -> None:
+    """Cursors that have a `lastrowid` have it before their first statement too, as nothing."""
+    with get_db_connection() as conn:
+        assert conn.cursor().lastrowid in (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "verb"),
+    [
+        ("CALL p_late()", "CALL p_late"),
+        ("call Shop.P2(5)", "CALL Shop.P2"),
+        ("CALL `my db`.`p q`(5)", "CALL `my db`.`p q`"),
+        ('CALL "p q"(5)', 'CALL "p q"'),
+        ("CALL größe()", "CALL größe"),
+        ("CALL 'x'", "CALL"),
+        ("create  table MADE (a INT)", "CREATE TABLE"),
+        ("-- c\ndrop\ttable t", "DROP TABLE"),
+        ("update t_2 SET a = 1", "UPDATE t_2"),
+        ("UPDATE `t 2` SET a = 1", "UPDATE `t 2`"),
+        ("SELECT a_b.c_d", "SELECT a_b.c_d"),
+        ('SELECT "data"', "SELECT"),
+        ("SELECT 'data'", "SELECT"),
+        ("SELECT 5", "SELECT"),
+        ("SELECT @x", "SELECT"),
+        ("(SELECT 1)", "SELECT"),
+        ("COMMIT;", "COMMIT"),
+        ("execute immediate 'COMMIT'", "EXECUTE IMMEDIATE"),
+        ("p_late()", "a statement"),
+        ("", "a statement"),
+        (b"SELECT", "a statement"),
+    ],
+)
+def test_a3_verb(text: object, verb: str) -> None:
+    """A message calls a statement by its keyword, and by a whole name, and shows no data."""
+    assert verb_of(text) == verb

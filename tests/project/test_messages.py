@@ -151,6 +151,11 @@ def nest(conn: Any) -> None:
         inner.commit()
 
 
+def fetch_nothing(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context():
+        site[1].fetch_all("UPDATE t SET name = 'x'", readonly=False, timeout=PATIENCE)
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -167,6 +172,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "the transaction of this connection is gone": swallow,
     "connection has no execute(): use a cursor": on_fake(lambda conn: conn.execute("SELECT")),
     "connection has no attribute 'rowcount'": in_block(lambda conn: conn.rowcount),
+    "the statement returns no rows": fetch_nothing,
     "cursor has no attribute": in_block(lambda conn: conn.cursor().foo),
     "autocommit can't be set": in_block(lambda conn: setattr(conn, "autocommit", True)),
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
