@@ -25,6 +25,9 @@ class Watching:
     dialect: Dialect = STANDARD
     """How a script of statements is read."""
 
+    errors_end_nothing: ClassVar[bool] = False
+    """Whether a statement that fails has not committed what came before it, whatever it is."""
+
     texts_tell_changes: ClassVar[bool] = True
     """Whether a session counts as changed when the text of a statement may have changed it."""
 
