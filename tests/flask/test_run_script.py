@@ -485,6 +485,17 @@ def test_scripts_that_are_none(site: tuple[Flask, PooledDB], tmp_path: Path) -> 
     assert "old.sql is not" in caught.value.__notes__[0]
 
 
+def test_run_script_with_nul(pair: tuple[Flask, PooledDB]) -> None:
+    """A NUL, where a driver may end a statement, is refused before anything runs."""
+    _, db = pair
+    db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+    with pytest.raises(UsageError, match=r"the script has a NUL character at line 2, .* UTF-8"):
+        db.run_script("INSERT INTO a VALUES (1);\nINSERT INTO a VALUES (2)\0,(3);")
+    with pytest.raises(UsageError, match="at line 1"):
+        db.run_script(io.BytesIO("SELECT 1".encode("utf-16-le")))
+    assert db.fetch_all("SELECT * FROM a") == []
+
+
 def test_script_of_many_statements(site: tuple[Flask, PooledDB], tmp_path: Path) -> None:
     """A long script takes a time in proportion to its length."""
     _, db = site
