@@ -40,7 +40,8 @@ class Script:
         number = 0
         if not self._is_part:
             self._conn.begin_script()
-        for number, (text, line) in enumerate(self._conn.driver.dialect.split(self._source), 1):
+        raw = self._conn.usable().raw
+        for number, (text, line) in enumerate(self._conn.driver.statements(raw, self._source), 1):
             try:
                 self._step(text, number)
             except Exception as error:

@@ -327,7 +327,7 @@ def test_t10_run_script_in_block_on_mariadb(
 
 
 @pytest.mark.mariadb_only
-@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector"])
+@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector", "mysql.connector"])
 def test_run_script_of_client(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -364,6 +364,25 @@ COMMIT;
         assert db.run_script(script) == 17
         assert db.fetch_all("SELECT id FROM a") == [(1,), (2,), (13,), (14,)]
         assert warnings_in(caplog) == []
+
+
+@pytest.mark.mariadb_only
+@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector"])
+def test_run_script_in_sql_modes(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Backslashes are read as the session has them at each statement, as the client does."""
+    script = r"""
+CREATE TABLE a (id INTEGER PRIMARY KEY, name VARCHAR(20));
+INSERT INTO a VALUES (1, '\\;'), (2, "\";");
+SET sql_mode='NO_BACKSLASH_ESCAPES';
+INSERT INTO a VALUES (3, 'c:\'); INSERT INTO a VALUES (4, 'd:\'); SELECT "\";
+SET sql_mode='ANSI_QUOTES';
+SELECT 'x' AS "\"; INSERT INTO a VALUES (5, '\';');
+SET sql_mode=''; INSERT INTO a VALUES (6, "\";");
+"""
+    expected = [(1, "\\;"), (2, '";'), (3, "c:\\"), (4, "d:\\"), (5, "';"), (6, '";')]
+    for _, db in apps_on(name, request, tmp_path):
+        assert db.run_script(script) == 11
+        assert db.fetch_all("SELECT * FROM a") == expected
 
 
 @pytest.mark.mariadb_only
