@@ -130,8 +130,9 @@ def of_mariadb(script: str, verbatim: Callable[[], str] = str) -> Iterator[State
 
 # -- PostgreSQL, as `psql` reads a script, and servers that are not known --------------------------
 
+_GAP = r"(?:\s++|--[^\n]*+|/\*.*?\*/)++"  # between words
 _TOKEN = re.compile(
-    r"""
+    rf"""
       (?P<end> ; )
     | (?P<skipped>
           --[^\n]*+
@@ -142,7 +143,7 @@ _TOKEN = re.compile(
     | (?P<comment> /\* )
     | (?P<no_end> ['"] )
     | (?P<open> \( ) | (?P<close> \) )
-    | (?P<body> \bbegin\s++atomic\b ) | (?P<case> \bcase\b ) | (?P<done> \bend\b )
+    | (?P<body> \bbegin{_GAP}atomic\b ) | (?P<case> \bcase\b ) | (?P<done> \bend\b )
     """,
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
@@ -154,7 +155,9 @@ _NESTING: dict[str | None, Callable[[int, int], tuple[int, int]]] = {
     "case": lambda parentheses, blocks: (parentheses, blocks and blocks + 1),
     "done": lambda parentheses, blocks: (parentheses, max(0, blocks - 1)),
 }
-_ROUTINE = re.compile(r"create\s++(?:or\s++replace\s++)?(?:function|procedure)\b", re.IGNORECASE)
+_ROUTINE = re.compile(
+    rf"create{_GAP}(?:or{_GAP}replace{_GAP})?(?:function|procedure)\b", re.DOTALL | re.IGNORECASE
+)
 _EDGE_OF_COMMENT = re.compile(r"(/\*)|\*/")
 _BLANK_WITHOUT_NESTING = re.compile(r"(?:\s++|--[^\n]*+)*+")
 
