@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers import mysqlerrors as errors
+from flask_pooled_db.drivers import scripts
 from flask_pooled_db.drivers.base import Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.passwords import is_encodable
-from flask_pooled_db.drivers.scripts import MARIADB
 from flask_pooled_db.drivers.tracebacks import Place, place_of
 from flask_pooled_db.errors import ConfigError
 
@@ -240,7 +240,10 @@ class MySQLDriver(Driver):
     """Whether the server is a node of a cluster, which its first connection tells."""
 
     effects = staticmethod(of_mariadb)
-    dialect = MARIADB
+    dialect = scripts.MARIADB
+
+    def statements(self, raw: Any, script: str) -> Iterator[scripts.Statement]:
+        return scripts.of_mariadb(script, lambda: scripts.verbatim(self.server_status(raw)))
 
     def _track_session(self, raw: Any) -> None:
         """Have the server tell of each statement that changes the session. One that can't leaves it

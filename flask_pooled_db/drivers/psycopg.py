@@ -172,6 +172,9 @@ class PsycopgDriver(Driver):
         text = str(super().time_is_up(seconds))
         return error or cast("Any", self.dbapi).errors.QueryCanceled(text)
 
+    # A procedure may commit, but not in a transaction that was open before.
+    errors_end_nothing = True
+
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status != _IDLE)
 

@@ -37,9 +37,11 @@ def statements_at(
 
     `skip_blank` returns where these end that begin at a position.
     """
-    line, counted = 1, 0
+    line, counted, begin = 1, 0, 0
     for start, end in spans:
-        begin = skip_blank(script, start)
+        if end <= begin:
+            continue  # it is a part of what was skipped
+        begin = skip_blank(script, max(begin, start))
         if begin < end:
             line, counted = line + script.count("\n", counted, begin), begin
             yield Statement(script[begin:end].rstrip(), line)
@@ -55,8 +57,13 @@ _DELIMITER = re.compile(r"delimiter[ \t]+(\S+)[^\n]*", re.IGNORECASE)
 
 
 @functools.lru_cache
-def _up_to(delimiter: str) -> re.Pattern[str]:
-    quoted = [rf"{mark}[^{mark}\\]*+(?:\\.[^{mark}\\]*+)*+{mark}" for mark in "'\""]
+def _up_to(delimiter: str, verbatim: str) -> re.Pattern[str]:
+    quoted = [
+        rf"{mark}[^{mark}]*+{mark}"
+        if mark in verbatim
+        else rf"{mark}[^{mark}\\]*+(?:\\.[^{mark}\\]*+)*+{mark}"
+        for mark in "'\""
+    ]
     skipped = "|".join((*quoted, "`[^`]*+`", _COMMENT))
     end, no_end = re.escape(delimiter), r"['\"`]|/\*(?!M?!)"
     return re.compile(rf"(?P<end>{end})|(?P<skipped>{skipped})|(?P<no_end>{no_end})", re.DOTALL)
@@ -78,43 +85,65 @@ def _find_end(pattern: re.Pattern[str], script: str, position: int) -> int:
     return len(script)
 
 
-def _spans(script: str) -> Iterator[Span]:
+def _begins_line(script: str, start: int, begin: int) -> bool:
+    """Return whether nothing but white space is before a position in its line. Blank text leads to
+    it from `start`, which is the script's, or follows a statement.
+    """
+    _, is_new, before = script[start:begin].rpartition("\n")
+    return not before.strip() and (bool(is_new) or not start)
+
+
+def _spans(script: str, verbatim: Callable[[], str]) -> Iterator[Span]:
     delimiter, start = ";", 0
     while start < len(script):
         begin = _skip_blank(script, start)
-        command = _DELIMITER.match(script, begin)
+        command = _begins_line(script, start, begin) and _DELIMITER.match(script, begin)
         if command:
             delimiter, start = command[1].strip("'\"") or delimiter, command.end()
             continue
-        end = _find_end(_up_to(delimiter), script, begin)
+        end = _find_end(_up_to(delimiter, verbatim()), script, begin)
         yield start, end
         start = end + len(delimiter)
 
 
-def of_mariadb(script: str) -> Iterator[Statement]:
+_NO_BACKSLASH_ESCAPES, _ANSI_QUOTES = 0x0200, 0x8000  # https://mariadb.com/kb/en/ok_packet/
+
+
+def verbatim(status: int) -> str:
+    """Return the quotes in which a backslash is one, by the flags that the server sent last."""
+    if status & _NO_BACKSLASH_ESCAPES:
+        return "'\""
+    return '"' if status & _ANSI_QUOTES else ""
+
+
+def of_mariadb(script: str, verbatim: Callable[[], str] = str) -> Iterator[Statement]:
     """Return the statements of a script for MariaDB or MySQL.
 
     A line `DELIMITER //` has the statements after it end in something else than a semicolon, as
-    those do that hold some themselves.
+    those do that hold some themselves. What comes before it in its line makes it a statement, which
+    the server refuses; the client would pass over the statement after it without a word.
+
+    `verbatim` is asked before each statement for the quotes in which a backslash is one.
     """
-    return statements_at(script, _spans(script), _skip_blank)
+    return statements_at(script, _spans(script, verbatim), _skip_blank)
 
 
 # -- PostgreSQL, as `psql` reads a script, and servers that are not known --------------------------
 
+_GAP = r"(?:\s++|--[^\n]*+|/\*.*?\*/)++"  # between words
 _TOKEN = re.compile(
-    r"""
+    rf"""
       (?P<end> ; )
     | (?P<skipped>
           --[^\n]*+
-        | \b[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'
+        | \b[eE]'[^'\\]*+(?:(?:\\.|''|'[^\S\n]*+\n\s*+')[^'\\]*+)*+'   # or on the next line
         | '[^']*+' | "[^"]*+"
         | \b[^\W\d]\w*+\$[\w$]*+ | \$\d++   # names and parameters, whose dollars quote nothing
         | \$(?P<tag>(?:[^\W\d]\w*+)?)\$.*?\$(?P=tag)\$ )
     | (?P<comment> /\* )
     | (?P<no_end> ['"] )
     | (?P<open> \( ) | (?P<close> \) )
-    | (?P<body> \bbegin\s++atomic\b ) | (?P<case> \bcase\b ) | (?P<done> \bend\b )
+    | (?P<body> \bbegin{_GAP}atomic\b ) | (?P<case> \bcase\b ) | (?P<done> \bend\b )
     """,
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
@@ -126,6 +155,9 @@ _NESTING: dict[str | None, Callable[[int, int], tuple[int, int]]] = {
     "case": lambda parentheses, blocks: (parentheses, blocks and blocks + 1),
     "done": lambda parentheses, blocks: (parentheses, max(0, blocks - 1)),
 }
+_ROUTINE = re.compile(
+    rf"create{_GAP}(?:or{_GAP}replace{_GAP})?(?:function|procedure)\b", re.DOTALL | re.IGNORECASE
+)
 _EDGE_OF_COMMENT = re.compile(r"(/\*)|\*/")
 _BLANK_WITHOUT_NESTING = re.compile(r"(?:\s++|--[^\n]*+)*+")
 
@@ -150,17 +182,21 @@ def _skip_nested_blank(script: str, position: int) -> int:
 
 def _standard_spans(script: str) -> Iterator[Span]:
     start = position = parentheses = blocks = 0
+    is_routine: bool | None = None  # not known yet
     while found := _TOKEN.search(script, position):
         kind, position = found.lastgroup, found.end()
         if kind == "no_end":
             break
         if kind == "comment":
             position = _past_comment(script, position)
-        elif kind in _NESTING:
+        elif kind == "body" and is_routine is None:
+            is_routine = bool(_ROUTINE.match(script, _skip_nested_blank(script, start)))
+            blocks += is_routine
+        elif kind in _NESTING and (kind != "body" or is_routine):
             parentheses, blocks = _NESTING[kind](parentheses, blocks)
         elif kind == "end" and not (parentheses or blocks):
             yield start, found.start()
-            start = position
+            start, is_routine = position, None
     yield start, len(script)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import unknown
 from flask_pooled_db.drivers.effects import Effect, of_unknown
-from flask_pooled_db.drivers.scripts import STANDARD, Dialect
+from flask_pooled_db.drivers.scripts import STANDARD, Dialect, Statement
 
 
 class Watching:
@@ -24,6 +24,13 @@ class Watching:
 
     dialect: Dialect = STANDARD
     """How a script of statements is read."""
+
+    errors_end_nothing: ClassVar[bool] = False
+    """Whether a statement that fails has not committed what came before it, whatever it is."""
+
+    def statements(self, raw: Any, script: str) -> Iterator[Statement]:
+        """Return the statements of a script. Each is looked for when the one before it has run."""
+        return self.dialect.split(script)
 
     texts_tell_changes: ClassVar[bool] = True
     """Whether a session counts as changed when the text of a statement may have changed it."""

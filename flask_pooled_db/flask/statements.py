@@ -101,6 +101,7 @@ class Statements(Serving):
         nothing, unless the script commits. On MariaDB and MySQL DDL commits by itself.
         """
         text, name = _read_script(path_or_text, Path(self.here()[0].root_path))
+        _refuse_nul(text, name)
         with self.connection_context(bind) as conn:
             return Script(conn, text, name).run()
 
@@ -210,6 +211,16 @@ def _decoded(text: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         error.add_note(f"A script is to be UTF-8, and {name} is not.")
         raise
+
+
+def _refuse_nul(text: str, name: str) -> None:
+    """Raise if a script has a NUL, where some drivers would end a statement without a word."""
+    before, nul, _ = text.partition("\0")
+    if nul:
+        raise UsageError(
+            f"{name} has a NUL character at line {before.count(chr(10)) + 1}, which no SQL has: "
+            "nothing of it was run; if it is in another encoding, as UTF-16, save it as UTF-8"
+        )
 
 
 def _is_path(text: str) -> bool:

@@ -97,6 +97,7 @@ class Told(NamedTuple):
     offence: Fate | None = None  # the fate of this transaction or an earlier one
     routine: Fate | None = None  # of the last routine that may have ended the transaction
     probe: Fate | None = None  # of a routine before which a savepoint was set, which tells
+    in_script: bool = False  # whether its statements are a script's, which may end transactions
 
     @property
     def commits_each(self) -> bool:
@@ -105,7 +106,8 @@ class Told(NamedTuple):
 
     def after_end(self) -> Told:
         """Return what is to be told once the transaction was ended by the lease itself."""
-        return Told(self.fate if self.commits_each else None, self.offence)
+        fate = self.fate if self.commits_each else None
+        return Told(fate, self.offence, in_script=self.in_script)
 
 
 NOTHING_TOLD = Told()

@@ -9,7 +9,6 @@ from flask_pooled_db.errors import CommitOutcomeUnknown
 from flask_pooled_db.lease.fate import verb_of
 from flask_pooled_db.lease.proxy import LeaseConnection
 
-_MAY_COMMIT = Effect.COMMITS | Effect.UNKNOWN
 _BEGIN = re.compile(
     r"(?:BEGIN|START)(?: TRANSACTION| WORK| DEFERRED| IMMEDIATE| EXCLUSIVE)*;?\Z", re.IGNORECASE
 )
@@ -20,6 +19,8 @@ class Script:
     COMMIT and ROLLBACK divide.
 
     Where DDL commits by itself, what comes before it is committed first: that is no accident here.
+    A statement that is not understood may be a routine that commits, or a misspelt word: it is
+    seen afterwards what it did.
     Inside another scope it is a part of that one's transaction, which it must not end.
     """
 
@@ -29,7 +30,7 @@ class Script:
         self._name = name
         self._is_part = conn.is_nested
         self._committed = 0  # how many statements can't be rolled back any more
-        self._has_routine = False  # one that may have committed something has come after these
+        self._sets_autocommit = False  # for drivers that don't tell whether it is on
 
     def run(self) -> int:
         """Run the statements. Returns how many there were.
@@ -37,7 +38,10 @@ class Script:
         What a statement raises is raised, with a note that says which one it was.
         """
         number = 0
-        for number, (text, line) in enumerate(self._conn.driver.dialect.split(self._source), 1):
+        if not self._is_part:
+            self._conn.begin_script()
+        raw = self._conn.usable().raw
+        for number, (text, line) in enumerate(self._conn.driver.statements(raw, self._source), 1):
             try:
                 self._step(text, number)
             except Exception as error:
@@ -60,24 +64,22 @@ class Script:
         effect, verb = driver.effects(text), verb_of(text).partition(" ")[0]
         if effect & Effect.COMMITS and not effect & Effect.BEGINS and verb in ("COMMIT", "END"):
             conn.commit()
-            self._note_commit(number)
+            self._committed = number
         elif effect is Effect.UNDOES and verb in ("ROLLBACK", "ABORT"):
             conn.rollback()
         elif effect is Effect.BEGINS and _BEGIN.match(" ".join(text.split())):
             pass  # a transaction begins with each first statement
-        elif effect & _MAY_COMMIT and driver.dialect.ddl_commits and not self._is_part:
+        elif effect & Effect.COMMITS and driver.dialect.ddl_commits and not self._is_part:
             conn.commit()
-            self._note_commit(number - 1)
+            self._committed = number - 1
             self._execute(text)
-            if effect & Effect.UNKNOWN:
-                self._has_routine = True
-            elif not effect & Effect.BEGINS:
-                self._note_commit(number)
+            if verb == "SET" and effect & Effect.CHANGES_SESSION:
+                self._sets_autocommit = True
+            if not effect & Effect.BEGINS:
+                conn.commit()  # for all of it, if it was more than one statement
+                self._committed = number
         else:
             self._execute(text)
-
-    def _note_commit(self, number: int) -> None:
-        self._committed, self._has_routine = number, False
 
     def _execute(self, text: str) -> None:
         with self._conn.cursor() as cur:
@@ -89,13 +91,16 @@ class Script:
         count = self._committed
         if self._is_part:
             return "What came before it is a part of the block around it."
+        self._conn.ask_probe()
         if isinstance(error, CommitOutcomeUnknown):
             since = f" since statement {count}" if count else ""
             return f"Whether what came before it{since} is stored is not known: look at the data."
-        if self._has_routine or (not count and self._conn.may_have_committed):
+        stored = f"What came before it is committed up to statement {count}"
+        if self._conn.commits_each or self._sets_autocommit:
+            begin = f"{stored}, and what came after that" if count else "What came before it"
+            return f"{begin} may be: autocommit was switched on. Look at the data."
+        if self._conn.may_have_ended:
             return "What came before it may be committed in part: look at the data."
-        if not count:
-            return "Nothing of what came before it is stored."
         return (
-            f"What came before it is committed up to statement {count}, and the rest rolled back."
+            f"{stored}, and the rest rolled back." if count else "Nothing of the script is stored."
         )

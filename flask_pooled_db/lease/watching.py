@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,8 @@ class WatchingLease(ReadingLease):
         has_work = self._before is IN_TRANSACTION and told is not False
         text = args[0] if args else None
         fate = Fate(Ending.MAYBE, verb_of(text), callers.place(), has_work=has_work)
+        # A script has to know also what a routine did that came first.
+        is_open = is_open or self._told.in_script
         if is_open:
             self._set_probe(entry, effect, fate)
         try:
@@ -61,7 +64,7 @@ class WatchingLease(ReadingLease):
             self._catch_up(entry, fate)
         return result
 
-    def _tell(self, **news: Fate | None) -> None:
+    def _tell(self, **news: Any) -> None:
         self._told = self._told._replace(**news)
 
     def _catch_up(self, entry: Entry, fate: Fate) -> None:
@@ -136,6 +139,8 @@ class WatchingLease(ReadingLease):
         if self._entry is None:
             return
         is_known = self.driver.in_transaction(entry.raw) is not None
+        if self._told.in_script and self.driver.errors_end_nothing:
+            return  # a script's statements come one by one
         if self._state > IN_TRANSACTION:
             if effect & _MAY_END and self._doom is None:  # else a savepoint can still undo it
                 self._tell(fate=fate.after(self._told.fate))
@@ -182,7 +187,7 @@ class WatchingLease(ReadingLease):
             self._tell(routine=None)  # it has ended nothing
         else:
             self._note(fate._replace(ending=Ending.ENDED))
-            if fate.has_work:
+            if fate.has_work and not self._told.in_script:
                 raise self._refusal()
 
     def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,9 +208,13 @@ class WatchingLease(ReadingLease):
         for part in parts:
             if part.set_as:
                 part.set_as, part.has_savepoint = 0, False
+        whole = fate.after(self._told.fate)
+        if self._told.in_script and fate.ending is Ending.ENDED:
+            self._tell(fate=whole)
+            self.has_committed = True
+            return
         if not fate.has_work:
             return
-        whole = fate.after(self._told.fate)
         self._tell(fate=whole, offence=whole)
         self._warn(fate)
         self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
@@ -218,6 +227,29 @@ class WatchingLease(ReadingLease):
             self.abort(TransactionAborted(f"{fate}"))
         elif self.after_commit is not None:
             self.after_commit.undone()
+
+    # What a script asks, whose statements may end transactions as they like
+
+    def begin_script(self) -> None:
+        """Note that a script follows: a routine of it that ends the transaction is no offence."""
+        self._tell(in_script=True)
+
+    def ask_probe(self) -> None:
+        """See what became of the transaction when the last statement has failed."""
+        entry = self._entry
+        if entry is not None and self._told.probe is not None and self._state is IN_TRANSACTION:
+            with contextlib.suppress(self.driver.Error, PooledDBError):
+                self.settle(entry)
+
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether SQL text has, or may have, ended a transaction since the last `commit()`."""
+        return self._told.fate is not None or self._told.routine is not None
+
+    @property
+    def commits_each(self) -> bool:
+        """Whether SQL text has switched autocommit on."""
+        return self._told.commits_each
 
     def _warn(self, fate: Fate) -> None:
         fate.warn(self._home.terms.notices)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
 from flask_pooled_db import PooledDB
+from flask_pooled_db.flask.commands import group
 from harness.server import MariaDBServer
 from tests.support.sites import bare_app, ids
 
@@ -58,6 +61,7 @@ def test_run_command_with_bind(tmp_path: Path) -> None:
         ("INSERT INTO t VALUES (1, 'x');\n\nINSERT INTO nowhere\nVALUES (2)", "at line 3"),
         (None, "No such file"),
         (b"\xff", "is to be UTF-8"),
+        ("INSERT INTO t VALUES (1, 'x');".encode("utf-16-le"), "a NUL character at line 1"),
         ("INSERT INTO t VALUES (1, 'x'); SAVEPOINT a; PRAGMA query_only=1;CREATE", "statement 4"),
     ],
 )
@@ -76,6 +80,55 @@ def test_run_command_that_fails(
     assert "bad.sql" in line
     with runner.app.app_context():
         assert ids() == []
+
+
+def test_run_command_from_standard_input(runner: FlaskCliRunner) -> None:
+    """`-` stands for standard input."""
+    script = "INSERT INTO t VALUES (1, 'ä');\nINSERT INTO t VALUES (2, 'x')"
+    result = runner.invoke(args=["pooled-db", "run", "-"], input=script.encode())
+    assert (result.exit_code, result.stdout) == (0, "2 statements ran.\n")
+    result = runner.invoke(args=["pooled-db", "run", "-"], input="SELECT 1; SELEC 2")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "SELEC, at line 1. Nothing of the script is stored." in result.stderr
+    with runner.app.app_context():
+        assert ids() == [1, 2]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, sqlite3.Warning, UnicodeError])
+def test_run_command_with_any_error(error: type[Exception], tmp_path: Path) -> None:
+    """What a driver raises beside its own errors is one line, too."""
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, *args: Any, **kwargs: Any) -> Any:
+            raise error("the library\nis missing")
+
+    (tmp_path / "one.sql").write_text("SELECT 1")
+    app = Flask("app_under_test")
+    app.config["POOLED_DB_CREATOR"] = lambda: Connection(":memory:", check_same_thread=False)
+    db = PooledDB(app)
+    args = ["pooled-db", "run", str(tmp_path / "one.sql")]
+    result = app.test_cli_runner().invoke(args=args)
+    db.close()
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert "the library is missing" in line
+
+
+def test_run_command_with_long_name(runner: FlaskCliRunner) -> None:
+    """A name that no file can have is one line, too."""
+    result = runner.invoke(args=["pooled-db", "run", "x" * 300])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "too long" in line
+
+
+def test_run_command_without_extension() -> None:
+    """In an app without the extension it is one line, too."""
+    app = Flask("app_under_test")
+    app.cli.add_command(group)
+    result = app.test_cli_runner().invoke(args=["pooled-db", "run", "one.sql"])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a3_run_command_without_database(mariadb: MariaDBServer, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_t10_run_script_that_fails(
     (note,) = caught.value.__notes__
     assert "statement 5 of the script, INSERT INTO, at line 7" in note
     if is_whole(db):
-        assert "Nothing of what came before it is stored" in note
+        assert "Nothing of the script is stored" in note
         assert tables(db) == set()
     else:
         assert "committed up to statement 3, and the rest rolled back" in note
@@ -181,8 +181,102 @@ def test_t10_run_script_refused_at_commit(url: str) -> None:
         with pytest.raises(sqlite3.IntegrityError) as caught:
             db.run_script(script)
         (note,) = caught.value.__notes__
-        assert note.startswith("This was the COMMIT at the end of the script. Nothing of what")
+        assert note.startswith("This was the COMMIT at the end of the script. Nothing of the")
         assert tables(db) == set()
+
+
+@pytest.mark.parametrize("script", ["{0}; {1}; INSRT INTO a VALUES (3)", "INSRT INTO a VALUES (1)"])
+def test_t10_run_script_misspelt(pair: tuple[Flask, PooledDB], script: str) -> None:
+    """A misspelt word commits nothing of what came before it, and the note says so."""
+    _, db = pair
+    db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+    with pytest.raises(db.pool().driver.Error) as caught:
+        db.run_script(script.format("INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (2)"))
+    (note,) = caught.value.__notes__
+    assert "INSRT INTO, at line 1. Nothing of the script is stored." in note
+    assert db.fetch_all("SELECT id FROM a") == []
+    assert db.stats().in_use == 0
+
+
+@pytest.mark.mariadb_only
+@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector", "mysql.connector"])
+def test_t10_run_script_with_autocommit(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Where the script has switched autocommit on, nothing is said to be rolled back."""
+    script = """
+        SET autocommit=1;
+        INSERT INTO a VALUES (1);
+        INSERT INTO a VALUES (2);
+        INSERT INTO a VALUES (1);
+    """
+    for _, db in apps_on(name, request, tmp_path):
+        db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+        with pytest.raises(db.pool().driver.Error) as caught:
+            db.run_script(script)
+        (note,) = caught.value.__notes__
+        assert "committed up to statement 1, and what came after that may be: autocommit" in note
+        assert "rolled back" not in note
+        assert db.fetch_all("SELECT id FROM a") == [(1,), (2,)]
+
+
+ROUTINES = """
+CREATE TABLE a (id INTEGER PRIMARY KEY);
+DELIMITER //
+CREATE PROCEDURE plain() INSERT INTO a VALUES (10)//
+CREATE PROCEDURE commits() BEGIN INSERT INTO a VALUES (20); COMMIT; INSERT INTO a VALUES (21); END//
+CREATE PROCEDURE fails() BEGIN INSERT INTO a VALUES (30); COMMIT; INSERT INTO a VALUES (30); END//
+"""
+IN_PART = "What came before it may be committed in part"
+
+
+@pytest.mark.mariadb_only
+@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector", "mysql.connector"])
+@pytest.mark.parametrize(
+    ("script", "told", "stored"),
+    [
+        ("INSERT INTO a VALUES (1); CALL plain(); INSERT INTO a VALUES (2)", None, [1, 2, 10]),
+        (
+            "INSERT INTO a VALUES (1); CALL commits(); INSERT INTO a VALUES (2)",
+            None,
+            [1, 2, 20, 21],
+        ),
+        ("CALL commits(); CALL plain(); COMMIT", None, [10, 20, 21]),
+        ("INSERT INTO a VALUES (1); CALL plain(); INSERT INTO a VALUES (1)", "Nothing of", []),
+        ("INSERT INTO a VALUES (1); CALL plain(); INSRT 2", "Nothing of the script", []),
+        ("CALL plain(); INSERT INTO a VALUES (10)", "Nothing of the script is stored", []),
+        ("INSERT INTO a VALUES (1); CALL nowhere()", "Nothing of the script is stored", []),
+        ("INSERT INTO a VALUES (1); CALL commits(); INSERT INTO a VALUES (1)", IN_PART, [1, 20]),
+        ("CALL commits(); INSERT INTO a VALUES (20)", IN_PART, [20]),
+        ("CALL commits(); CALL plain(); INSERT INTO a VALUES (20)", IN_PART, [20]),
+        ("CALL commits(); COMMIT; INSRT 1", "committed up to statement 2, and", [20, 21]),
+        ("INSERT INTO a VALUES (1); CALL fails()", IN_PART, [1, 30]),
+        ("CALL fails()", IN_PART, [30]),
+        ("INSERT INTO a VALUES (1); /*!40101 SET @x = 1 */; INSRT 2", "Nothing of the script", []),
+    ],
+)
+def test_t10_run_script_of_routines(
+    name: str,
+    script: str,
+    told: str | None,
+    stored: list[int],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A routine may commit in a script, also with `IMPLICIT_COMMIT` "error"; what is told after an
+    error is true.
+    """
+    for _, db in apps_on(name, request, tmp_path, implicit_commit="error"):
+        db.run_script(ROUTINES)
+        if told is None:
+            db.run_script(script)
+        else:
+            with pytest.raises(db.pool().driver.Error) as caught:
+                db.run_script(script)
+            assert told in caught.value.__notes__[0]
+        assert db.fetch_all("SELECT id FROM a ORDER BY id") == [(number,) for number in stored]
+        assert warnings_in(caplog) == []
 
 
 def test_t5_run_script_outcome_unknown(stage: ServerStage) -> None:
@@ -233,7 +327,7 @@ def test_t10_run_script_in_block_on_mariadb(
 
 
 @pytest.mark.mariadb_only
-@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector"])
+@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector", "mysql.connector"])
 def test_run_script_of_client(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,6 +364,25 @@ COMMIT;
         assert db.run_script(script) == 17
         assert db.fetch_all("SELECT id FROM a") == [(1,), (2,), (13,), (14,)]
         assert warnings_in(caplog) == []
+
+
+@pytest.mark.mariadb_only
+@pytest.mark.parametrize("name", ["pymysql", "mariadbconnector"])
+def test_run_script_in_sql_modes(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Backslashes are read as the session has them at each statement, as the client does."""
+    script = r"""
+CREATE TABLE a (id INTEGER PRIMARY KEY, name VARCHAR(20));
+INSERT INTO a VALUES (1, '\\;'), (2, "\";");
+SET sql_mode='NO_BACKSLASH_ESCAPES';
+INSERT INTO a VALUES (3, 'c:\'); INSERT INTO a VALUES (4, 'd:\'); SELECT "\";
+SET sql_mode='ANSI_QUOTES';
+SELECT 'x' AS "\"; INSERT INTO a VALUES (5, '\';');
+SET sql_mode=''; INSERT INTO a VALUES (6, "\";");
+"""
+    expected = [(1, "\\;"), (2, '";'), (3, "c:\\"), (4, "d:\\"), (5, "';"), (6, '";')]
+    for _, db in apps_on(name, request, tmp_path):
+        assert db.run_script(script) == 11
+        assert db.fetch_all("SELECT * FROM a") == expected
 
 
 @pytest.mark.mariadb_only
@@ -389,6 +502,17 @@ def test_scripts_that_are_none(site: tuple[Flask, PooledDB], tmp_path: Path) -> 
     with pytest.raises(UnicodeDecodeError) as caught:
         db.run_script(tmp_path / "old.sql")
     assert "old.sql is not" in caught.value.__notes__[0]
+
+
+def test_run_script_with_nul(pair: tuple[Flask, PooledDB]) -> None:
+    """A NUL, where a driver may end a statement, is refused before anything runs."""
+    _, db = pair
+    db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+    with pytest.raises(UsageError, match=r"the script has a NUL character at line 2, .* UTF-8"):
+        db.run_script("INSERT INTO a VALUES (1);\nINSERT INTO a VALUES (2)\0,(3);")
+    with pytest.raises(UsageError, match="at line 1"):
+        db.run_script(io.BytesIO("SELECT 1".encode("utf-16-le")))
+    assert db.fetch_all("SELECT * FROM a") == []
 
 
 def test_script_of_many_statements(site: tuple[Flask, PooledDB], tmp_path: Path) -> None:
