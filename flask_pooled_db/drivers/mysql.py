@@ -243,7 +243,10 @@ class MySQLDriver(Driver):
     dialect = scripts.MARIADB
 
     def statements(self, raw: Any, script: str) -> Iterator[scripts.Statement]:
-        return scripts.of_mariadb(script, lambda: scripts.verbatim(self.server_status(raw)))
+        def verbatim() -> str:
+            return scripts.verbatim_quotes(self.server_status(raw))
+
+        return scripts.of_mariadb(script, verbatim)
 
     def _track_session(self, raw: Any) -> None:
         """Have the server tell of each statement that changes the session. One that can't leaves it

@@ -173,7 +173,7 @@ class PsycopgDriver(Driver):
         return error or cast("Any", self.dbapi).errors.QueryCanceled(text)
 
     # A procedure may commit, but not in a transaction that was open before.
-    errors_end_nothing = True
+    routines_end_nothing = True
 
     def in_transaction(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status != _IDLE)

@@ -109,7 +109,7 @@ def _spans(script: str, verbatim: Callable[[], str]) -> Iterator[Span]:
 _NO_BACKSLASH_ESCAPES, _ANSI_QUOTES = 0x0200, 0x8000  # https://mariadb.com/kb/en/ok_packet/
 
 
-def verbatim(status: int) -> str:
+def verbatim_quotes(status: int) -> str:
     """Return the quotes in which a backslash is one, by the flags that the server sent last."""
     if status & _NO_BACKSLASH_ESCAPES:
         return "'\""

@@ -215,7 +215,7 @@ class SQLiteDriver(Driver):
         return bool(stored)
 
     effects = staticmethod(of_sqlite)
-    errors_end_nothing = True
+    routines_end_nothing = True
     dialect = SQLITE
     texts_tell_changes = False  # the connection does, for each statement of a text
 

@@ -25,8 +25,8 @@ class Watching:
     dialect: Dialect = STANDARD
     """How a script of statements is read."""
 
-    errors_end_nothing: ClassVar[bool] = False
-    """Whether a statement that fails has not committed what came before it, whatever it is."""
+    routines_end_nothing: ClassVar[bool] = False
+    """Whether a single statement whose text is not understood never commits what came before it."""
 
     def statements(self, raw: Any, script: str) -> Iterator[Statement]:
         """Return the statements of a script. Each is looked for when the one before it has run."""

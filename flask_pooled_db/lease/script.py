@@ -98,7 +98,7 @@ class Script:
         stored = f"What came before it is committed up to statement {count}"
         if self._conn.commits_each or self._sets_autocommit:
             begin = f"{stored}, and what came after that" if count else "What came before it"
-            return f"{begin} may be: autocommit was switched on. Look at the data."
+            return f"{begin} may be committed: autocommit was switched on. Look at the data."
         if self._conn.may_have_ended:
             return "What came before it may be committed in part: look at the data."
         return (

@@ -38,6 +38,8 @@ class WatchingLease(ReadingLease):
         effect = self._effect_of(args[0]) if args else Effect.UNKNOWN
         if effect & _MAY_CHANGE and driver.texts_tell_changes:
             entry.is_changed = True
+        if self._told.in_script and driver.routines_end_nothing:
+            effect &= ~Effect.UNKNOWN  # its statements come one by one
         told = driver.in_transaction(entry.raw)
         # On MariaDB a savepoint alone does not show in the flag.
         has_savepoints = driver.tells_lost_savepoints and self._has_savepoints
@@ -139,8 +141,8 @@ class WatchingLease(ReadingLease):
         if self._entry is None:
             return
         is_known = self.driver.in_transaction(entry.raw) is not None
-        if self._told.in_script and self.driver.errors_end_nothing:
-            return  # a script's statements come one by one
+        if self._told.in_script and self.driver.routines_end_nothing:
+            return
         if self._state > IN_TRANSACTION:
             if effect & _MAY_END and self._doom is None:  # else a savepoint can still undo it
                 self._tell(fate=fate.after(self._told.fate))

@@ -215,7 +215,9 @@ def test_t10_run_script_with_autocommit(
         with pytest.raises(db.pool().driver.Error) as caught:
             db.run_script(script)
         (note,) = caught.value.__notes__
-        assert "committed up to statement 1, and what came after that may be: autocommit" in note
+        assert (
+            "committed up to statement 1, and what came after that may be committed: auto" in note
+        )
         assert "rolled back" not in note
         assert db.fetch_all("SELECT id FROM a") == [(1,), (2,)]
 
@@ -429,6 +431,20 @@ COMMIT;
         db.execute("DELETE FROM a")
         assert db.fetch_all("SELECT * FROM b") == []
         assert db.fetch_value("PRAGMA foreign_keys") == 1
+
+
+@pytest.mark.parametrize("second", ["DO $$ BEGIN NULL; END $$", "CALL one()"])
+def test_t10_run_script_of_blocks_on_postgresql(
+    second: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """In a transaction nothing but COMMIT commits on PostgreSQL."""
+    for _, db in apps_on("psycopg", request, tmp_path):
+        db.run_script("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+        db.run_script("CREATE PROCEDURE one() LANGUAGE sql AS 'INSERT INTO a VALUES (2)'")
+        with pytest.raises(db.pool().driver.Error) as caught:
+            db.run_script(f"{second}; INSERT INTO a VALUES (1); {second}; INSERT INTO a VALUES (1)")
+        assert "Nothing of the script is stored" in caught.value.__notes__[0]
+        assert db.fetch_all("SELECT id FROM a") == []
 
 
 def test_run_script_of_postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> None:
