@@ -37,9 +37,10 @@ def statements_at(
 
     `skip_blank` returns where these end that begin at a position.
     """
-    line, counted = 1, 0
+    line, counted, begin = 1, 0, 0
     for start, end in spans:
-        begin = skip_blank(script, start)
+        if start >= begin:  # else all in between is blank
+            begin = skip_blank(script, start)
         if begin < end:
             line, counted = line + script.count("\n", counted, begin), begin
             yield Statement(script[begin:end].rstrip(), line)
@@ -112,7 +113,7 @@ _TOKEN = re.compile(
         | \b[^\W\d]\w*+\$[\w$]*+ | \$\d++   # names and parameters, whose dollars quote nothing
         | \$(?P<tag>(?:[^\W\d]\w*+)?)\$.*?\$(?P=tag)\$ )
     | (?P<comment> /\* )
-    | (?P<no_end> ['"] )
+    | (?P<no_end> ['"] | \$(?:[^\W\d]\w*+)?\$ )
     | (?P<open> \( ) | (?P<close> \) )
     | (?P<body> \bbegin\s++atomic\b ) | (?P<case> \bcase\b ) | (?P<done> \bend\b )
     """,
