@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -28,6 +29,11 @@ IN_TRANSACTION, RELEASED = State.IN_TRANSACTION, State.RELEASED
 _ENDS = Effect.COMMITS | Effect.UNDOES
 _ENDS_BY_TEXT = ("COMMIT", "ROLLBACK", "END", "BEGIN", "START", "LOCK", "UNLOCK")
 _SCRIPT = "executescript"  # of a cursor of sqlite3's: its text is no statement's
+_SAVEPOINT = re.compile(
+    r"\s*+(?:savepoint|(?P<undoes>rollback(?:\s++(?:work|transaction))?\s++to(?:\s++savepoint)?+))"
+    r"(?:\s++|(?=[`\"]))[`\"]?+(?P<name>[\w$]++)[`\"]?+\s*+;?+\s*+",
+    re.IGNORECASE,
+)
 _WRITING = frozenset(
     {"callproc", "copy_from", "truncate", "unlink", "write", "write_row", "__setitem__"}
 )
@@ -38,7 +44,7 @@ objects."""
 class BorrowedLease(LeaseConnection):
     """A lease that its caller gives back."""
 
-    __slots__ = ("_around", "_wrote", "place", "taker")
+    __slots__ = ("_around", "_before_work", "_wrote", "place", "taker")
 
     tells_loss_when_revoked: ClassVar = False
 
@@ -49,6 +55,7 @@ class BorrowedLease(LeaseConnection):
         self.taker = callers.named() if self.terms.config.leak_threshold else None
         """Who took it, for a report from another thread."""
         self._wrote: str | None = None  # the first statement since the last commit that wrote
+        self._before_work: tuple[str, ...] = ()  # the savepoints set while nothing was written
         self._around = _handled()
         link = self.usable().link
         link.taken_at, link.taken_by = self.place, id_of(self.owner)
@@ -98,7 +105,7 @@ class BorrowedLease(LeaseConnection):
 
     def _begin_with(self) -> None:
         if self._state < IN_TRANSACTION:
-            self._wrote = None  # that is committed, or was rolled back by hand
+            self._wrote, self._before_work = None, ()  # committed, or rolled back by hand
 
     def _note(self, fate: Fate) -> None:
         if fate.ending is not Ending.ENDED:
@@ -116,8 +123,18 @@ class BorrowedLease(LeaseConnection):
             self._wrote = None  # as DDL does, where it is no part of the transaction
         elif self._wrote is None and may_write(text):
             self._wrote = verb_of(text)
+        elif text and (savepoint := _SAVEPOINT.fullmatch(text)):
+            self._look_at_savepoint(savepoint["name"].lower(), undoes=bool(savepoint["undoes"]))
         elif self._wrote is None and not text and name in _WRITING:
             self._wrote = f"{name}()"
+
+    def _look_at_savepoint(self, name: str, *, undoes: bool) -> None:
+        if undoes:
+            if name in self._before_work:
+                self._wrote = None
+            return
+        others = tuple(other for other in self._before_work if other != name)
+        self._before_work = others if self._wrote else (*others, name)
 
     def uncommitted(self) -> str | None:
         """Return the first statement that wrote what its end would roll back."""
