@@ -126,9 +126,11 @@ def _anywhere(*rules: tuple[str, Effect]) -> tuple[tuple[re.Pattern[str], Effect
 def _reading(begin: str, *, comment: str, quoted: str, doubt: str) -> re.Pattern[str]:
     """Return what finds the parts of a text not to be read as they stand.
 
-    Each begins with one of the characters `begin`, which is for speed alone.
+    Each begins with one of the characters `begin`, which is for speed alone. What nobody can read,
+    and what has no end, takes in the rest of the text, so that each character is read once.
     """
-    groups = rf"(?P<comment>{comment})|(?P<quoted>{quoted})|(?P<doubt>{doubt})|(?P<no_end>['\"`].*)"
+    no_end = rf"(?P<doubt>(?:{doubt}).*)|(?P<no_end>['\"`].*)"
+    groups = rf"(?P<comment>{comment})|(?P<quoted>{quoted})|{no_end}"
     return re.compile(f"(?=[{begin}])(?:{groups})", re.DOTALL | re.IGNORECASE)
 
 

@@ -141,7 +141,7 @@ _TOKEN = re.compile(
         | \b[^\W\d]\w*+\$[\w$]*+ | \$\d++   # names and parameters, whose dollars quote nothing
         | \$(?P<tag>(?:[^\W\d]\w*+)?)\$.*?\$(?P=tag)\$ )
     | (?P<comment> /\* )
-    | (?P<no_end> ['"] )
+    | (?P<no_end> ['"] | \$(?:[^\W\d]\w*+)?\$ )
     | (?P<open> \( ) | (?P<close> \) )
     | (?P<body> \bbegin{_GAP}atomic\b ) | (?P<case> \bcase\b ) | (?P<done> \bend\b )
     """,

@@ -12,7 +12,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
-from flask_pooled_db.drivers import sqlite_creators
+from flask_pooled_db.drivers import sqlite_creators, sqlite_uris
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
@@ -107,15 +107,22 @@ class SQLiteDriver(Driver):
         if url.host or url.username or url.password:
             forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
             raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
-        return {"database": ":memory:"} | cls.with_query(url, {"database": url.database})
+        arguments = {"database": ":memory:"} | cls.with_query(url, {"database": url.database})
+        # As in SQLAlchemy, what SQLite's own URIs take is part of the URI.
+        if _names_uri(arguments):
+            own = {name: url.query[name] for name in url.query if name in sqlite_uris.PARAMETERS}
+            arguments["database"] = sqlite_uris.with_parameters(arguments["database"], own)
+            arguments = {name: arguments[name] for name in arguments if name not in own}
+        return arguments
 
     def place(self, folder: str) -> None:
         name = self._arguments["database"]
-        is_uri = self._arguments.get("uri") and name.startswith("file:")
-        if not (self._memory or is_uri or Path(name).is_absolute()):
+        if _names_uri(self._arguments):
+            name, self._folder = sqlite_uris.placed(name, folder)
+        elif not (self._memory or Path(name).is_absolute()):
             path = Path(folder, name)
-            self._folder = path.parent
-            self._arguments = {**self._arguments, "database": str(path)}
+            name, self._folder = str(path), path.parent
+        self._arguments = {**self._arguments, "database": name}
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -295,6 +302,10 @@ class SQLiteDriver(Driver):
         if self._anchor is not None:
             keep_forever(self._anchor)
             self._anchor = None
+
+
+def _names_uri(arguments: Mapping[str, Any]) -> bool:
+    return bool(arguments.get("uri")) and sqlite_uris.is_uri(arguments["database"])
 
 
 def _check_compiling(raw: Connection) -> None:

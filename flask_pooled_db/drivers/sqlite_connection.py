@@ -33,7 +33,8 @@ _PARAMETERS = (
 
 _ON = ("on", "true", "yes", "1")
 _SETS_FOREIGN_KEYS = re.compile(
-    rf"\s*PRAGMA\s+foreign_keys\s*(?:=\s*|\(\s*)(?P<value>{'|'.join(_ON)}|off|false|no|0)\s*\)?\s*;?\s*",
+    rf"\s*+PRAGMA\s++foreign_keys\s*+(?:=|\()\s*+(?P<value>{'|'.join(_ON)}|off|false|no|0)"
+    r"\s*+\)?\s*+;?\s*+",
     re.ASCII | re.IGNORECASE,
 )
 

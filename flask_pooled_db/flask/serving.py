@@ -144,6 +144,9 @@ def _give_back_others(own: dict[tuple[Any, Pool], LeaseConnection]) -> None:
     many of them, one after the other, does not use its pool up.
     """
     for key, lease in list(own.items()):
-        if not is_running(lease.owner):
+        who = key[0]
+        # The number of a thread that has ended may be that of the caller's.
+        runs = who.is_alive() if isinstance(who, threading.Thread) else is_running(who)
+        if not runs:
             take_back(lease, "was taken back when its task or thread had ended", is_leak=False)
             own.pop(key, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -29,6 +30,11 @@ _GONE = (State.ROLLED_BACK, State.ABORTED, State.BROKEN)
 _ENDS = Effect.COMMITS | Effect.UNDOES
 _ENDS_BY_TEXT = ("COMMIT", "ROLLBACK", "END", "BEGIN", "START", "LOCK", "UNLOCK")
 _SCRIPT = "executescript"  # of a cursor of sqlite3's: its text is no statement's
+_SAVEPOINT = re.compile(
+    r"\s*+(?:savepoint|(?P<undoes>rollback(?:\s++(?:work|transaction))?\s++to(?:\s++savepoint)?+))"
+    r"(?:\s++|(?=[`\"]))[`\"]?+(?P<name>[\w$]++)[`\"]?+\s*+;?+\s*+",
+    re.IGNORECASE,
+)
 _WRITING = frozenset(
     {"callproc", "copy_from", "truncate", "unlink", "write", "write_row", "__setitem__"}
 )
@@ -39,7 +45,7 @@ objects."""
 class BorrowedLease(LeaseConnection):
     """A lease that its caller gives back."""
 
-    __slots__ = ("_around", "_wrote", "place", "taker")
+    __slots__ = ("_around", "_before_work", "_wrote", "place", "taker")
 
     tells_loss_when_revoked: ClassVar = False
 
@@ -50,6 +56,7 @@ class BorrowedLease(LeaseConnection):
         self.taker = callers.named() if self.terms.config.leak_threshold else None
         """Who took it, for a report from another thread."""
         self._wrote: str | None = None  # the first statement since the last commit that wrote
+        self._before_work: tuple[str, ...] = ()  # the savepoints set while nothing was written
         self._around = _handled()  # when it last wrote, or was taken
         link = self.usable().link
         link.taken_at, link.taken_by = self.place, id_of(self.owner)
@@ -99,7 +106,7 @@ class BorrowedLease(LeaseConnection):
 
     def _begin_with(self) -> None:
         if self._state < IN_TRANSACTION:
-            self._wrote = None  # that is committed, or was rolled back by hand
+            self._wrote, self._before_work = None, ()  # committed, or rolled back by hand
 
     def _note(self, fate: Fate) -> None:
         if fate.ending is not Ending.ENDED:
@@ -115,6 +122,8 @@ class BorrowedLease(LeaseConnection):
         effect = self.driver.effects(text) if text else Effect.NONE
         if effect is not Effect.NONE and effect & _ENDS and not self._is_open(entry):
             self._wrote = None  # as DDL does, where it is no part of the transaction
+        elif text and (savepoint := _SAVEPOINT.fullmatch(text)):
+            self._look_at_savepoint(savepoint["name"].lower(), undoes=bool(savepoint["undoes"]))
         elif self._wrote is not None and _handled() in (0, self._around):
             pass  # all that matters is known
         elif may_write(text):
@@ -125,6 +134,14 @@ class BorrowedLease(LeaseConnection):
     def _note_write(self, what: str) -> None:
         self._wrote = self._wrote or what
         self._around = _handled()
+
+    def _look_at_savepoint(self, name: str, *, undoes: bool) -> None:
+        if undoes:
+            if name in self._before_work:
+                self._wrote = None
+            return
+        others = tuple(other for other in self._before_work if other != name)
+        self._before_work = others if self._wrote else (*others, name)
 
     def uncommitted(self) -> str | None:
         """Return the first statement that wrote what its end would roll back."""

@@ -15,9 +15,9 @@ _NAME = r"(?:[^\W\d][\w$]*|`[^`]*`)"
 _QUOTED = r'(?:[^\W\d][\w$]*|`[^`]*`|"[^"]*")'
 _VERB = re.compile(
     rf"""
-    (?: \s | /\*.*?\*/ | (?:--|\#)[^\n]*\n | [(;\ufeff] )*
-    (?: (?P<call>call)\s+(?P<routine>{_QUOTED}(?:\.{_QUOTED})*)
-      | (?P<first>[a-z]+)(?!\w)(?:\s+(?P<second>{_NAME}(?:\.{_NAME})*))? )
+    (?: [\s(;\ufeff] | (?>/\*.*?\*/) | (?:--|\#)[^\n]*+\n )*+
+    (?: (?P<call>call)\s+(?P<routine>{_QUOTED}(?:\.{_QUOTED}){{0,2}})
+      | (?P<first>[a-z]+)(?!\w)(?:\s+(?P<second>{_NAME}(?:\.{_NAME}){{0,2}}))? )
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )

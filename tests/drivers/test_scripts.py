@@ -73,7 +73,7 @@ IN_POSTGRESQL = {
     "name of dollars": "«SELECT a$$»; «SELECT é$b$$»; «SELECT 2»",
     "no dollars": "«SELECT a$b$c»; «SELECT _1$$»; «SELECT $1»",
     "dollars after others": "«SELECT $$;$$$a$;$a$, 1$$;$$»; «SELECT $1$$;$$E'\\';'»",
-    "no end of dollars": "«SELECT $$»; «SELECT 2»",
+    "no end of dollars": "«SELECT 1»; «SELECT $$; SELECT 2»",
     "nested comments": "«SELECT 1 /* ; /* ; */ ; */»; /* /* */ ; */ «SELECT 2»",
     "rule": "«CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT (2))»; «SELECT 2»",
     "body": "«CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END»;"

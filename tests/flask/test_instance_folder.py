@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_pooled_db import PooledDB, db_connection_context
+from flask_pooled_db import ConfigError, PooledDB, db_connection_context
 
 
 @contextmanager
@@ -97,12 +97,80 @@ def test_no_file(folder: Path, url: str) -> None:
     assert not folder.exists()
 
 
-def test_sqlite_uris(folder: Path) -> None:
-    """A `file:` URI is SQLite's to understand, and its connect arguments are the driver's."""
-    with site(folder, url="sqlite:///file:shop.db?uri=true"):
-        assert file_of() == str(Path.cwd() / "shop.db")
-    with site(folder, url="sqlite:///file:shop.db", connect_args={"uri": True}):
-        assert file_of() == str(Path.cwd() / "shop.db")
+IN_PARTS = {"drivername": "sqlite", "query": {"uri": "true"}}
+MODE = {"uri": "true", "mode": "rwc"}
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("sqlite:///file:shop.db?uri=true", "shop.db"),
+        ("sqlite:///file:data/sub/shop.db?uri=true", "data/sub/shop.db"),
+        ("sqlite:///file:../shop.db?uri=true", "../shop.db"),
+        ("sqlite:///file:a%2520b%253F.db?uri=true", "a b?.db"),
+        ("sqlite:///file:shop.db?mode=rwc&uri=true", "shop.db"),
+        ("sqlite:///file:shop.db?uri=true&psow=0&timeout=1&nolock=0&vfs=unix", "shop.db"),
+        ("sqlite:///file:shop.db%3Fcache=private%23here?mode=rwc&uri=true", "shop.db"),
+        ({**IN_PARTS, "database": "file:shop.db?mode=rwc"}, "shop.db"),
+        (
+            {**IN_PARTS, "database": "file:shop.db", "query": {"uri": "true", "psow": "1"}},
+            "shop.db",
+        ),
+    ],
+)
+def test_relative_sqlite_uris(tmp_path: Path, folder: Path, url: Any, name: str) -> None:
+    """The file of a relative `file:` URI is in the instance folder too, whatever its name."""
+    for instance in (folder, tmp_path / "100% mine?"):
+        with site(instance, url=url):
+            assert file_of() == str((instance / name).resolve())
+    with site(folder, url="sqlite:///file:added.db", connect_args={"uri": True}):
+        assert file_of() == str(folder / "added.db")
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("start", ["file:", "file://", "file://localhost"])
+def test_absolute_sqlite_uris(folder: Path, tmp_path: Path, start: str) -> None:
+    """An absolute `file:` URI is that file."""
+    with site(folder, url={**IN_PARTS, "database": f"{start}{tmp_path}/shop.db"}):
+        assert file_of() == f"{tmp_path}/shop.db"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["file::memory:?cache=shared", "file:a?mode=memory&cache=shared", "file:/a?vfs=memdb"]
+)
+def test_sqlite_uris_in_memory(folder: Path, name: str) -> None:
+    """A `file:` URI in memory needs no folder."""
+    with site(folder, url={**IN_PARTS, "database": name}):
+        file_of()
+    assert not folder.exists()
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["file:shop.db?mode=ro&uri=true", "file:shop.db%3Fmode=ro?uri=true"]
+)
+def test_parameters_of_sqlite_uris(folder: Path, name: str) -> None:
+    """What SQLite's URIs take is SQLite's, from the URI or from the URL's query."""
+    with site(folder, url="sqlite:///shop.db"), db_connection_context() as conn:
+        conn.execute("CREATE TABLE t (a)")
+    with site(folder, url=f"sqlite:///{name}"), db_connection_context() as conn:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            conn.execute("INSERT INTO t VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["file:shop.db?uri=true&mood=ro", "file:shop.db?mode=ro", "shop.db?mode=ro&uri=true"],
+)
+def test_unknown_parameters_of_sqlite_uris(folder: Path, name: str) -> None:
+    """What neither sqlite3 takes nor, in a URI, SQLite, is refused."""
+    with pytest.raises(ConfigError, match=r"mode|mood"), site(folder, url=f"sqlite:///{name}"):
+        pass
+
+
+def test_file_of_creator(folder: Path) -> None:
+    """A file that is named for a module is the driver's to find."""
     with site(folder, creator=sqlite3, connect_args={"database": "own.db"}):
         assert file_of() == str(Path.cwd() / "own.db")
     assert not folder.exists()

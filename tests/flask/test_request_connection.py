@@ -156,6 +156,23 @@ def test_request_connection_of_threads(site: Site) -> None:
     assert pool_of(app, db).in_use == 0
 
 
+def test_request_connection_of_ended_threads(url: str) -> None:
+    """More threads than there are connections may come one after the other, whatever numbers they
+    have: that of one that has ended is given to the next.
+    """
+    with bare_app(url=url, maxconnections=2, acquire_timeout=5) as (app, db), app.app_context():
+        run = contextvars.copy_context().run
+
+        def work() -> None:
+            db.connection.cursor()
+
+        for _ in range(8):
+            thread = threading.Thread(target=run, args=(work,))
+            thread.start()
+            thread.join()
+        assert pool_of(app, db).connects <= 3
+
+
 def test_request_connection_copied_request(site: Site) -> None:
     """A thread with a copy of the request context has one of its own, and its end ends that."""
     app, db = site
