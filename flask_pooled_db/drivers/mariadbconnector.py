@@ -116,8 +116,8 @@ class MariaDBConnectorDriver(MySQLDriver):
             cast("Any", dbapi).Connection(**{name: value, "dsn": ""})
         except (TypeError, ValueError, OverflowError) as error:
             return str(error)
-        except cast("Any", dbapi).Error:
-            return ""
+        except cast("Any", dbapi).Error as error:
+            error.__traceback__ = None  # or its frames stay: the connector leaks it
         return ""
 
     @classmethod
