@@ -28,7 +28,8 @@ _MISUSES = (TypeError, LookupError, AttributeError)
 _CHANGED = "_pooled_db_changed"  # an attribute of a connection whose session was changed
 _UNKNOWN = 2000
 _UTF8 = "leave it out, the connector always uses utf8mb4"
-_UNKNOWN_ARGUMENT = "is an invalid keyword argument"
+# The words are Python's: those until 3.12, and those since.
+_UNKNOWN_ARGUMENT = re.compile("(is an invalid|got an unexpected) keyword argument")
 _LOADED = "could not be loaded: it is already loaded"
 _ROWS_AT_ONCE = 1000
 _LOST = 2013
@@ -102,8 +103,9 @@ class MariaDBConnectorDriver(MySQLDriver):
         cls, dbapi: ModuleType, given: Collection[str]
     ) -> Collection[str] | None:
         # Its signature does not tell.
-        taken = (name for name in given if _UNKNOWN_ARGUMENT not in cls.objection(dbapi, name, ""))
-        return cls.usual_arguments.union(taken)
+        return cls.usual_arguments.union(
+            name for name in given if not _UNKNOWN_ARGUMENT.search(cls.objection(dbapi, name, ""))
+        )
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
@@ -114,8 +116,8 @@ class MariaDBConnectorDriver(MySQLDriver):
             cast("Any", dbapi).Connection(**{name: value, "dsn": ""})
         except (TypeError, ValueError, OverflowError) as error:
             return str(error)
-        except cast("Any", dbapi).Error:
-            return ""
+        except cast("Any", dbapi).Error as error:
+            error.__traceback__ = None  # or its frames stay: the connector leaks it
         return ""
 
     @classmethod

@@ -144,9 +144,6 @@ def _give_back_others(own: dict[tuple[Any, Pool], LeaseConnection]) -> None:
     many of them, one after the other, does not use its pool up.
     """
     for key, lease in list(own.items()):
-        who = key[0]
-        # The number of a thread that has ended may be that of the caller's.
-        runs = who.is_alive() if isinstance(who, threading.Thread) else is_running(who)
-        if not runs:
+        if not is_running(key[0]):  # a thread itself, for its number may be the caller's by now
             take_back(lease, "was taken back when its task or thread had ended", is_leak=False)
             own.pop(key, None)

@@ -207,7 +207,7 @@ def _read_script(source: str | PathLike[str] | Readable, root: Path) -> tuple[st
 
 def _decoded(text: bytes, name: str) -> str:
     try:
-        return text.decode("utf-8-sig")
+        return text.decode("utf-8").removeprefix("\ufeff")  # "utf-8-sig" adds a note of its own
     except UnicodeDecodeError as error:
         error.add_note(f"A script is to be UTF-8, and {name} is not.")
         raise

@@ -44,7 +44,9 @@ def id_of(owner: Any) -> int:
 
 
 def is_running(owner: Any) -> bool:
-    """Whether an owner may still use, and give back, what it holds."""
+    """Whether an owner, or the thread of one, may still use, and give back, what it holds."""
+    if isinstance(owner, threading.Thread):
+        return owner in threading.enumerate()
     if isinstance(owner, int):
         return any(thread.ident == owner for thread in threading.enumerate())
     if hasattr(owner, "done"):

@@ -202,8 +202,8 @@ def _after_fork_in_parent_again() -> None:
 
 _COUNTS_THREADS = sys.version_info >= (3, 12)
 
-_waiting: list[tuple[FrameType | None, Callable[[], None]]] = []
-"""What is to be done when a fork has returned to the frame that called it."""
+_waiting: list[tuple[FrameType | None, int, Callable[[], None]]] = []
+"""What is to be done when a fork has returned to the frame that called it, at this instruction."""
 
 
 def _soon(function: Callable[[], None]) -> None:
@@ -216,9 +216,10 @@ def _soon(function: Callable[[], None]) -> None:
     if not _COUNTS_THREADS or threading.current_thread() is not threading.main_thread():
         function()
         return
-    _waiting.append((_forking_frame(), function))
+    frame = _forking_frame()
+    _waiting.append((frame, frame.f_lasti if frame else 0, function))
     for _ in range(2):  # as with the hooks
-        ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
+        _run_waiting_soon()
 
 
 def _forking_frame() -> FrameType | None:
@@ -228,29 +229,42 @@ def _forking_frame() -> FrameType | None:
     return frame
 
 
-def _run_waiting(_: object) -> int:
-    """Called by the interpreter between two instructions of the main thread.
+class _RunWaiting:
+    """Asked by the interpreter, between two instructions of the main thread, whether it is true.
 
-    In a frame called by the one that forks, this may still be a hook: then wait for the next time.
+    So what a signal handler raises meanwhile is raised in the main thread. A function that ctypes
+    makes would swallow it, and return anything, which the interpreter may take for an error.
     """
-    running = sys._getframe(1)
-    while _waiting:
-        frame, function = _waiting[-1]
-        if running is not frame and _is_called_by(running, frame):
-            ctypes.pythonapi.Py_AddPendingCall(_RUN_WAITING, None)
-            return 0
-        function()
-        _waiting.pop()
-    return 0
+
+    def __bool__(self) -> bool:
+        """Return False, which is 0: all went well.
+
+        In a frame called by the one that forks, by the same instruction, this may still be a hook:
+        then wait for the next time.
+        """
+        running = sys._getframe(1)
+        while _waiting:
+            frame, instruction, function = _waiting[-1]
+            if running is not frame and _is_called_by(running, frame, instruction):
+                _run_waiting_soon()
+                break
+            _try(function)
+            _waiting.pop()
+        return False
 
 
-def _is_called_by(frame: FrameType | None, caller: FrameType | None) -> bool:
+def _run_waiting_soon() -> None:
+    python = ctypes.pythonapi
+    python.Py_AddPendingCall(python.PyObject_IsTrue, ctypes.py_object(_run_waiting))
+
+
+def _is_called_by(frame: FrameType | None, caller: FrameType | None, instruction: int) -> bool:
     while frame is not None and frame is not caller:
         frame = frame.f_back
-    return frame is not None
+    return frame is not None and frame.f_lasti == instruction
 
 
-_RUN_WAITING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_waiting)
+_run_waiting = _RunWaiting()
 
 
 def _after_fork_in_child() -> None:
