@@ -196,11 +196,15 @@ def _has_rows(raw: Any) -> bool:
     return getattr(raw, "unread_result", False) is True
 
 
+_MORE = ("have_next_result", "more_results")
+"""The attributes by which mysql.connector's connections, in Python and in C, tell of a result."""
+
+
 def has_only_results(raw: Any) -> bool:
     """Return whether the server has further results to send, and no rows, as mysql.connector tells
     it. That takes them for the answer to its next statement.
     """
-    return not _has_rows(raw) and getattr(raw, "have_next_result", False) is True
+    return not _has_rows(raw) and any(getattr(raw, name, False) is True for name in _MORE)
 
 
 def has_unread_rows(raw: Any) -> bool:
@@ -215,7 +219,7 @@ def set_up(raw: Any) -> bool:
     """Prepare a connection for `finish_results`. Returns whether it is one that may need it: for
     each new cursor it sends a ping, and takes a result for its answer.
     """
-    has_results = hasattr(raw, "have_next_result")
+    has_results = any(hasattr(raw, name) for name in _MORE)
     if has_results:
         setattr(raw, _READER, raw.cursor())
     return has_results
