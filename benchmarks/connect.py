@@ -20,7 +20,6 @@ import pymysql
 from benchmarks.contenders import pooled_app
 from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn
-from flask_pooled_db import PooledDB
 from harness.server import MariaDBServer
 from harness.tls import make_certificates
 
@@ -59,10 +58,7 @@ def _on(server: MariaDBServer, effort: Effort, case: str, bars: dict[str, Bar]) 
 
 def _our_connect(stack: ExitStack, server: MariaDBServer, driver: str) -> Connect:
     app = stack.enter_context(pooled_app(URL=server.url(driver, ask_for_tls=False)))
-    db = PooledDB()
-    with app.app_context():
-        pool = db.pool()
-    connect: Connect = pool.driver.connect
+    connect: Connect = app.extensions["pooled_db"].pool(None).driver.connect
     return connect
 
 
