@@ -11,6 +11,7 @@ from flask_pooled_db.config import OPTION_NAMES, ScopeKeywords, check_flag, desc
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.serving import Serving
 from flask_pooled_db.lease.cursor import LeaseCursor
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import enclosing_lease
 from flask_pooled_db.lease.script import Script
 from flask_pooled_db.lease.shaping import has_usual_rows, plain_cursor
@@ -84,7 +85,8 @@ class Statements(Serving):
 
         Several sets of parameters are for a cursor's `executemany()`.
         """
-        count: int = self._run("execute", sql, params, bind, options)
+        around = enclosing_lease(self.pool(bind).engine)
+        count: int = self._run("execute", sql, params, bind, options, around)
         return count
 
     def run_script(
@@ -119,10 +121,11 @@ class Statements(Serving):
         """
         pool, readonly = self.pool(bind), options.pop("readonly", True)
         check_flag("readonly", readonly)
-        stands_alone = options.get("independent") or enclosing_lease(pool.engine) is None
+        around = enclosing_lease(pool.engine)
+        stands_alone = options.get("independent") or around is None
         if readonly and stands_alone and pool.driver.has_readonly:
             options["readonly"] = True
-        return self._run(method, sql, params, bind, options)
+        return self._run(method, sql, params, bind, options, around)
 
     def _run(
         self,
@@ -131,12 +134,13 @@ class Statements(Serving):
         params: Any,
         bind: str | None,
         options: ScopeKeywords,
+        around: LeaseConnection | None,
     ) -> Any:
+        """Run a statement; `around` is the lease of the block that it may be a part of."""
         if not options.keys() <= OPTION_NAMES:
             raise unknown_option(method, options)
         take = _TAKES[method]
-        around = None if options else enclosing_lease(self.pool(bind).engine)
-        if around is not None and has_usual_rows(around):
+        if around is not None and not options and has_usual_rows(around):
             with around.cursor() as cur:
                 cur.execute(sql, params)
                 return take(cur)
