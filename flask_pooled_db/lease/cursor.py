@@ -196,13 +196,9 @@ class LeaseCursor:
         lease.usable()
         if not callable(attribute):
             return hand_out(lease, attribute)
-        driver = lease.driver
-        if name in driver.takes_sql:
+        if name in lease.driver.takes_sql:
             return functools.partial(self._run_another_way, attribute)
-        call = lease.rows_only if name in driver.rows_only else lease.statement
-        call = lease.fetch if name in driver.harmless else call
-        call = lease.script if name in driver.scripts else call
-        return functools.partial(self._driver_call, call, attribute)
+        return functools.partial(self._driver_call, lease.way_of(name), attribute)
 
     def _run_another_way(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         args = _by_position(args, kwargs)

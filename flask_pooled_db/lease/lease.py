@@ -72,9 +72,8 @@ class Lease(Losing):
 
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
-    wanted_rows: (
-        Any  # the shape of rows, as in `Part`; unset where all are as the driver makes them
-    )
+    # As in `Part`; both are unset where all rows are as the driver makes them.
+    wanted_rows: Any
     cursor_settings: Any
 
     def __init__(
@@ -148,6 +147,15 @@ class Lease(Losing):
     def script(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the driver with a script."""
         return self.statement(function, *args)
+
+    def way_of(self, name: str) -> Callable[..., Any]:
+        """Return by which of these a driver's method of this name is to be called."""
+        driver = self.driver
+        if name in driver.scripts:
+            return self.script
+        if name in driver.harmless:
+            return self.fetch
+        return self.rows_only if name in driver.rows_only else self.statement
 
     def rows_only(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement that is known to do nothing but read and write rows."""

@@ -111,8 +111,11 @@ class Losing:
             self._is_ready = False  # the next statement, or COMMIT, shows whether it is still there
             return True
         # So does the end of a nested scope for its savepoint.
-        has_savepoint = self._preamble is not None and self._preamble.has_savepoint
-        return has_savepoint if answer is None else bool(answer)
+        return self._has_savepoint if answer is None else bool(answer)
+
+    @property
+    def _has_savepoint(self) -> bool:
+        return self._preamble is not None and self._preamble.has_savepoint
 
     def abort(self, cause: BaseException) -> None:
         """Refuse all further work: the transaction must not be committed, because of `cause`."""

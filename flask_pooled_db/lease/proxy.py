@@ -238,12 +238,9 @@ class LeaseConnection(TransactionLease):
         method = getattr(raw, name)
         if name in _SETS_TRANSACTIONS:
             return self._set_transactions(functools.partial(method, *args, **kwargs), name)
-        call = self.rows_only if name in driver.rows_only else self.statement
-        call = self.fetch if name in driver.harmless else call
-        call = self.script if name in driver.scripts else call
         if not name.startswith("execute") and name not in _TAKES_SQL:
             method, args = functools.partial(method, *args), ()
-        return hand_out(self, call(functools.partial(method, **kwargs), *args))
+        return hand_out(self, self.way_of(name)(functools.partial(method, **kwargs), *args))
 
     def _set_transactions(self, method: Callable[[], Any], name: str) -> Any:
         """Have the driver change what its transactions are, unless they are none any more."""

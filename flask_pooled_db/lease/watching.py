@@ -42,8 +42,8 @@ class WatchingLease(ReadingLease):
             effect &= ~Effect.UNKNOWN  # its statements come one by one
         told = driver.in_transaction(entry.raw)
         # On MariaDB a savepoint alone does not show in the flag.
-        has_savepoints = driver.tells_lost_savepoints and self._has_savepoints
-        is_open = self._state is IN_TRANSACTION and (has_savepoints or told is not False)
+        has_savepoint = driver.tells_lost_savepoints and self._has_savepoint
+        is_open = self._state is IN_TRANSACTION and (has_savepoint or told is not False)
         has_work = self._before is IN_TRANSACTION and told is not False
         text = args[0] if args else None
         fate = Fate(Ending.MAYBE, verb_of(text), callers.place(), has_work=has_work)
@@ -84,10 +84,6 @@ class WatchingLease(ReadingLease):
         if effect & Effect.UNKNOWN and not is_told and self.driver.tells_lost_savepoints:
             self.call(self.driver.execute, entry.raw, f"SAVEPOINT {_PROBE}")
             self._tell(probe=fate)
-
-    @property
-    def _has_savepoints(self) -> bool:
-        return self._preamble is not None and any(part.set_as for part in self._preamble.parts())
 
     def _look_after(
         self, entry: Entry, effect: Effect, fate: Fate, *, is_open: bool, was_told: bool
