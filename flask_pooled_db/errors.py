@@ -35,6 +35,17 @@ class UsageError(PooledDBError):
     """The code uses the package in a way that can't work: correct the code."""
 
 
+class UnknownBind(UsageError):
+    """There is no bind of this name: the loader knows none, or the configuration does not.
+
+    An app whose names come from outside may turn it into a 404. `bind` is the name.
+    """
+
+    def __init__(self, message: str, bind: object = None) -> None:
+        super().__init__(message)
+        self.bind = bind
+
+
 class PoolTimeout(PooledDBError):
     """No connection became available in time: try again later, or shed load.
 

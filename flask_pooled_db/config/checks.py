@@ -15,6 +15,8 @@ from flask_pooled_db.config.fields import DEFAULT_BIND
 from flask_pooled_db.config.parts import is_url_object, url_from_parts
 from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
 
+_LONGEST_NAME = 100  # characters of a name that a message shows
+
 _PLAIN_NAME = re.compile(r"[\w.-]{1,64}")
 _AUTOCOMMIT = re.compile(r"\bautocommit\b", re.IGNORECASE)
 
@@ -42,6 +44,13 @@ def describe(value: Any) -> str:
 def is_plain_name(text: str) -> bool:
     """Return whether a text is safe to show as a name: no URL and no DSN, which hold passwords."""
     return _PLAIN_NAME.fullmatch(text) is not None
+
+
+def shown(name: str) -> str:
+    """Return the name of a bind as messages have it. It may come from outside: it is cut, and what
+    could be taken for something else is escaped.
+    """
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")
 
 
 def looks_like_url(text: str) -> bool:
@@ -194,9 +203,16 @@ def binds(value: Any) -> dict[str, Any]:
     if DEFAULT_BIND in value:
         raise Invalid(f"must not name {DEFAULT_BIND!r}: the top-level keys describe that bind")
     for name, settings in value.items():
-        is_mapping = isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)
-        if not (isinstance(settings, str) or is_mapping or is_url_object(settings)):
-            raise Invalid(
-                f"[{name!r}] must be a URL or a mapping of keys, not {describe(settings)}"
-            )
+        try:
+            bind_settings(settings)
+        except Invalid as invalid:
+            raise Invalid(f"[{name!r}] {invalid}") from None
     return dict(value)
+
+
+def bind_settings(value: Any) -> Any:
+    """Check that the settings of a bind are a URL or a mapping of keys."""
+    is_mapping = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if not (isinstance(value, str) or is_mapping or is_url_object(value)):
+        raise Invalid(f"must be a URL or a mapping of keys, not {describe(value)}")
+    return value

@@ -26,7 +26,7 @@ class Field(NamedTuple):
     """The attribute's name. The key is the same in upper case."""
     check: Check
     default: Any
-    scope: Literal["pool", "database"]
+    scope: Literal["pool", "database", "app"]
     """What the key describes. Binds inherit the top-level keys of scope "pool" and no others."""
     none_is_unset: bool = True
     """Whether None means "not set", as in DBUtils."""

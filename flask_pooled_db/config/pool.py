@@ -83,22 +83,63 @@ class PoolConfig:
 KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
-APP_KEYS = {**KEYS, "BINDS": Field("binds", checks.binds, {}, scope="database")}
+APP_KEYS = {
+    **KEYS,
+    "BINDS": Field("binds", checks.binds, {}, scope="database"),
+    "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
+    "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
+}
 """The keys of an app, which may describe several pools."""
 
 _DATABASE_ONLY = frozenset(field.name for field in KEYS.values() if field.scope == "database")
+_APP_ONLY = tuple(field for field in APP_KEYS.values() if field.scope == "app")
 
 
-def read_binds(
-    mapping: Mapping[str, Any], default_url: str, problems: list[str]
-) -> dict[str, PoolConfig]:
-    """Return the config of every bind of an app, by name, and append to `problems`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppConfig:
+    """The configuration of an app: its binds, and what those that are loaded by name have to keep.
+
+    `inherited` are the sizes and times that each bind has, unless its own settings say otherwise.
+    """
+
+    binds: Mapping[str, PoolConfig]
+    bind_idle_timeout: float
+    max_binds: int
+    inherited: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def acquire_timeout(self) -> float:
+        """How many seconds a caller waits, unless it or the bind says otherwise."""
+        return float(self.inherited.get("acquire_timeout", KEYS["ACQUIRE_TIMEOUT"].default))
+
+    def read_bind(self, name: str, settings: Any) -> PoolConfig:
+        """Return the config of a bind from its settings: a URL, or a mapping of keys. It opens
+        nothing ahead of its callers, unless they say so.
+
+        Raises `ConfigError` with every problem.
+        """
+        prefix = f"{PREFIX}BINDS[{checks.shown(name)}]."
+        problems: list[str] = []
+        try:
+            checks.bind_settings(settings)
+        except checks.Invalid as invalid:
+            raise ConfigError([f"{prefix[:-1]} {invalid}"]) from None
+        inherited = {**self.inherited, "mincached": 0}
+        config = _read_bind(settings, inherited, prefix, problems)
+        if problems or config is None:
+            raise ConfigError(problems)
+        return config
+
+
+def read_app(mapping: Mapping[str, Any], default_url: str, problems: list[str]) -> AppConfig:
+    """Return the config of an app and of every bind that it names, and append to `problems`.
 
     A bind inherits the top-level sizes and times as its defaults, but never the top-level database.
     If no database is set at all, the default bind uses `default_url`.
     """
     values = _read(mapping, PREFIX, APP_KEYS, problems)
     binds = values.pop("binds", {})
+    of_app = {one.name: values.pop(one.name, one.default) for one in _APP_ONLY}
     top: dict[str, Any] = dict(values)
     if not binds and not ({"url", "creator"} & values.keys()):
         top["url"] = parse_url(default_url)
@@ -108,13 +149,20 @@ def read_binds(
     inherited = {name: value for name, value in values.items() if name not in _DATABASE_ONLY}
     for name, settings in binds.items():
         prefix = f"{PREFIX}BINDS[{name!r}]."
-        by_key = settings if isinstance(settings, Mapping) else {"URL": settings}
-        prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
-        configs[name] = _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
+        configs[name] = _read_bind(settings, inherited, prefix, problems)
     for name, config in configs.items():
         if config is not None and config.replica is not None:
             _check_replica(name, config.replica, configs, problems)
-    return {name: config for name, config in configs.items() if config is not None}
+    found = {name: config for name, config in configs.items() if config is not None}
+    return AppConfig(binds=found, inherited=inherited, **of_app)
+
+
+def _read_bind(
+    settings: Any, inherited: Mapping[str, Any], prefix: str, problems: list[str]
+) -> PoolConfig | None:
+    by_key = settings if isinstance(settings, Mapping) else {"URL": settings}
+    prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
+    return _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
 
 
 def _check_replica(

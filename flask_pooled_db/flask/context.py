@@ -10,8 +10,9 @@ from typing import Any
 from flask import Flask, g
 from flask.globals import app_ctx
 
-from flask_pooled_db.config import DEFAULT_BIND, describe, is_plain_name, looks_like_url
+from flask_pooled_db.config import DEFAULT_BIND, describe
 from flask_pooled_db.errors import UsageError
+from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
@@ -20,6 +21,8 @@ from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.whereabouts import place_of
 from flask_pooled_db.pool import Engine
+from flask_pooled_db.pool.opened import NotOpen, Ticket, Unopened
+from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import callers, reporter
 
 logger = logging.getLogger("flask_pooled_db")
@@ -40,41 +43,75 @@ class AppState:
     It does not refer to the app, which it must not keep alive.
     """
 
-    def __init__(self, pools: dict[str, Pool], extension: Any, root_path: str) -> None:
-        self.pools = pools
+    def __init__(self, registry: Registry, extension: Any, root_path: str) -> None:
+        self.registry = registry
         self.extension = extension  # the `PooledDB` that made it
         self.root_path = root_path  # of the app
         # What scopes need, by the bind as they name it: None is the default one.
-        self.engines: dict[str | None, Engine] = {bind: pool.engine for bind, pool in pools.items()}
-        if DEFAULT_BIND in pools:
-            self.engines[None] = pools[DEFAULT_BIND].engine
+        self.engines = registry.engines
+
+    def engine(self, bind: Any) -> Engine | Unopened:
+        """Return what a scope of a bind needs. One that is not open is opened by the scope. Raises
+        `UsageError` if there can't be one of that name.
+        """
+        if isinstance(bind, str | None) and bind in self.engines:
+            return self.engines[bind]
+        return self.registry.unopened(self.name(bind))
+
+    def name(self, bind: Any) -> str:
+        """Return the name of a bind that may have to be loaded. Raises `UsageError` if there can't
+        be one of that name.
+        """
+        fixed = self.registry.fixed
+        known = ", ".join(repr(name) for name in sorted(fixed))
+        if bind is None:
+            if DEFAULT_BIND not in fixed:
+                text = "there is no default database: set POOLED_DB_URL, or name a bind"
+                raise UsageError(f"{text} ({known})")
+            return DEFAULT_BIND
+        if not isinstance(bind, str):
+            raise UsageError(f"bind must be the name of a bind ({known}), not {describe(bind)}")
+        if bind not in fixed and self.extension.loader is None:
+            raise unknown_bind(bind, sorted(fixed), is_loaded=False)
+        return bind
 
     def pool(self, bind: str | None) -> Pool:
-        """Return the pool of a bind. Raises `UsageError` if there is none of that name."""
-        name = DEFAULT_BIND if bind is None else bind
-        pool = self.pools.get(name) if isinstance(name, str) else None
-        if pool is None:
-            raise UsageError(self._unknown(bind))
+        """Return the pool of a bind, and open it if it is not. Raises `UsageError` if there is none
+        of that name.
+        """
+        pool: Pool = self._ticket(bind).pool
         return pool
 
-    def _unknown(self, bind: Any) -> str:
-        """Say what is wrong with a bind. It is shown only if it can't be a URL with a password."""
-        known = ", ".join(repr(name) for name in self.pools)
-        if bind is None:
-            return f"there is no default database: set POOLED_DB_URL, or name a bind ({known})"
-        if not isinstance(bind, str):
-            return f"bind must be the name of a bind ({known}), not {describe(bind)}"
-        if looks_like_url(bind):
-            return f"a URL was given where the name of a bind is expected: these are known: {known}"
-        name = repr(bind) if is_plain_name(bind) or not bind else "of that name"
-        return f"there is no bind {name} in POOLED_DB_BINDS: these are known: {known}"
+    def _ticket(self, bind: str | None, timeout: float | None = None) -> Ticket:
+        name = self.name(bind)
+        pool = self.registry.pools.get(name)
+        return self.registry.open(name, timeout) if pool is None else Ticket(pool, timeout)
+
+    def lease(
+        self,
+        bind: str | None,
+        owner: Any,
+        holder: Leases,
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> LeaseConnection:
+        """Return a lease of a bind's pool. See `Pool.lease`."""
+        ticket = self._ticket(bind, timeout)
+        while True:
+            try:
+                pool: Pool = ticket.pool
+                return pool.lease(owner, holder, timeout=ticket.timeout, **options)
+            except NotOpen as error:  # it was closed since
+                open_bind = error.open
+            ticket = open_bind(timeout)
 
 
 class Held(Leases):
     """The leases that an app context holds; some of them are its own, and end with it."""
 
-    own: dict[tuple[Any, Pool], LeaseConnection] | None = None
-    """Its own connections, by who uses them and their pool; None before the first."""
+    own: dict[tuple[Any, object], LeaseConnection] | None = None
+    """Its own connections, by who uses them and the key of their pool; None before the first."""
 
 
 def kept() -> tuple[AppState, Held] | None:

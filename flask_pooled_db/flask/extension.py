@@ -19,12 +19,13 @@ from flask_pooled_db.config import (
     ScopeOptions,
     check_flag,
     check_seconds,
-    read_binds,
+    read_app,
 )
-from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
 from flask_pooled_db.flask import commands, context
+from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
+from flask_pooled_db.flask.keeper import Keeper, driver_for
 from flask_pooled_db.flask.statements import Statements
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.dbutils import Pool
@@ -32,6 +33,8 @@ from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope, enclosing_lease
+from flask_pooled_db.pool.ageing import registries
+from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import reporter
 
@@ -94,7 +97,7 @@ def db_connection_context(
         engine = state.engines.get(bind)
     except TypeError:  # it can't be looked up
         engine = None
-    return Scope(engine or state.pool(bind).engine, leases, options)
+    return Scope(engine or state.engine(bind), leases, options)
 
 
 def get_db_connection(
@@ -113,12 +116,12 @@ def get_db_connection(
     """
     check_flag("shareable", shareable)
     state, leases = current()
-    return state.pool(bind).lease(
-        current_owner(), leases, timeout=timeout, shareable=shareable, rows=rows
+    return state.lease(
+        bind, current_owner(), leases, timeout=timeout, shareable=shareable, rows=rows
     )
 
 
-class PooledDB(Statements):
+class PooledDB(ByName, Statements):
     """The extension: a pool of database connections for each bind of each app.
 
     `PooledDB(app)`, or `PooledDB()` and `init_app(app)` later; one object may serve several apps.
@@ -138,7 +141,7 @@ class PooledDB(Statements):
         """
         if context.EXTENSION in app.extensions:
             raise UsageError(f"PooledDB is initialised on {app!r} already: do it once")
-        state = AppState(_make_pools(app), self, app.root_path)
+        state = AppState(self._registry_of(app), self, app.root_path)
         app.extensions[context.EXTENSION] = state
         self.states.add(state)
         context.register(app)
@@ -180,7 +183,7 @@ class PooledDB(Statements):
         given back; never if its work is rolled back. Outside a scope of this bind it is called at
         once. What it raises is logged. See `conn.on_commit()`.
         """
-        lease = enclosing_lease(self.pool(bind).engine)
+        lease = enclosing_lease(self.here()[0].engine(bind))
         if lease is None:
             Call.of(function).make()
         else:
@@ -190,28 +193,35 @@ class PooledDB(Statements):
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
         for state in list(self.states):
-            for pool in state.pools.values():
+            pools = state.registry.all_pools()
+            state.registry.close()
+            for pool in pools:
                 pool.close(timeout)
 
-
-def _make_pools(app: Flask) -> dict[str, Pool]:
-    problems: list[str] = []
-    default_url = f"sqlite:///{quote(app.name)}.sqlite"
-    configs = read_binds(app.config, default_url, problems)
-    drivers = {}
-    for bind, config in configs.items():
-        try:
-            drivers[bind] = make_driver(config, app.instance_path)
-        except ConfigError as error:
+    def _registry_of(self, app: Flask) -> Registry:
+        """Return the pools of an app, as its configuration has them."""
+        problems: list[str] = []
+        default_url = f"sqlite:///{quote(app.name)}.sqlite"
+        config = read_app(app.config, default_url, problems)
+        drivers = {}
+        for bind, of_bind in config.binds.items():
             where = "POOLED_DB" if bind == DEFAULT_BIND else f"POOLED_DB_BINDS[{bind!r}]"
-            problems += [f"{where}: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
-    pools = {bind: Pool(configs[bind], driver, bind=bind) for bind, driver in drivers.items()}
-    for pool in pools.values():
-        if pool.config.replica is not None:
-            read_from(pool.engine, pools[pool.config.replica].engine)
-    return pools
+            try:
+                drivers[bind] = driver_for(of_bind, app.instance_path, where)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        pools = {
+            bind: Pool(config.binds[bind], driver, bind=bind) for bind, driver in drivers.items()
+        }
+        for pool in pools.values():
+            if pool.config.replica is not None:
+                read_from(pool.engine, pools[pool.config.replica].engine)
+        keeper = Keeper(app, self, config, pools)
+        registry = Registry(pools, keeper, config, tend=registries.begin)
+        registries.add(registry)
+        return registry
 
 
 def _answer_503(app: Flask, error: PoolTimeout) -> Any:

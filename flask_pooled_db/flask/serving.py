@@ -97,10 +97,14 @@ class Serving:
             if not options.keys() <= OPTION_NAMES:
                 raise unknown_option("connection_context", options)
             asked = ScopeOptions(**options)
-        return Scope(engine or state.pool(bind).engine, leases, asked)
+        return Scope(engine or state.engine(bind), leases, asked)
 
     def pool(self, bind: str | None = None) -> Pool:
-        """Return the pool of a bind: the current app's, or that of the only app there is."""
+        """Return the pool of a bind: the current app's, or that of the only app there is.
+
+        That of a bind which is not in POOLED_DB_BINDS is opened. It may be closed again when nobody
+        uses it: then it raises `PoolClosed`, and this method returns the next one.
+        """
         return self.here()[0].pool(bind)
 
     def stats(self, bind: str | None = None) -> PoolStats:
@@ -127,19 +131,19 @@ class Serving:
                 "back: put the work into `with app.app_context():`, or use db.connection_context()"
             )
         state, held = self.here()
-        pool = state.pool(bind)
         own: dict[Any, LeaseConnection] = vars(held).setdefault("own", {})  # once for all threads
         owner = current_owner()
         # The number of a thread that has ended is given to another one.
-        key = (threading.current_thread() if isinstance(owner, int) else owner), pool
+        who = threading.current_thread() if isinstance(owner, int) else owner
+        key = who, state.engine(bind).key
         lease = own.get(key)
         if lease is None or lease.state is State.RELEASED:
             _give_back_others(own)
-            own[key] = lease = pool.lease(owner, held, kind=ContextLease)
+            own[key] = lease = state.lease(bind, owner, held, kind=ContextLease)
         return lease
 
 
-def _give_back_others(own: dict[tuple[Any, Pool], LeaseConnection]) -> None:
+def _give_back_others(own: dict[tuple[Any, object], LeaseConnection]) -> None:
     """Give back the connections of tasks and threads that have ended, so that a context that runs
     many of them, one after the other, does not use its pool up.
     """

@@ -85,7 +85,7 @@ class Statements(Serving):
 
         Several sets of parameters are for a cursor's `executemany()`.
         """
-        around = enclosing_lease(self.pool(bind).engine)
+        around = enclosing_lease(self.here()[0].engine(bind))
         count: int = self._run("execute", sql, params, bind, options, around)
         return count
 
@@ -119,11 +119,11 @@ class Statements(Serving):
 
         A driver that has no readonly sessions runs it in a plain scope.
         """
-        pool, readonly = self.pool(bind), options.pop("readonly", True)
+        readonly = options.pop("readonly", True)
         check_flag("readonly", readonly)
-        around = enclosing_lease(pool.engine)
+        around = enclosing_lease(self.here()[0].engine(bind))
         stands_alone = options.get("independent") or around is None
-        if readonly and stands_alone and pool.driver.has_readonly:
+        if readonly and stands_alone and self.pool(bind).driver.has_readonly:
             options["readonly"] = True
         return self._run(method, sql, params, bind, options, around)
 

@@ -47,7 +47,9 @@ class Pool(PooledDB):  # type: ignore[misc]
         *,
         bind: str = DEFAULT_BIND,
         clock: Callable[[], float] = monotonic,
+        key: object = None,
     ) -> None:
+        """`key` is equal for pools of the same database, one after the other."""
         super().__init__(
             driver,
             mincached=0,  # opened in the background once the pool is in use
@@ -62,7 +64,13 @@ class Pool(PooledDB):  # type: ignore[misc]
         )
         self.counters = Counters()
         self.engine = Engine(
-            config, driver, bind=bind, events=self.counters, clock=clock, tend=upkeep.tend
+            config,
+            driver,
+            bind=bind,
+            events=self.counters,
+            clock=clock,
+            tend=upkeep.tend,
+            key=key,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeOptions
 from flask_pooled_db.errors import UsageError
@@ -24,6 +25,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection, class_for
 from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
+from flask_pooled_db.pool.opened import NotOpen, Ticket, Unopened
 from flask_pooled_db.pool.replica import acquire_to_read
 from flask_pooled_db.runtime import reporter
 
@@ -108,11 +110,12 @@ class Scope:
     _finished: tuple[str, int] | None  # where a block that has ended well had joined it
 
     def __init__(
-        self, pool: Engine, holder: Leases, options: ScopeOptions = DEFAULT_OPTIONS
+        self, pool: Engine | Unopened, holder: Leases, options: ScopeOptions = DEFAULT_OPTIONS
     ) -> None:
         if options is not DEFAULT_OPTIONS:
             options.check()
-        self._pool = pool
+        # Until it is entered, a bind need not be open. It fails, and is opened, when it is used.
+        self._pool = cast("Engine", pool)
         self._holder = holder
         self.options = options
         self._lease = self._part = self.place = self._finished = self.frame = None
@@ -159,7 +162,43 @@ class Scope:
             if joined is None:
                 _give_back(pool, entry, lease, holder)
                 explain(error, pool, holder)
-            raise
+            if not isinstance(error, NotOpen):
+                raise
+            open_bind = error.open
+        return self._enter_by_name(open_bind, owner, holder, sys._getframe(1))
+
+    def _enter_by_name(
+        self,
+        open_bind: Callable[[float | None], Ticket],
+        owner: Any,
+        holder: Leases,
+        frame: FrameType,
+    ) -> LeaseConnection:
+        """Enter a block whose bind is not open, or was closed after it had been looked up."""
+        while True:
+            ticket = open_bind(self.options.timeout)
+            pool = self._pool = ticket.pool.engine
+            joined = lease = None
+            try:
+                if self._scopes:
+                    joined = self._look_around(owner, frame)
+                if joined is not None:
+                    self._join(joined)
+                    lease = joined
+                else:
+                    lease = self._borrow(owner, holder, ticket.timeout)
+                self._lease = lease
+                self._scopes[self._reference] = None
+                return lease  # noqa: TRY300  as above
+            except BaseException as error:
+                del ticket  # whoever keeps the error must not keep the bind open
+                self._take_back(joined)
+                if joined is None:
+                    _give_back(pool, None, lease, holder)
+                    explain(error, pool, holder)
+                if not isinstance(error, NotOpen):
+                    raise
+                open_bind = error.open
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
@@ -174,7 +213,7 @@ class Scope:
             return None
         for scope in around:
             if scope.is_of(self._pool, owner):
-                self._joined = scope
+                self._joined, self._pool = scope, scope._pool
                 return scope._lease
         return None
 
@@ -182,21 +221,25 @@ class Scope:
         """Return whether this is the outermost scope of a lease."""
         return self._lease is lease and self._part is None
 
-    def is_of(self, pool: Engine, owner: Any) -> bool:
-        """Return whether it is an owner's, on a connection of a pool."""
-        lease = self._lease
-        return lease is not None and self._pool is pool and lease.owner == owner
+    def is_of(self, pool: Engine | Unopened, owner: Any) -> bool:
+        """Return whether it is an owner's, on a connection of a pool, or of an earlier one of the
+        same bind.
+        """
+        lease, own = self._lease, self._pool
+        is_same = own is pool or own.key == pool.key
+        return lease is not None and is_same and lease.owner == owner
 
-    def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
-        """Take a connection as the options want it."""
+    def _borrow(self, owner: Any, holder: Leases, timeout: float | None = None) -> LeaseConnection:
+        """Take a connection as the options want it, in `timeout` seconds, or as they say too."""
         pool, options = self._pool, self.options
+        timeout = options.timeout if timeout is None else timeout
         session = pool.session(options.readonly, options.statement_timeout)
         entry = lease = None
         try:
             if options.readonly:
-                pool, entry = acquire_to_read(pool, options.timeout, session)
+                pool, entry = acquire_to_read(pool, timeout, session)
             else:
-                entry = pool.acquire(options.timeout, session)
+                entry = pool.acquire(timeout, session)
             make = entry.lease_class or class_for(entry, pool.lease_classes)
             lease = make(pool, entry, owner, holder, session, True)
             if options.rows is not None or pool is not self._pool:  # which may be a replica
@@ -336,7 +379,7 @@ class Scope:
             )
 
 
-def enclosing_lease(pool: Engine) -> LeaseConnection | None:
+def enclosing_lease(pool: Engine | Unopened) -> LeaseConnection | None:
     """Return the lease of the innermost scope of a pool that the caller is in, if there is one."""
     owner = current_owner()
     around = enclosing(scopes_of(owner).newest_first())

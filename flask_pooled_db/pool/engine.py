@@ -44,10 +44,13 @@ class Engine:
         events: Events | None = None,
         clock: Callable[[], float] = monotonic,
         tend: Callable[[Engine], None] = lambda _: None,
+        key: object = None,
     ) -> None:
         """`events` are told what happens. `tend` is called by a checkout that has to wait or to
-        check: upkeep begins with the first one. `clock` is a monotonic clock, in seconds.
+        check: upkeep begins with the first one. `clock` is a monotonic clock, in seconds. Pools of
+        the same database, one after the other, have an equal `key`.
         """
+        self.key = key or object()
         ping = PingPolicy.parse(config.ping)
         notices = Notices(clock)
         self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock, notices)
@@ -191,6 +194,7 @@ class Engine:
         """Have a caller wait in line, unless it must not wait. Returns whether it does."""
         state, config = self.state, self.terms.config
         self.refuse_locked()
+        state.used_at = started
         if waiter.needs_up and self.is_down and not state.has_trusted_locked():
             waiter.error = ServerDown()
             return False
@@ -273,6 +277,8 @@ class Engine:
                     if state.waiters:
                         change = Change()
                         self.supply.assign_locked(change)
+                else:
+                    state.used_at = now
             if self._returned is not None:
                 self._returned()
             if not is_settled:
@@ -326,26 +332,50 @@ class Engine:
         """
         state = self.state
         if state.is_closed:
-            raise reports.pool_closed(self.terms.bind)
+            raise self.supply.refusal()
         error = state.connector.backoff.refusal
         if error is not None and not state.idle and not state.in_use:
             raise reports.connect_failed(self.terms.bind, error)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody has or wants a connection. Only the lock makes that last."""
+        return not (self.state.in_use or self.state.waiters)
+
+    @property
+    def last_used(self) -> float:
+        """When a caller last had or wanted a connection, by the clock, if it is unused now."""
+        return self.state.last_used
+
+    def watch_returns(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called after each return, or nothing any more."""
+        listening = listener(self.terms.events, "returned")
+        listeners = [each for each in (listening, told) if each is not None]
+
+        def tell_all() -> None:
+            for each in listeners:
+                each()
+
+        self._returned = tell_all if listeners else None
+
     # The whole pool
 
-    def close(self, timeout: float = 0.0) -> None:
+    def close(self, timeout: float = 0.0, **how: Any) -> bool:
         """Lend nothing more, wait up to `timeout` seconds for leases, close all connections.
 
         Callers that wait get `PoolClosed`. A lease that is still out goes on; its connection is
-        closed when it is returned.
+        closed when it is returned. See `Supply.close_all` for the rest of the arguments, and for
+        what is returned.
         """
-        self.supply.close_all()
+        if not self.supply.close_all(**how):
+            return False
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)
         self.terms.driver.close_all()
+        return True
 
     def after_fork(self) -> None:
         """Start afresh in a forked child: what the parent opened is the parent's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import deque
@@ -62,6 +63,7 @@ class State:
         self.waiters = self.queue.waiters
         self.places = Places(sizes.maxconnections)  # taken by idle, in use, opening and closing
         self.checkouts = 0
+        self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
         self.generation = 0  # how often the pool was drained: older connections are not kept
         self.lost: deque[EntryRef] = deque()  # filled by finalizers; it needs no lock
         self.most_idle = sizes.maxcached or math.inf
@@ -121,7 +123,15 @@ class State:
         taken = list(self.idle if entries is None else entries)
         for entry in taken:
             self.idle.remove(entry)
+            self.used_at = max(self.used_at, entry.since)
         return taken
+
+    @property
+    def last_used(self) -> float:
+        """When a caller last had, or wanted, a connection that is not in use now."""
+        with contextlib.suppress(IndexError):
+            return max(self.used_at, self.idle[-1].since)
+        return self.used_at
 
     def expired_locked(self, now: float, idle_timeout: float, mincached: int) -> list[Entry]:
         """Return the idle connections that are too old, and those above `mincached` that have been

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.connector import Attempt, end_late
 from flask_pooled_db.pool.entry import Entry, EntryRef
@@ -27,6 +28,9 @@ logger = logging.getLogger("flask_pooled_db")
 
 T = TypeVar("T")
 
+Refusal = Callable[[], PoolClosed]
+"""Makes the errors of callers for whom the pool is closed."""
+
 LIFETIME_JITTER = 0.1
 """The part of `max_lifetime` by which lifetimes differ, so that not all expire at once."""
 
@@ -39,6 +43,8 @@ class Supply:
         self.sizes = sizes
         self.is_replica = False
         self._liveness = liveness
+        self.refusal: Refusal = functools.partial(reports.pool_closed, terms.bind)  # once closed
+        self.emptied: Callable[[], None] | None = None  # called once closed, with the lock held
         self.state = State(terms, sizes)
 
     def start_afresh(self) -> State:
@@ -96,6 +102,12 @@ class Supply:
         if place is not None:
             place.give_back()
             self.state.returned.notify_all()
+            self.tell_emptied_locked()
+
+    def tell_emptied_locked(self) -> None:
+        """Tell who has closed the pool that nothing is open any more, if that is so."""
+        if self.emptied is not None and self.state.is_closed and not self.state.places.taken:
+            self.emptied()
 
     def assign_locked(self, change: Change) -> None:
         """Hand idle connections to waiters, and take places for openers: this is where waiters,
@@ -150,16 +162,33 @@ class Supply:
         """Replace every connection: the idle ones now, those in use when they are returned."""
         self.change(lambda change: self._retire_locked(change, "the pool was drained"))
 
-    def close_all(self) -> None:
-        """Lend nothing more, and close every connection like `drain()`."""
+    def close_all(
+        self,
+        only_if: Callable[[], bool] = lambda: True,
+        *,
+        late: Refusal | None = None,
+        waiting: Refusal | None = None,
+    ) -> bool:
+        """Lend nothing more, and close every connection like `drain()`, if `only_if` says so, which
+        is called with the lock held. Returns whether it did.
 
-        def decide(change: Change) -> None:
+        `waiting` makes the errors of callers who wait now, and `late` those of callers who come
+        later. Otherwise it is PoolClosed.
+        """
+
+        def decide(change: Change) -> bool:
+            if not only_if():
+                return False
             self.state.is_closed = True
-            self.state.queue.fail_locked(lambda: reports.pool_closed(self.terms.bind))
+            self.state.queue.fail_locked(waiting or self.refusal)
+            self.refusal = late or self.refusal
             self._retire_locked(change, "the pool was closed")
+            return True
 
-        self.change(decide)
-        self.state.connector.closing.set()
+        is_closed = self.change(decide)
+        if is_closed:
+            self.state.connector.closing.set()
+        return is_closed
 
     def _retire_locked(self, change: Change, reason: str) -> None:
         """Have nothing that is open or being opened used again."""
@@ -175,7 +204,7 @@ class Supply:
     def _resize_locked(self, sizes: Sizes, change: Change) -> None:
         state = self.state
         if state.is_closed:
-            raise reports.pool_closed(self.terms.bind)
+            raise self.refusal()
         self.sizes = sizes
         state.places.set_limit(sizes.maxconnections)
         state.most_idle = sizes.maxcached or math.inf

@@ -26,6 +26,7 @@ LAYERS = {
     "drivers": 2,
     "pool": 3,
     "lease": 4,
+    "signals": 6,
     "flask": 7,
     "__init__": 8,
 }
@@ -36,10 +37,12 @@ PLACES = {
         "flask.commands",
         "flask.context",
         "flask.extension",
+        "flask.keeper",
         "flask.naming",
         "flask.serving",
     },
     "werkzeug": {"flask.extension"},
+    "blinker": {"signals"},
     "click": {"flask.commands", "flask.naming"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {

@@ -1,0 +1,142 @@
+"""What the pools of an app ask of the app, and tell it: its loader, its guard, its receivers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from flask import Flask
+from flask.globals import app_ctx
+
+from flask_pooled_db import signals
+from flask_pooled_db.config import AppConfig, PoolConfig, is_plain_name, looks_like_url, shown
+from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.errors import ConfigError, UnknownBind
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.pool.replica import read_from
+from flask_pooled_db.runtime import Notices, reporter
+
+logger = logging.getLogger("flask_pooled_db")
+
+
+class Told(Protocol):
+    """The extension, as far as an app has told it of its binds."""
+
+    loader: Callable[[str], Any] | None
+    guard: Callable[[], Iterable[str]] | None
+
+
+class Keeper:
+    """What the registry of an app asks of the app. It does not keep the app alive."""
+
+    def __init__(
+        self, app: Flask, extension: Told, config: AppConfig, pools: Mapping[str, Pool]
+    ) -> None:
+        """`pools` are those of the binds that the configuration names."""
+        self._app = weakref.ref(app)
+        self._folder = app.instance_path
+        self._extension = extension
+        self._config = config
+        self._pools = pools
+        self._notices = Notices()
+
+    def load(self, name: str, key: object) -> Pool:
+        loader = self._extension.loader
+        settings = None
+        if loader is not None:
+            with self._context() as app:
+                settings = (loader if app is None else app.ensure_sync(loader))(name)
+        if settings is None:
+            raise unknown_bind(name, self._pools, is_loaded=loader is not None)
+        return self._pool(name, key, self._config.read_bind(name, settings))
+
+    def _pool(self, name: str, key: object, config: PoolConfig) -> Pool:
+        where = f"POOLED_DB_BINDS[{shown(name)}]"
+        driver = driver_for(config, self._folder, where)
+        pool = Pool(config, driver, bind=name, key=key)
+        if config.replica is not None:
+            if config.replica not in self._pools:
+                raise ConfigError(
+                    [f"{where}.REPLICA names no bind that is in POOLED_DB_BINDS: add it there"]
+                )
+            read_from(pool.engine, self._pools[config.replica].engine)
+        return pool
+
+    def kept(self) -> Collection[str] | None:
+        guard = self._extension.guard
+        if guard is None:
+            return ()
+        try:
+            with self._context() as app:
+                names = (guard if app is None else app.ensure_sync(guard))()
+            return _names(names)
+        except Exception as error:  # noqa: BLE001  nothing is closed by mistake
+            self._notices.warn(
+                ("guard", type(error)),
+                "The bind_guard failed, so that no bind is closed:\n%s",
+                traceback.format_exc(),
+            )
+            return None
+
+    def opened(self, name: str, reason: str) -> None:
+        self._tell(signals.bind_opened, name, reason)
+
+    def closed(self, name: str, reason: str) -> None:
+        logger.debug("Bind %s was closed: %s", shown(name), reason)
+        self._tell(signals.bind_closed, name, reason)
+
+    def _tell(self, signal: signals.NamedSignal, name: str, reason: str) -> None:
+        if not signal.receivers or signal.is_muted:
+            return
+        with self._context() as app:
+            for receiver in [] if app is None else list(signal.receivers_for(app)):
+                try:
+                    app.ensure_sync(receiver)(app, bind=name, reason=reason)
+                except Exception:  # noqa: BLE001  neither the others nor the pool are at fault
+                    text = "A receiver of the signal %s failed:\n%s"
+                    reporter.tell(logger.error, text, signal.name, traceback.format_exc())
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[Any]:
+        """Be in a context of the app, and return the app; None if it is gone."""
+        app = self._app()
+        if app is None or (app_ctx and app_ctx.app is app):
+            yield app
+        else:
+            with app.app_context():
+                yield app
+
+
+def driver_for(config: PoolConfig, folder: str, where: str) -> Any:
+    """Return the driver of a bind. Raises `ConfigError`; each problem begins with `where`."""
+    try:
+        return make_driver(config, folder)
+    except ConfigError as error:
+        raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from error
+
+
+def unknown_bind(bind: str, known: Iterable[str], *, is_loaded: bool) -> UnknownBind:
+    """Return the error of a caller whose bind does not exist. Its name is shown only if it can't be
+    a URL with a password.
+    """
+    if is_loaded:
+        name = "of that name" if looks_like_url(bind) else shown(bind)
+        return UnknownBind(f"there is no bind {name}: the bind_loader knows none", bind)
+    names = ", ".join(repr(name) for name in known)
+    if looks_like_url(bind):
+        text = f"a URL was given where the name of a bind is expected: these are known: {names}"
+        return UnknownBind(text, bind)
+    name = shown(bind) if is_plain_name(bind) or not bind else "of that name"
+    text = f"there is no bind {name} in POOLED_DB_BINDS: these are known: {names}"
+    return UnknownBind(text, bind)
+
+
+def _names(names: Any) -> frozenset[str]:
+    """Return what a guard has returned, if it is names: a single one would be taken for letters."""
+    if names is None or isinstance(names, str | bytes):
+        raise TypeError(f"it returned {type(names).__name__}, not the names of the binds to keep")
+    return frozenset(names)
