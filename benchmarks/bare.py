@@ -19,6 +19,7 @@ from benchmarks.measure import OURS, Bar, Row, compare, in_turn
 from flask_pooled_db import db_connection_context
 
 SIZE = 5
+STATIC = "a bind of POOLED_DB_BINDS"
 
 
 def run(effort: Effort) -> list[Row]:
@@ -30,7 +31,14 @@ def run(effort: Effort) -> list[Row]:
         with db_connection_context():
             pass
 
-    with pooled_app(CREATOR=nothing, MAXCONNECTIONS=SIZE) as app, app.app_context():
+    def by_name(bind: str) -> None:
+        with db_connection_context(bind):
+            pass
+
+    settings = {"CREATOR": nothing, "MAXCONNECTIONS": SIZE}
+    with pooled_app(**settings, BINDS={"static": settings}) as app, app.app_context():
+        extension = app.extensions["pooled_db"].extension
+        extension.bind_loader(lambda _: settings)
         contenders: dict[str, Callable[[], None]] = {
             OURS: our_scope,
             DBUTILS: lambda: dbutils.connection().close(),
@@ -40,10 +48,25 @@ def run(effort: Effort) -> list[Row]:
             {name: partial(_microseconds, call, effort.calls) for name, call in contenders.items()},
             effort.rounds,
         )
+        binds = in_turn(
+            {
+                OURS: partial(_microseconds, partial(by_name, "loaded"), effort.calls),
+                STATIC: partial(_microseconds, partial(by_name, "static"), effort.calls),
+            },
+            effort.rounds,
+        )
     dbutils.close()
     queue_pool.dispose()
     bars = {SQLALCHEMY: Bar(0.6, at_most=True)}
-    return compare("a scope without a statement, no server", "µs", samples, bars)
+    return [
+        *compare("a scope without a statement, no server", "µs", samples, bars),
+        *compare(
+            "the same on a bind that was opened by its name",
+            "µs",
+            binds,
+            {STATIC: Bar(1.05, at_most=True)},
+        ),
+    ]
 
 
 def _microseconds(call: Callable[[], None], count: int) -> float:
