@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from flask import Flask, abort
 
-from flask_pooled_db import ConfigError, PooledDB, db_connection_context, get_db_connection
+from flask_pooled_db import (
+    ConfigError,
+    PooledDB,
+    PoolTimeout,
+    db_connection_context,
+    get_db_connection,
+    signals,
+)
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
@@ -156,6 +163,58 @@ def fetch_nothing(site: Site, logged: Callable[[], str]) -> None:
         site[1].fetch_all("UPDATE t SET name = 'x'", readonly=False, timeout=PATIENCE)
 
 
+def by_name(do: Callable[[PooledDB], object]) -> Callable[[Site, Callable[[], str]], None]:
+    """Do something in an app of which one bind may be open, and every name exists."""
+
+    def cause(site: Site, logged: Callable[[], str]) -> None:
+        with pooled_app("sqlite://", max_binds=1, acquire_timeout=0.05) as (_, db):
+            db.bind_loader(lambda name: None if name == "unknown" else "sqlite://")
+            do(db)
+            wait_until(lambda: "failed" in logged())
+
+    return cause
+
+
+def open_two(db: PooledDB) -> None:
+    with db.connection_context("one"), db.connection_context("two"):
+        pass
+
+
+def close_while_loading(db: PooledDB) -> None:
+    def load(name: str) -> str:
+        db.close_bind(name)
+        return "sqlite://"
+
+    db.loader = load
+    db.execute("SELECT 1", bind="one")
+
+
+def load_itself(db: PooledDB) -> None:
+    db.loader = lambda name: db.fetch_value("SELECT 1", bind=name)
+    db.execute("SELECT 1", bind="one")
+
+
+def keep_pool(db: PooledDB) -> None:
+    pool = db.pool("one")
+    db.close_bind("one")
+    pool.connection()
+
+
+def break_guard(db: PooledDB) -> None:
+    db.bind_guard(lambda: None)
+    db.pool("one")
+    with contextlib.suppress(PoolTimeout):
+        db.pool("two")
+
+
+def break_receiver(db: PooledDB) -> None:
+    def receive(_app: Flask, **_: Any) -> None:
+        raise LookupError
+
+    with signals.bind_opened.connected_to(receive):
+        db.pool("one")
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -164,10 +223,15 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "by itself: this is more than one transaction": commit_by_text,
     "more times since)": lose_often,
     "Answering 503": answer_503,
+    "The bind_guard failed, so that no bind is closed": by_name(break_guard),
+    "A receiver of the signal": by_name(break_receiver),
     "no connection in": take_two,
     "of them already (": take_two,
     "and trying again won't help": connect_in_vain,
     "it lends no connections any more": take_from_closed,
+    "could not be opened in": by_name(open_two),
+    "was closed while it was being opened": by_name(close_while_loading),
+    "is not open any more: ask for it by its name again": by_name(keep_pool),
     "and is closed to its caller": fetch_too_late,
     "the transaction of this connection is gone": swallow,
     "connection has no execute(): use a cursor": on_fake(lambda conn: conn.execute("SELECT")),
@@ -178,6 +242,9 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "inside a nested db_connection_context()": in_block(nest),
+    "there is no bind": by_name(lambda db: db.pool("unknown")),
+    "is asked for by what opens or closes it": by_name(load_itself),
+    "is in the configuration, which keeps it open": by_name(lambda db: db.close_bind("default")),
 }
 """What brings each message about. Whoever adds a row to the table adds its cause here."""
 
