@@ -1,11 +1,8 @@
-"""What a registry keeps of a bind that is open, and who may not lose it meanwhile."""
+"""What a registry keeps of a bind that is open, who may not lose it meanwhile, and its app."""
 
 from __future__ import annotations
 
-import enum
-import threading
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from flask_pooled_db.errors import PoolClosed
@@ -22,6 +19,24 @@ class Member(Protocol):
         """What lends its connections."""
 
 
+class Keeper(Protocol):
+    """What a registry asks of its app, and tells it: the app's code, called without the lock."""
+
+    def load(self, name: str, key: object) -> Member:
+        """Return a pool of this name, with this key. Raises `UnknownBind` if there is none of this
+        name, and what the app raises.
+        """
+
+    def kept(self) -> Collection[str] | None:
+        """Return the names of the binds that are to stay open; None for all of them."""
+
+    def opened(self, name: str, reason: str) -> None:
+        """Note that a bind was opened."""
+
+    def closed(self, name: str, reason: str) -> None:
+        """Note that a bind was closed."""
+
+
 class Ticket:
     """A bind that is open, and stays so for as long as somebody holds the ticket, unless it is
     closed by its name.
@@ -34,33 +49,6 @@ class Ticket:
     def __init__(self, pool: Any, timeout: float | None) -> None:
         self.pool = pool
         self.timeout = timeout
-
-
-class Order(enum.Enum):
-    """What others want of a bind that is being opened."""
-
-    CLOSE = "it was closed by its name"
-    RELOAD = "its settings were replaced since they were loaded"
-
-
-class Turn:
-    """A caller that opens or closes the bind of a name. Others wait until its turn is over.
-
-    It is over as well when nobody holds it any more: an exception may have lost it.
-    """
-
-    __slots__ = ("__weakref__", "opens", "orders", "thread")
-
-    def __init__(self, *, opens: bool) -> None:
-        self.opens = opens
-        self.thread = threading.get_ident()
-        # What became of the bind that is being opened. Those who wait hold this, and not the turn.
-        self.orders: set[Order] = set()
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is the caller's own: to wait for it would take forever."""
-        return self.thread == threading.get_ident()
 
 
 class Opened:
@@ -90,6 +78,11 @@ class Opened:
     def is_idle(self) -> bool:
         """Whether nobody uses it, or is about to. Only the lock makes that last."""
         return self.engine.is_unused and not len(self.tickets)
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a connect is under way, for which nobody waits if it is idle."""
+        return self.engine.state.connector.opening > 0
 
     @property
     def last_used(self) -> float:
@@ -132,9 +125,3 @@ class Unopened:
     def acquire(self, *_: object) -> Any:
         """Raise `NotOpen`."""
         raise self._refusal()
-
-
-def turn_in(turns: dict[str, weakref.ref[Turn]], name: str) -> Turn | None:
-    """Return the turn that is under way for a name."""
-    reference = turns.get(name)
-    return None if reference is None else reference()

@@ -9,50 +9,25 @@ anew.
 from __future__ import annotations
 
 import functools
-import threading
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, AppConfig, shown
 from flask_pooled_db.errors import PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.opened import (
+    Keeper,
     Member,
     NotOpen,
     Opened,
-    Order,
     Ticket,
-    Turn,
     Unopened,
-    turn_in,
 )
 from flask_pooled_db.pool.places import Place, Places
+from flask_pooled_db.pool.turns import GLANCE, Order, Turn, Turns
 from flask_pooled_db.runtime import guard
-
-GLANCE = 0.25
-"""Seconds after which a caller that waits looks again by itself: what is given back as garbage
-wakes nobody."""
-
-
-class Keeper(Protocol):
-    """What a registry asks of its app, and tells it: the app's code, called without the lock."""
-
-    def load(self, name: str, key: object) -> Member:
-        """Return a pool of this name, with this key. Raises `UnknownBind` if there is none of this
-        name, and what the app raises.
-        """
-
-    def kept(self) -> Collection[str] | None:
-        """Return the names of the binds that are to stay open; None for all of them."""
-
-    def opened(self, name: str, reason: str) -> None:
-        """Note that a bind was opened."""
-
-    def closed(self, name: str, reason: str) -> None:
-        """Note that a bind was closed."""
 
 
 class Registry:
@@ -83,15 +58,13 @@ class Registry:
         self._keeper = keeper
         self._tend = tend
         self._token = object()  # tells its keys from those of other registries
-        self._turns: dict[str, weakref.ref[Turn]] = {}
+        self._turns = Turns(clock)
         self._line: list[object] = []  # callers that wait until another bind may be opened
         self._is_closed = False
         self._begin()
 
     def _begin(self) -> None:
-        """Begin with the lock as it is now, and with those slots taken that open binds have."""
-        self._changed = threading.Condition(guard.lock)
-        self._changes = 0
+        """Begin with those slots taken that open binds have."""
         self._slots = Places(self.config.max_binds)
         for one in self.opened.values():
             slot = self._slots.take()
@@ -106,11 +79,7 @@ class Registry:
             if name is not None and name not in self.fixed and engine.state.is_closed:
                 self._remove_locked(name)
         self._line.clear()
-        me = threading.get_ident()
-        for name in list(self._turns):
-            turn = turn_in(self._turns, name)
-            if turn is None or turn.thread != me:
-                del self._turns[name]
+        self._turns.after_fork()
         self._begin()
 
     # Looking up
@@ -156,19 +125,19 @@ class Registry:
         try:
             return self._open(name, turn, deadline)
         finally:
-            self._end(name, turn)
+            self._turns.end(name, turn)
 
     def _its_turn(self, name: str, deadline: float) -> Turn | Ticket:
         """Return the caller's turn to open a bind, or a ticket if it is open."""
         started, mine = self.clock(), Turn(opens=True)
-        with guard.lock:
-            while True:
+        while True:
+            with guard.lock:
                 self._refuse_locked()
                 if (opened := self.opened.get(name)) is not None:
                     return opened.ticket_locked(self._left(started, deadline))
-                turn = turn_in(self._turns, name)
+                turn = self._turns.of_locked(name)
                 if turn is None:
-                    self._turns[name] = weakref.ref(mine)
+                    self._turns.begin_locked(name, mine)
                     return mine
                 if turn.is_own:
                     raise UsageError(
@@ -176,10 +145,10 @@ class Registry:
                         "the guard or a receiver of a signal; these must not use the bind itself"
                     )
                 orders, turn = turn.orders, None  # whoever loses the turn ends it
-                if not self._wait_locked(deadline):
-                    break
-                self._refuse_closing(name, orders)
-        raise self._timeout(name, started, "another caller is opening or closing it")
+                bell = self._turns.bell_locked()
+            if not self._turns.wait(bell, deadline):
+                raise self._timeout(name, started, "another caller is opening or closing it")
+            self._refuse_closing(name, orders)
 
     def _left(self, started: float, deadline: float) -> float | None:
         """Return the seconds that a caller may go on to wait; None if it did not have to yet."""
@@ -216,7 +185,6 @@ class Registry:
             while True:
                 with guard.lock:
                     self._refuse_closing(name, turn.orders)
-                    seen = self._changes
                     is_first = not self._line or self._line[0] is me
                     slot = self._slots.take() if is_first else None
                     if slot is not None:
@@ -224,17 +192,17 @@ class Registry:
                     if me not in self._line:
                         self._line.append(me)
                         self._watch_all_locked()
-                if is_first and self._make_room():
-                    continue
-                with guard.lock:
-                    if seen == self._changes and not self._wait_locked(deadline):
-                        break
+                    bell = self._turns.bell_locked()
+                if is_first:
+                    self._make_room()  # which rings, if it does
+                if not self._turns.wait(bell, deadline):
+                    break
         finally:
             with guard.lock:
                 if me in self._line:
                     self._line.remove(me)
                     self._watch_all_locked()
-                    self._notify_locked()
+                    self._turns.ring_locked()
         most = self.config.max_binds
         raise self._timeout(
             name,
@@ -243,16 +211,15 @@ class Registry:
             "or kept by the bind_guard",
         )
 
-    def _make_room(self) -> bool:
+    def _make_room(self) -> None:
         """Close the bind that was used longest ago, of those that may be closed."""
         idle = [one for one in list(self.opened.values()) if one.is_idle]
         kept = self.kept() if idle else None
         if kept is None:
-            return False
-        for opened in sorted(idle, key=lambda one: one.last_used):
+            return
+        for opened in sorted(idle, key=lambda one: (one.is_connecting, one.last_used)):
             if opened.name not in kept and self.evict(opened, "another bind needs its place"):
-                return True
-        return False
+                return
 
     # Closing
 
@@ -278,26 +245,29 @@ class Registry:
 
     def _close_by_name(self, name: str, reason: str, *, is_closed: bool) -> bool:
         waiting = None if is_closed else functools.partial(self.not_open, name)
+        deadline = self.clock() + self.config.acquire_timeout
+        is_late = False
         while True:
             with guard.lock:
-                opened, turn = self.opened.get(name), turn_in(self._turns, name)
+                opened, turn = self.opened.get(name), self._turns.of_locked(name)
                 if opened is None:
                     if turn is None or not turn.opens:
                         return False
                     turn.orders.add(Order.CLOSE if is_closed else Order.RELOAD)
-                    self._notify_locked()
+                    self._turns.ring_locked()
                     return True
-                if turn is not None and not turn.is_own:
-                    self._changed.wait(GLANCE)  # it is being announced
-                    continue
-            if self._close(opened, reason, lambda: True, waiting):
+                is_announced = turn is None or turn.is_own or is_late
+                bell = None if is_announced else self._turns.bell_locked()
+            if bell is not None:
+                is_late = not self._turns.wait(bell, deadline)
+            elif self._close(opened, reason, lambda: True, waiting, is_forced=is_late):
                 return True
 
     def close(self) -> None:
         """Open nothing more, and close what was opened."""
         with guard.lock:
             self._is_closed = True
-            self._notify_locked()
+            self._turns.ring_locked()
         for opened in list(self.opened.values()):
             self._close(opened, "the pools were closed", lambda: True)
 
@@ -307,29 +277,40 @@ class Registry:
         reason: str,
         only_if: Callable[[], bool],
         waiting: Callable[[], PoolClosed] | None = None,
+        *,
+        is_forced: bool = False,
     ) -> bool:
+        """Close a bind if `only_if` says so, with the lock held. Returns whether it did.
+
+        `is_forced` is for one whose turn somebody does not end.
+        """
         name, mine = opened.name, Turn(opens=False)
+        was_closed = False
 
         def decide() -> bool:
-            turn = turn_in(self._turns, name)
-            is_taken = turn is not None and not turn.is_own
+            nonlocal was_closed
+            turn = self._turns.of_locked(name)
+            is_taken = turn is not None and not turn.is_own and not is_forced
             if self.opened.get(name) is not opened or is_taken or not only_if():
                 return False
             if turn is None:
-                self._turns[name] = weakref.ref(mine)
+                self._turns.begin_locked(name, mine)
             self._remove_locked(name)
+            was_closed = True
             return True
 
         late = functools.partial(self.not_open, name)
         try:
-            if not opened.engine.close(only_if=decide, late=late, waiting=waiting):
-                return False
-            with guard.lock:
-                opened.engine.supply.tell_emptied_locked()
-            self._keeper.closed(name, reason)
-        finally:
-            self._end(name, mine)
-        return True
+            opened.engine.close(only_if=decide, late=late, waiting=waiting)
+        finally:  # once it is closed the app hears of it, also if its caller is interrupted
+            try:
+                if was_closed:
+                    with guard.lock:
+                        opened.engine.supply.tell_emptied_locked()
+                    self._keeper.closed(name, reason)
+            finally:
+                self._turns.end(name, mine)
+        return was_closed
 
     def _remove_locked(self, name: str) -> None:
         self.opened.pop(name, None)
@@ -338,15 +319,10 @@ class Registry:
 
     def _leave_locked(self, opened: Opened) -> None:
         opened.leave()
-        self._notify_locked()
+        opened.engine.supply.emptied = None  # it refers to this registry
+        self._turns.ring_locked()
 
-    # Turns
-
-    def _end(self, name: str, turn: Turn) -> None:
-        with guard.lock:
-            if turn_in(self._turns, name) is turn:
-                del self._turns[name]
-                self._notify_locked()
+    # Errors
 
     def _refuse_locked(self) -> None:
         if self._is_closed:
@@ -355,17 +331,6 @@ class Registry:
     def _refuse_closing(self, name: str, orders: Collection[Order]) -> None:
         if Order.CLOSE in orders:
             raise PoolClosed(f"bind {shown(name)} was closed while it was being opened")
-
-    def _wait_locked(self, deadline: float) -> bool:
-        """Wait for a change. Returns False at the deadline."""
-        left = deadline - self.clock()
-        if left > 0:
-            self._changed.wait(min(left, GLANCE))
-        return left > 0
-
-    def _notify_locked(self) -> None:
-        self._changes += 1
-        self._changed.notify_all()
 
     def _timeout(self, name: str, started: float, why: str) -> PoolTimeout:
         waited = self.clock() - started
@@ -379,8 +344,4 @@ class Registry:
             self._watch_locked(opened)
 
     def _watch_locked(self, opened: Opened) -> None:
-        opened.engine.watch_returns(self._returned if self._line else None)
-
-    def _returned(self) -> None:
-        with guard.lock:
-            self._notify_locked()
+        opened.engine.watch_returns(self._turns.ring if self._line else None)

@@ -11,6 +11,7 @@ import weakref
 import pytest
 
 from flask_pooled_db import PoolTimeout
+from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool.ageing import age
@@ -270,6 +271,27 @@ def test_never_more_than_max_binds() -> None:
         use(binds, "b")
 
 
+def test_hung_server_keeps_its_place() -> None:
+    """A bind whose connect hangs would give its place only later: another one makes room, and one
+    is enough.
+    """
+    names = Names()
+    gates: list[Gate] = []
+
+    def hold(name: str) -> None:
+        if name == "hung":
+            gates.append(names.drivers[name].hold("connect"))
+
+    names.on_opened = hold
+    with registry(names, most=3) as binds:
+        with pytest.raises(PoolTimeout):
+            Scope(binds.unopened("hung"), Leases(), ScopeOptions(timeout=0.05)).__enter__()
+        for name in "abc":
+            use(binds, name)
+        assert set(binds.opened) == {"hung", "b", "c"}
+        gates[0].open()
+
+
 # The guard
 
 
@@ -357,7 +379,7 @@ def test_many_names_at_random() -> None:
     for name in {name for _, name, _ in names.events}:
         told = names.told(name)
         assert told == ["opened", "closed"] * (len(told) // 2), name
-    assert not binds._turns
+    assert not len(binds._turns)
 
 
 def test_sweep_holds_up_no_checkout() -> None:
