@@ -68,7 +68,7 @@ class PyMySQLDriver(MySQLDriver):
         if self._is_module_connect:
             # One that has been replaced, by a tracer for example, is called.
             if self._create is cast("Any", dbapi).connections.Connection:
-                self._create = connection_class(dbapi, self._contexts)
+                self._create = functools.partial(connection_class(dbapi), self._contexts)
             flags = arguments.get("client_flag", 0) | CLIENT_SESSION_TRACK
             given = {**encoded(arguments), "client_flag": flags}
             self._arguments = {"connect_timeout": timeout, **given}
@@ -272,8 +272,17 @@ class TLSContexts:
 WITHOUT_ARGUMENTS = TLSContexts()
 
 
-def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
-    """Return a connection class for one pool, which shares TLS contexts and bounds the connect.
+def connection_class(dbapi: ModuleType) -> Any:
+    """Return the class of connections that share TLS contexts and bound the connect. It is made
+    once, not for each pool: a class takes more memory than a pool does.
+    """
+    api = cast("Any", dbapi)
+    return _connection_class(dbapi, api.connections.Connection)  # a tracer may have replaced it
+
+
+@functools.lru_cache(maxsize=8)
+def _connection_class(dbapi: ModuleType, _of: type) -> Any:
+    """Make the class.
 
     PyMySQL's own connect_timeout covers the TCP connect to one address. Here it covers those to all
     addresses of a host and the handshake, of a server that sends byte after byte too.
@@ -285,6 +294,10 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
         _connect_deadline: float
         _read_timeout: Any
         _write_timeout: Any
+
+        def __init__(self, contexts: TLSContexts, **arguments: Any) -> None:
+            self._tls_contexts = contexts
+            super().__init__(**arguments)
 
         def connect(self, sock: Any = None) -> None:
             if self.connect_timeout is None:
@@ -332,7 +345,7 @@ def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
             if not isinstance(sslp, dict):
                 return super()._create_ssl_ctx(sslp)
             key = tuple(sorted((name, repr(value)) for name, value in sslp.items()))
-            known = contexts if key else WITHOUT_ARGUMENTS
+            known = self._tls_contexts if key else WITHOUT_ARGUMENTS
             build = functools.partial(super()._create_ssl_ctx, sslp)
             return known.get(key, functools.partial(tlsfiles.explained, build, sslp))
 

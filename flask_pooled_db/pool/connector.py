@@ -110,7 +110,7 @@ class Backoff:
         self._clock = clock
         self._patience = patience
         # When each connect began that is under way. It needs no lock: each use is one step.
-        self._asked: weakref.WeakKeyDictionary[Attempt, float] = weakref.WeakKeyDictionary()
+        self._asked: dict[weakref.ref[Attempt], float] = {}
         self.failures = 0  # in a row
         self.failing_since = 0.0  # when the first of them was
         self.failed_at = 0.0  # when the last of them was
@@ -129,7 +129,10 @@ class Backoff:
     def silence(self) -> float:
         """The seconds for which the oldest connect under way has had no answer."""
         now = self._clock()
-        return now - min(list(self._asked.values()), default=now)
+        return now - min(self._began(), default=now)
+
+    def _began(self) -> list[float]:
+        return [began for attempt, began in list(self._asked.items()) if attempt() is not None]
 
     @property
     def outage(self) -> float:
@@ -141,14 +144,14 @@ class Backoff:
     @property
     def is_known(self) -> bool:
         """Whether the last failure still tells how the server is: somebody keeps trying."""
-        return bool(self._asked) or self.pause_locked() >= -BACKOFF_MAX
+        return bool(self._began()) or self.pause_locked() >= -BACKOFF_MAX
 
     @contextmanager
     def asking(self, attempt: Attempt) -> Iterator[None]:
         """Note that a connect is under way during the block."""
         if not self.is_known:
             self.failing_since, self.turns_away_since = self._clock(), math.inf
-        self._asked[attempt] = self._clock()
+        self._asked[weakref.ref(attempt)] = self._clock()
         try:
             yield
         finally:
@@ -156,7 +159,7 @@ class Backoff:
 
     def give_up_on(self, attempt: Attempt) -> None:
         """Expect no answer to a connect any more."""
-        self._asked.pop(attempt, None)
+        self._asked.pop(weakref.ref(attempt), None)
 
     def turns_away_locked(self, started: float) -> bool:
         """Return whether a caller who came at `started` need not wait for a connect.
@@ -227,7 +230,7 @@ class Connector:
         self.backoff = Backoff(clock, config.acquire_timeout)
         self._opening: Census[Attempt] = Census()
         self._hanging: Census[Attempt] = Census()  # they have no place
-        self.closing = threading.Event()  # ends the pauses of openers
+        self._closing: threading.Event | None = None  # made by an opener that pauses
 
     @property
     def opening(self) -> int:
@@ -309,8 +312,14 @@ class Connector:
             if pause <= 0:
                 return True
             with workers.resting():
-                self.closing.wait(min(pause, LONGEST_SLEEP))
+                self._closing = self._closing or threading.Event()
+                self._closing.wait(min(pause, LONGEST_SLEEP))
         return False
+
+    def end_pauses(self) -> None:
+        """Have openers in a pause see at once that the pool was closed."""
+        if self._closing is not None:
+            self._closing.set()
 
     def _try(self, host: Host, attempt: Attempt) -> Attempt | None:
         attempt.generation = host.generation()

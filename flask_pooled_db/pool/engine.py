@@ -6,6 +6,7 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -343,6 +344,7 @@ class Engine:
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
+            state.returned = state.returned or threading.Condition(state.lock)
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)
         self.terms.driver.close_all()

@@ -95,7 +95,8 @@ class Supply:
     def _free_locked(self, place: Place | None) -> None:
         if place is not None:
             place.give_back()
-            self.state.returned.notify_all()
+            if self.state.returned is not None:
+                self.state.returned.notify_all()
 
     def assign_locked(self, change: Change) -> None:
         """Hand idle connections to waiters, and take places for openers: this is where waiters,
@@ -159,7 +160,7 @@ class Supply:
             self._retire_locked(change, "the pool was closed")
 
         self.change(decide)
-        self.state.connector.closing.set()
+        self.state.connector.end_pauses()
 
     def _retire_locked(self, change: Change, reason: str) -> None:
         """Have nothing that is open or being opened used again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -89,7 +90,7 @@ def tls_of(connection: Any) -> dict[str, Any]:
 def test_p11_tls_arguments(name: str, certificates: Certificates) -> None:
     """The shared context is the one that PyMySQL would build for the same arguments."""
     arguments = TLS_ARGUMENTS[name](certificates)
-    ours = connection_class(pymysql, TLSContexts())
+    ours = functools.partial(connection_class(pymysql), TLSContexts())
     made = [ours(defer_connect=True, **arguments) for _ in range(2)]
     expected = tls_of(pymysql.Connection(defer_connect=True, **arguments))
     assert [tls_of(connection) for connection in made] == [expected, expected]
@@ -99,12 +100,12 @@ def test_p11_tls_arguments(name: str, certificates: Certificates) -> None:
 def test_p11_own_context() -> None:
     """An `ssl.SSLContext` of the application is used as it is."""
     own = ssl.create_default_context()
-    assert connection_class(pymysql, TLSContexts())(defer_connect=True, ssl=own).ctx is own
+    assert connection_class(pymysql)(TLSContexts(), defer_connect=True, ssl=own).ctx is own
 
 
 def test_p11_context_per_arguments(certificates: Certificates) -> None:
     """Connections share a context only if their TLS arguments are the same."""
-    ours = connection_class(pymysql, TLSContexts())
+    ours = functools.partial(connection_class(pymysql), TLSContexts())
     checked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=True)
     unchecked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=False)
     assert checked.ctx is not unchecked.ctx
