@@ -57,6 +57,7 @@ class Entry:
     __slots__ = (
         "__weakref__",
         "condemned",
+        "driver",
         "expires_at",
         "is_changed",
         "is_suspect",
@@ -80,8 +81,9 @@ class Entry:
         self.raw = raw
         """The driver's own connection."""
         self.origin = origin
-        self.link = Link(raw, origin.driver)
-        self.look = origin.driver.look(raw)
+        self.driver = origin.driver
+        self.link = Link(raw, self.driver)
+        self.look = self.driver.look(raw)
         """Look at the socket without a round trip. Returns a positive number if the connection has
         ended, a negative one if only a ping can tell, else 0."""
         self.lease_class: Any = None  # set by the first lease of a connection of this kind
@@ -100,11 +102,6 @@ class Entry:
         self.ref = ref = EntryRef(self, when_lost)
         ref.link = self.link
         return ref
-
-    @property
-    def driver(self) -> Driver:
-        """The driver that opened it."""
-        return self.origin.driver
 
     def enter_session(self, session: Session) -> None:
         """Note the state that the session is in now."""
