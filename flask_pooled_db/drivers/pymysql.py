@@ -73,6 +73,10 @@ class PyMySQLDriver(MySQLDriver):
             given = {**encoded(arguments), "client_flag": flags}
             self._arguments = {"connect_timeout": timeout, **given}
 
+    def follow(self, earlier: Any) -> None:
+        super().follow(earlier)
+        self._create, self._contexts = earlier._create, earlier._contexts
+
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         problems = super().problems(arguments)
@@ -244,6 +248,10 @@ def encoded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+MOST_CONTEXTS = 16
+"""How many TLS contexts of a pool are kept. Only a function may tell so many URLs."""
+
+
 class TLSContexts:
     """TLS contexts, by the arguments from which each was built.
 
@@ -265,6 +273,8 @@ class TLSContexts:
         """Return the context for these arguments, built at their first use."""
         with self._lock:
             if key not in self._built:
+                if len(self._built) >= MOST_CONTEXTS:  # each has other files, or another password
+                    self._built.clear()
                 self._built[key] = build()
             return self._built[key]
 

@@ -224,13 +224,16 @@ class Connector:
         self, config: PoolConfig, ping: PingPolicy, driver: Driver, clock: Callable[[], float]
     ) -> None:
         self._open = functools.partial(open_entry, driver, config, ping, clock)
-        self._is_transient = driver.is_transient
-        self._servers = driver.servers
-        self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
+        self._driver = driver
+        self._limit = config.connect_timeout
         self.backoff = Backoff(clock, config.acquire_timeout)
         self._opening: Census[Attempt] = Census()
         self._hanging: Census[Attempt] = Census()  # they have no place
         self._closing: threading.Event | None = None  # made by an opener that pauses
+
+    @property
+    def _hang_after(self) -> float:
+        return self._limit * len(self._driver.servers) + HANG_GRACE
 
     @property
     def opening(self) -> int:
@@ -329,10 +332,15 @@ class Connector:
             with self.backoff.asking(attempt), housekeeper.bounded(self._hang_after, give_up):
                 entry = self._open(attempt.tries)
         except BaseException as error:  # noqa: BLE001  the callers that wait are told
-            has_no_means = isinstance(error, MemoryError | OSError)  # for now
-            is_permanent = not (has_no_means or self._is_transient(error))
+            is_permanent = self._is_permanent(error)
             return host.connect_failed(attempt, error, is_permanent=is_permanent)
         return host.connected(attempt, entry)
+
+    def _is_permanent(self, error: BaseException) -> bool:
+        has_no_means = isinstance(error, MemoryError | OSError)  # for now
+        # A function may have told a password that has expired meanwhile. It is asked again first.
+        may_be_outdated = self._driver.asks and not self.backoff.is_down
+        return not (has_no_means or may_be_outdated or self._driver.is_transient(error))
 
     def _give_up_on(self, host: Host, attempt: Attempt) -> None:
         """Free the place of a connect that hangs, and try another one."""
@@ -340,7 +348,7 @@ class Connector:
             workers.give_up_on(attempt.thread)
         self.backoff.give_up_on(attempt)
         if attempt.server is not None:
-            self._servers.failed(attempt.server, self._hang_after)
+            self._driver.servers.failed(attempt.server, self._hang_after)
         error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
         retry = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
         if retry is not None:

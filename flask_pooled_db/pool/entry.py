@@ -189,19 +189,24 @@ def open_entry(
     tries: Callable[[Server], object] = lambda _: None,
 ) -> Entry:
     """Connect to the first server that is suitable, and set the session up. `tries` is told which
-    server comes next.
+    server comes next. Where a function tells the URL, it is asked once, in the time of the first
+    server.
 
     Raises the driver's error: a transient one if there is any, since then it is worth retrying.
     """
     errors: list[Exception] = []
+    opened_at = clock()
+    driver = driver.for_connect()
     for server in driver.servers.attempts():
         tries(server)
         began = clock()
         try:
-            entry = _connect_to(Origin(driver, config, ping, began, server.arguments), clock)
+            origin = Origin(driver, config, ping, opened_at, server.arguments)
+            entry = _connect_to(origin, clock)
         except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
+            opened_at = clock()
             # A connect that hung may return after hours: its server is not to be left alone longer.
-            driver.servers.failed(server, min(clock() - began, config.connect_timeout))
+            driver.servers.failed(server, min(opened_at - began, config.connect_timeout))
             errors.append(without_values(error))
         else:
             driver.servers.succeeded(server)
