@@ -63,7 +63,7 @@ class Engine:
         self.usual_session = FRESH_SESSION if usual == FRESH_SESSION else usual
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
-        self.lease_classes: dict[Any, Any] = {}  # made by the lease layer, once for each kind
+        self.lease_classes: dict[Any, Any] = {}  # the lease layer's, by kind
         self._tend = tend
         # What each checkout and each return needs, at hand.
         self._clock = clock

@@ -114,7 +114,7 @@ class Limit:
                 self.interruptions += 1
             except IsOverError:
                 return
-            except Exception as error:  # noqa: BLE001  whatever it is: the caller has waited enough
+            except BaseException as error:  # noqa: BLE001  whatever it is: the caller has waited enough
                 reporter.tell(
                     logger.warning,
                     "Interrupting a statement after its time limit of %.3f s failed (%s); its "

@@ -251,9 +251,9 @@ class TokenServiceDown(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [TokenServiceDown(SECRET), ConfigError([SECRET]), OSError(SECRET)]
+    "error", [TokenServiceDown(SECRET), ConfigError([SECRET]), OSError(SECRET), SystemExit(SECRET)]
 )
-def test_a3_function_raises(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_a3_function_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """What the function raises is a failed connect: its class is told, and its text never."""
     is_up = threading.Event()
 
