@@ -18,7 +18,7 @@ from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.drivers.servers import BACKOFF_MAX, Server, backoff
 from flask_pooled_db.pool.census import Census
-from flask_pooled_db.pool.entry import Entry, open_entry
+from flask_pooled_db.pool.entry import Entry, open_entry, without_tracebacks
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import Errand, housekeeper, workers
 
@@ -80,23 +80,6 @@ class Host(Protocol):
         self, attempt: Attempt, error: BaseException, *, is_permanent: bool, hangs: bool = False
     ) -> Attempt | None:
         """Note a failure. Returns the next attempt if the opener is to go on."""
-
-
-def without_tracebacks(error: BaseException) -> BaseException:
-    """Drop the frames that led to an error which is to be kept, along with what they refer to.
-
-    The pool is among that. The errors of MariaDB Connector/Python take no part in garbage
-    collection: a pool that kept one with its frames would never be collected.
-    """
-    seen: set[int] = set()
-    rest = [error]
-    while rest:
-        one = rest.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            one.__traceback__ = None
-            rest += filter(None, (one.__cause__, one.__context__))
-    return error
 
 
 class Backoff:

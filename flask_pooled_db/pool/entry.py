@@ -232,6 +232,23 @@ def without_values(error: Exception) -> Exception:
     return error
 
 
+def without_tracebacks(error: BaseException) -> BaseException:
+    """Drop the frames that led to an error which is to be kept, along with what they refer to.
+
+    The pool is among that. The errors of MariaDB Connector/Python take no part in garbage
+    collection: a pool that kept one with its frames would never be collected.
+    """
+    seen: set[int] = set()
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            rest += filter(None, (one.__cause__, one.__context__))
+    return error
+
+
 def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
     driver, config = origin.driver, origin.config
     try:

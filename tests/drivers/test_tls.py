@@ -11,9 +11,8 @@ import pymysql
 import pytest
 
 from flask_pooled_db.config import PoolConfig
-from flask_pooled_db.drivers import make_driver
-from flask_pooled_db.drivers import pymysql as adapter
-from flask_pooled_db.drivers.pymysql import TLSContexts, connection_class
+from flask_pooled_db.drivers import make_driver, pymysql_connection
+from flask_pooled_db.drivers.pymysql_connection import TLSContexts, connection_class
 from harness.server import MariaDBServer
 from harness.tls import Certificates
 
@@ -37,7 +36,7 @@ def test_tls_contexts_built_once(
     server: MariaDBServer, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All pools without TLS arguments have one context together, and others one each."""
-    monkeypatch.setattr(adapter, "WITHOUT_ARGUMENTS", TLSContexts())
+    monkeypatch.setattr(pymysql_connection, "WITHOUT_ARGUMENTS", TLSContexts())
     built = count_contexts(monkeypatch)
     pool_of = [PoolConfig.from_mapping({"URL": server.url()}) for _ in range(2)]
     for made in map(make_driver, pool_of):
