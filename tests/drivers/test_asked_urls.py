@@ -18,6 +18,7 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool.interrupter import Helper
+from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import guard
 from harness.server import APP_PASSWORD, APP_USER, MariaDBServer
 from harness.sockets import free_port
@@ -235,6 +236,14 @@ def test_sqlite_url_asked(tmp_path: Path, name: str) -> None:
             assert ask(other, "SELECT count(*) FROM t") == 1
         assert len(asked) == 2
         assert db.fetch_value("SELECT count(*) FROM t") == 1
+
+
+def test_p6_sqlite_file_asked(tmp_path: Path) -> None:
+    """What the answers tell of forks counts: idle connections to a file are closed before one."""
+    with open_pool(url=lambda: f"sqlite:///{tmp_path}/shop.db") as pool:
+        assert works(pool)
+        upkeep.before_fork()
+        assert pool.stats().idle == 0
 
 
 def test_sqlite_file_of_instance(tmp_path: Path) -> None:
