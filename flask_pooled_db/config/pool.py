@@ -13,7 +13,7 @@ from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database,
 from flask_pooled_db.config.parts import FIELDS
 from flask_pooled_db.config.ping import Ping
 from flask_pooled_db.config.rows import Rows
-from flask_pooled_db.config.url import DatabaseURL, parse_url
+from flask_pooled_db.config.url import AskedURL, DatabaseURL, parse_url
 from flask_pooled_db.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ class PoolConfig:
     limit off. Either `url` or `creator` is set. The repr shows nothing that could hold a password.
     """
 
-    url: DatabaseURL | None = field(
+    url: DatabaseURL | AskedURL | None = field(
         default=None, metadata=database(checks.url, none_is_unset=False)
     )
     creator: Any = field(default=None, repr=False, metadata=database(checks.creator))

@@ -69,6 +69,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     hazard_of_sharing: ClassVar[str] = ""
     """Why threads must not share a connection, whatever the module's threadsafety says."""
 
+    asks: ClassVar[bool] = False
+    """Whether a function tells its URL, at each connect."""
+
     closed_error_name: ClassVar[str] = "InterfaceError"
     """The name of the class of what a closed connection raises."""
     harmless: ClassVar[frozenset[str]] = frozenset(
@@ -129,6 +132,14 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         return self.module or getattr(self.dbapi, "__name__", "DB-API 2")
 
     # Connecting
+
+    def for_connect(self) -> Driver:
+        """Return the driver for one connect: this one, unless a function tells its URL."""
+        return self
+
+    def follow(self, earlier: Any) -> None:
+        """Take over from an earlier driver of the same pool what belongs to neither alone."""
+        self.servers.follow(earlier.servers)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         """Return a new connection, with the arguments in `where` added that name the server.

@@ -59,6 +59,11 @@ class MySQLDriver(Driver):
                 found.append(f"the connect argument {name!r} has characters that are none")
         return found
 
+    def follow(self, earlier: Any) -> None:
+        super().follow(earlier)
+        if self.servers.names == earlier.servers.names:
+            self._is_galera = earlier._is_galera
+
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         raw = None
         with contextlib.suppress(UnicodeError):

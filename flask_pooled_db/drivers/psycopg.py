@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import math
@@ -95,9 +96,7 @@ class PsycopgDriver(Driver):
     def names_of_arguments(
         cls, dbapi: ModuleType, given: Collection[str]
     ) -> Collection[str] | None:
-        api = cast("Any", dbapi)
-        of_libpq = {option.keyword.decode() for option in api.pq.Conninfo.get_defaults()}
-        return of_libpq.union(inspect.signature(api.Connection.connect).parameters)
+        return _names_of_arguments(dbapi)
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
@@ -238,8 +237,10 @@ def _params(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(conninfo: str | None) -> dict[str, Any]:
+    if not conninfo:
+        return {}
     module = importlib.import_module("psycopg.conninfo")  # only if it is used
-    return dict(module.conninfo_to_dict(conninfo or ""))
+    return dict(module.conninfo_to_dict(conninfo))
 
 
 def _count_addresses(where: Mapping[str, Any]) -> int:
@@ -254,3 +255,10 @@ def _count_addresses_of(host: str) -> int:
         return len(set(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
     except (OSError, ValueError):  # the path of a socket; a name that psycopg can't resolve either
         return 1
+
+
+@functools.lru_cache(maxsize=8)
+def _names_of_arguments(dbapi: ModuleType) -> Collection[str]:
+    api = cast("Any", dbapi)
+    of_libpq = {option.keyword.decode() for option in api.pq.Conninfo.get_defaults()}
+    return of_libpq.union(inspect.signature(api.Connection.connect).parameters)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -13,9 +11,10 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers import sqlite_creators, sqlite_uris
-from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
+from flask_pooled_db.drivers.sqlite_memory import Memory
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.drivers.sqlite_scripts import SQLITE
 from flask_pooled_db.drivers.sqlite_settings import SETTINGS, setting_problems, take_settings
@@ -94,9 +93,7 @@ class SQLiteDriver(Driver):
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
             self.suffers_from_forks = True
         self._folder: Path | None = None  # to be made when it is needed
-        # A connection that keeps a database in memory alive while the pool has no other.
-        self._anchor: sqlite3.Connection | None = None
-        self._anchor_lock = threading.RLock()  # guards it, and the switch of a new file to WAL
+        self._shared = Memory()
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -114,6 +111,10 @@ class SQLiteDriver(Driver):
             arguments["database"] = sqlite_uris.with_parameters(arguments["database"], own)
             arguments = {name: arguments[name] for name in arguments if name not in own}
         return arguments
+
+    def follow(self, earlier: Any) -> None:
+        super().follow(earlier)
+        self._shared = earlier._shared
 
     def place(self, folder: str) -> None:
         name = self._arguments["database"]
@@ -158,7 +159,7 @@ class SQLiteDriver(Driver):
     def _set_journal_mode(self, raw: Any) -> None:
         wanted = self._settings.journal_mode
         # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
-        with self._anchor_lock:
+        with self._shared.lock:
             if raw.run("PRAGMA journal_mode").fetchall() == [(wanted,)]:
                 return
             try:
@@ -175,16 +176,8 @@ class SQLiteDriver(Driver):
                 self._folder.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
         if self._memory:
-            arguments |= {"database": self._shared_memory(), "uri": True}
+            arguments |= {"database": self._shared.name(self._create), "uri": True}
         return self._create(**arguments, factory=Connection)
-
-    def _shared_memory(self) -> str:
-        """Return the name of a database in memory. It exists while a connection to it is open."""
-        with self._anchor_lock:
-            name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
-            if self._anchor is None:
-                self._anchor = self._create(name, uri=True, factory=Connection)
-            return name
 
     def is_transient(self, error: BaseException) -> bool:
         # Don't look for "locked" in the text, which holds names of tables.
@@ -291,17 +284,11 @@ class SQLiteDriver(Driver):
             raw.close()
 
     def close_all(self) -> None:
-        with self._anchor_lock:
-            if self._anchor is not None:
-                self._anchor.close()
-                self._anchor = None
+        self._shared.close()
 
     def after_fork(self) -> None:
         super().after_fork()
-        self._anchor_lock = threading.RLock()
-        if self._anchor is not None:
-            keep_forever(self._anchor)
-            self._anchor = None
+        self._shared.after_fork()
 
 
 def _names_uri(arguments: Mapping[str, Any]) -> bool:

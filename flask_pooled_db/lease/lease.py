@@ -88,6 +88,7 @@ class Lease(Losing):
         self._state = self._before = UNUSED
         self._home = home
         self._entry = entry
+        self.driver = entry.driver
         self._session = session
         self._is_ready = entry.ready_session is session  # nothing comes before its next statement
         self._is_certain = True  # no statement failed, so what the driver says is up to date

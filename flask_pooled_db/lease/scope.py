@@ -16,12 +16,13 @@ from flask_pooled_db.lease import (
     inheritance,  # noqa: F401  takes part in forks
     refusals,
 )
+from flask_pooled_db.lease.classes import class_for
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry

@@ -6,6 +6,7 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -65,7 +66,7 @@ class Engine:
         self.usual_session = FRESH_SESSION if usual == FRESH_SESSION else usual
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
-        self.lease_classes: dict[Any, Any] = {}  # made by the lease layer, once for each kind
+        self.lease_classes: dict[Any, Any] = {}  # the lease layer's, by kind
         self._tend = tend
         # What each checkout and each return needs, at hand.
         self._clock = clock
@@ -372,6 +373,7 @@ class Engine:
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
+            state.returned = state.returned or threading.Condition(state.lock)
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)
         self.terms.driver.close_all()

@@ -57,6 +57,7 @@ class Entry:
     __slots__ = (
         "__weakref__",
         "condemned",
+        "driver",
         "expires_at",
         "is_changed",
         "is_suspect",
@@ -80,8 +81,9 @@ class Entry:
         self.raw = raw
         """The driver's own connection."""
         self.origin = origin
-        self.link = Link(raw, origin.driver)
-        self.look = origin.driver.look(raw)
+        self.driver = origin.driver
+        self.link = Link(raw, self.driver)
+        self.look = self.driver.look(raw)
         """Look at the socket without a round trip. Returns a positive number if the connection has
         ended, a negative one if only a ping can tell, else 0."""
         self.lease_class: Any = None  # set by the first lease of a connection of this kind
@@ -100,11 +102,6 @@ class Entry:
         self.ref = ref = EntryRef(self, when_lost)
         ref.link = self.link
         return ref
-
-    @property
-    def driver(self) -> Driver:
-        """The driver that opened it."""
-        return self.origin.driver
 
     def enter_session(self, session: Session) -> None:
         """Note the state that the session is in now."""
@@ -192,19 +189,24 @@ def open_entry(
     tries: Callable[[Server], object] = lambda _: None,
 ) -> Entry:
     """Connect to the first server that is suitable, and set the session up. `tries` is told which
-    server comes next.
+    server comes next. Where a function tells the URL, it is asked once, in the time of the first
+    server.
 
     Raises the driver's error: a transient one if there is any, since then it is worth retrying.
     """
     errors: list[Exception] = []
+    opened_at = clock()
+    driver = driver.for_connect()
     for server in driver.servers.attempts():
         tries(server)
         began = clock()
         try:
-            entry = _connect_to(Origin(driver, config, ping, began, server.arguments), clock)
+            origin = Origin(driver, config, ping, opened_at, server.arguments)
+            entry = _connect_to(origin, clock)
         except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
+            opened_at = clock()
             # A connect that hung may return after hours: its server is not to be left alone longer.
-            driver.servers.failed(server, min(clock() - began, config.connect_timeout))
+            driver.servers.failed(server, min(opened_at - began, config.connect_timeout))
             errors.append(without_values(error))
         else:
             driver.servers.succeeded(server)
@@ -227,6 +229,23 @@ def without_values(error: Exception) -> Exception:
         if isinstance(one, UnicodeEncodeError | UnicodeDecodeError | UnicodeTranslateError):
             one.args = tuple(arg[:0] if arg == one.object else arg for arg in one.args)
             one.object, one.start, one.end = one.object[:0], 0, 0
+    return error
+
+
+def without_tracebacks(error: BaseException) -> BaseException:
+    """Drop the frames that led to an error which is to be kept, along with what they refer to.
+
+    The pool is among that. The errors of MariaDB Connector/Python take no part in garbage
+    collection: a pool that kept one with its frames would never be collected.
+    """
+    seen: set[int] = set()
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            rest += filter(None, (one.__cause__, one.__context__))
     return error
 
 

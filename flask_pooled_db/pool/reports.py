@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from flask_pooled_db.drivers import words_of_asking
 from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
 
 WORDS = "pooled_db_words"
@@ -94,6 +95,8 @@ def describe(error: BaseException) -> str:
 
     The text of another's error may hold anything, even a password.
     """
+    if words := words_of_asking(error):
+        return f"{type(error).__name__}: {words}"
     if isinstance(error, ConfigError):
         return "; ".join(error.problems)
     number = getattr(error, "errno", None) or (error.args[0] if error.args else None)

@@ -55,7 +55,8 @@ class State:
 
     def __init__(self, terms: Terms, sizes: Sizes) -> None:
         self.lock = guard.lock
-        self.returned = threading.Condition(guard.lock)  # notified when a place becomes free
+        # Notified when a place becomes free; made by who waits for that.
+        self.returned: threading.Condition | None = None
         self.open: set[EntryRef] = set()  # all, also those being closed
         self.idle: deque[Entry] = deque()  # the last used is at the right end
         self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing

@@ -101,7 +101,8 @@ class Supply:
     def _free_locked(self, place: Place | None) -> None:
         if place is not None:
             place.give_back()
-            self.state.returned.notify_all()
+            if self.state.returned is not None:
+                self.state.returned.notify_all()
             self.tell_emptied_locked()
 
     def tell_emptied_locked(self) -> None:
@@ -187,7 +188,7 @@ class Supply:
 
         is_closed = self.change(decide)
         if is_closed:
-            self.state.connector.closing.set()
+            self.state.connector.end_pauses()
         return is_closed
 
     def _retire_locked(self, change: Change, reason: str) -> None:

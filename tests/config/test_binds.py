@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask
@@ -42,7 +42,7 @@ def test_forms_of_binds() -> None:
             "POOLED_DB_BINDS": {"a": "sqlite:///a", "b": {"URL": "sqlite:///b", "MINCACHED": 0}},
         }
     )
-    names = {name: made.url and made.url.database for name, made in binds.items()}
+    names = {name: cast("Any", made.url).database for name, made in binds.items()}
     assert names == {"default": "top", "a": "a", "b": "b"}
     assert (binds["a"].mincached, binds["b"].mincached) == (3, 0)
 

@@ -102,6 +102,19 @@ def connect_in_vain(site: Site, logged: Callable[[], str]) -> None:
         pass
 
 
+def raise_for_url(site: Site, logged: Callable[[], str]) -> None:
+    def tell() -> str:
+        raise LookupError
+
+    with open_pool(url=tell) as pool:
+        pool.lease(timeout=0.2)
+
+
+def answer_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(url=lambda: None) as pool:
+        pool.lease(timeout=PATIENCE)
+
+
 def take_from_closed(site: Site, logged: Callable[[], str]) -> None:
     with site[0].app_context():
         site[1].close()
@@ -228,6 +241,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "no connection in": take_two,
     "of them already (": take_two,
     "and trying again won't help": connect_in_vain,
+    "the function in URL raised it": raise_for_url,
+    "what the function in URL returned": answer_in_vain,
     "it lends no connections any more": take_from_closed,
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),

@@ -103,6 +103,13 @@ def test_urls() -> None:
         make_driver(PoolConfig.from_mapping({"URL": url}))
 
 
+def test_url_of_function(shop: dict[str, Any]) -> None:
+    """The README's function tells a URL that its driver takes."""
+    shop["new_token"] = lambda user: f"token of {user}"
+    config = PoolConfig.from_mapping(shop["short_lived"], "POOLED_DB_")
+    assert len(make_driver(config).for_connect().servers) == 2
+
+
 def test_url_in_parts(shop: dict[str, Any]) -> None:
     """The README's mappings of parts are taken."""
     app = Flask("app_under_test")
