@@ -1,7 +1,7 @@
 """The database: the app's one `PooledDB`, its tables, and the command that makes them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -41,6 +41,12 @@ SCHEMA = (
         FOREIGN KEY (order_code) REFERENCES orders (code)
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS workshops (
+        name VARCHAR(32) NOT NULL PRIMARY KEY,
+        customer VARCHAR(64) NOT NULL
+    )
+    """,
 )
 
 SAMPLE_ORDERS = (("A-1001", 48), ("A-1002", 120), ("B-2001", 500))
@@ -56,19 +62,21 @@ def init_app(app: Flask) -> None:
 
 
 @contextmanager
-def reading(timeout: float | None = None) -> Iterator[Any]:
-    """Yield a cursor for reads alone; `timeout` is the wait for a connection, in seconds."""
-    with (
-        db_connection_context(readonly=True, timeout=timeout) as conn,
-        conn.cursor() as cur,
-    ):
+def cursor(bind: str | None = None, **options: Any) -> Iterator[Any]:
+    """Yield a cursor in a block with these options; `bind` is a database, None the main one."""
+    with db_connection_context(bind, **options) as conn, conn.cursor() as cur:
         try:
             yield cur
         except (conn.OperationalError, conn.InterfaceError) as error:
             raise DatabaseAway from error
 
 
-def transaction(work: Callable[..., T], *args: Any) -> T:
+def reading(timeout: float | None = None, bind: str | None = None) -> AbstractContextManager[Any]:
+    """Yield a cursor for reads alone; `timeout` is the wait for a connection, in seconds."""
+    return cursor(bind, readonly=True, timeout=timeout)
+
+
+def transaction(work: Callable[..., T], *args: Any, bind: str | None = None) -> T:
     """Return `work(conn, *args)`, run in a transaction that starts over where that may help."""
     # Every driver has error classes of its own; they are on its connections.
     failures: tuple[type[Exception], ...] = ()
@@ -79,7 +87,7 @@ def transaction(work: Callable[..., T], *args: Any) -> T:
         return work(conn, *args)
 
     try:
-        return db.run_transaction(attempt)
+        return db.run_transaction(attempt, bind=bind)
     except failures as error:
         raise DatabaseAway from error
 

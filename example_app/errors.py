@@ -9,6 +9,7 @@ from example_app.database import DatabaseAway
 from example_app.parsing import BadFields
 from flask_pooled_db import CommitOutcomeUnknown, ConnectFailed, PoolTimeout, TransactionAborted
 
+AWAY = (PoolTimeout, ConnectFailed, TransactionAborted, DatabaseAway)
 RETRY_AFTER = {"Retry-After": "2"}
 
 
@@ -16,7 +17,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(BadFields, bad_fields)
     app.register_error_handler(CommitOutcomeUnknown, outcome_unknown)
-    for error in (PoolTimeout, ConnectFailed, TransactionAborted, DatabaseAway):
+    for error in AWAY:
         app.register_error_handler(error, database_away)
 
 

@@ -1,0 +1,179 @@
+"""A database for each workshop, opened by its name when a request needs it, closed when idle.
+
+A workshop's name is one that the app has made itself. It is never used again, so that it means one
+database for good, in each worker; and it may stand in a path and in SQL text.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from flask import Flask, current_app
+
+from example_app.database import cursor, db, transaction
+from flask_pooled_db import UnknownBind, db_connection_context
+from flask_pooled_db.signals import bind_closed, bind_opened
+
+JOBS = """
+    CREATE TABLE IF NOT EXISTS jobs (
+        id VARCHAR(16) NOT NULL PRIMARY KEY,
+        bicycle VARCHAR(64) NOT NULL,
+        work VARCHAR(200) NOT NULL,
+        added_at VARCHAR(32) NOT NULL
+    )
+"""
+
+_NAME = re.compile(r"workshop_[0-9a-f]{8}")
+
+
+class Workshop(NamedTuple):
+    """A row of `workshops`, in the app's main database."""
+
+    name: str
+    customer: str
+
+
+class NoDatabase(Exception):
+    """A database could not be made; `__cause__` says why."""
+
+
+def init_app(app: Flask) -> None:
+    app.config.setdefault("WORKSHOPS_FOLDER", str(Path(app.instance_path, "workshops")))
+    app.extensions["open_workshops"] = {}
+    bind_opened.connect(_note_opened, app)
+    bind_closed.connect(_note_closed, app)
+
+
+@db.bind_loader
+def settings(name: str) -> Mapping[str, Any] | None:
+    """Return how to reach a workshop's database; None, and so `UnknownBind`, if there is none.
+
+    This is asked at the first use in each worker, and again after the database was closed.
+    """
+    if find(name) is None:
+        return None
+    arguments = current_app.config.get("POOLED_DB_CONNECT_ARGS")
+    return {"URL": _url(name), "CONNECT_ARGS": arguments, "MAXCONNECTIONS": 2}
+
+
+def open_here() -> dict[str, datetime]:
+    """Return which workshops' databases are open in this worker, and since when."""
+    return dict(current_app.extensions["open_workshops"])
+
+
+def _note_opened(app: Flask, bind: str, **_: object) -> None:
+    app.extensions["open_workshops"][bind] = datetime.now(UTC)
+
+
+def _note_closed(app: Flask, bind: str, **_: object) -> None:
+    app.extensions["open_workshops"].pop(bind, None)
+
+
+def find(name: str) -> Workshop | None:
+    """Return a workshop; None if there is none. The name comes from outside, whatever it is."""
+    if not _NAME.fullmatch(name):
+        return None
+    with cursor() as cur:
+        cur.execute("SELECT name, customer FROM workshops WHERE name = %s", (name,))
+        row = cur.fetchone()
+    return None if row is None else Workshop(*row)
+
+
+@contextmanager
+def existing(name: str) -> Iterator[Workshop]:
+    """Yield a workshop for a block that uses its database; raise `UnknownBind` if there is none.
+
+    Another worker may have removed it while it is open in this one, where the loader is not asked
+    again. So the main database is, in each request, and what is open here of it is closed.
+    """
+    workshop = _found(name)
+    try:
+        yield workshop
+    except Exception:
+        _found(name)  # it may have been removed meanwhile: that is why, then
+        raise
+
+
+def _found(name: str) -> Workshop:
+    workshop = find(name)
+    if workshop is None:
+        if _NAME.fullmatch(name):
+            db.close_bind(name)
+        raise UnknownBind("there is no such workshop", name)
+    return workshop
+
+
+def add(customer: str) -> Workshop:
+    """Make a workshop. If that fails half-way, an empty database may be left, which has no use."""
+    workshop = Workshop(f"workshop_{secrets.token_hex(4)}", customer)
+    _make_database(workshop.name)
+    transaction(_record, workshop)
+    return workshop
+
+
+def _record(conn: Any, workshop: Workshop) -> None:
+    with conn.cursor() as cur:
+        cur.execute("INSERT INTO workshops (name, customer) VALUES (%s, %s)", workshop)
+    # The loader runs inside this block, and sees the row that nobody else sees before its end.
+    with cursor(workshop.name) as cur:
+        cur.execute(JOBS)
+
+
+def remove(name: str) -> None:
+    """Remove a workshop and its database. The row goes first: nobody opens the database then."""
+    _found(name)
+    transaction(_forget, name)
+    db.close_bind(name)
+    _drop_database(name)
+
+
+def _forget(conn: Any, name: str) -> None:
+    with conn.cursor() as cur:
+        cur.execute("DELETE FROM workshops WHERE name = %s", (name,))
+
+
+def _url(name: str) -> Any:
+    """Return the URL of a database: a file, or on the server of the app's main database."""
+    main = _main_url()
+    if not main.startswith("sqlite"):
+        return urlsplit(main)._replace(path=f"/{name}").geturl()
+    # SQLite makes a file that is missing, also one that was removed, unless the mode is "rw".
+    query = {"mode": "rw", "uri": "true"}
+    return {"drivername": "sqlite", "database": _file(name).as_uri(), "query": query}
+
+
+def _main_url() -> str:
+    return str(current_app.config.get("POOLED_DB_URL", "sqlite:"))
+
+
+def _file(name: str) -> Path:
+    return Path(current_app.config["WORKSHOPS_FOLDER"], f"{name}.sqlite").absolute()
+
+
+def _make_database(name: str) -> None:
+    if _main_url().startswith("sqlite"):
+        try:
+            _file(name).parent.mkdir(parents=True, exist_ok=True)
+            _file(name).touch()  # an empty file is an empty database
+        except OSError as error:
+            raise NoDatabase from error
+        return
+    with db_connection_context() as conn, conn.cursor() as cur:
+        try:
+            cur.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        except conn.Error as error:
+            raise NoDatabase from error
+
+
+def _drop_database(name: str) -> None:
+    if _main_url().startswith("sqlite"):
+        for file in _file(name).parent.glob(f"{name}.sqlite*"):  # its journal too
+            file.unlink(missing_ok=True)
+        return
+    with cursor() as cur:
+        cur.execute(f"DROP DATABASE IF EXISTS {name}")

@@ -1,0 +1,211 @@
+"""The workshops of the example app: a database for each customer, opened by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from example_app import create_app, tenants
+from example_app.database import db
+from flask_pooled_db import UnknownBind
+from harness.server import MariaDBServer
+from harness.waiting import wait_until
+from tests.example_app.requests import EVERY_DATABASE, close
+from tests.example_app.served import Gunicorn
+
+JOB = {"bicycle": "Red Kettler", "work": "Two spokes"}
+
+
+@pytest.fixture
+def app(url: str, tmp_path: Path) -> Iterator[Flask]:
+    app = worker(url, tmp_path / "50% #1?")
+    yield app
+    close(app)
+
+
+@pytest.fixture
+def other(app: Flask) -> Iterator[FlaskClient]:
+    """Another worker on the same databases."""
+    app = worker(app.config["POOLED_DB_URL"], Path(app.config["WORKSHOPS_FOLDER"]))
+    yield app.test_client()
+    close(app)
+
+
+def worker(url: str, folder: Path, **config: Any) -> Flask:
+    """The app, as each worker has it for itself."""
+    return create_app({"POOLED_DB_URL": url, "WORKSHOPS_FOLDER": str(folder), **config})
+
+
+def name_in(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def add(client: FlaskClient, customer: str = "Ann") -> str:
+    """Add a workshop; the path of its page."""
+    answer = client.post("/workshops", data={"customer": customer})
+    assert answer.status_code == 303, answer.text
+    return answer.headers["Location"]
+
+
+def files(app: Flask) -> list[str]:
+    return sorted(path.name for path in Path(app.config["WORKSHOPS_FOLDER"]).glob("*"))
+
+
+def is_open(app: Flask, path: str) -> bool:
+    with app.app_context():
+        return name_in(path) in tenants.open_here()
+
+
+@EVERY_DATABASE
+def test_each_workshop_has_its_own_jobs(client: FlaskClient, app: Flask) -> None:
+    """A workshop that was added takes jobs at once, and no other workshop shows them."""
+    ann, bob = add(client, "Ann <b>"), add(client, "Zoë 😀")
+    assert client.post(f"{ann}/jobs", data=JOB).headers["Location"] == ann
+    assert "Two spokes" in client.get(ann).text
+    assert "Two spokes" not in client.get(bob).text
+    assert is_open(app, ann)
+    listed = client.get("/workshops").text
+    assert "Ann &lt;b&gt;" in listed
+    assert "Zoë 😀" in listed
+    assert listed.count("Open since") == 2
+
+
+@EVERY_DATABASE
+def test_removed_workshop(
+    client: FlaskClient, app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A workshop that was removed is gone, with its database, and closed; the others stay."""
+    ann, bob = add(client, "Ann"), add(client, "Bob")
+    assert client.post(f"{ann}/remove").headers["Location"] == "/workshops"
+    assert not is_open(app, ann)
+    for answer in (
+        client.get(ann),
+        client.post(f"{ann}/jobs", data=JOB),
+        client.post(f"{ann}/remove"),
+    ):
+        assert answer.status_code == 404
+        assert "There is no such workshop." in answer.text
+    assert client.get(bob).status_code == 200
+    assert not caplog.records
+
+
+def test_file_of_a_workshop(client: FlaskClient, app: Flask) -> None:
+    """On SQLite a workshop is a file, named by the app and never by its customer."""
+    path = add(client, "../../evil")
+    assert {file.partition(".")[0] for file in files(app)} == {name_in(path)}
+    client.post(f"{path}/remove")
+    assert files(app) == []
+
+
+@pytest.mark.parametrize(
+    "url", [pytest.param("pymysql", marks=pytest.mark.shared_server)], indirect=True
+)
+def test_database_of_a_workshop(client: FlaskClient, mariadb: MariaDBServer) -> None:
+    """On MariaDB a workshop is a database, and no connection to it is left after its end."""
+    path = add(client)
+    name = name_in(path)
+    assert mariadb.query("SHOW DATABASES LIKE %s", name) == [(name,)]
+    client.post(f"{path}/remove")
+    assert mariadb.query("SHOW DATABASES LIKE %s", name) == []
+    wait_until(lambda: not mariadb.connections(database=name), "the end of its connections")
+
+
+@pytest.mark.parametrize("name", ["default", "workshop_00000000", "..%2Fscans", "x" * 5000, "%00"])
+def test_unknown_workshop(client: FlaskClient, name: str) -> None:
+    """Any name that the app has not made is a 404 page."""
+    answer = client.get(f"/workshops/{name}")
+    assert answer.status_code == 404
+    assert answer.mimetype in ("text/html", "application/json")
+
+
+def test_idle_workshop_is_closed(url: str, tmp_path: Path) -> None:
+    """A workshop that nobody uses is closed, the list says so, and its next use opens it."""
+    app = worker(url, tmp_path, POOLED_DB_BIND_IDLE_TIMEOUT=0.05)
+    app.test_cli_runner().invoke(args=["init-db"])
+    client = app.test_client()
+    path = add(client)
+    wait_until(lambda: not is_open(app, path), "the end of an idle workshop")
+    assert "Closed" in client.get("/workshops").text
+    assert client.post(f"{path}/jobs", data=JOB).status_code == 303
+    assert "Two spokes" in client.get(path).text
+    close(app)
+
+
+@EVERY_DATABASE
+@pytest.mark.parametrize("method", ["show", "add job", "remove"])
+def test_removed_by_another_worker(
+    client: FlaskClient, app: Flask, other: FlaskClient, method: str
+) -> None:
+    """A workshop that another worker has removed is a 404 where it is open still, and is closed
+    there; nothing is written into what is left of it.
+    """
+    path = add(client)
+    assert other.get(path).status_code == 200
+    assert other.post(f"{path}/remove").status_code == 303
+    assert is_open(app, path)
+    if method == "show":
+        answer = client.get(path)
+    else:
+        answer = client.post(f"{path}/{'jobs' if method == 'add job' else 'remove'}", data=JOB)
+    assert answer.status_code == 404
+    assert not is_open(app, path)
+    assert files(app) == []
+
+
+@EVERY_DATABASE
+@pytest.mark.parametrize("state", ["closed", "open, without a connection"])
+def test_removed_amid_a_request(
+    client: FlaskClient, app: Flask, other: FlaskClient, state: str
+) -> None:
+    """A request that has seen the workshop just before another worker removes it is a 404 too, and
+    makes no file anew.
+    """
+    path = add(client)
+    name = name_in(path)
+
+    def use_it_after_its_removal() -> None:
+        with tenants.existing(name):
+            if state == "closed":
+                db.close_bind(name)
+            else:
+                db.replace_bind(name)
+                db.pool(name)
+            assert other.post(f"{path}/remove").status_code == 303
+            db.fetch_all("SELECT * FROM jobs", bind=name)
+
+    with app.app_context(), pytest.raises(UnknownBind):
+        use_it_after_its_removal()
+    assert not is_open(app, path)
+    assert files(app) == []
+
+
+def test_workers_of_gunicorn(tmp_path: Path) -> None:
+    """Each worker opens a workshop for itself; what one has removed is a 404 in all of them."""
+    env = {"WEB_CONCURRENCY": "2", "FLASK_WORKSHOPS_FOLDER": str(tmp_path)}
+    gunicorn = Gunicorn(tmp_path, f"sqlite:///{tmp_path}/scans.sqlite", **env)
+    gunicorn.init_db()
+    with gunicorn:
+        assert gunicorn.submit("/workshops", customer="Ann")
+        (path,) = re.findall(r"/workshops/workshop_\w+", gunicorn.request("GET", "/workshops")[1])
+
+        def is_open_everywhere() -> bool:
+            assert gunicorn.request("GET", path)[0] == 200
+            text = gunicorn.request("GET", "/workshops")[1]
+            if "Open since" in text:
+                workers.update(re.findall(r"process (\d+)", text))
+            return len(workers) == 2
+
+        workers: set[str] = set()
+        wait_until(is_open_everywhere, "both workers' use of the workshop")
+        assert gunicorn.submit(f"{path}/jobs", **JOB) == 303
+        assert gunicorn.submit(f"{path}/remove") == 303
+        assert {gunicorn.request("GET", path)[0] for _ in range(20)} == {404}
+        assert gunicorn.stop() == 0
+    assert "Traceback" not in gunicorn.log
+    assert list(tmp_path.glob("workshop*")) == []
