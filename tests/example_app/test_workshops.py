@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from example_app import create_app, tenants
 from example_app.database import db
 from flask_pooled_db import UnknownBind
 from harness.server import MariaDBServer
+from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
 from tests.example_app.requests import EVERY_DATABASE, close
 from tests.example_app.served import Gunicorn
@@ -73,7 +75,7 @@ def test_each_workshop_has_its_own_jobs(client: FlaskClient, app: Flask) -> None
     listed = client.get("/workshops").text
     assert "Ann &lt;b&gt;" in listed
     assert "Zoë 😀" in listed
-    assert listed.count("Open since") == 2
+    assert listed.count('class="open"') == 2
 
 
 @EVERY_DATABASE
@@ -131,7 +133,7 @@ def test_idle_workshop_is_closed(url: str, tmp_path: Path) -> None:
     client = app.test_client()
     path = add(client)
     wait_until(lambda: not is_open(app, path), "the end of an idle workshop")
-    assert "Closed" in client.get("/workshops").text
+    assert "closed</td>" in client.get("/workshops").text
     assert client.post(f"{path}/jobs", data=JOB).status_code == 303
     assert "Two spokes" in client.get(path).text
     close(app)
@@ -197,7 +199,7 @@ def test_workers_of_gunicorn(tmp_path: Path) -> None:
         def is_open_everywhere() -> bool:
             assert gunicorn.request("GET", path)[0] == 200
             text = gunicorn.request("GET", "/workshops")[1]
-            if "Open since" in text:
+            if 'class="open"' in text:
                 workers.update(re.findall(r"process (\d+)", text))
             return len(workers) == 2
 
@@ -209,3 +211,71 @@ def test_workers_of_gunicorn(tmp_path: Path) -> None:
         assert gunicorn.stop() == 0
     assert "Traceback" not in gunicorn.log
     assert list(tmp_path.glob("workshop*")) == []
+
+
+def test_pages_let_nothing_in(client: FlaskClient) -> None:
+    """Pages load nothing from elsewhere, and take no form that another site sent."""
+    path = add(client)
+    for page in ("/workshops", path, "/workshops/none"):
+        assert client.get(page).headers["Content-Security-Policy"] == "default-src 'self'"
+    elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    assert client.post(f"{path}/remove", headers=elsewhere).status_code == 403
+    assert client.get(path, headers=elsewhere).status_code == 200
+
+
+@pytest.mark.parametrize("customer", ["", "  ", "x" * 65, "a\nb"])
+def test_wrong_customer(client: FlaskClient, app: Flask, customer: str) -> None:
+    """A form that is not right is a page that says what is wrong, and makes nothing."""
+    answer = client.post("/workshops", data={"customer": customer})
+    assert answer.status_code == 400
+    assert "customer must be" in answer.text
+    assert files(app) == []
+
+
+def test_wrong_job(client: FlaskClient) -> None:
+    """So is one with a job."""
+    path = add(client)
+    answer = client.post(f"{path}/jobs", data={"bicycle": "x", "work": "y" * 201})
+    assert answer.status_code == 400
+    assert "work must be 200 characters at most" in answer.text
+
+
+@pytest.mark.shared_server
+def test_user_without_the_right(mariadb: MariaDBServer, tmp_path: Path) -> None:
+    """A user who may not create databases is told so in the page, and nothing is left."""
+    main, user = mariadb.create_database(), f"u{uuid.uuid4().hex[:8]}"
+    mariadb.execute(f"CREATE USER '{user}'@'%%' IDENTIFIED BY %s", "secret")
+    mariadb.execute(f"GRANT ALL ON `{main}`.* TO '{user}'@'%'")
+    app = worker(mariadb.url("pymysql", main, user, "secret"), tmp_path)
+    assert app.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+    client = app.test_client()
+    answer = client.post("/workshops", data={"customer": "Ann"})
+    assert answer.status_code == 503
+    assert "its user needs the right to create databases" in answer.text
+    assert "There is none yet." in client.get("/workshops").text
+    close(app)
+    mariadb.execute(f"DROP USER '{user}'@'%'")
+
+
+def test_folder_that_cannot_be_written(url: str, tmp_path: Path) -> None:
+    """On SQLite, so is a folder that can't be made."""
+    (tmp_path / "file").touch()
+    app = worker(url, tmp_path / "file" / "folder")
+    app.test_cli_runner().invoke(args=["init-db"])
+    answer = app.test_client().post("/workshops", data={"customer": "Ann"})
+    assert answer.status_code == 503
+    assert "WORKSHOPS_FOLDER" in answer.text
+    close(app)
+
+
+def test_database_away(tmp_path: Path) -> None:
+    """While the database is down, each page says so, in a page."""
+    nowhere = f"mysql+pymysql://app@{LOOPBACK}:{free_port()}/app"
+    app = worker(nowhere, tmp_path, POOLED_DB_ACQUIRE_TIMEOUT=0.1)
+    client = app.test_client()
+    pages = [client.get("/workshops"), client.post("/workshops", data={"customer": "Ann"})]
+    for answer in (*pages, client.get("/workshops/workshop_00000000")):
+        assert (answer.status_code, answer.mimetype) == (503, "text/html")
+        assert "The database is away" in answer.text
+        assert answer.headers["Retry-After"]
+    close(app)
