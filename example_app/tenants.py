@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from flask import Flask, current_app
 
@@ -39,7 +38,7 @@ class Workshop(NamedTuple):
 
 
 class NoDatabase(Exception):
-    """A database could not be made; `__cause__` says why."""
+    """A database could not be made. It says what it takes, and `__cause__` what happened."""
 
 
 def init_app(app: Flask) -> None:
@@ -139,16 +138,24 @@ def _forget(conn: Any, name: str) -> None:
 
 def _url(name: str) -> Any:
     """Return the URL of a database: a file, or on the server of the app's main database."""
-    main = _main_url()
-    if not main.startswith("sqlite"):
-        return urlsplit(main)._replace(path=f"/{name}").geturl()
+    if not _is_on_sqlite():
+        return beside(_main_url(), name)
     # SQLite makes a file that is missing, also one that was removed, unless the mode is "rw".
     query = {"mode": "rw", "uri": "true"}
     return {"drivername": "sqlite", "database": _file(name).as_uri(), "query": query}
 
 
+def beside(url: str, database: str) -> str:
+    """Return the URL of another database on the same server."""
+    return re.sub(r"^([a-z+]+://(?:.*@)?[^/?]*)(/[^?]*)?", rf"\1/{database}", url, count=1)
+
+
 def _main_url() -> str:
     return str(current_app.config.get("POOLED_DB_URL", "sqlite:"))
+
+
+def _is_on_sqlite() -> bool:
+    return _main_url().startswith("sqlite:")
 
 
 def _file(name: str) -> Path:
@@ -156,22 +163,25 @@ def _file(name: str) -> Path:
 
 
 def _make_database(name: str) -> None:
-    if _main_url().startswith("sqlite"):
+    if _is_on_sqlite():
         try:
             _file(name).parent.mkdir(parents=True, exist_ok=True)
             _file(name).touch()  # an empty file is an empty database
         except OSError as error:
-            raise NoDatabase from error
+            raise NoDatabase("the app has to be able to write to WORKSHOPS_FOLDER") from error
         return
+    if not _main_url().startswith(("mariadb", "mysql")):  # or it is a mapping of a URL's parts
+        raise NoDatabase("POOLED_DB_URL has to be the text of a URL of SQLite, MariaDB or MySQL")
     with db_connection_context() as conn, conn.cursor() as cur:
         try:
             cur.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         except conn.Error as error:
-            raise NoDatabase from error
+            grant = r"GRANT ALL ON `workshop\_%`.* TO app"
+            raise NoDatabase(f"the app's user needs the right, as after {grant}") from error
 
 
 def _drop_database(name: str) -> None:
-    if _main_url().startswith("sqlite"):
+    if _is_on_sqlite():
         for file in _file(name).parent.glob(f"{name}.sqlite*"):  # its journal too
             file.unlink(missing_ok=True)
         return

@@ -122,12 +122,8 @@ def bad_fields(error: BadFields) -> ResponseReturnValue:
 
 @bp.errorhandler(tenants.NoDatabase)
 def no_database(error: tenants.NoDatabase) -> ResponseReturnValue:
-    current_app.logger.error("A workshop's database can't be made: %r", error.__cause__)
-    return _problem(
-        "No database could be made for the workshop, and nothing was saved. On SQLite the app must "
-        "be able to write to WORKSHOPS_FOLDER; on MariaDB its user needs the right to create "
-        "databases: GRANT ALL ON `workshop\\_%`.* TO that user. Other databases have no workshops."
-    ), 503
+    current_app.logger.error("A workshop's database can't be made: %r", error.__cause__ or error)
+    return _problem(f"No database could be made, and nothing was saved: {error}."), 503
 
 
 @bp.errorhandler(CommitOutcomeUnknown)

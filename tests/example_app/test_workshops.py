@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from flask.testing import FlaskClient
 
 from example_app import create_app, tenants
 from example_app.database import db
-from flask_pooled_db import UnknownBind
+from flask_pooled_db import PoolClosed, UnknownBind
 from harness.server import MariaDBServer
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
@@ -28,7 +29,7 @@ JOB = {"bicycle": "Red Kettler", "work": "Two spokes"}
 def app(url: str, tmp_path: Path) -> Iterator[Flask]:
     app = worker(url, tmp_path / "50% #1?")
     yield app
-    close(app)
+    end(app)
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def other(app: Flask) -> Iterator[FlaskClient]:
     """Another worker on the same databases."""
     app = worker(app.config["POOLED_DB_URL"], Path(app.config["WORKSHOPS_FOLDER"]))
     yield app.test_client()
+    end(app)
+
+
+def end(app: Flask) -> None:
+    """Leave no database on a shared server. The end of one worker closes the pools of both."""
+    with app.app_context(), contextlib.suppress(PoolClosed):
+        for (name,) in db.fetch_all("SELECT name FROM workshops"):
+            tenants.remove(name)
     close(app)
 
 
@@ -245,16 +254,17 @@ def test_user_without_the_right(mariadb: MariaDBServer, tmp_path: Path) -> None:
     """A user who may not create databases is told so in the page, and nothing is left."""
     main, user = mariadb.create_database(), f"u{uuid.uuid4().hex[:8]}"
     mariadb.execute(f"CREATE USER '{user}'@'%%' IDENTIFIED BY %s", "secret")
-    mariadb.execute(f"GRANT ALL ON `{main}`.* TO '{user}'@'%'")
-    app = worker(mariadb.url("pymysql", main, user, "secret"), tmp_path)
-    assert app.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
-    client = app.test_client()
-    answer = client.post("/workshops", data={"customer": "Ann"})
-    assert answer.status_code == 503
-    assert "its user needs the right to create databases" in answer.text
-    assert "There is none yet." in client.get("/workshops").text
-    close(app)
-    mariadb.execute(f"DROP USER '{user}'@'%'")
+    try:
+        mariadb.execute(f"GRANT ALL ON `{main}`.* TO '{user}'@'%'")
+        app = worker(mariadb.url("pymysql", main, user, "secret"), tmp_path)
+        assert app.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+        answer = app.test_client().post("/workshops", data={"customer": "Ann"})
+        assert answer.status_code == 503
+        assert "needs the right" in answer.text
+        assert "There is none yet." in app.test_client().get("/workshops").text
+        close(app)
+    finally:
+        mariadb.execute(f"DROP USER '{user}'@'%'")
 
 
 def test_folder_that_cannot_be_written(url: str, tmp_path: Path) -> None:
@@ -266,6 +276,30 @@ def test_folder_that_cannot_be_written(url: str, tmp_path: Path) -> None:
     assert answer.status_code == 503
     assert "WORKSHOPS_FOLDER" in answer.text
     close(app)
+
+
+@pytest.mark.parametrize("url", ["postgresql://app@h/shop", {"drivername": "mysql"}])
+def test_database_without_workshops(url: Any, tmp_path: Path) -> None:
+    """On another database, or with a URL in parts, the page says what workshops take."""
+    answer = worker(url, tmp_path).test_client().post("/workshops", data={"customer": "Ann"})
+    assert answer.status_code == 503
+    assert "has to be the text of a URL of SQLite, MariaDB or MySQL" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mysql+pymysql://u:p@h1:3306,h2/shop", "mysql+pymysql://u:p@h1:3306,h2/new"),
+        ("mariadb://u:a/b?c#d@h/shop", "mariadb://u:a/b?c#d@h/new"),
+        ("mysql://u@h", "mysql://u@h/new"),
+        ("mysql://h?ssl_ca=/etc/ca.pem", "mysql://h/new?ssl_ca=/etc/ca.pem"),
+        ("mysql:///shop?unix_socket=/run/s", "mysql:///new?unix_socket=/run/s"),
+        ("mysql://u@[::1]:3306/shop", "mysql://u@[::1]:3306/new"),
+    ],
+)
+def test_url_beside(url: str, expected: str) -> None:
+    """A workshop's URL is that of the main database, but for the database's name."""
+    assert tenants.beside(url, "new") == expected
 
 
 def test_database_away(tmp_path: Path) -> None:
