@@ -1,4 +1,7 @@
-"""Every error is answered as JSON, with words for a worker and no word of the driver's."""
+"""Every error is answered as JSON, with words for a worker and no word of the driver's.
+
+The workshops' pages answer with a page instead: see workshops.py.
+"""
 
 from flask import Flask, current_app, json
 from flask.typing import ResponseReturnValue

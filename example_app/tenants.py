@@ -166,7 +166,7 @@ def _make_database(name: str) -> None:
     if _is_on_sqlite():
         try:
             _file(name).parent.mkdir(parents=True, exist_ok=True)
-            _file(name).touch()  # an empty file is an empty database
+            _file(name).touch(exist_ok=False)  # an empty file is an empty database
         except OSError as error:
             raise NoDatabase("the app has to be able to write to WORKSHOPS_FOLDER") from error
         return
