@@ -1,7 +1,7 @@
 """The database: the app's one `PooledDB`, its tables, and the command that makes them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -62,18 +62,16 @@ def init_app(app: Flask) -> None:
 
 
 @contextmanager
-def cursor(bind: str | None = None, **options: Any) -> Iterator[Any]:
-    """Yield a cursor in a block with these options; `bind` is a database, None the main one."""
-    with db_connection_context(bind, **options) as conn, conn.cursor() as cur:
+def reading(timeout: float | None = None, bind: str | None = None) -> Iterator[Any]:
+    """Yield a cursor for reads alone; `timeout` is the wait for a connection, in seconds."""
+    with (
+        db_connection_context(bind, readonly=True, timeout=timeout) as conn,
+        conn.cursor() as cur,
+    ):
         try:
             yield cur
         except (conn.OperationalError, conn.InterfaceError) as error:
             raise DatabaseAway from error
-
-
-def reading(timeout: float | None = None, bind: str | None = None) -> AbstractContextManager[Any]:
-    """Yield a cursor for reads alone; `timeout` is the wait for a connection, in seconds."""
-    return cursor(bind, readonly=True, timeout=timeout)
 
 
 def transaction(work: Callable[..., T], *args: Any, bind: str | None = None) -> T:

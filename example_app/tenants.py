@@ -6,20 +6,21 @@ database for good, in each worker; and it may stand in a path and in SQL text.
 
 import re
 import secrets
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flask import Flask, current_app
 
-from example_app.database import cursor, db, transaction
+from example_app.database import db, reading, transaction
 from flask_pooled_db import UnknownBind, db_connection_context
 from flask_pooled_db.signals import bind_closed, bind_opened
 
 JOBS = """
-    CREATE TABLE IF NOT EXISTS jobs (
+    CREATE TABLE {} (
         id VARCHAR(16) NOT NULL PRIMARY KEY,
         bicycle VARCHAR(64) NOT NULL,
         work VARCHAR(200) NOT NULL,
@@ -77,7 +78,7 @@ def find(name: str) -> Workshop | None:
     """Return a workshop; None if there is none. The name comes from outside, whatever it is."""
     if not _NAME.fullmatch(name):
         return None
-    with cursor() as cur:
+    with reading() as cur:
         cur.execute("SELECT name, customer FROM workshops WHERE name = %s", (name,))
         row = cur.fetchone()
     return None if row is None else Workshop(*row)
@@ -108,32 +109,24 @@ def _found(name: str) -> Workshop:
 
 
 def add(customer: str) -> Workshop:
-    """Make a workshop. If that fails half-way, an empty database may be left, which has no use."""
+    """Make a workshop. The row comes last: nobody opens the database before it is complete."""
     workshop = Workshop(f"workshop_{secrets.token_hex(4)}", customer)
     _make_database(workshop.name)
-    transaction(_record, workshop)
+    transaction(_execute, "INSERT INTO workshops (name, customer) VALUES (%s, %s)", workshop)
     return workshop
-
-
-def _record(conn: Any, workshop: Workshop) -> None:
-    with conn.cursor() as cur:
-        cur.execute("INSERT INTO workshops (name, customer) VALUES (%s, %s)", workshop)
-    # The loader runs inside this block, and sees the row that nobody else sees before its end.
-    with cursor(workshop.name) as cur:
-        cur.execute(JOBS)
 
 
 def remove(name: str) -> None:
     """Remove a workshop and its database. The row goes first: nobody opens the database then."""
     _found(name)
-    transaction(_forget, name)
+    transaction(_execute, "DELETE FROM workshops WHERE name = %s", (name,))
     db.close_bind(name)
     _drop_database(name)
 
 
-def _forget(conn: Any, name: str) -> None:
+def _execute(conn: Any, sql: str, values: tuple[str, ...] = ()) -> None:
     with conn.cursor() as cur:
-        cur.execute("DELETE FROM workshops WHERE name = %s", (name,))
+        cur.execute(sql, values)
 
 
 def _url(name: str) -> Any:
@@ -166,8 +159,9 @@ def _make_database(name: str) -> None:
     if _is_on_sqlite():
         try:
             _file(name).parent.mkdir(parents=True, exist_ok=True)
-            _file(name).touch(exist_ok=False)  # an empty file is an empty database
-        except OSError as error:
+            with closing(sqlite3.connect(_file(name))) as file:
+                file.execute(JOBS.format("jobs"))
+        except (OSError, sqlite3.Error) as error:
             raise NoDatabase("the app has to be able to write to WORKSHOPS_FOLDER") from error
         return
     if not _main_url().startswith(("mariadb", "mysql")):  # or it is a mapping of a URL's parts
@@ -175,6 +169,7 @@ def _make_database(name: str) -> None:
     with db_connection_context() as conn, conn.cursor() as cur:
         try:
             cur.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+            cur.execute(JOBS.format(f"{name}.jobs"))
         except conn.Error as error:
             grant = r"GRANT ALL ON `workshop\_%`.* TO app"
             raise NoDatabase(f"the app's user needs the right, as after {grant}") from error
@@ -184,6 +179,5 @@ def _drop_database(name: str) -> None:
     if _is_on_sqlite():
         for file in _file(name).parent.glob(f"{name}.sqlite*"):  # its journal too
             file.unlink(missing_ok=True)
-        return
-    with cursor() as cur:
-        cur.execute(f"DROP DATABASE IF EXISTS {name}")
+    else:
+        transaction(_execute, f"DROP DATABASE IF EXISTS {name}")

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 from example_app import create_app, tenants
 from example_app.database import db
 from flask_pooled_db import PoolClosed, UnknownBind
+from harness.proxy import Proxy
 from harness.server import MariaDBServer
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
@@ -157,7 +158,7 @@ def test_removed_by_another_worker(
     there; nothing is written into what is left of it.
     """
     path = add(client)
-    assert other.get(path).status_code == 200
+    assert {worker.get(path).status_code for worker in (client, other)} == {200}
     assert other.post(f"{path}/remove").status_code == 303
     assert is_open(app, path)
     if method == "show":
@@ -313,3 +314,20 @@ def test_database_away(tmp_path: Path) -> None:
         assert "The database is away" in answer.text
         assert answer.headers["Retry-After"]
     close(app)
+
+
+def test_lost_answer_to_commit(server: MariaDBServer, proxy: Proxy, tmp_path: Path) -> None:
+    """Where nobody knows whether a job was saved the page says so: a second try would add another
+    one.
+    """
+    url = server.url("pymysql", server.create_database(), port=proxy.port)
+    app = worker(url, tmp_path)
+    assert app.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+    client = app.test_client()
+    path = add(client)
+    proxy.hold_replies_to(b"COMMIT")
+    answer = client.post(f"{path}/jobs", data=JOB)
+    assert answer.status_code == 503
+    assert "look before you send it again" in answer.text
+    assert "Two spokes" in client.get(path).text
+    end(app)
