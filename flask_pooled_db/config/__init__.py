@@ -16,7 +16,7 @@ from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_ur
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
-from flask_pooled_db.config.pool import PoolConfig, read_binds
+from flask_pooled_db.config.pool import PoolConfig, read_binds, tenant_config
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import (
     DEFAULT_OPTIONS,
@@ -50,5 +50,6 @@ __all__ = [
     "looks_like_url",
     "parse_url",
     "read_binds",
+    "tenant_config",
     "unknown_option",
 ]

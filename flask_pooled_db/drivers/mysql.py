@@ -14,7 +14,7 @@ from flask_pooled_db.drivers.effects import Effect, of_mariadb
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.passwords import is_encodable
 from flask_pooled_db.drivers.tracebacks import Place, place_of
-from flask_pooled_db.errors import ConfigError
+from flask_pooled_db.errors import ConfigError, UsageError
 
 # Flags of the server status: https://mariadb.com/kb/en/ok_packet/
 STATUS_IN_TRANS = 0x0001
@@ -236,6 +236,26 @@ class MySQLDriver(Driver):
         if settings:
             self.execute(raw, f"SET {', '.join(settings)}")
 
+    # The server tells of each USE, and no function or trigger can send one.
+    why_no_schemas = ""
+
+    def own_schema(self, raw: Any) -> str:
+        database = self._value(raw, "SELECT DATABASE()", 0)
+        if database is None:
+            raise UsageError(
+                "the bind that SERVER names has to name a database, for no SQL leads its "
+                "connections back to none: add one to its URL"
+            )
+        return str(database)
+
+    def enter_schema(self, raw: Any, schema: str | None, own: str) -> None:
+        self._use(raw, own if schema is None else schema)
+
+    def _use(self, raw: Any, database: str) -> None:
+        """Make a database the current one. The connector's `select_db` puts no quotes round it."""
+        quoted = database.replace("`", "``")
+        self.execute(raw, f"USE `{quoted}`")
+
     _is_galera: bool | None = None
     """Whether the server is a node of a cluster, which its first connection tells."""
 
@@ -308,7 +328,7 @@ class MySQLDriver(Driver):
         self.send_reset(raw)
         database = self._arguments.get("database", self._arguments.get("db"))
         if database:
-            raw.select_db(database)
+            self._use(raw, database)
         elif self._value(raw, "SELECT DATABASE()", 0) is not None:
             return False  # no SQL makes the session have no current database again
         settings = [f"{name}={fresh[name] or 'NULL'}" for name in _CHARACTER_SETS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -15,13 +15,14 @@ from werkzeug.exceptions import ServiceUnavailable
 from flask_pooled_db.config import (
     DEFAULT_BIND,
     DEFAULT_OPTIONS,
+    PoolConfig,
     Rows,
     ScopeOptions,
     check_flag,
     check_seconds,
     read_binds,
 )
-from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
 from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.context import AppState, current
@@ -32,6 +33,7 @@ from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope, enclosing_lease
+from flask_pooled_db.lease.tenants import TenantPool, why_no_tenants
 from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import reporter
 
@@ -200,18 +202,38 @@ def _make_pools(app: Flask) -> dict[str, Pool]:
     configs = read_binds(app.config, default_url, problems)
     drivers = {}
     for bind, config in configs.items():
+        if config.server is not None:
+            continue
         try:
             drivers[bind] = make_driver(config, app.instance_path)
         except ConfigError as error:
-            where = "POOLED_DB" if bind == DEFAULT_BIND else f"POOLED_DB_BINDS[{bind!r}]"
-            problems += [f"{where}: {problem}" for problem in error.problems]
+            problems += [f"{_key_of(bind)}: {problem}" for problem in error.problems]
+    problems += _problems_of_tenants(configs, drivers)
     if problems:
         raise ConfigError(problems)
     pools = {bind: Pool(configs[bind], driver, bind=bind) for bind, driver in drivers.items()}
     for pool in pools.values():
         if pool.config.replica is not None:
             read_from(pool.engine, pools[pool.config.replica].engine)
+    for bind, config in configs.items():
+        if config.server is not None:
+            pools[bind] = TenantPool(config, pools[config.server], bind)
     return pools
+
+
+def _problems_of_tenants(
+    configs: Mapping[str, PoolConfig], drivers: Mapping[str, Driver]
+) -> Iterator[str]:
+    for bind, config in configs.items():
+        used = [config.server, config.replica] if config.server is not None else []
+        for name in filter(None, used):
+            driver = drivers.get(name)  # none if it has a problem of its own
+            if driver is not None and (why := why_no_tenants(driver, configs[name])):
+                yield f"{_key_of(bind)}: {why}"
+
+
+def _key_of(bind: str) -> str:
+    return "POOLED_DB" if bind == DEFAULT_BIND else f"POOLED_DB_BINDS[{bind!r}]"
 
 
 def _answer_503(app: Flask, error: PoolTimeout) -> Any:

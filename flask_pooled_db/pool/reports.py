@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
+from flask_pooled_db.errors import (
+    ConfigError,
+    ConnectFailed,
+    PoolClosed,
+    PooledDBError,
+    PoolTimeout,
+    UsageError,
+)
 
 WORDS = "pooled_db_words"
 """The attribute of a connect's error with what its driver says that is safe to show."""
@@ -77,6 +84,14 @@ def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
 def pool_closed(bind: str) -> PoolClosed:
     """Return the error of a caller that comes after the pool was closed."""
     return PoolClosed(f"the pool of bind {bind!r} was closed: it lends no connections any more")
+
+
+def name_tenant(error: PooledDBError, bind: str) -> None:
+    """Have an error of a server's pool name the tenant that it is about, too."""
+    if repr(bind) not in str(error):
+        error.args = (f"bind {bind!r}: {error}",)
+    if isinstance(error, PoolTimeout):
+        error.bind = bind
 
 
 def inside() -> UsageError:

@@ -1,0 +1,164 @@
+"""SERVER and SCHEMA: a tenant, whose connections are another bind's, in a schema of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from flask_pooled_db.drivers import Session
+from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
+from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.census import Census
+from flask_pooled_db.pool.engine import Engine
+from flask_pooled_db.pool.entry import Entry, EntryRef
+from flask_pooled_db.pool.queue import Waiter
+from flask_pooled_db.pool.state import State
+from flask_pooled_db.runtime import guard
+
+_GLANCE = 0.05
+"""Seconds between two looks of `close()` at the leases that it waits for."""
+
+
+class Schema(str):
+    """A tenant's schema. That of another tenant may be equal, and is another object."""
+
+    __slots__ = ()
+
+
+class Caller:
+    """A caller that is about to get a connection, or waits for one."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Tenant:
+    """A schema of a server that others share. To scopes and leases it is an engine.
+
+    Each of its leases asks for a session in its schema, and brings its connection there before its
+    first statement. It counts its callers and its leases, and keeps none of them alive.
+    """
+
+    def __init__(self, server: Engine, bind: str, schema: str, key: Any = None) -> None:
+        """`key` is what a block inside another one is compared by (None: this tenant alone)."""
+        self.server = server
+        self.terms = server.terms._replace(bind=bind)
+        self.key = object() if key is None else key
+        self.schema = Schema(schema)
+        self.usual_session = server.usual_session._replace(schema=self.schema)
+        self._reading_session = server.session(True, None)._replace(schema=self.schema)
+        self.replica: Tenant | None = None  # where its readonly leases go
+        if server.replica is not None:
+            self.replica = Tenant(server.replica, server.replica.terms.bind, schema)
+        self.lease_classes = server.lease_classes
+        self.interrupter = server.interrupter
+        self.liveness = server.liveness
+        self.is_closed = False
+        self.last_used = self.terms.clock()
+        self._doubts = self.terms.driver.hides_schema
+        self._start(server.state)
+
+    def _start(self, state: State) -> None:
+        self._state = state  # a forked child has a new one
+        self._callers: Census[Caller] = Census()
+        self._leases: dict[EntryRef, None] = {}
+
+    @property
+    def state(self) -> State:
+        """The state of the server's pool."""
+        return self.server.state
+
+    def session(self, readonly: bool, statement_timeout: float | None) -> Session:
+        """Return the session state for these options; None stands for the configured limit."""
+        if statement_timeout is None:
+            return self._reading_session if readonly else self.usual_session
+        return Session(readonly, statement_timeout, self.schema)
+
+    # Checkout
+
+    def acquire(self, timeout: float | None = None, session: Session | None = None) -> Entry:
+        """Return a connection like `Engine.acquire()`; its errors name the tenant's bind."""
+        return self._borrow(self.server.acquire, timeout, session or self.usual_session)
+
+    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
+        """Return a connection like `Engine.acquire_for()`."""
+        return self._borrow(self.server.acquire_for, waiter, timeout)
+
+    def _borrow(self, acquire: Callable[..., Entry], *args: Any) -> Entry:
+        caller, entry = Caller(), None
+        try:
+            if not guard.is_inside():  # else the server refuses it
+                with guard.lock:
+                    self._count_locked(caller)
+            entry = acquire(*args)
+            with guard.lock:
+                self._leases[entry.ref] = None
+            if self._doubts and entry.session.schema is not None:
+                entry.doubt_schema()
+            return entry  # noqa: TRY300  an interruption may come before each line
+        except (PoolTimeout, PoolClosed, ConnectFailed) as error:
+            reports.name_tenant(error, self.terms.bind)
+            raise
+        except BaseException:
+            if entry is not None:
+                self.server.evict(entry, "its checkout was interrupted")
+            raise
+
+    def _count_locked(self, caller: Caller) -> None:
+        if self.is_closed:
+            raise reports.pool_closed(self.terms.bind)
+        if self._state is not self.server.state:
+            self._start(self.server.state)
+        self._callers.add(caller)
+        self.last_used = self.terms.clock()
+
+    # Return
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Take back a connection like `Engine.release()`."""
+        self._leases.pop(entry.ref, None)
+        self.last_used = self.terms.clock()
+        self.server.release(entry, unused=unused)
+
+    def is_unused_locked(self) -> bool:
+        """Return whether no lease and no caller is in it."""
+        state = self.server.state
+        for ref in list(self._leases):
+            if ref not in state.in_use:  # it was lost, or is a parent's
+                self._leases.pop(ref, None)
+        callers = len(self._callers) if self._state is state else 0
+        is_unused = not callers and not self._leases
+        return is_unused and (self.replica is None or self.replica.is_unused_locked())
+
+    # What else is asked of an engine
+
+    def invalidate(self) -> None:
+        """Have every connection of the server's pool pinged before it is lent again."""
+        self.server.invalidate()
+
+    def open_outside(self) -> Entry:
+        """Return a new connection that belongs to no pool."""
+        return self.server.open_outside()
+
+    def snapshot(self) -> reports.Snapshot:
+        """Return the numbers of the server's pool at this moment."""
+        return self.server.snapshot()
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Lend nothing more, and wait up to `timeout` seconds for leases. Callers that wait get
+        `PoolClosed`. The server's pool stays open.
+        """
+        deadline = monotonic() + timeout
+        if self.replica is not None:
+            self.replica.close()
+        with guard.lock:
+            self.is_closed = True
+            self.state.queue.fail_locked(
+                lambda: reports.pool_closed(self.terms.bind),
+                lambda waiter: waiter.session is not None and waiter.session.schema is self.schema,
+            )
+        while (left := deadline - monotonic()) > 0:
+            with guard.lock:
+                if self.is_unused_locked():
+                    return
+                self.state.returned.wait(min(left, _GLANCE))
