@@ -54,6 +54,8 @@ class PsycopgDriver(Driver):
         "close",
         "pipeline",
         "transaction",
+        "set_deferrable",
+        "set_read_only",
     }
     nesting: ClassVar = frozenset({"transaction"})
     from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})

@@ -32,6 +32,27 @@ class Caller:
     __slots__ = ("__weakref__",)
 
 
+def doubt_schemas(server: Engine) -> None:
+    """Have each lease of a pool enter its schema anew, the pool's own leases too: whoever had the
+    connection before may have left it without any sign. Those that did so by now are replaced.
+    """
+    acquire = server.acquire
+    if "acquire" in vars(server):
+        return
+
+    def acquire_in_doubt(timeout: float | None = None, session: Session | None = None) -> Entry:
+        entry = acquire(timeout, session)
+        try:
+            entry.doubt_schema()
+        except BaseException:
+            server.evict(entry, "its checkout was interrupted")
+            raise
+        return entry
+
+    server.acquire = acquire_in_doubt  # type: ignore[method-assign]
+    server.supply.drain()
+
+
 class Tenant:
     """A schema of a server that others share. To scopes and leases it is an engine.
 
@@ -55,7 +76,8 @@ class Tenant:
         self.liveness = server.liveness
         self.is_closed = False
         self.last_used = self.terms.clock()
-        self._doubts = self.terms.driver.hides_schema
+        if server.terms.driver.hides_schema:
+            doubt_schemas(server)
         self._start(server.state)
 
     def _start(self, state: State) -> None:
@@ -93,8 +115,6 @@ class Tenant:
             entry = acquire(*args)
             with guard.lock:
                 self._leases[entry.ref] = None
-            if self._doubts and entry.session.schema is not None:
-                entry.doubt_schema()
             return entry  # noqa: TRY300  an interruption may come before each line
         except (PoolTimeout, PoolClosed, ConnectFailed) as error:
             reports.name_tenant(error, self.terms.bind)
