@@ -11,7 +11,10 @@ class Schemas:
     The answers here are for a driver whose server has none, or is not known.
     """
 
-    why_no_schemas: ClassVar[str] = "nobody knows how its connections change from one to another"
+    why_no_schemas: ClassVar[str] = (
+        "nobody knows how its connections change from one to another; where a function connects, "
+        "give that an attribute `dbapi` with the driver's module"
+    )
     """Why SERVER can't name a bind of this driver; empty if it can."""
 
     hides_schema: ClassVar[bool] = False

@@ -123,6 +123,8 @@ class Tenant:
             if entry is not None:
                 self.server.evict(entry, "its checkout was interrupted")
             raise
+        finally:
+            self._callers.discard(caller)  # whoever keeps an error keeps its frames
 
     def _count_locked(self, caller: Caller) -> None:
         if self.is_closed:

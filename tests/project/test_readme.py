@@ -90,7 +90,8 @@ def test_configuration_table() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
     assert set(rows) == {*KEYS, "BINDS"}
     defaults = PoolConfig(creator=object)
-    for key in set(rows) - {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION", "REPLICA"}:
+    no_values = {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION"}
+    for key in set(rows) - no_values - {"REPLICA", "SERVER", "SCHEMA"}:
         assert eval(rows[key]) == getattr(defaults, key.lower()), key
 
 
@@ -100,6 +101,13 @@ def test_urls() -> None:
     assert {url.partition(":")[0] for url in urls} >= {"mysql", "mariadb", "postgresql", "sqlite"}
     for url in urls:
         make_driver(PoolConfig.from_mapping({"URL": url}))
+
+
+def test_tenants(shop: dict[str, Any]) -> None:
+    """The README's tenants are taken."""
+    app = Flask("app_under_test")
+    app.config.update(shop["tenants"])
+    PooledDB(app).close()
 
 
 def test_url_in_parts(shop: dict[str, Any]) -> None:
