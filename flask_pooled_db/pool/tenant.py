@@ -35,6 +35,8 @@ class Caller:
 def doubt_schemas(server: Engine) -> None:
     """Have each lease of a pool enter its schema anew, the pool's own leases too: whoever had the
     connection before may have left it without any sign. Those that did so by now are replaced.
+
+    `acquire_for()` is for readonly leases, which no driver of this kind has.
     """
     acquire = server.acquire
     if "acquire" in vars(server):

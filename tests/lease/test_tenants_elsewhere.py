@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import Any
 
@@ -15,7 +16,16 @@ from harness.server import SCHEMES, MariaDBServer
 from harness.sockets import free_port
 from tests.support.apps import pooled_app
 from tests.support.pools import call
-from tests.support.tenancy import BINDS, SERVER, Tenancy, insert, on_mariadb, on_postgresql
+from tests.support.tenancy import (
+    BINDS,
+    SERVER,
+    Tenancy,
+    insert,
+    on_mariadb,
+    on_postgresql,
+    opener,
+)
+from tests.support.tenancy import DRIVERS as EVERY_DRIVER
 
 DRIVERS = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
 
@@ -227,38 +237,93 @@ def test_p6_fork(mariadb: MariaDBServer, driver: str) -> None:
             assert tenancy.current(other.cursor()) == tenancy.schemas["red"]
 
 
-@pytest.mark.parametrize("driver", [*DRIVERS, "psycopg"])
-def test_t6_interrupted_lease(request: pytest.FixtureRequest, driver: str) -> None:
-    """A lease that is interrupted on its way to its schema leaves nothing behind for others."""
-    tenancies: Any = (
-        on_postgresql(request.getfixturevalue("postgresql"), maxconnections=1)
-        if driver == "psycopg"
-        else on_mariadb(request.getfixturevalue("mariadb"), driver, maxconnections=1)
-    )
-    with tenancies as tenancy:
-        adapter = tenancy.db.pool(SERVER).driver
-        for is_late in (False, True):
-            for following in BINDS:
-                tenancy.where("red")
-                interrupt(tenancy, adapter, is_late=is_late)
-                assert tenancy.where(following) == tenancy.schemas[following]
-
-
 class Interruption(BaseException):
     """What a signal handler raises."""
 
 
-def interrupt(tenancy: Tenancy, adapter: Any, *, is_late: bool) -> None:
-    """Have a lease interrupted before or after its connection was brought to its schema."""
+def fail_to_enter(tenancy: Tenancy, error: BaseException, *, is_late: bool) -> None:
+    """Have a lease fail before or after its connection was brought to its schema."""
+    adapter: Any = tenancy.db.pool(SERVER).driver
     enter = adapter.enter_schema
 
-    def interrupted(*args: Any) -> None:
+    def fail(*args: Any) -> None:
         if is_late:
             enter(*args)
-        raise Interruption
+        raise error
 
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Interruption):
-        patch.setattr(adapter, "enter_schema", interrupted)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(type(error)):
+        patch.setattr(adapter, "enter_schema", fail)
         with tenancy.db.connection_context("blue") as conn:
             insert(conn, "blue")
-    assert not tenancy.committed()["blue"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("kind", ["interruption", "error"])
+@pytest.mark.parametrize("driver", EVERY_DRIVER)
+def test_t6_failure_on_the_way(
+    request: pytest.FixtureRequest, driver: str, kind: str, is_late: bool
+) -> None:
+    """A lease that is interrupted, or fails, on its way to its schema leaves nothing behind for
+    others.
+    """
+    with opener(request, driver)(maxconnections=1) as tenancy:
+        adapter: Any = tenancy.db.pool(SERVER).driver
+        error: BaseException = Interruption()
+        if kind == "error":
+            error = adapter.dbapi.ProgrammingError(1064, "refused")
+            error.errno = 1064  # type: ignore[attr-defined]
+        for following in BINDS:
+            tenancy.where("red")
+            fail_to_enter(tenancy, error, is_late=is_late)
+            assert tenancy.where(following) == tenancy.schemas[following]
+        assert not tenancy.committed()["blue"]
+
+
+def test_nothing_sent_after_entering(postgresql: str) -> None:
+    """A connection whose lease has sent nothing but what brought it to its schema is kept."""
+    with on_postgresql(postgresql, maxconnections=1) as tenancy:
+        with contextlib.closing(get_db_connection("red")) as conn:
+            with pytest.raises(UsageError, match="distributed"):
+                conn.execute("PREPARE TRANSACTION 'x'")
+        assert tenancy.where("blue") == "blue"
+        assert tenancy.db.stats(SERVER).connects == 1
+
+
+def test_t10_nothing_was_before(postgresql: str) -> None:
+    """The transaction that a lease is brought to its schema with counts as no work before its first
+    statement.
+    """
+    with on_postgresql(postgresql, implicit_commit="error") as tenancy:
+        for bind in BINDS:
+            with tenancy.db.connection_context(bind) as conn:
+                conn.execute("COMMIT")
+                insert(conn, bind)
+        assert tenancy.committed() == {bind: [bind] for bind in BINDS}
+
+
+@pytest.mark.parametrize("driver", EVERY_DRIVER)
+def test_ways_of_the_app(request: pytest.FixtureRequest, driver: str) -> None:
+    """Single statements, the context's own connections, retries and what follows a commit are a
+    tenant's as they are any bind's.
+    """
+    with opener(request, driver)(maxconnections=3) as tenancy:
+        db, called = tenancy.db, list[str]()
+        for bind in BINDS:
+            db.execute("INSERT INTO t VALUES (%s)", [bind], bind=bind)
+            own = db.connection_of(bind)
+            insert(own, bind)
+            own.commit()
+            assert db.connection_of(bind) is own
+            own.close()
+            db.run_transaction(insert, bind, bind=bind)
+            with db.connection_context(bind, statement_timeout=5) as conn:
+                insert(conn, bind)
+                db.on_commit(functools.partial(called.append, bind), bind)
+                assert db.fetch_value("SELECT COUNT(*) FROM t", bind=bind) == 4
+                other = "red" if bind != "red" else "blue"
+                before = 5 if other == "red" else 0
+                assert db.fetch_value("SELECT COUNT(*) FROM t", bind=other) == before
+                with db.connection_context(bind, statement_timeout=9) as inner:
+                    insert(inner, bind)
+        assert called == [*BINDS]
+        assert tenancy.committed() == {bind: [bind] * 5 for bind in BINDS}
