@@ -11,7 +11,7 @@ from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.entry import Entry, EntryRef
+from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.pool.state import State
 from flask_pooled_db.runtime import guard
@@ -85,7 +85,7 @@ class Tenant:
     def _start(self, state: State) -> None:
         self._state = state  # a forked child has a new one
         self._callers: Census[Caller] = Census()
-        self._leases: dict[EntryRef, None] = {}
+        self._leases: Census[Entry] = Census()
 
     @property
     def state(self) -> State:
@@ -115,8 +115,7 @@ class Tenant:
                 with guard.lock:
                     self._count_locked(caller)
             entry = acquire(*args)
-            with guard.lock:
-                self._leases[entry.ref] = None
+            self._leases.add(entry)
             return entry  # noqa: TRY300  an interruption may come before each line
         except (PoolTimeout, PoolClosed, ConnectFailed) as error:
             reports.name_tenant(error, self.terms.bind)
@@ -140,19 +139,14 @@ class Tenant:
 
     def release(self, entry: Entry, *, unused: bool = False) -> None:
         """Take back a connection like `Engine.release()`."""
-        self._leases.pop(entry.ref, None)
+        self._leases.discard(entry)
         self.last_used = self.terms.clock()
         self.server.release(entry, unused=unused)
 
     def is_unused_locked(self) -> bool:
         """Return whether no lease and no caller is in it."""
-        state = self.server.state
-        for ref in list(self._leases):
-            if ref not in state.in_use:  # it was lost, or is a parent's
-                self._leases.pop(ref, None)
-        callers = len(self._callers) if self._state is state else 0
-        is_unused = not callers and not self._leases
-        return is_unused and (self.replica is None or self.replica.is_unused_locked())
+        is_used = self._state is self.server.state and (self._callers or self._leases)
+        return not is_used and (self.replica is None or self.replica.is_unused_locked())
 
     # What else is asked of an engine
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -306,6 +308,13 @@ def test_unused_tenant(open_tenancy: Open) -> None:
         assert used() == {"blue"}
         third.close()
         assert used() == set()
+        lost = tenancy.db.pool("red").lease()
+        lent = weakref.ref(lost.usable())
+        assert used() == {"red"}
+        del lost
+        gc.collect()
+        assert used() == set()
+        assert lent() is None
         engines["red"].close()
         with pytest.raises(PoolClosed):
             engines["red"].acquire()

@@ -199,6 +199,23 @@ def test_shared_connections(postgresql: str) -> None:
         }
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_p9_database_to_be_quoted(mariadb: MariaDBServer, driver: str, database: str) -> None:
+    """A session is reset whose database has a name that needs quotes; it is not closed for that."""
+    name = f"{database}-1"
+    mariadb.execute(f"CREATE DATABASE `{name}`")
+    try:
+        with pooled_app(mariadb.url(driver, name), maxconnections=1) as (_, db):
+            for _ in range(2):
+                with db.connection_context() as conn:
+                    conn.cursor().execute("SET @x = 1")
+            assert where(db, "default", "SELECT DATABASE()") == name
+            assert where(db, "default", "SELECT @x") is None
+            assert db.stats().connects == 1
+    finally:
+        mariadb.execute(f"DROP DATABASE `{name}`")
+
+
 @pytest.mark.shared_server
 def test_connect_failed_names_tenant(mariadb: MariaDBServer, database: str) -> None:
     """Where no connect can succeed, the error names the tenant and the server."""
