@@ -77,7 +77,7 @@ class Tenant:
         self.interrupter = server.interrupter
         self.liveness = server.liveness
         self.is_closed = False
-        self.last_used = self.terms.clock()
+        self._used = self.terms.clock()
         if server.terms.driver.hides_schema:
             doubt_schemas(server)
         self._start(server.state)
@@ -133,20 +133,25 @@ class Tenant:
         if self._state is not self.server.state:
             self._start(self.server.state)
         self._callers.add(caller)
-        self.last_used = self.terms.clock()
+        self._used = self.terms.clock()
 
     # Return
 
     def release(self, entry: Entry, *, unused: bool = False) -> None:
         """Take back a connection like `Engine.release()`."""
         self._leases.discard(entry)
-        self.last_used = self.terms.clock()
+        self._used = self.terms.clock()
         self.server.release(entry, unused=unused)
 
     def is_unused_locked(self) -> bool:
         """Return whether no lease and no caller is in it."""
         is_used = self._state is self.server.state and (self._callers or self._leases)
         return not is_used and (self.replica is None or self.replica.is_unused_locked())
+
+    @property
+    def last_used(self) -> float:
+        """When a caller came, or a lease ended, the last time, by the pool's clock."""
+        return self._used if self.replica is None else max(self._used, self.replica.last_used)
 
     # What else is asked of an engine
 

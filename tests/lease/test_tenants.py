@@ -14,7 +14,7 @@ import pytest
 from flask_pooled_db import PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.lease.tenants import TenantPool
 from harness.waiting import wait_until
-from tests.support.pools import call
+from tests.support.pools import Caller, call
 from tests.support.tenancy import (
     BINDS,
     DRIVERS,
@@ -250,14 +250,20 @@ def test_p2_timeout_names_tenant(tenancy: Tenancy) -> None:
     assert caught.value.bind == "blue"
 
 
+def _current(tenancy: Tenancy, caller: Caller[Any]) -> str:
+    with contextlib.closing(caller.result()) as lease:
+        return tenancy.current(lease.cursor())
+
+
 def test_closed_tenant(tenancy: Tenancy) -> None:
     """A tenant that is closed lends nothing, and whoever waits for it is told; its leases and its
     server's pool go on.
     """
     red, blue = tenancy.db.pool("red"), tenancy.db.pool("blue")
+    twin = TenantPool(red.config, tenancy.db.pool(SERVER), "twin")  # of the same schema
     lease = red.lease()
-    waiting = [call(pool.lease, timeout=10.0) for pool in (red, blue)]
-    wait_until(lambda: red.stats().waiting == 2, "two that wait")
+    waiting = [call(pool.lease, timeout=10.0) for pool in (red, blue, twin)]
+    wait_until(lambda: red.stats().waiting == 3, "three that wait")
     red.close()
     with pytest.raises(PoolClosed, match="'red'"):
         waiting[0].result()
@@ -268,8 +274,8 @@ def test_closed_tenant(tenancy: Tenancy) -> None:
     insert(lease, "red")
     lease.commit()
     lease.close()
-    with contextlib.closing(waiting[1].result()) as other:
-        assert tenancy.current(other.cursor()) == tenancy.schemas["blue"]
+    served = [call(_current, tenancy, one) for one in waiting[1:]]
+    assert [one.result() for one in served] == [tenancy.schemas["blue"], tenancy.schemas["red"]]
     assert tenancy.committed()["red"] == ["red"]
 
 
