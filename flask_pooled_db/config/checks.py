@@ -167,6 +167,15 @@ def bind_name(value: Any) -> str:
     return value
 
 
+def schema(value: Any) -> str:
+    """Check the name of a schema. Which ones there can be, its server says."""
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"must be the name of a schema, not {describe(value)}")
+    if "\0" in value or not value.isprintable():
+        raise Invalid("must be the name of a schema, and has a character that can't be printed")
+    return value
+
+
 def url(value: Any) -> DatabaseURL | AskedURL:
     """Check a database URL, as a text or in parts, and parse it; or a function that tells it."""
     if not is_function(value):

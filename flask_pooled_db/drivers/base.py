@@ -13,6 +13,7 @@ from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.effects import of_mariadb
 from flask_pooled_db.drivers.limits import TimeLimits
 from flask_pooled_db.drivers.results import Results
+from flask_pooled_db.drivers.schemas import Schemas
 from flask_pooled_db.drivers.scripts import MARIADB
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.drivers.watching import Watching
@@ -39,13 +40,18 @@ class Session(NamedTuple):
 
     readonly: bool = False
     statement_timeout: float = 0.0  # seconds; 0: none
+    schema: str | None = None  # of a tenant; None: the connection's own
+
+
+IN_DOUBT = ""
+"""In place of a schema: nobody knows in which one the session is."""
 
 
 FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration, Results, TimeLimits, Watching):
+class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
@@ -310,7 +316,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         unknown.open_transaction(raw)
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
-        """Change the session from one state to another, in one round trip at most."""
+        """Change the session from one state to another, in one round trip at most. Its schema is
+        `enter_schema`'s affair.
+        """
         if new.readonly != old.readonly:
             raise self._unsupported("readonly=True")
         if new.statement_timeout and not self.needs_interrupting(raw):

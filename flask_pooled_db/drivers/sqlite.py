@@ -59,6 +59,7 @@ class SQLiteDriver(Driver):
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
     has_readonly = True
+    why_no_schemas = "SQLite has none: give each tenant a file of its own, by a URL"
     forgets = False
     tells_transactions = True
     closed_error_name = "ProgrammingError"

@@ -13,11 +13,10 @@ from flask import Flask
 from flask.globals import app_ctx
 
 from flask_pooled_db import signals
-from flask_pooled_db.config import AppConfig, PoolConfig, is_plain_name, looks_like_url, shown
-from flask_pooled_db.drivers import make_driver
-from flask_pooled_db.errors import ConfigError, UnknownBind
+from flask_pooled_db.config import AppConfig, is_plain_name, looks_like_url, shown
+from flask_pooled_db.errors import UnknownBind
+from flask_pooled_db.flask.pools import loaded_pool
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import Notices, reporter
 
 logger = logging.getLogger("flask_pooled_db")
@@ -52,19 +51,8 @@ class Keeper:
                 settings = (loader if app is None else app.ensure_sync(loader))(name)
         if settings is None:
             raise unknown_bind(name, self._pools, is_loaded=loader is not None)
-        return self._pool(name, key, self._config.read_bind(name, settings))
-
-    def _pool(self, name: str, key: object, config: PoolConfig) -> Pool:
-        where = f"POOLED_DB_BINDS[{shown(name)}]"
-        driver = driver_for(config, self._folder, where)
-        pool = Pool(config, driver, bind=name, key=key)
-        if config.replica is not None:
-            if config.replica not in self._pools:
-                raise ConfigError(
-                    [f"{where}.REPLICA names no bind that is in POOLED_DB_BINDS: add it there"]
-                )
-            read_from(pool.engine, self._pools[config.replica].engine)
-        return pool
+        config = self._config.read_bind(name, settings)
+        return loaded_pool(name, config, key, self._folder, self._pools)
 
     def kept(self) -> Collection[str] | None:
         guard = self._extension.guard
@@ -109,14 +97,6 @@ class Keeper:
         else:
             with app.app_context():
                 yield app
-
-
-def driver_for(config: PoolConfig, folder: str, where: str) -> Any:
-    """Return the driver of a bind. Raises `ConfigError`; each problem begins with `where`."""
-    try:
-        return make_driver(config, folder)
-    except ConfigError as error:
-        raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from error
 
 
 def unknown_bind(bind: str, known: Iterable[str], *, is_loaded: bool) -> UnknownBind:

@@ -16,6 +16,7 @@ from flask_pooled_db.config import (
     check_count,
     check_rows,
     check_seconds,
+    shown,
 )
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import PoolTimeout
@@ -215,7 +216,7 @@ class Pool(PooledDB):  # type: ignore[misc]
     def __repr__(self) -> str:
         stats = self.stats()
         return (
-            f"<Pool {self.bind!r} of {self.driver.name}: {stats.in_use} in use, "
+            f"<Pool {shown(self.bind)} of {self.driver.name}: {stats.in_use} in use, "
             f"{stats.idle} idle, {stats.waiting} waiting, at most {stats.maxconnections}>"
         )
 

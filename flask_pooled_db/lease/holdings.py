@@ -31,12 +31,14 @@ def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None
 
 def _held(pool: Engine, leases: list[Lease]) -> Iterator[str]:
     caller = current_owner()
-    own = [lease for lease in leases if lease.terms is pool.terms and lease.owner == caller]
+    with pool.state.lock:
+        in_use = pool.state.in_use_locked()
+    # Several binds may be tenants of one pool.
+    mine = [lease for lease in leases if lease.owner == caller]
+    own = [lease for lease in mine if any(map(lease.lends, in_use))]
     for lease in own:
         yield f"taken {callers.at(lease.place)}" if lease.place else "by a db_connection_context()"
     owner = id_of(caller)
-    with pool.state.lock:
-        in_use = pool.state.in_use_locked()
     for entry in in_use:  # also without an app context
         link = entry.link
         if link.taken_by == owner and not any(lease.lends(entry) for lease in own):

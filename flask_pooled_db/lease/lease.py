@@ -215,8 +215,8 @@ class Lease(Losing):
         if preamble is not None:
             is_owner = self.owner == current_owner()
             due, self._session = preamble.before_statement(is_owner=is_owner)
-        if entry.session is not self._session:
-            self.call(enter_session, entry, self._session)
+        if entry.session is not self._session and self.call(enter_session, entry, self._session):
+            self._state = IN_TRANSACTION
         if preamble is not None and (due or (preamble.isolation is not None and not is_open)):
             self._state = IN_TRANSACTION
             self.call(functools.partial(preamble.send, entry, due, is_open=is_open))

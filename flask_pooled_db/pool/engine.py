@@ -359,6 +359,14 @@ class Engine:
 
         self._returned = tell_all if listeners else None
 
+    def when_emptied(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called, with the lock held, once it is closed and nothing is open."""
+        self.supply.emptied = told
+
+    def tell_emptied_locked(self) -> None:
+        """Tell that it is closed and nothing is open, if that is so."""
+        self.supply.tell_emptied_locked()
+
     # The whole pool
 
     def close(self, timeout: float = 0.0, **how: Any) -> bool:

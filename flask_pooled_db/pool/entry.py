@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
-from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
+from flask_pooled_db.drivers import FRESH_SESSION, IN_DOUBT, Driver, Session
 from flask_pooled_db.drivers.servers import Server
 from flask_pooled_db.pool.link import Link
 from flask_pooled_db.pool.reports import WORDS
@@ -34,6 +34,8 @@ class Origin:
     """Whether the time limits of its statements are the pool's to keep."""
     identity: Any = None
     """What tells its server from others; known once a statement has a limit that the pool keeps."""
+    own_schema: str | None = None
+    """What leads back to the schema that it began in; known once it is to leave that."""
 
 
 class EntryRef(weakref.ref["Entry"]):
@@ -110,6 +112,10 @@ class Entry:
         # something has to be done before each.
         self.ready_session = None if self._checks_statements(session) else session
 
+    def doubt_schema(self) -> None:
+        """Have the next lease enter its schema anew, whichever that is."""
+        self.enter_session(self.session._replace(schema=IN_DOUBT))
+
     def _checks_statements(self, session: Session) -> bool:
         origin = self.origin
         return origin.ping.on_query or origin.config.maxusage > 0 or self.limits(session)
@@ -172,6 +178,18 @@ class Entry:
             self.driver.session_is_set(self.raw)
             self.is_changed = False
         return True
+
+    def enter_schema(self, schema: str | None) -> bool:
+        """Bring the session to a schema, or back to the connection's own if that is None. Returns
+        whether that has begun a transaction.
+        """
+        driver, origin = self.driver, self.origin
+        if origin.own_schema is None:
+            origin.own_schema = driver.own_schema(self.raw)
+        self.doubt_schema()  # until it is certain
+        driver.enter_schema(self.raw, schema, origin.own_schema)
+        self.enter_session(self.session._replace(schema=schema))
+        return driver.in_transaction(self.raw) is True
 
     def end(self) -> None:
         """Close it, with a goodbye unless it is condemned: then its server may not be listening."""

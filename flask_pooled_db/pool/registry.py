@@ -166,7 +166,7 @@ class Registry:
                 self._refuse_locked()
                 self._refuse_closing(name, turn.orders)
                 if Order.RELOAD not in turn.orders:
-                    opened.engine.supply.emptied = functools.partial(self._leave_locked, opened)
+                    opened.engine.when_emptied(functools.partial(self._leave_locked, opened))
                     ticket = opened.ticket_locked(None)
                     self.opened[name], self.pools[name] = opened, pool
                     self.engines[name] = opened.engine
@@ -306,7 +306,7 @@ class Registry:
             try:
                 if was_closed:
                     with guard.lock:
-                        opened.engine.supply.tell_emptied_locked()
+                        opened.engine.tell_emptied_locked()
                     self._keeper.closed(name, reason)
             finally:
                 self._turns.end(name, mine)
@@ -319,7 +319,7 @@ class Registry:
 
     def _leave_locked(self, opened: Opened) -> None:
         opened.leave()
-        opened.engine.supply.emptied = None  # it refers to this registry
+        opened.engine.when_emptied(None)  # it refers to this registry
         self._turns.ring_locked()
 
     # Errors

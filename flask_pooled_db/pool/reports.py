@@ -5,8 +5,16 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import words_of_asking
-from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
+from flask_pooled_db.errors import (
+    ConfigError,
+    ConnectFailed,
+    PoolClosed,
+    PooledDBError,
+    PoolTimeout,
+    UsageError,
+)
 
 WORDS = "pooled_db_words"
 """The attribute of a connect's error with what its driver says that is safe to show."""
@@ -40,7 +48,7 @@ def pool_timeout(
     limit = now.maxconnections or "an unlimited number"
     what = f"in {waited:.1f} s" if may_wait else "without waiting any more"
     text = (
-        f"no connection {what} from the pool of bind {bind!r}: of {limit}, "
+        f"no connection {what} from the pool of bind {shown(bind)}: of {limit}, "
         f"{now.in_use} are in use and {now.idle} idle, {now.waiting} others wait, "
         f"the longest lease is {now.longest_lease:.1f} s old"
     )
@@ -68,8 +76,8 @@ def pool_timeout(
 def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
     """Return the error of a caller for whom no connect can succeed."""
     error = ConnectFailed(
-        f"connecting to the database of bind {bind!r} failed ({describe(cause)}), and trying again "
-        "won't help: check its credentials and settings"
+        f"connecting to the database of bind {shown(bind)} failed ({describe(cause)}), and trying "
+        "again won't help: check its credentials and settings"
     )
     error.__cause__ = cause
     return error
@@ -77,7 +85,17 @@ def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
 
 def pool_closed(bind: str) -> PoolClosed:
     """Return the error of a caller that comes after the pool was closed."""
-    return PoolClosed(f"the pool of bind {bind!r} was closed: it lends no connections any more")
+    return PoolClosed(
+        f"the pool of bind {shown(bind)} was closed: it lends no connections any more"
+    )
+
+
+def name_tenant(error: PooledDBError, bind: str) -> None:
+    """Have an error of a server's pool name the tenant that it is about, too."""
+    if shown(bind) not in str(error):
+        error.args = (f"bind {shown(bind)}: {error}",)
+    if isinstance(error, PoolTimeout):
+        error.bind = bind
 
 
 def inside() -> UsageError:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
-from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
@@ -107,14 +107,14 @@ class State:
         """Take the idle connection used last; a nearby one if its session fits and the last does
         not, since bringing a session to another state costs a round trip.
         """
-        idle = self.idle
-        readonly = session is not None and session.readonly
-        if idle[-1].session.readonly != readonly:
-            for place in range(-2, -1 - min(len(idle), _NEARBY), -1):
-                if idle[place].session.readonly == readonly:
-                    entry = idle[place]
-                    del idle[place]
-                    return entry
+        idle, wanted = self.idle, session or FRESH_SESSION
+        readonly, schema = wanted.readonly, wanted.schema
+        for place in range(-1, -1 - min(len(idle), _NEARBY), -1):
+            found = idle[place].session
+            if found.readonly == readonly and found.schema == schema:
+                entry = idle[place]
+                del idle[place]
+                return entry
         entry = idle[-1]
         del idle[-1]  # no call, like pop(), after which an interruption would lose it
         return entry

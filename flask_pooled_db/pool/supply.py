@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.connector import Attempt, end_late
@@ -134,8 +135,8 @@ class Supply:
             is_first = state.connector.backoff.failed_locked(error, is_permanent=False)
             state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
         if is_first:
-            text = "The database of bind %r does not answer"
-            reporter.tell(logger.warning, text, self.terms.bind)
+            text = "The database of bind %s does not answer"
+            reporter.tell(logger.warning, text, shown(self.terms.bind))
 
     def hurry(self) -> None:
         """If the server is down, have a connect tried soon: a caller is turned away."""
@@ -259,8 +260,8 @@ class Supply:
             self.assign_locked(change)
             following = change.take_attempt()
         if has_recovered:
-            text = "The database of bind %r is back"
-            reporter.tell(logger.warning, text, self.terms.bind)
+            text = "The database of bind %s is back"
+            reporter.tell(logger.warning, text, shown(self.terms.bind))
         self.carry_out(change)
         return following
 
@@ -288,8 +289,8 @@ class Supply:
                 self.assign_locked(change)
             following = change.take_attempt()
         if is_first:
-            text = "Connecting to the database of bind %r failed: %s"
-            reporter.tell(logger.warning, text, bind, reports.describe(error))
+            text = "Connecting to the database of bind %s failed: %s"
+            reporter.tell(logger.warning, text, shown(bind), reports.describe(error))
         self.carry_out(change)
         return following
 

@@ -9,6 +9,7 @@ import traceback
 import weakref
 from time import monotonic
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import EntryRef
@@ -159,9 +160,9 @@ class Upkeep(Part):
             if guard.is_inside():
                 reporter.tell(
                     logger.warning,
-                    "Forking while bind %r is busy in this very thread (a signal handler?): its "
+                    "Forking while bind %s is busy in this very thread (a signal handler?): its "
                     "idle connections are not closed first. Fork outside of signal handlers",
-                    pool.terms.bind,
+                    shown(pool.terms.bind),
                 )
             else:
                 pool.supply.evict_idle("the process forks")

@@ -51,6 +51,8 @@ DEFAULTS: dict[str, Any] = {
     "TARGET": "any",
     "REPLICA": None,
     "REPLICA_FALLBACK": True,
+    "SERVER": None,
+    "SCHEMA": None,
 }
 
 

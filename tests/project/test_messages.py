@@ -166,6 +166,17 @@ def ask_for_autocommit(site: Site, logged: Callable[[], str]) -> None:
         pass
 
 
+def share_a_file(site: Site, logged: Callable[[], str]) -> None:
+    with pooled_app("sqlite:///f", binds={"red": {"SERVER": "default", "SCHEMA": "red"}}):
+        pass
+
+
+def drain_a_tenant(site: Site, logged: Callable[[], str]) -> None:
+    binds = {"red": {"SERVER": "default", "SCHEMA": "red"}}
+    with pooled_app("mysql://app@db1/shop", binds=binds) as (_, db):
+        db.pool("red").drain()
+
+
 def nest(conn: Any) -> None:
     with db_connection_context() as inner:
         inner.commit()
@@ -255,6 +266,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "cursor has no attribute": in_block(lambda conn: conn.cursor().foo),
     "autocommit can't be set": in_block(lambda conn: setattr(conn, "autocommit", True)),
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
+    "which can't have tenants by schema": share_a_file,
+    "its connections are those of the bind": drain_a_tenant,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "inside a nested db_connection_context()": in_block(nest),
     "there is no bind": by_name(lambda db: db.pool("unknown")),

@@ -90,7 +90,8 @@ def test_configuration_table() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
     assert set(rows) == set(APP_KEYS)
     defaults = PoolConfig(creator=object)
-    for key in set(rows) - {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION", "REPLICA"}:
+    no_values = {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION"}
+    for key in set(rows) - no_values - {"REPLICA", "SERVER", "SCHEMA"}:
         default = APP_KEYS[key].default
         assert eval(rows[key]) == getattr(defaults, key.lower(), default), key
 
@@ -108,6 +109,13 @@ def test_url_of_function(shop: dict[str, Any]) -> None:
     shop["new_token"] = lambda user: f"token of {user}"
     config = PoolConfig.from_mapping(shop["short_lived"], "POOLED_DB_")
     assert len(make_driver(config).for_connect().servers) == 2
+
+
+def test_tenants(shop: dict[str, Any]) -> None:
+    """The README's tenants are taken."""
+    app = Flask("app_under_test")
+    app.config.update(shop["tenants"])
+    PooledDB(app).close()
 
 
 def test_url_in_parts(shop: dict[str, Any]) -> None:
