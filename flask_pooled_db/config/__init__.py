@@ -16,7 +16,7 @@ from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_ur
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
-from flask_pooled_db.config.pool import PoolConfig, read_binds
+from flask_pooled_db.config.pool import AppConfig, PoolConfig, read_app
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import (
     DEFAULT_OPTIONS,
@@ -33,6 +33,7 @@ __all__ = [
     "FROM_FILE",
     "OPTION_NAMES",
     "PREFIX",
+    "AppConfig",
     "DatabaseURL",
     "Ping",
     "PingPolicy",
@@ -49,6 +50,6 @@ __all__ = [
     "is_plain_name",
     "looks_like_url",
     "parse_url",
-    "read_binds",
+    "read_app",
     "unknown_option",
 ]

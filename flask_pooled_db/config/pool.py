@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from flask_pooled_db.config import checks
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database, keys_of, pool
@@ -83,22 +83,34 @@ class PoolConfig:
 KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
-APP_KEYS = {**KEYS, "BINDS": Field("binds", checks.binds, {}, scope="database")}
+APP_KEYS = {
+    **KEYS,
+    "BINDS": Field("binds", checks.binds, {}, scope="database"),
+    "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="database"),
+}
 """The keys of an app, which may describe several pools."""
 
 _DATABASE_ONLY = frozenset(field.name for field in KEYS.values() if field.scope == "database")
 
 
-def read_binds(
-    mapping: Mapping[str, Any], default_url: str, problems: list[str]
-) -> dict[str, PoolConfig]:
-    """Return the config of every bind of an app, by name, and append to `problems`.
+class AppConfig(NamedTuple):
+    """The configuration of an app."""
+
+    binds: dict[str, PoolConfig]
+    """Its pools, by name."""
+    binds_maxconnections: int
+    """How many connections they may have together in a process; 0: any number."""
+
+
+def read_app(mapping: Mapping[str, Any], default_url: str, problems: list[str]) -> AppConfig:
+    """Return the config of an app with all its binds, and append to `problems`.
 
     A bind inherits the top-level sizes and times as its defaults, but never the top-level database.
     If no database is set at all, the default bind uses `default_url`.
     """
     values = _read(mapping, PREFIX, APP_KEYS, problems)
     binds = values.pop("binds", {})
+    together = values.pop("binds_maxconnections", 0)
     top: dict[str, Any] = dict(values)
     if not binds and not ({"url", "creator"} & values.keys()):
         top["url"] = parse_url(default_url)
@@ -114,7 +126,38 @@ def read_binds(
     for name, config in configs.items():
         if config is not None and config.replica is not None:
             _check_replica(name, config.replica, configs, problems)
-    return {name: config for name, config in configs.items() if config is not None}
+    found = {name: config for name, config in configs.items() if config is not None}
+    if together:
+        own = {name for name in found if _sets_mincached(binds.get(name))}
+        found = _fit_together(
+            found, set(found) if "mincached" in values else own, together, problems
+        )
+    return AppConfig(found, together)
+
+
+def _sets_mincached(settings: Any) -> bool:
+    return isinstance(settings, Mapping) and settings.get("MINCACHED") is not None
+
+
+def _fit_together(
+    configs: dict[str, PoolConfig], are_set: set[str], limit: int, problems: list[str]
+) -> dict[str, PoolConfig]:
+    """Return the configs with default numbers of `mincached` that fit a common limit; `are_set` are
+    those in which it is none.
+    """
+    kept = sum(configs[name].mincached for name in are_set)
+    if kept > limit:
+        problems.append(
+            f"{PREFIX}BINDS_MAXCONNECTIONS ({limit}) is less than the MINCACHED of all binds "
+            f"together ({kept}): raise the first or lower the others"
+        )
+    share = max(limit - kept, 0) // max(len(configs) - len(are_set), 1)
+    return {
+        name: config
+        if name in are_set or config.mincached <= share
+        else replace(config, mincached=share)
+        for name, config in configs.items()
+    }
 
 
 def _check_replica(

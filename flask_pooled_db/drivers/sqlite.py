@@ -290,6 +290,10 @@ class SQLiteDriver(Driver):
         finally:
             raw.close()
 
+    @property
+    def holds_anything(self) -> bool:
+        return self._anchor is not None
+
     def close_all(self) -> None:
         with self._anchor_lock:
             if self._anchor is not None:

@@ -19,7 +19,7 @@ from flask_pooled_db.config import (
     ScopeOptions,
     check_flag,
     check_seconds,
-    read_binds,
+    read_app,
 )
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
@@ -32,6 +32,7 @@ from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope, enclosing_lease
+from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import reporter
 
@@ -197,7 +198,7 @@ class PooledDB(Statements):
 def _make_pools(app: Flask) -> dict[str, Pool]:
     problems: list[str] = []
     default_url = f"sqlite:///{quote(app.name)}.sqlite"
-    configs = read_binds(app.config, default_url, problems)
+    configs, together = read_app(app.config, default_url, problems)
     drivers = {}
     for bind, config in configs.items():
         try:
@@ -207,7 +208,11 @@ def _make_pools(app: Flask) -> dict[str, Pool]:
             problems += [f"{where}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
-    pools = {bind: Pool(configs[bind], driver, bind=bind) for bind, driver in drivers.items()}
+    budget = Budget(together) if together else None
+    pools = {
+        bind: Pool(configs[bind], driver, bind=bind, budget=budget)
+        for bind, driver in drivers.items()
+    }
     for pool in pools.values():
         if pool.config.replica is not None:
             read_from(pool.engine, pools[pool.config.replica].engine)

@@ -28,7 +28,7 @@ from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
-from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
+from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
 
@@ -47,7 +47,9 @@ class Pool(PooledDB):  # type: ignore[misc]
         *,
         bind: str = DEFAULT_BIND,
         clock: Callable[[], float] = monotonic,
+        budget: Budget | None = None,
     ) -> None:
+        """`budget` is the limit of several pools together."""
         super().__init__(
             driver,
             mincached=0,  # opened in the background once the pool is in use
@@ -62,7 +64,13 @@ class Pool(PooledDB):  # type: ignore[misc]
         )
         self.counters = Counters()
         self.engine = Engine(
-            config, driver, bind=bind, events=self.counters, clock=clock, tend=upkeep.tend
+            config,
+            driver,
+            bind=bind,
+            events=self.counters,
+            clock=clock,
+            tend=upkeep.tend,
+            budget=budget,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import ConfigError, PooledDB
-from flask_pooled_db.config import PoolConfig, read_binds
+from flask_pooled_db.config import PoolConfig, read_app
 from flask_pooled_db.lease.dbutils import Pool
 from tests.support.pools import open_pool
 
@@ -36,7 +36,7 @@ def problems_of(keys: Mapping[str, Any]) -> tuple[str, ...]:
 def binds_of(keys: Mapping[str, Any]) -> dict[str, PoolConfig]:
     """The pools that an app configured so has."""
     problems: list[str] = []
-    binds = read_binds(keys, "sqlite:///default.sqlite", problems)
+    binds = read_app(keys, "sqlite:///default.sqlite", problems).binds
     assert not problems
     return binds
 

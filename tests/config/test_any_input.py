@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flask_pooled_db import ConfigError
-from flask_pooled_db.config import PoolConfig, read_binds
+from flask_pooled_db.config import PoolConfig, read_app
 from flask_pooled_db.config.pool import KEYS
 from flask_pooled_db.drivers import make_driver
 from tests.config.configs import URL
@@ -56,7 +56,7 @@ def test_any_app_config(keys: dict[Any, Any]) -> None:
     """Any app config, binds included, gives pools or one ConfigError."""
     prefixed = {f"POOLED_DB_{k}" if isinstance(k, str) else k: v for k, v in keys.items()}
     problems: list[str] = []
-    binds = read_binds(prefixed, "sqlite:///default.sqlite", problems)
+    binds = read_app(prefixed, "sqlite:///default.sqlite", problems).binds
     assert problems or binds
     assert all(isinstance(problem, str) for problem in problems)
 
