@@ -115,6 +115,7 @@ class Upkeep(Part):
         self._pools: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._rounds: dict[float, Round] = {}  # by their intervals; of the pools that are in use
         self._job: Job | None = None
+        self._job_is_for = math.inf  # the time for which it was scheduled
 
     def add(self, pool: Engine) -> None:
         """Take care of a pool from now on."""
@@ -138,7 +139,7 @@ class Upkeep(Part):
                     self._rounds[interval].estates.add(estate)
                     pool.state.is_tended = True  # last: an interruption may come before each line
         job = self._job
-        if job is None or job.cancelled or self._due() < job.when:
+        if job is None or job.cancelled or self._due() < self._job_is_for:
             self._schedule()
 
     def _due(self) -> float:
@@ -156,7 +157,10 @@ class Upkeep(Part):
         since a sweep looks at what is due.
         """
         due, before = self._due(), self._job
-        self._job = None if due == math.inf else housekeeper.call_at(due, self._sweep)
+        self._job_is_for = due
+        # Not at a time that has passed: it would come before other jobs that are due.
+        when = max(due, monotonic())
+        self._job = None if due == math.inf else housekeeper.call_at(when, self._sweep)
         if before is not None:
             before.cancel()
 
