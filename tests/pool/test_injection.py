@@ -249,3 +249,23 @@ def test_p13_error_at_every_line_of_two(cause: str) -> None:
             if not injection.is_done:
                 break
         assert line > 50
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_p13_error_in_threads_of_two() -> None:
+    """Nor does an error at a line that a thread of the package runs for them."""
+    driver = FakeDriver()
+    with sharing(1, driver, driver, maxconnections=1, acquire_timeout=0.1) as (a, b):
+        for line in range(0, 10_000, 4):  # each takes a while
+            injection = Injection(line, MemoryError)
+            with contextlib.suppress(PooledDBError), injection.in_background():
+                fill(a, 1)
+                fill(b, 1)
+                wait_until(is_idle, "the threads end")
+            for pool in (a, b):
+                rest(pool)
+            assert check_together(a, b) <= 1
+            if not injection.is_done:
+                break
+        assert line > 15

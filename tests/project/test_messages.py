@@ -90,6 +90,12 @@ def take_two(site: Site, logged: Callable[[], str]) -> None:
         get_db_connection()
 
 
+def take_two_together(site: Site, logged: Callable[[], str]) -> None:
+    binds = {"a": "sqlite://", "b": "sqlite://"}
+    with pooled_app(binds=binds, binds_maxconnections=1), db_connection_context("a"):
+        get_db_connection("b", timeout=0.05)
+
+
 def connect_in_vain(site: Site, logged: Callable[[], str]) -> None:
     with pooled_app("sqlite:////no/such/folder/file"), db_connection_context():
         pass
@@ -166,6 +172,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "Answering 503": answer_503,
     "no connection in": take_two,
     "of them already (": take_two,
+    "all binds together have": take_two_together,
     "and trying again won't help": connect_in_vain,
     "it lends no connections any more": take_from_closed,
     "and is closed to its caller": fetch_too_late,

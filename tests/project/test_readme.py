@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB, db_connection_context
 from flask_pooled_db.config import PoolConfig
-from flask_pooled_db.config.pool import KEYS
+from flask_pooled_db.config.pool import APP_KEYS
 from flask_pooled_db.drivers import make_driver
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE
@@ -88,10 +88,9 @@ def test_on_commit(shop: dict[str, Any], caplog: pytest.LogCaptureFixture) -> No
 def test_configuration_table() -> None:
     """The README lists every key with its default."""
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
-    assert set(rows) == {*KEYS, "BINDS"}
-    defaults = PoolConfig(creator=object)
+    assert set(rows) == set(APP_KEYS)
     for key in set(rows) - {"URL", "CREATOR", "BINDS", "CONNECT_ARGS", "SETSESSION", "REPLICA"}:
-        assert eval(rows[key]) == getattr(defaults, key.lower()), key
+        assert eval(rows[key]) == APP_KEYS[key].default, key
 
 
 def test_urls() -> None:
