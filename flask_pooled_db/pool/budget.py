@@ -211,11 +211,12 @@ class Budget:
     # What is said of it
 
     def left_locked(self, member: Member) -> float:
-        """Return how many connections are left to a pool by what the others lend and wait for."""
+        """Return how many connections the others leave to a pool, with those that they wait for."""
         others = {*self.holders_locked(), *self._in_line_locked()} - {member}
         states = [other.state for other in others]
         used = sum(len(state.in_use) + state.connector.opening for state in states)
-        return (self.limit or math.inf) - used - sum(state.missing_locked() for state in states)
+        used += sum(state.missing_locked() for state in states)
+        return max((self.limit or math.inf) - used, 0)
 
     def shortage(self, member: Member) -> Shortage | None:
         """Return what to say to a caller of a pool that waited for the others, or None."""

@@ -141,7 +141,6 @@ class Supply:
             place = state.places.take()
             if place is None:
                 return
-            state.probe_asked = math.inf
             change.attempts.append(state.connector.begin_locked(place))
 
     def keeps_locked(self, entry: Entry) -> bool:
@@ -251,7 +250,7 @@ class Supply:
         state, budget = self.state, self.budget
         pause = state.connector.backoff.pause_locked()
         is_needed = len(state.queue) > 0 or (pause <= 0 and not workers.is_forking)
-        if is_needed and budget is not None and (pause > 0 or not state.queue):
+        if is_needed and budget is not None and (pause > 0 or not state.is_asked_locked()):
             is_needed = not budget.is_short_locked()  # else another pool has more use for the place
         is_wanted = is_needed and not state.is_closed
         if is_wanted and state.places.taken <= state.places.most:  # else it was made smaller
@@ -280,6 +279,7 @@ class Supply:
             state.connector.end_locked(attempt)
             state.open.add(ref)
             has_recovered = state.connector.backoff.succeeded_locked()
+            state.probe_asked = math.inf
             is_current = attempt.generation == state.generation and not state.is_closed
             if is_current and self.keeps_locked(entry):
                 state.idle.append(entry)
@@ -308,6 +308,7 @@ class Supply:
             if not hangs:
                 connector.end_locked(attempt)
             is_first = connector.backoff.failed_locked(error, is_permanent=is_permanent)
+            state.probe_asked = math.inf
             state.queue.fail_locked(
                 lambda: reports.connect_failed(bind, error),
                 lambda waiter: is_permanent or waiter.needs_up,

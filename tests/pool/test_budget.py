@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
 from typing import Any
 
 import pytest
 
+from flask_pooled_db.drivers import servers
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.pool import Entry, budget, upkeep
+from flask_pooled_db.pool import Entry, budget, connector, upkeep
 from flask_pooled_db.pool.upkeep import sweep
 from harness.waiting import wait_until
 from tests.pool.budgets import budget_of, check_together, fill, sharing
@@ -37,14 +39,18 @@ def test_p3_idle_of_another_bind(fake: FakeDriver) -> None:
 
 def test_p3_longest_idle_goes(fake: FakeDriver) -> None:
     """It is the one that has been idle for longest, of whichever bind."""
-    with sharing(4, fake, fake, fake) as (a, b, c):
-        fill(a, 2)
-        fill(b, 2)
-        b.engine.state.idle[0].since -= 1000
-        longest = b.engine.state.idle[0].raw.number
-        use(c)
-        assert fake.raws[longest].closed
-        assert (a.stats().open, b.stats().open, c.stats().open) == (2, 1, 1)
+    with sharing(6, *[fake] * 4) as (*others, last):
+        for pool in others:
+            fill(pool, 2)
+        leases = []
+        for pool in reversed(others):
+            pool.engine.state.idle[0].since -= 1000
+            longest = pool.engine.state.idle[0].raw
+            leases.append(last.lease())
+            assert longest.closed
+            assert pool.stats().open == 1
+        close_all(leases)
+        assert check_together(*others, last) == 6
 
 
 def test_p3_no_more_than_missing(fake: FakeDriver) -> None:
@@ -102,17 +108,21 @@ def test_p1_close_for_another(fake: FakeDriver) -> None:
 
 def test_p2_order_of_binds(fake: FakeDriver) -> None:
     """A place that becomes free goes to the bind whose caller came first."""
-    with sharing(1, fake, fake, fake) as (a, b, c):
-        lease = a.lease()
-        first = queue_up(c, c.lease)
-        second = queue_up(b, b.lease)
-        third = queue_up(c, c.lease)
+    served: list[Pool] = []
+
+    def use_once(pool: Pool) -> None:
+        with pool.lease():
+            served.append(pool)
+
+    with sharing(1, *[fake] * 6) as (first, *others):
+        lease = first.lease()
+        order = [*reversed(others), *others]
+        callers = [queue_up(pool, use_once, pool) for pool in order]
         lease.close()
-        first.result().close()
-        second.result().close()
-        third.result().close()
-        assert check_together(a, b, c) == 1
-        assert fake.most_open == 1
+        for caller in callers:
+            caller.result()
+        assert served == order
+        assert check_together(first, *others) == fake.most_open == 1
 
 
 def test_p2_order_after_broken(fake: FakeDriver) -> None:
@@ -130,14 +140,13 @@ def test_p2_order_after_broken(fake: FakeDriver) -> None:
 
 def test_return_without_own_waiters(fake: FakeDriver) -> None:
     """A connection that comes back is closed for another bind if its own has no callers."""
-    with sharing(2, fake, fake) as (a, b):
-        leases = [a.lease(), a.lease()]
+    with sharing(3, fake, fake) as (a, b):
+        leases = [a.lease(), a.lease(), b.lease()]
         caller = queue_up(b, b.lease)
         leases[0].close()
-        caller.result().close()
-        leases[1].close()
-        assert (a.stats().idle, b.stats().idle) == (1, 1)
-        assert check_together(a, b) == 2
+        close_all([caller.result(), *leases[1:]])
+        assert (a.stats().idle, b.stats().idle) == (1, 2)
+        assert check_together(a, b) == 3
 
 
 def test_return_makes_shares_equal(fake: FakeDriver) -> None:
@@ -292,25 +301,29 @@ def test_garbage_pool_frees_places(fake: FakeDriver, monkeypatch: pytest.MonkeyP
         assert fake.most_open == 1
 
 
-def test_place_of_pause_is_lent(fake: FakeDriver) -> None:
+def test_place_of_pause_is_lent(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bind whose server is down holds no place during the pauses between its connects."""
+    monkeypatch.setattr(servers, "BACKOFF_FIRST", 1000.0)
+    monkeypatch.setattr(servers, "BACKOFF_MAX", 1000.0)
     down = FakeDriver()
-    down.fail_always("connect", OperationalError)
-    with sharing(1, down, fake, acquire_timeout=20) as (a, b):
+    down.fail("connect", OperationalError())
+    with sharing(1, down, fake, acquire_timeout=60) as (a, b):
         caller = queue_up(a, a.lease)
-        wait_until(lambda: a.stats().connect_errors >= 3)
-        for _ in range(3):
-            b.lease(timeout=10).close()
-        down.mend("connect")
-
-        def is_served() -> bool:
-            sweep(a.engine)
-            return not caller.is_alive()
-
-        wait_until(is_served)
+        wait_until(lambda: a.stats().connect_errors == 1 and a.stats().open == 1)
+        b.lease().close()
+        a.engine.state.connector.backoff.next_try = 0.0
+        sweep(a.engine)
         caller.result().close()
+        assert check_together(a, b) == 1
 
 
+@pytest.fixture
+def outages_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have callers be turned away until a connect succeeds, for however long none is tried."""
+    monkeypatch.setattr(connector, "BACKOFF_MAX", 1e6)
+
+
+@pytest.mark.usefixtures("outages_are_remembered")
 def test_p10_probe_beside_idle(fake: FakeDriver) -> None:
     """A bind whose callers are turned away finds out that its server is back, though the others use
     all places with idle connections.
@@ -318,27 +331,46 @@ def test_p10_probe_beside_idle(fake: FakeDriver) -> None:
     down = FakeDriver()
     down.fail_always("connect", OperationalError)
     with sharing(2, down, fake, acquire_timeout=0.3) as (a, b):
-        with pytest.raises(PoolTimeout):
-            a.lease(timeout=1)
-        wait_until(lambda: a.engine.state.connector.backoff.outage > 0 or _refused(a))
+        wait_until(lambda: is_turned_away(a))
         fill(b, 2)
         down.mend("connect")
 
-        def is_served() -> bool:
-            try:
-                a.lease(timeout=0.5).close()
-            except PoolTimeout:
-                return False
-            return True
-
-        wait_until(is_served)
+        wait_until(lambda: is_served(a))
         check_together(a, b)
 
 
-def _refused(pool: Pool) -> bool:
-    with pytest.raises(PoolTimeout):
-        pool.lease(timeout=0.1)
-    return False
+@pytest.mark.usefixtures("outages_are_remembered")
+def test_p10_probe_beside_waiters(fake: FakeDriver) -> None:
+    """Nor do the others keep it from that who have callers waiting all the time."""
+    down, stop = FakeDriver(), threading.Event()
+    down.fail_always("connect", OperationalError)
+
+    def work() -> None:
+        while not stop.is_set():
+            use(b)
+
+    with sharing(1, down, fake, acquire_timeout=0.3) as (a, b):
+        wait_until(lambda: is_turned_away(a))
+        callers = [call(work) for _ in range(3)]
+        down.mend("connect")
+        wait_until(lambda: is_served(a))
+        stop.set()
+        for caller in callers:
+            caller.wait()
+
+
+def is_served(pool: Pool) -> bool:
+    """Whether a caller gets a connection, or is refused."""
+    try:
+        pool.lease(timeout=0.1).close()
+    except PoolTimeout:
+        return False
+    return True
+
+
+def is_turned_away(pool: Pool) -> bool:
+    """Whether callers of a pool whose server is down are told so at once."""
+    return not is_served(pool) and pool.engine.state.connector.backoff.outage > 0
 
 
 def test_hung_connect_gives_place_back(fake: FakeDriver) -> None:
@@ -378,6 +410,16 @@ def test_p2_max_waiting(fake: FakeDriver) -> None:
         lease.close()
         caller.result().close()
         other.close()
+
+
+def test_p2_max_waiting_is_of_each(fake: FakeDriver) -> None:
+    """Callers of other binds who wait are none of those that MAX_WAITING counts."""
+    with sharing(1, fake, fake, max_waiting=1) as (a, b):
+        lease = a.lease()
+        callers = [queue_up(pool, pool.lease) for pool in (a, b)]
+        lease.close()
+        for caller in callers:
+            caller.result().close()
 
 
 def test_p2_timeout_names_common_limit(fake: FakeDriver) -> None:
@@ -443,5 +485,5 @@ def test_many_pools_are_not_looked_at(fake: FakeDriver) -> None:
             use(b)
             b.drain()
         wait_until(lambda: not a.stats().open and not b.stats().open)
-        assert budget_of(a).holders() == []
+        assert budget_of(a)._holders == set()
         assert call(use, a).result()

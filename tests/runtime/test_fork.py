@@ -78,6 +78,7 @@ from flask_pooled_db.pool import Budget
 budget = Budget(2)
 with open_pool(url=url, budget=budget) as a, open_pool(url=url, bind="b", budget=budget) as b:
     lease, other = a.lease(), b.lease()
+    held = a.engine.state.in_use_locked() + b.engine.state.in_use_locked()
     def child():
         assert budget.places.taken == 0
         lease.close()
@@ -88,6 +89,7 @@ with open_pool(url=url, budget=budget) as a, open_pool(url=url, bind="b", budget
             assert (a.stats().open, b.stats().open, budget.places.taken) == (2, 0, 2)
         own.pop().close()
     fork(child)
+    del held
     assert budget.places.taken == 2
     other.close()
     with a.lease(timeout=5):
