@@ -122,6 +122,7 @@ def test_p2_order_of_binds(fake: FakeDriver) -> None:
         for caller in callers:
             caller.result()
         assert served == order
+        assert fake.count("connect") == 10  # one of them serves two
         assert check_together(first, *others) == fake.most_open == 1
 
 
