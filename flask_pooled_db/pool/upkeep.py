@@ -115,7 +115,6 @@ class Upkeep(Part):
         self._pools: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._rounds: dict[float, Round] = {}  # by their intervals; of the pools that are in use
         self._job: Job | None = None
-        self._job_is_for = math.inf  # the time for which it was scheduled
 
     def add(self, pool: Engine) -> None:
         """Take care of a pool from now on."""
@@ -130,7 +129,8 @@ class Upkeep(Part):
         """Begin to sweep a pool, at its first checkout and after a rest; go on if an error has
         ended the sweeps.
         """
-        if not pool.state.is_tended:
+        is_first = not pool.state.is_tended
+        if is_first:
             estate, interval = Estate(pool), _interval(pool)
             with guard.lock:
                 if not pool.state.is_tended:
@@ -138,8 +138,7 @@ class Upkeep(Part):
                         self._rounds[interval] = Round(interval)
                     self._rounds[interval].estates.add(estate)
                     pool.state.is_tended = True  # last: an interruption may come before each line
-        job = self._job
-        if job is None or job.cancelled or self._due() < self._job_is_for:
+        if is_first or self._job is None or self._job.cancelled:
             self._schedule()
 
     def _due(self) -> float:
@@ -157,7 +156,6 @@ class Upkeep(Part):
         since a sweep looks at what is due.
         """
         due, before = self._due(), self._job
-        self._job_is_for = due
         # Not at a time that has passed: it would come before other jobs that are due.
         when = max(due, monotonic())
         self._job = None if due == math.inf else housekeeper.call_at(when, self._sweep)
