@@ -91,6 +91,7 @@ APP_KEYS = {
     "BINDS": Field("binds", checks.binds, {}, scope="database"),
     "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
     "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
+    "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
 
@@ -104,12 +105,15 @@ _APP_ONLY = tuple(field for field in APP_KEYS.values() if field.scope == "app")
 class AppConfig:
     """The configuration of an app: its binds, and what those that are loaded by name have to keep.
 
-    `inherited` are the sizes and times that each bind has, unless its own settings say otherwise.
+    `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
+    number. `inherited` are the sizes and times that each bind has, unless its own settings say
+    otherwise.
     """
 
     binds: Mapping[str, PoolConfig]
     bind_idle_timeout: float
     max_binds: int
+    binds_maxconnections: int = 0
     inherited: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -172,6 +176,10 @@ def read_app(mapping: Mapping[str, Any], default_url: str, problems: list[str]) 
         if config is not None and config.replica is not None and name not in tenants:
             _check_replica(name, config.replica, configs, problems)
     found = {name: config for name, config in configs.items() if config is not None}
+    if limit := of_app["binds_maxconnections"]:
+        are_set = {name for name in found if _sets_mincached(binds.get(name))}
+        are_set = set(found) if "mincached" in values else are_set
+        found = _fit_together(found, are_set, limit, problems)
     return AppConfig(binds=found, inherited=inherited, **of_app)
 
 
@@ -214,6 +222,32 @@ def _tenant(
     if len(problems) > before or found is None or schema is None:
         return None
     return replace(found, server=server, schema=schema)
+
+
+def _sets_mincached(settings: Any) -> bool:
+    return isinstance(settings, Mapping) and settings.get("MINCACHED") is not None
+
+
+def _fit_together(
+    configs: dict[str, PoolConfig], are_set: set[str], limit: int, problems: list[str]
+) -> dict[str, PoolConfig]:
+    """Return the configs with default numbers of `mincached` that fit a common limit; `are_set` are
+    those in which it is none.
+    """
+    own = {name for name, config in configs.items() if config.server is None}  # connections
+    kept = sum(configs[name].mincached for name in are_set & own)
+    if kept > limit:
+        problems.append(
+            f"{PREFIX}BINDS_MAXCONNECTIONS ({limit}) is less than the MINCACHED of all binds "
+            f"together ({kept}): raise the first or lower the others"
+        )
+    share = max(limit - kept, 0) // max(len(own - are_set), 1)
+    return {
+        name: config
+        if name in are_set or config.mincached <= share
+        else replace(config, mincached=share)
+        for name, config in configs.items()
+    }
 
 
 def _check_replica(

@@ -360,6 +360,11 @@ class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
         self.cut(raw)
         self.close(raw)
 
+    @property
+    def holds_anything(self) -> bool:
+        """Whether `close_all()` has anything to release."""
+        return False
+
     def close_all(self) -> None:
         """Release what the driver itself holds for its connections, after its pool was closed."""
 

@@ -284,6 +284,10 @@ class SQLiteDriver(Driver):
         finally:
             raw.close()
 
+    @property
+    def holds_anything(self) -> bool:
+        return self._shared.anchor is not None
+
     def close_all(self) -> None:
         self._shared.close()
 

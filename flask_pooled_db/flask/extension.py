@@ -25,13 +25,14 @@ from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.keeper import Keeper
-from flask_pooled_db.flask.pools import fixed_pools
+from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope, enclosing_lease
+from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.ageing import registries
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import reporter
@@ -200,8 +201,10 @@ class PooledDB(ByName, Statements):
         """Return the pools of an app, as its configuration has them."""
         problems: list[str] = []
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
-        pools = fixed_pools(config, app.instance_path, problems)
-        registry = Registry(pools, Keeper(app, self, config, pools), config, tend=registries.begin)
+        limit = config.binds_maxconnections
+        maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None)
+        pools = maker.fixed_pools(problems)
+        registry = Registry(pools, Keeper(app, self, maker), config, tend=registries.begin)
         registries.add(registry)
         return registry
 

@@ -6,16 +6,16 @@ import contextlib
 import logging
 import traceback
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 from flask import Flask
 from flask.globals import app_ctx
 
 from flask_pooled_db import signals
-from flask_pooled_db.config import AppConfig, is_plain_name, looks_like_url, shown
+from flask_pooled_db.config import is_plain_name, looks_like_url, shown
 from flask_pooled_db.errors import UnknownBind
-from flask_pooled_db.flask.pools import loaded_pool
+from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.runtime import Notices, reporter
 
@@ -32,15 +32,10 @@ class Told(Protocol):
 class Keeper:
     """What the registry of an app asks of the app. It does not keep the app alive."""
 
-    def __init__(
-        self, app: Flask, extension: Told, config: AppConfig, pools: Mapping[str, Pool]
-    ) -> None:
-        """`pools` are those of the binds that the configuration names."""
+    def __init__(self, app: Flask, extension: Told, maker: PoolMaker) -> None:
         self._app = weakref.ref(app)
-        self._folder = app.instance_path
         self._extension = extension
-        self._config = config
-        self._pools = pools
+        self._maker = maker
         self._notices = Notices()
 
     def load(self, name: str, key: object) -> Pool:
@@ -50,9 +45,8 @@ class Keeper:
             with self._context() as app:
                 settings = (loader if app is None else app.ensure_sync(loader))(name)
         if settings is None:
-            raise unknown_bind(name, self._pools, is_loaded=loader is not None)
-        config = self._config.read_bind(name, settings)
-        return loaded_pool(name, config, key, self._folder, self._pools)
+            raise unknown_bind(name, self._maker.fixed, is_loaded=loader is not None)
+        return self._maker.loaded_pool(name, settings, key)
 
     def kept(self) -> Collection[str] | None:
         guard = self._extension.guard

@@ -29,7 +29,7 @@ from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
-from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
+from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
 
@@ -49,8 +49,11 @@ class Pool(PooledDB):  # type: ignore[misc]
         bind: str = DEFAULT_BIND,
         clock: Callable[[], float] = monotonic,
         key: object = None,
+        budget: Budget | None = None,
     ) -> None:
-        """`key` is equal for pools of the same database, one after the other."""
+        """`key` is equal for pools of the same database, one after the other; `budget` is the limit
+        of several pools together.
+        """
         super().__init__(
             driver,
             mincached=0,  # opened in the background once the pool is in use
@@ -72,6 +75,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             clock=clock,
             tend=upkeep.tend,
             key=key,
+            budget=budget,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

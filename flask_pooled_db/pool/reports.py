@@ -32,6 +32,21 @@ class Snapshot(NamedTuple):
     checkouts: int
 
 
+class Shortage(NamedTuple):
+    """What a limit over several pools has, and which pool has the most of it."""
+
+    open: int
+    limit: int
+    bind: str
+    most: int
+
+    def __str__(self) -> str:
+        return (
+            f"all binds together have {self.open} of {self.limit} connections open "
+            f"(POOLED_DB_BINDS_MAXCONNECTIONS), bind {shown(self.bind)} the most with {self.most}"
+        )
+
+
 def pool_timeout(
     bind: str,
     now: Snapshot,
@@ -40,10 +55,12 @@ def pool_timeout(
     *,
     may_wait: bool,
     outage: float = 0.0,
+    shortage: Shortage | None = None,
 ) -> PoolTimeout:
     """Return the error of a caller that got no connection, with the last connect error as cause.
 
-    `outage` is for how many seconds connecting has failed, if callers are turned away for that.
+    `outage` is for how many seconds connecting has failed, if callers are turned away for that,
+    `shortage` what a limit over several pools has, if that was in the way.
     """
     limit = now.maxconnections or "an unlimited number"
     what = f"in {waited:.1f} s" if may_wait else "without waiting any more"
@@ -52,6 +69,8 @@ def pool_timeout(
         f"{now.in_use} are in use and {now.idle} idle, {now.waiting} others wait, "
         f"the longest lease is {now.longest_lease:.1f} s old"
     )
+    if shortage is not None:
+        text += f"; {shortage}"
     if cause is not None and outage:
         since = time.strftime("%H:%M:%S", time.localtime(time.time() - outage))
         text += f"; connecting has failed for {outage:.0f} s, since {since}, "
@@ -68,6 +87,7 @@ def pool_timeout(
         longest_lease=now.longest_lease,
         waited=waited,
         outage=outage,
+        binds_maxconnections=shortage.limit if shortage is not None else 0,
     )
     error.__cause__ = cause
     return error

@@ -16,7 +16,7 @@ from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.opened import NotOpen
 from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.pool.state import State
-from flask_pooled_db.pool.supply import Refusal
+from flask_pooled_db.pool.supply import Refusal, Supply
 from flask_pooled_db.runtime import guard
 
 _GLANCE = 0.05
@@ -97,6 +97,11 @@ class Tenant:
     def state(self) -> State:
         """The state of the server's pool."""
         return self.server.state
+
+    @property
+    def supply(self) -> Supply:
+        """The supply of the server's pool."""
+        return self.server.supply
 
     def session(self, readonly: bool, statement_timeout: float | None) -> Session:
         """Return the session state for these options; None stands for the configured limit."""

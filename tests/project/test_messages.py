@@ -97,6 +97,12 @@ def take_two(site: Site, logged: Callable[[], str]) -> None:
         get_db_connection()
 
 
+def take_two_together(site: Site, logged: Callable[[], str]) -> None:
+    binds = {"a": "sqlite://", "b": "sqlite://"}
+    with pooled_app(binds=binds, binds_maxconnections=1), db_connection_context("a"):
+        get_db_connection("b", timeout=0.05)
+
+
 def connect_in_vain(site: Site, logged: Callable[[], str]) -> None:
     with pooled_app("sqlite:////no/such/folder/file"), db_connection_context():
         pass
@@ -251,6 +257,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "A receiver of the signal": by_name(break_receiver),
     "no connection in": take_two,
     "of them already (": take_two,
+    "all binds together have": take_two_together,
     "and trying again won't help": connect_in_vain,
     "the function in URL raised it": raise_for_url,
     "what the function in URL returned": answer_in_vain,

@@ -71,6 +71,34 @@ def test_p6_sqlite(tmp_path: Path, child: str) -> None:
     run_program(CHILDREN[child] + FORKING, f"sqlite:///{tmp_path}/db")
 
 
+def test_p6_common_limit(tmp_path: Path) -> None:
+    """A child has all places of a limit over several pools, and so does the parent."""
+    program = """
+from flask_pooled_db.pool import Budget
+budget = Budget(2)
+with open_pool(url=url, budget=budget) as a, open_pool(url=url, bind="b", budget=budget) as b:
+    lease, other = a.lease(), b.lease()
+    held = a.engine.state.in_use_locked() + b.engine.state.in_use_locked()
+    def child():
+        assert budget.places.taken == 0
+        lease.close()
+        own = [a.lease(timeout=5), b.lease(timeout=5)]
+        assert budget.places.taken == 2
+        own.pop().close()
+        with a.lease(timeout=5):
+            assert (a.stats().open, b.stats().open, budget.places.taken) == (2, 0, 2)
+        own.pop().close()
+    fork(child)
+    del held
+    assert budget.places.taken == 2
+    other.close()
+    with a.lease(timeout=5):
+        assert (a.stats().open, b.stats().open, budget.places.taken) == (2, 0, 2)
+    lease.close()
+"""
+    run_program(program, f"sqlite:///{tmp_path}/db")
+
+
 def test_p6_sqlite_transaction(tmp_path: Path) -> None:
     """The parent's transaction on SQLite keeps its lock and commits as a whole."""
     program = """
