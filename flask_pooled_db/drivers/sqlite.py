@@ -28,6 +28,7 @@ from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
+_CHECKPOINT_PATIENCE = 0.1
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -298,6 +299,11 @@ class SQLiteDriver(Driver):
 
     def isolation_statement(self, level: str) -> None:
         """Return None: SQLite's transactions are serializable, which includes every level."""
+
+    def checkpoint(self, raw: Any) -> None:
+        # Meanwhile readers go on, and who writes waits: not longer than this for a slow reader.
+        raw.run(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE * 1000:.0f}").fetchall()
+        raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self, raw: Any) -> None:
         # With a statement that some cursor still keeps, SQLite puts the end of a connection off,

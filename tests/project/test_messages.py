@@ -6,6 +6,7 @@ import contextlib
 import gc
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
+from tests.support import cipher
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool
@@ -156,6 +158,21 @@ def fetch_nothing(site: Site, logged: Callable[[], str]) -> None:
         site[1].fetch_all("UPDATE t SET name = 'x'", readonly=False, timeout=PATIENCE)
 
 
+def connect_with_wrong_key(site: Site, logged: Callable[[], str]) -> None:
+    Path(site[1].pool().driver._arguments["database"] + "2").write_bytes(bytes(4096))
+    connect_encrypted(site, "SELECT 1")
+
+
+def change_key(site: Site, logged: Callable[[], str]) -> None:
+    connect_encrypted(site, f"PRAGMA rekey={cipher.KEY!r}")
+
+
+def connect_encrypted(site: Site, sql: str) -> None:
+    path = Path(site[1].pool().driver._arguments["database"] + "2")
+    with pooled_app(cipher.url_of(path)), db_connection_context() as conn:
+        conn.execute(sql)
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -167,6 +184,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "no connection in": take_two,
     "of them already (": take_two,
     "and trying again won't help": connect_in_vain,
+    "the key is wrong, or it is missing": connect_with_wrong_key,
     "it lends no connections any more": take_from_closed,
     "and is closed to its caller": fetch_too_late,
     "the transaction of this connection is gone": swallow,
@@ -177,6 +195,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "autocommit can't be set": in_block(lambda conn: setattr(conn, "autocommit", True)),
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
+    "a lease can't change the key": change_key,
     "inside a nested db_connection_context()": in_block(nest),
 }
 """What brings each message about. Whoever adds a row to the table adds its cause here."""
