@@ -19,12 +19,18 @@ def url_of(path: Path, key: str = KEY) -> str:
     return f"sqlite+sqlcipher://:{quote(key, safe='')}@/{quote(str(path))}"
 
 
-@contextmanager
-def opened(path: Path, key: str | bytes = KEY) -> Iterator[Any]:
+def connect(path: Path, key: str | bytes = KEY) -> Any:
     """A connection of sqlcipher3's own to a file."""
     connection = sqlcipher3.connect(str(path))
+    connection.set_key(key)
+    return connection
+
+
+@contextmanager
+def opened(path: Path, key: str | bytes = KEY) -> Iterator[Any]:
+    """Such a connection, which is closed at the end."""
+    connection = connect(path, key)
     try:
-        connection.set_key(key)
         yield connection
     finally:
         connection.close()
