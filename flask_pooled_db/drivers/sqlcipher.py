@@ -30,7 +30,7 @@ _WRONG_KEY = (
     "key, the cipher's settings and the path"
 )
 _NO_KEY = (
-    f"the URL has no key: write it as the password, sqlite+sqlcipher://:key@/file, or give the "
+    f"there is no key: write it as the URL's password, sqlite+sqlcipher://:key@/file, or give the "
     f"connect argument {KEY!r} or {KEY_FILE!r}; for a file that is not encrypted, use sqlite:///file"
 )
 
@@ -116,6 +116,7 @@ class SQLCipherDriver(SQLiteDriver):
     module = "sqlcipher3"
     schemes = ("sqlite+sqlcipher", "sqlite+pysqlcipher")
     how_to_install = "pip install 'flask-pooled-db[sqlcipher]'"
+    hazard_of_sharing = ""  # its threadsafety says enough
     own_arguments: ClassVar = (*SQLiteDriver.own_arguments, KEY, KEY_FILE, *_CIPHER)
     known_arguments: ClassVar = SQLiteDriver.known_arguments | {*own_arguments}
 
@@ -196,9 +197,13 @@ class SQLCipherDriver(SQLiteDriver):
             raise self._module.ProgrammingError(*error.args) from None
 
     def classify(self, raw: Any, error: BaseException) -> Failure:
-        if code_of(error) == sqlite3.SQLITE_NOTADB:  # another one has changed the key
-            return Failure.LOST
-        return super().classify(raw, error)
+        failure = super().classify(raw, error)
+        if code_of(error) == sqlite3.SQLITE_NOTADB:  # it may be of a file that was attached
+            try:
+                self.ping(raw)
+            except self.Error:  # another program has changed the key
+                return Failure.LOST
+        return failure
 
 
 def _problem_of(key: Any) -> str:

@@ -62,6 +62,7 @@ class _Connect:
         self._users = 0
         self._original: Any = None
         self._stand_in: Any = None
+        self._here = threading.local()
 
     @contextmanager
     def watched(self, own: Any) -> Iterator[None]:
@@ -69,14 +70,14 @@ class _Connect:
         with guard.lock:
             if not self._users:
                 self._original = self._modules[0].connect
-                self._stand_in = _standing_in_for(self._original)
+                self._stand_in = _standing_in_for(self._original, self._here)
                 self._put(self._stand_in)
             self._users += 1
-        _here.own = own
+        self._here.own = own
         try:
             yield
         finally:
-            _here.own = None
+            self._here.own = None
             with guard.lock:
                 self._users -= 1
                 is_there = self._modules[0].connect is self._stand_in  # else a tracer wrapped it
@@ -88,10 +89,10 @@ class _Connect:
             module.connect = what
 
 
-def _standing_in_for(original: Callable[..., Any]) -> Callable[..., Any]:
+def _standing_in_for(original: Callable[..., Any], here: threading.local) -> Callable[..., Any]:
     @functools.wraps(original)
     def connect(*args: Any, **kwargs: Any) -> Any:
-        own = getattr(_here, "own", None)
+        own = getattr(here, "own", None)
         if own is None:  # in another thread
             return original(*args, **kwargs)
         if len(args) <= _PLACE_OF_FACTORY:
@@ -104,5 +105,4 @@ def _standing_in_for(original: Callable[..., Any]) -> Callable[..., Any]:
     return connect
 
 
-_here = threading.local()
 _connect_of = functools.cache(_Connect)

@@ -95,9 +95,14 @@ _EFFECTS = tuple(
 )
 
 # Of SQLCipher: the key of the file, or the defaults of all later connections of the process.
+_NAME = r"""(?:\w+|"[^"]*"|'[^']*'|`[^`]*`|\[[^\]]*\])"""
 _FOR_ALL = re.compile(
-    rf"{_GAP}(?:EXPLAIN\b.*?)?PRAGMA\b.*\b"
-    rf"(?:cipher_migrate\b|(?:(?:hex|text)?rekey|cipher_default_\w+)[\"'`\]]?{_GAP}[=(])",
+    rf"""
+    {_GAP} (?:EXPLAIN\b{_GAP}(?:QUERY\b{_GAP}PLAN\b{_GAP})?)?
+    PRAGMA\b {_GAP} (?:{_NAME}{_GAP}\.{_GAP})?
+    ["'`\[]? (?: cipher_migrate\b
+      | (?:(?:hex|text)?rekey|cipher_default_\w+) ["'`\]]? {_GAP} [=(] )
+    """,
     _FLAGS,
 )
 

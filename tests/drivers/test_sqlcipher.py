@@ -26,9 +26,11 @@ from flask_pooled_db import (
     db_connection_context,
 )
 from flask_pooled_db.drivers.sqlcipher import SQLCipherDriver
+from flask_pooled_db.drivers.sqlite_statements import is_for_all
 from tests.drivers.sqlite_app import query
 from tests.support.apps import pooled_app
 from tests.support.cipher import KEY, opened, url_of
+from tests.support.stages import ENDLESS
 
 CLEAR = b"SQLite format 3"
 OTHER_KEY = KEY.replace("2D", "3E")
@@ -313,6 +315,26 @@ class TestTransactions:
                 assert conn.execute("SELECT 1").fetchone() == (1,)
 
     @pytest.mark.usefixtures("app")
+    def test_statement_timeout(self) -> None:
+        """A statement that exceeds its limit is interrupted, and the connection goes on."""
+        with db_connection_context(statement_timeout=0.05) as conn:
+            with pytest.raises(sqlcipher3.OperationalError, match="interrupted"):
+                conn.execute(ENDLESS).fetchall()
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+
+    @pytest.mark.usefixtures("app")
+    def test_t4_key_of_attached_file(self, file: Path, tmp_path: Path) -> None:
+        """A wrong key of another file that is attached costs the statement alone."""
+        with opened(tmp_path / "other.db", OTHER_KEY) as other:
+            other.execute("CREATE TABLE t (id INTEGER)")
+        with db_connection_context() as conn:
+            conn.execute("INSERT INTO t VALUES (1, 'a')")
+            with pytest.raises(sqlcipher3.DatabaseError):
+                conn.execute(f"ATTACH '{tmp_path / 'other.db'}' AS other KEY 'wrong'")
+            conn.execute("INSERT INTO t VALUES (2, 'a')")
+        assert ids(file) == [1, 2]
+
+    @pytest.mark.usefixtures("app")
     def test_errors_are_of_the_module(self) -> None:
         """What the pool itself raises for a driver is of the driver's own class."""
         with db_connection_context() as conn, pytest.raises(sqlcipher3.ProgrammingError):
@@ -344,6 +366,8 @@ class TestTransactions:
             lambda conn: conn.execute(f"/* a */ pragma main.rekey('{SECRET}')"),
             lambda conn: conn.execute(f'PRAGMA "rekey"="{SECRET}"'),
             lambda conn: conn.execute("PRAGMA hexrekey='2D'"),
+            lambda conn: conn.execute("PRAGMA /* = */ \"a b\" . [rekey] /* ( */ = 'a'"),
+            lambda conn: conn.execute("EXPLAIN PRAGMA rekey = 'a'"),
             lambda conn: conn.executescript(f"SELECT 1; PRAGMA textrekey='{SECRET}';"),
             lambda conn: conn.execute("PRAGMA cipher_migrate"),
             lambda conn: conn.execute("PRAGMA cipher_default_kdf_iter = 1000"),
@@ -380,6 +404,15 @@ class TestTransactions:
             query(sql)
             assert query("SELECT id FROM t") == []
         assert app[1].stats().connects == 3
+
+
+@pytest.mark.parametrize("part", ["PRAGMA rekey/* */ ", '"a" . rekey /**/ ', "/* ", "x.", "["])
+@pytest.mark.parametrize("beginning", ["", "EXPLAIN ", "PRAGMA "])
+def test_reading_time(beginning: str, part: str) -> None:
+    """To look for a change of the key takes no longer than the text is long."""
+    began = time.perf_counter()
+    is_for_all(beginning + part * 20_000)
+    assert time.perf_counter() - began < 0.5
 
 
 class TestOwnFunctions:
