@@ -95,7 +95,7 @@ class TestAnyDriver:
     @pytest.mark.parametrize("others_idle", [True, False])
     def test_p8_in_use(self, fake: FakeDriver, clock: Clock, others_idle: bool) -> None:
         """A lease is not disturbed; its connection is closed when it is returned."""
-        with open_pool(fake, clock=clock, drain_interval=INTERVAL, maxconnections=2) as pool:
+        with open_pool(fake, clock=clock, drain_interval=INTERVAL, reset="rollback") as pool:
             lease, other = pool.connection(), pool.connection()
             cursor = lease.cursor()
             cursor.execute("UPDATE")
