@@ -107,6 +107,7 @@ class TestAnyDriver:
             cursor.execute("UPDATE")
             lease.commit()
             close_all([lease, other])
+            assert pool.stats().idle == 0  # at once, and not by the next sweep
             wait_until(is_settled(pool, 0))
             assert fake.count("close") == 2
 
