@@ -47,6 +47,7 @@ class PoolConfig:
     max_waiting: int = field(default=0, metadata=pool(checks.count))
     max_lifetime: float = field(default=1800.0, metadata=pool(checks.seconds))
     idle_timeout: float = field(default=600.0, metadata=pool(checks.seconds))
+    drain_interval: float = field(default=0.0, metadata=pool(checks.seconds))
     ping_after: float = field(default=5.0, metadata=pool(checks.seconds))
     connect_timeout: float = field(default=5.0, metadata=pool(checks.positive_seconds))
     statement_timeout: float = field(default=0.0, metadata=pool(checks.seconds))

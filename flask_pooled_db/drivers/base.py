@@ -345,6 +345,11 @@ class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
 
     # The end
 
+    def checkpoint(self, raw: Any) -> None:
+        """Before all idle connections are closed, bring into the database what lies beside it. Does
+        not wait for other connections for long.
+        """
+
     def close(self, raw: Any) -> None:
         """Say goodbye to the server and close."""
         raw.close()

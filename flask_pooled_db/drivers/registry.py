@@ -18,6 +18,7 @@ from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
 from flask_pooled_db.drivers.servers import Servers
+from flask_pooled_db.drivers.sqlcipher import SQLCipherDriver
 from flask_pooled_db.drivers.sqlite import ForeignSQLiteDriver, SQLiteDriver
 from flask_pooled_db.errors import ConfigError
 
@@ -25,6 +26,7 @@ ADAPTERS: tuple[type[Driver], ...] = (
     PyMySQLDriver,
     MariaDBConnectorDriver,
     SQLiteDriver,
+    SQLCipherDriver,
     PsycopgDriver,
     ForeignSQLiteDriver,
 )

@@ -13,7 +13,12 @@ from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers import sqlite_creators, sqlite_uris
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_sqlite
-from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
+from flask_pooled_db.drivers.sqlite_connection import (
+    Connection,
+    WatchedConnection,
+    code_of,
+    is_blocked,
+)
 from flask_pooled_db.drivers.sqlite_memory import Memory
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.drivers.sqlite_scripts import SQLITE
@@ -22,6 +27,7 @@ from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
+_CHECKPOINT_PATIENCE = 0.1
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -65,6 +71,7 @@ class SQLiteDriver(Driver):
     closed_error_name = "ProgrammingError"
     harmless = Driver.harmless | {"getconfig", "getlimit"}
     interrupts_late: ClassVar = False
+    connection_class: type[WatchedConnection] = Connection
     refused_arguments: ClassVar = {
         "autocommit": AUTOCOMMIT_REFUSED,
         "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "
@@ -86,6 +93,7 @@ class SQLiteDriver(Driver):
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
         self._settings = take_settings(arguments)
+        self._module = dbapi
         super().__init__(creator, dbapi, arguments, timeout)
         database = arguments.get("database", "")
         self._memory = self._is_module_connect and database in (":memory:", "")
@@ -102,9 +110,7 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        if url.host or url.username or url.password:
-            forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
-            raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
+        cls.refuse_server(url)
         arguments = {"database": ":memory:"} | cls.with_query(url, {"database": url.database})
         # As in SQLAlchemy, what SQLite's own URIs take is part of the URI.
         if _names_uri(arguments):
@@ -112,6 +118,13 @@ class SQLiteDriver(Driver):
             arguments["database"] = sqlite_uris.with_parameters(arguments["database"], own)
             arguments = {name: arguments[name] for name in arguments if name not in own}
         return arguments
+
+    @classmethod
+    def refuse_server(cls, url: DatabaseURL) -> None:
+        """Raise if a URL has a part that names no file."""
+        if url.host or url.username or url.password:
+            forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
+            raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
 
     def follow(self, earlier: Any) -> None:
         super().follow(earlier)
@@ -144,6 +157,7 @@ class SQLiteDriver(Driver):
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         raw = self._open()
         try:
+            self.unlock(raw)
             raw.adopt()
             self.store_at_once(raw, True)  # a journal mode is not changed in a transaction
             raw.run(f"PRAGMA foreign_keys={self._settings.foreign_keys:d}")
@@ -157,6 +171,9 @@ class SQLiteDriver(Driver):
             raise
         return raw
 
+    def unlock(self, raw: Any) -> None:
+        """Make a new connection able to read the file."""
+
     def _set_journal_mode(self, raw: Any) -> None:
         wanted = self._settings.journal_mode
         # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
@@ -165,24 +182,26 @@ class SQLiteDriver(Driver):
                 return
             try:
                 raw.run(f"PRAGMA journal_mode={wanted}").fetchall()
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_READONLY:
+            except self.Error as error:
+                if code_of(error) != sqlite3.SQLITE_READONLY:
                     raise  # one that may only be read stays as it is
 
     def _open(self) -> Any:
         if not self._is_module_connect:
-            return sqlite_creators.connect(self._create, self._arguments)
+            own = self.connection_class
+            return sqlite_creators.connect(self._create, self._arguments, self._module, own)
         if self._folder is not None:
             with contextlib.suppress(OSError):  # connecting will say what is wrong
                 self._folder.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
         if self._memory:
-            arguments |= {"database": self._shared.name(self._create), "uri": True}
-        return self._create(**arguments, factory=Connection)
+            name = self._shared.name(self._create, self.connection_class)
+            arguments |= {"database": name, "uri": True}
+        return self._create(**arguments, factory=self.connection_class)
 
     def is_transient(self, error: BaseException) -> bool:
         # Don't look for "locked" in the text, which holds names of tables.
-        return _primary_code(error) in _LOCKED
+        return code_of(error) in _LOCKED
 
     def ping(self, raw: Any) -> None:
         raw.execute("SELECT 1").close()
@@ -250,7 +269,7 @@ class SQLiteDriver(Driver):
         raw.savepoints.clear()
         try:
             super().end_savepoint(raw, name, roll_back=roll_back)
-        except sqlite3.OperationalError as error:
+        except self.Error as error:
             if not is_blocked(error):
                 raise  # else it ends with the transaction
 
@@ -276,6 +295,11 @@ class SQLiteDriver(Driver):
     def isolation_statement(self, level: str) -> None:
         """Return None: SQLite's transactions are serializable, which includes every level."""
 
+    def checkpoint(self, raw: Any) -> None:
+        # Meanwhile readers go on, and who writes waits: not longer than this for a slow reader.
+        raw.run(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE * 1000:.0f}").fetchall()
+        raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self, raw: Any) -> None:
         # With a statement that some cursor still keeps, SQLite puts the end of a connection off,
         # and with it that of its transaction and its locks: https://www.sqlite.org/c3ref/close.html
@@ -300,13 +324,8 @@ def _names_uri(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("uri")) and sqlite_uris.is_uri(arguments["database"])
 
 
-def _check_compiling(raw: Connection) -> None:
+def _check_compiling(raw: WatchedConnection) -> None:
     """Raise if the connection did not see its first statement, which sets its session."""
     if not raw.is_changed:
         what = "this Python's sqlite3 does not have its connections compile statements"
         raise ConfigError([f"{what}: use another Python, for what writes might not be rolled back"])
-
-
-def _primary_code(error: BaseException) -> int:
-    """Return SQLite's code of an error, without what extends it; 0 if there is none."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # https://www.sqlite.org/rescode.html

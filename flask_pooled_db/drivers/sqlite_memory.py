@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers.base import keep_forever
-from flask_pooled_db.drivers.sqlite_connection import Connection
 
 
 class Memory:
@@ -16,14 +15,16 @@ class Memory:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # guards it, and the switch of a new file to WAL
-        self.anchor: Connection | None = None
+        self.anchor: Any = None
 
-    def name(self, connect: Callable[..., Any]) -> str:
-        """Return the name of the database. It exists while a connection to it is open."""
+    def name(self, connect: Callable[..., Any], kind: type) -> str:
+        """Return the name of the database. It exists while a connection to it, of this class, is
+        open.
+        """
         with self.lock:
             name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
             if self.anchor is None:
-                self.anchor = connect(name, uri=True, factory=Connection)
+                self.anchor = connect(name, uri=True, factory=kind)
             return name
 
     def close(self) -> None:

@@ -153,6 +153,16 @@ class State:
                 surplus -= 1
         return expired
 
+    def drained_locked(self, now: float, interval: float) -> list[Entry]:
+        """Return all idle connections if one of them has been open for `interval`. Then, or at that
+        age, those in use are closed when they are returned.
+        """
+        is_due = any(now - entry.origin.opened_at >= interval for entry in self.idle)
+        for entry in self.in_use_locked():
+            if is_due or now - entry.origin.opened_at >= interval:
+                entry.expires_at = 0.0
+        return list(self.idle) if is_due else []
+
     def wanted_locked(self, sizes: Sizes, *, is_replica: bool) -> int:
         """Return how many more connections should be opened, if there are places for them."""
         if self.is_closed:

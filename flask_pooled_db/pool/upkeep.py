@@ -13,7 +13,7 @@ from time import monotonic
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.entry import EntryRef
+from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.link import detach_all
 from flask_pooled_db.pool.state import Change
 from flask_pooled_db.runtime import Job, Part, guard, housekeeper, join, reporter, workers
@@ -58,11 +58,15 @@ def sweep(pool: Engine) -> None:
     It does not wait: connections are opened and closed by other threads.
     """
     state, supply, now = pool.state, pool.supply, pool.terms.clock()
+    config = pool.terms.config
     pool.leaks.report_long_leases(now)
     opening, closing = Change(), Change()
+    drained: list[Entry] = []
     with state.lock:
-        least = supply.sizes.mincached
-        expired = state.expired_locked(now, pool.terms.config.idle_timeout, least)
+        if config.drain_interval:
+            drained = state.drained_locked(now, config.drain_interval)
+            closing.evict(state.take_idle_locked(drained), "the drain interval is over")
+        expired = state.expired_locked(now, config.idle_timeout, supply.sizes.mincached)
         closing.evict(state.take_idle_locked(expired), "it was idle or open for too long")
         if state.connector.backoff.pause_locked() <= 0:
             supply.assign_locked(opening)
@@ -70,9 +74,10 @@ def sweep(pool: Engine) -> None:
     supply.carry_out(opening)
     if closing.evictions or state.lost:
         try:
-            workers.start("closer", functools.partial(_close, pool, closing))
+            close = _drain if drained else _close
+            workers.start("closer", functools.partial(close, pool, closing))
         except Exception:  # noqa: BLE001  no more threads: terminating takes no time
-            for entry in expired:
+            for entry, _ in closing.evictions:
                 entry.condemn("there was no thread to close it")
             _close(pool, closing)
 
@@ -80,6 +85,15 @@ def sweep(pool: Engine) -> None:
 def _close(pool: Engine, closing: Change) -> None:
     pool.leaks.reclaim()
     pool.supply.carry_out(closing)
+
+
+def _drain(pool: Engine, closing: Change) -> None:
+    """Close connections, the last one after a checkpoint: no other has to wait for that."""
+    last, reason = closing.evictions.pop()
+    _close(pool, closing)
+    with contextlib.suppress(Exception):  # there may be none, or it is not its time
+        last.driver.checkpoint(last.raw)
+    pool.supply.close(last, reason)
 
 
 class Round:
@@ -249,7 +263,10 @@ class Upkeep(Part):
 
 def _interval(pool: Engine) -> float:
     config = pool.terms.config
-    times = (config.idle_timeout, config.max_lifetime, config.leak_threshold)
+    times = (
+        *(config.idle_timeout, config.max_lifetime, config.drain_interval),
+        config.leak_threshold,
+    )
     shortest = min((seconds / 4 for seconds in times if seconds), default=LONGEST_INTERVAL)
     return max(SHORTEST_INTERVAL, min(shortest, LONGEST_INTERVAL))
 

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_WAITING": 0,
     "MAX_LIFETIME": 1800.0,
     "IDLE_TIMEOUT": 600.0,
+    "DRAIN_INTERVAL": 0.0,
     "PING_AFTER": 5.0,
     "CONNECT_TIMEOUT": 5.0,
     "STATEMENT_TIMEOUT": 0.0,

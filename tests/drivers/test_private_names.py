@@ -18,7 +18,7 @@ from mariadb.constants import INFO
 
 from flask_pooled_db.drivers import mariadbconnector, pymysql_connection, unknown
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
-from flask_pooled_db.drivers.sqlite_connection import Connection
+from flask_pooled_db.drivers.sqlite_connection import WatchedConnection
 from flask_pooled_db.errors import ConnectFailed
 from harness.server import MariaDBServer
 from tests.support.pools import open_pool
@@ -156,7 +156,7 @@ def test_t1_sqlite3_that_calls_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Python that does not is refused when the pool connects."""
-    monkeypatch.delattr(Connection, "__call__")
+    monkeypatch.delattr(WatchedConnection, "__call__")
     with open_pool(url=f"sqlite:///{tmp_path}/file") as pool:
         with pytest.raises(ConnectFailed) as caught:
             pool.lease()

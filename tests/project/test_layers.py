@@ -46,14 +46,16 @@ PLACES = {
     "click": {"flask.commands", "flask.naming"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
+        "drivers.sqlcipher",
         "drivers.sqlite",
         "drivers.sqlite_connection",
-        "drivers.sqlite_creators",
+        "drivers.sqlite_cursors",
         "drivers.sqlite_placeholders",
     },
     "pymysql": set(),
     "mariadb": set(),
     "psycopg": set(),
+    "sqlcipher3": set(),
     "gevent": set(),
     "greenlet": set(),
 }
@@ -178,7 +180,7 @@ def test_import_without_drivers() -> None:
     """Importing the package imports no driver."""
     code = (
         "import sys, flask_pooled_db\n"
-        "print(*{'pymysql', 'mariadb', 'psycopg', 'gevent'} & sys.modules.keys())"
+        "print(*{'pymysql', 'mariadb', 'psycopg', 'sqlcipher3', 'gevent'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
+from tests.support import cipher
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool
@@ -245,6 +247,21 @@ def break_receiver(db: PooledDB) -> None:
         db.pool("one")
 
 
+def connect_with_wrong_key(site: Site, logged: Callable[[], str]) -> None:
+    Path(site[1].pool().driver._arguments["database"] + "2").write_bytes(bytes(4096))
+    connect_encrypted(site, "SELECT 1")
+
+
+def change_key(site: Site, logged: Callable[[], str]) -> None:
+    connect_encrypted(site, f"PRAGMA rekey={cipher.KEY!r}")
+
+
+def connect_encrypted(site: Site, sql: str) -> None:
+    path = Path(site[1].pool().driver._arguments["database"] + "2")
+    with pooled_app(cipher.url_of(path)), db_connection_context() as conn:
+        conn.execute(sql)
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -261,6 +278,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "and trying again won't help": connect_in_vain,
     "the function in URL raised it": raise_for_url,
     "what the function in URL returned": answer_in_vain,
+    "the key is wrong, or it is missing": connect_with_wrong_key,
     "it lends no connections any more": take_from_closed,
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),
@@ -276,6 +294,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "which can't have tenants by schema": share_a_file,
     "its connections are those of the bind": drain_a_tenant,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
+    "a lease can't change the key": change_key,
     "inside a nested db_connection_context()": in_block(nest),
     "there is no bind": by_name(lambda db: db.pool("unknown")),
     "is asked for by what opens or closes it": by_name(load_itself),
