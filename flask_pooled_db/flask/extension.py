@@ -172,7 +172,7 @@ class PooledDB(ByName, Statements):
             functools.partial(self.connection_context, bind),
             lambda conn: fn(conn, *args, **kwargs),
             attempts,
-            self.pool(bind).config.acquire_timeout,
+            self.patience(bind),
         )
 
     def on_commit(self, function: Callable[[], object], bind: str | None = None) -> None:
@@ -192,9 +192,7 @@ class PooledDB(ByName, Statements):
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
         for state in list(self.states):
-            pools = state.registry.all_pools()
-            state.registry.close()
-            for pool in pools:
+            for pool in state.registry.close():
                 pool.close(timeout)
 
     def _registry_of(self, app: Flask) -> Registry:

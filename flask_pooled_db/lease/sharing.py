@@ -124,7 +124,7 @@ class Sharing(Generic[S]):
         the time is up, or waiting is of no use.
         """
         while True:
-            self._pool.refuse_locked()
+            self._pool.refuse_locked(started)
             is_full = len(self._state.in_use) >= self._pool.supply.limit_locked()
             if self.count < self._most and not (is_full and self._has_joinable_locked()):
                 addition = Addition()

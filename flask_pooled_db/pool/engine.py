@@ -334,21 +334,30 @@ class Engine:
             shortage=self.supply.shortage(),
         )
 
-    def refuse_locked(self) -> None:
+    def refuse_locked(self, started: float | None = None) -> None:
         """Raise if the pool is closed, or if connecting fails for good and there is no connection
-        that may be returned.
+        that may be returned. The caller came at `started`, or comes now.
         """
         state = self.state
         if state.is_closed:
-            raise self.supply.refusal()
+            was_there = started is not None and started < self.supply.closed_at
+            raise self.supply.refusal_of_waiting() if was_there else self.supply.refusal()
         error = state.connector.backoff.refusal
         if error is not None and not state.idle and not state.in_use:
             raise reports.connect_failed(self.terms.bind, error)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it lends nothing any more."""
+        return self.state.is_closed
+
+    @property
     def is_unused(self) -> bool:
-        """Whether nobody has or wants a connection. Only the lock makes that last."""
-        return not (self.state.in_use or self.state.waiters)
+        """Whether nobody has or wants a connection, of its replica too. Only the lock makes that
+        last.
+        """
+        state = self.state
+        return not (state.in_use or state.waiters or len(state.readers))
 
     @property
     def last_used(self) -> float:

@@ -9,6 +9,7 @@ from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.places import Place
+from flask_pooled_db.pool.turns import GLANCE
 
 
 class Member(Protocol):
@@ -17,6 +18,9 @@ class Member(Protocol):
     @property
     def engine(self) -> Engine:
         """What lends its connections."""
+
+    def end(self, **how: Any) -> bool:
+        """Close it, as `Engine.close()` does."""
 
 
 class Keeper(Protocol):
@@ -40,37 +44,47 @@ class Keeper(Protocol):
 class Ticket:
     """A bind that is open, and stays so for as long as somebody holds the ticket, unless it is
     closed by its name.
-
-    `timeout` is how many seconds its holder may wait for a connection; None: as configured.
     """
 
-    __slots__ = ("__weakref__", "pool", "timeout")
+    __slots__ = ("__weakref__", "_asked", "pool", "spent")
 
-    def __init__(self, pool: Any, timeout: float | None) -> None:
+    def __init__(self, pool: Any, asked: float | None, spent: float = 0.0) -> None:
+        """`asked` is how long its holder would wait, and `spent` how long it has done so."""
         self.pool = pool
-        self.timeout = timeout
+        self.spent = spent
+        self._asked = asked
+
+    @property
+    def timeout(self) -> float | None:
+        """How many seconds its holder may go on to wait; None: as configured."""
+        if self.spent < GLANCE / 10:
+            return self._asked
+        asked = self._asked
+        if asked is None:
+            asked = self.pool.config.acquire_timeout
+        return float(max(asked - self.spent, 0.0))
 
 
 class Opened:
     """A bind that was opened by its name. The lock guards it."""
 
-    __slots__ = ("__weakref__", "_slot", "at", "name", "pool", "tickets")
+    __slots__ = ("__weakref__", "at", "name", "pool", "slot", "tickets")
 
     def __init__(self, name: str, pool: Member, slot: Place, at: float) -> None:
         self.name = name
         self.pool = pool
         self.at = at
+        self.slot = slot  # among those that may be open
         self.tickets: Census[Ticket] = Census()
-        self._slot = slot  # among those that may be open
 
     @property
     def engine(self) -> Engine:
         """What lends its connections."""
         return self.pool.engine
 
-    def ticket_locked(self, timeout: float | None) -> Ticket:
+    def ticket_locked(self, asked: float | None, spent: float) -> Ticket:
         """Return a ticket for it."""
-        ticket = Ticket(self.pool, timeout)
+        ticket = Ticket(self.pool, asked, spent)
         self.tickets.add(ticket)
         return ticket
 
@@ -89,20 +103,12 @@ class Opened:
         """When it was last used, by the clock."""
         return max(self.at, self.engine.last_used)
 
-    def move(self, slot: Place) -> None:
-        """Take another slot in place of its own."""
-        self._slot = slot
-
-    def leave(self) -> None:
-        """Give its slot back: nothing of it is open any more."""
-        self._slot.give_back()
-
 
 class NotOpen(PoolClosed):
     """The bind is not open, or not any more: whoever wants it opens it by its name."""
 
-    def __init__(self, message: str, open_it: Callable[[float | None], Ticket]) -> None:
-        """`open_it` waits for up to so many seconds."""
+    def __init__(self, message: str, open_it: Callable[..., Ticket]) -> None:
+        """`open_it` is `Registry.open()` of this bind."""
         super().__init__(message)
         self.open = open_it
 

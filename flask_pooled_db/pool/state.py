@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
@@ -67,6 +68,7 @@ class State:
         # Taken by idle, in use, opening and closing.
         self.places = Places(sizes.maxconnections, common)
         self.checkouts = 0
+        self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
         self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
         self.generation = 0  # how often the pool was drained: older connections are not kept
         self.lost: deque[EntryRef] = deque()  # filled by finalizers; it needs no lock

@@ -49,6 +49,8 @@ class Supply:
         self.is_replica = False
         self._liveness = liveness
         self.refusal: Refusal = functools.partial(reports.pool_closed, terms.bind)  # once closed
+        self.refusal_of_waiting: Refusal = self.refusal
+        self.closed_at = math.inf
         self.emptied: Callable[[], None] | None = None  # called once closed, with the lock held
         self.state = self._new_state()
 
@@ -131,8 +133,10 @@ class Supply:
 
     def tell_emptied_locked(self) -> None:
         """Tell who has closed the pool that nothing is open any more, if that is so."""
-        if self.emptied is not None and self.state.is_closed and not self.state.places.taken:
-            self.emptied()
+        if self.state.is_closed and not self.state.places.taken:
+            emptied, self.emptied = self.emptied, None
+            if emptied is not None:
+                emptied()
 
     def assign_locked(self, change: Change) -> None:
         """Hand idle connections to waiters, and take places for openers: this is where waiters,
@@ -234,7 +238,9 @@ class Supply:
             if not only_if():
                 return False
             self.state.is_closed = True
-            self.state.queue.fail_locked(waiting or self.refusal)
+            self.closed_at = self.terms.clock()
+            self.refusal_of_waiting = waiting or self.refusal
+            self.state.queue.fail_locked(self.refusal_of_waiting)
             self.refusal = late or self.refusal
             self._retire_locked(change, "the pool was closed")
             return True

@@ -171,8 +171,10 @@ class Tenant:
 
     def tell_emptied_locked(self) -> None:
         """Tell who has closed it that no lease is out any more, if that is so."""
-        if self.emptied is not None and self.is_closed and not self._leases:
-            self.emptied()
+        if self.is_closed and not self._leases:
+            emptied, self.emptied = self.emptied, None
+            if emptied is not None:
+                emptied()
 
     @property
     def is_unused(self) -> bool:

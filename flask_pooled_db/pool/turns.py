@@ -5,8 +5,12 @@ from __future__ import annotations
 import enum
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
+from flask_pooled_db.errors import PoolClosed
+from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import guard
 
 GLANCE = 0.25
@@ -27,18 +31,45 @@ class Turn:
     It is over as well when nobody holds it any more: an exception may have lost it.
     """
 
-    __slots__ = ("__weakref__", "opens", "orders", "thread")
+    __slots__ = ("__weakref__", "began", "opens", "orders", "owed", "patience", "slot")
 
-    def __init__(self, *, opens: bool) -> None:
+    def __init__(self, *, opens: bool, began: float = 0.0, patience: float = 0.0) -> None:
+        """It waits for `patience` seconds from `began` on, by the clock."""
         self.opens = opens
-        self.thread = threading.get_ident()
+        self.began = began
+        self.patience = patience
         # What became of the bind that is being opened. Those who wait hold this, and not the turn.
         self.orders: set[Order] = set()
+        self.slot: Place | None = None  # among the binds that may be open, until one has it
+        self.owed: list[Callable[[], object]] = []  # what is to be told before its end
+
+    @property
+    def deadline(self) -> float:
+        """Until when it waits."""
+        return self.began + self.patience
 
     @property
     def is_own(self) -> bool:
         """Whether it is the caller's own: to wait for it would take forever."""
-        return self.thread == threading.get_ident()
+        return any(turn is self for turn in _own.get())
+
+    @contextmanager
+    def of_caller(self) -> Iterator[None]:
+        """Be the caller's own during the block, in threads too that have a copy of its context."""
+        token = _own.set((*_own.get(), self))
+        try:
+            yield
+        finally:
+            _own.reset(token)
+
+
+_own: ContextVar[tuple[Turn, ...]] = ContextVar("flask_pooled_db_turns", default=())
+
+
+def refuse_closed(name: str, orders: set[Order]) -> None:
+    """Raise if a bind was closed while it was being opened. `name` is as messages have it."""
+    if Order.CLOSE in orders:
+        raise PoolClosed(f"bind {name} was closed while it was being opened")
 
 
 class Turns:
@@ -60,7 +91,7 @@ class Turns:
         for name in list(self._turns):
             turn = self.of_locked(name)
             if turn is None or not turn.is_own:
-                del self._turns[name]
+                self.forget_locked(name)
 
     def of_locked(self, name: str) -> Turn | None:
         """Return the turn of a name, if there is one."""
@@ -71,12 +102,26 @@ class Turns:
         """Note that a turn has begun."""
         self._turns[name] = weakref.ref(turn)
 
+    def forget_locked(self, name: str) -> None:
+        """Let the next caller have the turn of a name."""
+        self._turns.pop(name, None)
+        self.ring_locked()
+
+    def pay(self, turn: Turn) -> None:
+        """Tell what a turn owes."""
+        while turn.owed:
+            turn.owed.pop(0)()
+
     def end(self, name: str, turn: Turn) -> None:
-        """End a turn, if it had begun."""
-        with guard.lock:
-            if self.of_locked(name) is turn:
-                del self._turns[name]
-                self.ring_locked()
+        """End a turn, if it had begun, once all is told that it owes."""
+        while True:
+            self.pay(turn)
+            with guard.lock:
+                if turn.owed:
+                    continue  # somebody has closed the bind meanwhile
+                if self.of_locked(name) is turn:
+                    self.forget_locked(name)
+                return
 
     # Waiting. There is no condition: a signal handler that raises in its code would leave the lock
     # in another state than it was in.

@@ -214,7 +214,7 @@ def test_all_busy_waits_for_a_return() -> None:
     with registry(names, most=1) as binds:
         with block(binds, "a"):
             caller = call(use, binds, "b")
-            wait_until(lambda: binds._line, "a caller in line")
+            wait_until(lambda: binds._slots._line, "a caller in line")
             assert set(binds.opened) == {"a"}
         caller.result()
         assert set(binds.opened) == {"b"}
@@ -226,11 +226,11 @@ def test_all_busy_times_out() -> None:
         with pytest.raises(PoolTimeout, match=r"1 binds are open, .*POOLED_DB_MAX_BINDS") as caught:
             use(binds, "b")
         assert caught.value.bind == "b"
-        assert not binds._line
+        assert not binds._slots._line
 
 
 def _has_line_of(binds: Registry, length: int) -> bool:
-    return len(binds._line) == length
+    return len(binds._slots._line) == length
 
 
 def test_waiters_in_order() -> None:
@@ -253,7 +253,7 @@ def test_waiter_that_gives_up_holds_up_nobody() -> None:
     with registry(Names(), most=1) as binds:
         with block(binds, "a"):
             first = call(binds.open, "b", 0.05)
-            wait_until(lambda: binds._line, "a caller in line")
+            wait_until(lambda: binds._slots._line, "a caller in line")
             second = call(use, binds, "c")
             with pytest.raises(PoolTimeout):
                 first.result()
@@ -379,7 +379,7 @@ def test_many_names_at_random() -> None:
     for name in {name for _, name, _ in names.events}:
         told = names.told(name)
         assert told == ["opened", "closed"] * (len(told) // 2), name
-    assert not len(binds._turns)
+    assert not len(binds.turns)
 
 
 def test_sweep_holds_up_no_checkout() -> None:
