@@ -179,11 +179,12 @@ class Scope:
         """Enter a block whose bind is not open, or was closed after it had been looked up."""
         spent = 0.0  # of the time that the caller waits
         while True:
-            ticket = open_bind(self.options.timeout, spent)
-            pool = self._pool = ticket.pool.engine
-            joined = lease = None
-            spent, began = ticket.spent, monotonic()
+            began = monotonic()
+            ticket = joined = lease = None
             try:
+                ticket = open_bind(self.options.timeout, spent)
+                self._pool = ticket.pool.engine
+                spent, began = ticket.spent, monotonic()
                 if self._scopes:
                     joined = self._look_around(owner, frame)
                 if joined is not None:
@@ -195,11 +196,11 @@ class Scope:
                 self._scopes[self._reference] = None
                 return lease  # noqa: TRY300  as above
             except BaseException as error:
-                del ticket  # whoever keeps the error must not keep the bind open
+                was_open, ticket = ticket is not None, None  # who keeps the error keeps it open
                 self._take_back(joined)
-                if joined is None:
-                    _give_back(pool, None, lease, holder)
-                    explain(error, pool, holder)
+                if joined is None and was_open:
+                    _give_back(self._pool, None, lease, holder)
+                    explain(error, self._pool, holder)
                 if not isinstance(error, NotOpen):
                     raise
                 open_bind, spent = error.open, spent + monotonic() - began

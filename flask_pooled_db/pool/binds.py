@@ -17,7 +17,6 @@ from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.opened import Keeper, Member, NotOpen, Opened, Ticket, Unopened
-from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.slots import Slots
 from flask_pooled_db.pool.turns import Order, Turn, Turns
 from flask_pooled_db.runtime import guard, workers
@@ -52,7 +51,7 @@ class Binds:
         self.turns = Turns(clock)
         self._tend = tend
         self._token = object()  # tells its keys from those of other registries
-        self._slots = Slots(config.max_binds)
+        self._slots = Slots(config.max_binds, self.opened)
         self._is_closed = False
         self._is_watched = False  # whether each return is told
 
@@ -64,10 +63,7 @@ class Binds:
         for opened in list(self.opened.values()):
             if opened.engine.is_closed:
                 self._remove_locked(opened)
-        kept = list(self.opened.values())
-        for opened, slot in zip(kept, self._slots.retake(len(kept)), strict=False):
-            opened.slot = slot
-            opened.engine.when_emptied(functools.partial(self._free_locked, slot))
+        self._slots.after_fork()
 
     # Looking up
 
@@ -202,8 +198,7 @@ class Binds:
 
     def _closed(self, opened: Opened) -> None:
         with guard.lock:
-            self._slots.leaves_locked(opened.slot)
-            opened.engine.tell_emptied_locked()
+            self._slots.ends_locked(opened.engine)
             self._remove_locked(opened)
             self.turns.ring_locked()
 
@@ -221,10 +216,6 @@ class Binds:
             del self.opened[name]
             self.pools.pop(name, None)
             self.engines.pop(name, None)
-
-    def _free_locked(self, slot: Place) -> None:
-        self._slots.free_locked(slot)
-        self.turns.ring_locked()
 
     # Those who wait in line are told when a bind becomes idle
 

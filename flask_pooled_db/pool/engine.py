@@ -352,6 +352,11 @@ class Engine:
         return self.state.is_closed
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is open."""
+        return not self.state.places.taken
+
+    @property
     def is_unused(self) -> bool:
         """Whether nobody has or wants a connection, of its replica too. Only the lock makes that
         last.

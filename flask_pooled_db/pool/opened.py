@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.turns import GLANCE
 
 
@@ -68,13 +67,12 @@ class Ticket:
 class Opened:
     """A bind that was opened by its name. The lock guards it."""
 
-    __slots__ = ("__weakref__", "at", "name", "pool", "slot", "tickets")
+    __slots__ = ("__weakref__", "at", "name", "pool", "tickets")
 
-    def __init__(self, name: str, pool: Member, slot: Place, at: float) -> None:
+    def __init__(self, name: str, pool: Member, at: float) -> None:
         self.name = name
         self.pool = pool
         self.at = at
-        self.slot = slot  # among those that may be open
         self.tickets: Census[Ticket] = Census()
 
     @property

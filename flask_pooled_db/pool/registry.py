@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.binds import Binds
-from flask_pooled_db.pool.opened import Member, Opened, Ticket
-from flask_pooled_db.pool.places import Place
+from flask_pooled_db.pool.opened import Opened, Ticket
 from flask_pooled_db.pool.turns import Order, Turn, refuse_closed
 from flask_pooled_db.runtime import guard
 
@@ -29,27 +27,35 @@ class Registry(Binds):
             raise reports.inside()
         patience = self.config.acquire_timeout if timeout is None else timeout
         turn = Turn(opens=True, began=self.clock() - spent, patience=patience)
+        pinned: list[Ticket] = []  # what a caller who is interrupted must not keep
         try:
             with turn.of_caller():
-                return self._begin(name, turn, timeout) or self._open(name, turn, timeout)
+                if not self._begin(name, turn, timeout, pinned):
+                    self._open(name, turn, timeout, pinned)
+            return pinned.pop()
+        except BaseException:
+            pinned.clear()
+            raise
         finally:
             try:
                 self._end(name, turn)
             finally:  # again: a signal handler may have interrupted it
                 self._end(name, turn)
 
-    def _begin(self, name: str, turn: Turn, asked: float | None) -> Ticket | None:
-        """Begin a caller's turn to open a bind, or return a ticket if it is open."""
+    def _begin(self, name: str, turn: Turn, asked: float | None, pinned: list[Ticket]) -> bool:
+        """Begin a caller's turn to open a bind, or pin it if it is open. Returns whether it is."""
         while True:
             with guard.lock:
                 self._refuse_locked()
                 opened = self.opened.get(name)
                 if opened is not None and not opened.engine.is_closed:
-                    return opened.ticket_locked(asked, self.clock() - turn.began)
+                    self._show_locked(opened)
+                    pinned.append(opened.ticket_locked(asked, self.clock() - turn.began))
+                    return True
                 other = self.turns.of_locked(name)
                 if other is None:
                     self.turns.begin_locked(name, turn)
-                    return None
+                    return False
                 if other.is_own:
                     raise UsageError(
                         f"bind {shown(name)} is asked for by what opens or closes it: its loader, "
@@ -61,7 +67,8 @@ class Registry(Binds):
                 raise self._timeout(name, turn, "another caller is opening or closing it")
             refuse_closed(shown(name), orders)
 
-    def _open(self, name: str, turn: Turn, asked: float | None) -> Ticket:
+    def _open(self, name: str, turn: Turn, asked: float | None, pinned: list[Ticket]) -> None:
+        """Open a bind, and pin it."""
         reason = "first use"
         self._tend(self)
         while True:
@@ -75,34 +82,32 @@ class Registry(Binds):
             with guard.lock:
                 self._refuse_locked()
                 refuse_closed(shown(name), turn.orders)
-                slot = turn.slot
-                if Order.RELOAD not in turn.orders and slot is not None:
-                    opened = self._publish_locked(name, pool, slot)
-                    turn.slot = None
-                    ticket = opened.ticket_locked(asked, self.clock() - turn.began)
+                if Order.RELOAD not in turn.orders:
+                    opened = Opened(name, pool, self.clock())
+                    pool.engine.when_emptied(self.turns.ring_locked)
+                    pinned.append(opened.ticket_locked(asked, self.clock() - turn.began))
+                    self.opened[name] = opened
+                    self._show_locked(opened)
                     break
             reason = "replaced"
             if self.clock() >= turn.deadline:
                 raise self._timeout(name, turn, "its settings are replaced again and again")
         self.keeper.opened(name, reason)
-        return ticket
 
-    def _publish_locked(self, name: str, pool: Member, slot: Place) -> Opened:
-        opened = Opened(name, pool, slot, self.clock())
-        pool.engine.when_emptied(functools.partial(self._free_locked, slot))
-        self.opened[name], self.pools[name] = opened, pool
-        self._watch_one_locked(opened)
-        self.engines[name] = pool.engine
-        return opened
+    def _show_locked(self, opened: Opened) -> None:
+        """Have a bind that is open found by its name, if an interruption has not let it."""
+        if self.engines.get(opened.name) is not opened.engine:
+            self._watch_one_locked(opened)
+            self.pools[opened.name] = opened.pool
+            self.engines[opened.name] = opened.engine
 
     def _end(self, name: str, turn: Turn) -> None:
         """End a caller's turn to open a bind, whatever it has come to."""
         with guard.lock:
             self._slots.leave_line_locked(turn)
             self._watch_locked()
-            slot, turn.slot = turn.slot, None
-            if slot is not None:
-                self._free_locked(slot)
+            turn.has_slot = False
+            self.turns.ring_locked()
         self.turns.end(name, turn)
 
     # One more may be open
@@ -110,7 +115,7 @@ class Registry(Binds):
     def _wait_for_slot(self, name: str, turn: Turn) -> None:
         """Return when a caller has a slot. Those who wait for one stand in line."""
         most = self.config.max_binds
-        while turn.slot is None:
+        while not turn.has_slot:
             with guard.lock:
                 self._refuse_locked()
                 refuse_closed(shown(name), turn.orders)
@@ -140,6 +145,8 @@ class Registry(Binds):
         """Close the bind that was used longest ago, of those that may be closed. The app hears of
         it when the caller has its slot, and has left the line.
         """
+        for one in list(self.opened.values()):
+            one.engine.leaks.reclaim()  # what an exception has lost is in use until then
         idle = [one for one in list(self.opened.values()) if one.is_idle]
         idle.sort(key=lambda one: (one.is_connecting, one.last_used))
         kept: Collection[str] | None = None

@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Mapping
 from time import monotonic
 
-from flask_pooled_db.pool.census import Census
-from flask_pooled_db.pool.places import Place, Places
+from flask_pooled_db.pool.engine import Engine
+from flask_pooled_db.pool.opened import Opened
 from flask_pooled_db.pool.turns import GLANCE, Turn
 
 
 class Slots:
-    """The places of the binds that may be open. The lock of the package guards them.
+    """How many binds may be open. The lock of the package guards it.
 
-    A bind keeps its slot until nothing of it is open any more.
+    What is taken is counted anew each time, by what there is: the binds that are open, the callers
+    that have a slot for one, and the binds that are closed and have connections yet. So no
+    exception can lose a slot.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, opened: Mapping[str, Opened]) -> None:
+        """`opened` are those that are open; 0 is no limit."""
         self.limit = limit
-        self._places = Places(limit)
-        # Weak: an exception may have lost a caller that waits.
+        self._opened = opened
+        # Weak: an exception may have lost a caller.
         self._line: list[weakref.ref[Turn]] = []
-        self._leaving: Census[Place] = Census()  # slots of binds that are closed, not yet free
-        self._left_at = 0.0  # when the last bind was closed for somebody in line
+        self._reserved: list[weakref.ref[Turn]] = []
+        self._ending: list[weakref.ref[Engine]] = []
+        self._ended_at = 0.0  # when the last bind was closed
 
-    def retake(self, count: int) -> Iterable[Place]:
-        """In a forked child, begin anew with so many slots taken, which are returned."""
-        self.__init__(self.limit)  # type: ignore[misc]
-        taken = [self._places.take() for _ in range(count)]
-        return [slot for slot in taken if slot is not None]
+    def after_fork(self) -> None:
+        """In a forked child, forget the callers that wait in the parent."""
+        self._line, self._reserved, self._ending = [], [], []
 
     def take_locked(self, turn: Turn) -> bool:
         """Give a caller a slot, or have it wait in line. Returns whether it has one."""
         line = self._in_line_locked()
-        if not line or line[0] is turn:
-            turn.slot = self._places.take()
-        if turn.slot is not None:
+        if not self.limit or ((not line or line[0] is turn) and self._taken_locked() < self.limit):
+            self._reserved.append(weakref.ref(turn))
+            turn.has_slot = True
             self.leave_line_locked(turn)
         elif turn not in line:
             self._line.append(weakref.ref(turn))
-        return turn.slot is not None
+        return turn.has_slot
+
+    def _taken_locked(self) -> int:
+        self._reserved = [one for one in self._reserved if (turn := one()) and turn.has_slot]
+        engines = [one.engine for one in self._opened.values()]
+        taken = sum(not engine.is_closed or not engine.is_empty for engine in engines)
+        return taken + len(self._reserved) + self._count_ending_locked()
+
+    def _count_ending_locked(self) -> int:
+        self._ending = [one for one in self._ending if (engine := one()) and not engine.is_empty]
+        return len(self._ending)
 
     def leave_line_locked(self, turn: Turn) -> None:
         """Wait no more."""
@@ -64,15 +76,10 @@ class Slots:
         is leaving already, or that takes its time.
         """
         line = self._in_line_locked()
-        is_coming = len(self._leaving) and monotonic() - self._left_at < GLANCE
+        is_coming = self._count_ending_locked() and monotonic() - self._ended_at < GLANCE
         return bool(line) and line[0] is turn and not is_coming
 
-    def leaves_locked(self, slot: Place) -> None:
-        """Note that the bind of a slot was closed, for another one or not."""
-        self._leaving.add(slot)
-        self._left_at = monotonic()
-
-    def free_locked(self, slot: Place) -> None:
-        """Take back a slot."""
-        self._leaving.discard(slot)
-        slot.give_back()
+    def ends_locked(self, engine: Engine) -> None:
+        """Note that a bind was closed. It keeps its slot until nothing of it is open any more."""
+        self._ending.append(weakref.ref(engine))
+        self._ended_at = monotonic()

@@ -133,10 +133,8 @@ class Supply:
 
     def tell_emptied_locked(self) -> None:
         """Tell who has closed the pool that nothing is open any more, if that is so."""
-        if self.state.is_closed and not self.state.places.taken:
-            emptied, self.emptied = self.emptied, None
-            if emptied is not None:
-                emptied()
+        if self.emptied is not None and self.state.is_closed and not self.state.places.taken:
+            self.emptied()
 
     def assign_locked(self, change: Change) -> None:
         """Hand idle connections to waiters, and take places for openers: this is where waiters,

@@ -79,6 +79,7 @@ class Tenant:
         self.lease_classes = server.lease_classes
         self.interrupter = server.interrupter
         self.liveness = server.liveness
+        self.leaks = server.leaks
         self.is_closed = False
         self.refusal: Refusal = functools.partial(reports.pool_closed, bind)  # once closed
         self.emptied: Callable[[], None] | None = None  # called once closed, with the lock held
@@ -171,10 +172,13 @@ class Tenant:
 
     def tell_emptied_locked(self) -> None:
         """Tell who has closed it that no lease is out any more, if that is so."""
-        if self.is_closed and not self._leases:
-            emptied, self.emptied = self.emptied, None
-            if emptied is not None:
-                emptied()
+        if self.emptied is not None and self.is_closed and not self._leases:
+            self.emptied()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no lease is out."""
+        return not self._leases
 
     @property
     def is_unused(self) -> bool:

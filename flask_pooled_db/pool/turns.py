@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from flask_pooled_db.errors import PoolClosed
-from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import guard
 
 GLANCE = 0.25
@@ -31,7 +30,7 @@ class Turn:
     It is over as well when nobody holds it any more: an exception may have lost it.
     """
 
-    __slots__ = ("__weakref__", "began", "opens", "orders", "owed", "patience", "slot")
+    __slots__ = ("__weakref__", "began", "has_slot", "opens", "orders", "owed", "patience")
 
     def __init__(self, *, opens: bool, began: float = 0.0, patience: float = 0.0) -> None:
         """It waits for `patience` seconds from `began` on, by the clock."""
@@ -40,7 +39,7 @@ class Turn:
         self.patience = patience
         # What became of the bind that is being opened. Those who wait hold this, and not the turn.
         self.orders: set[Order] = set()
-        self.slot: Place | None = None  # among the binds that may be open, until one has it
+        self.has_slot = False  # one more may be open: the one that it is about to open
         self.owed: list[Callable[[], object]] = []  # what is to be told before its end
 
     @property

@@ -36,6 +36,8 @@ class Injection:
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
         if not frame.f_code.co_filename.startswith(TRACED):
             return None
+        if event == "return":
+            self._before.pop(frame, None)  # it holds what it works with
         if event == "line" and not self.is_done:
             before, self._before[frame] = self._before.get(frame, 0), frame.f_lineno
             if before <= frame.f_lineno or not self._is_with(frame):
