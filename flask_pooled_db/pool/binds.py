@@ -189,14 +189,14 @@ class Binds:
                 opened.pool.end(only_if=decide, late=late, waiting=waiting)
         finally:  # once it is closed the app hears of it, also if its caller is interrupted
             if was_closed:
-                self._closed(opened)
+                self._settle(opened)
                 if owed is not None:
                     owed.append(tell)
                 elif not is_owed:
                     tell()
         return was_closed
 
-    def _closed(self, opened: Opened) -> None:
+    def _settle(self, opened: Opened) -> None:
         with guard.lock:
             self._slots.ends_locked(opened.engine)
             self._remove_locked(opened)
