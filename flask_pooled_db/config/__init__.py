@@ -7,6 +7,7 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 from __future__ import annotations
 
 from flask_pooled_db.config.answers import ANSWER, url_of_answer
+from flask_pooled_db.config.app import AppConfig, read_app
 from flask_pooled_db.config.arguments import (
     check_count,
     check_flag,
@@ -17,7 +18,7 @@ from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_ur
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
-from flask_pooled_db.config.pool import AppConfig, PoolConfig, read_app
+from flask_pooled_db.config.pool import PoolConfig
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import (
     DEFAULT_OPTIONS,

@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB, db_connection_context
 from flask_pooled_db.config import PoolConfig
-from flask_pooled_db.config.pool import APP_KEYS
+from flask_pooled_db.config.app import APP_KEYS
 from flask_pooled_db.drivers import make_driver
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE
