@@ -23,18 +23,21 @@ class Reader(Waiter):
     It waits on while the replica is merely busy.
     """
 
-    __slots__ = ("_replica", "has_given_up", "patience")
+    __slots__ = ("_replica", "asked_of", "has_given_up", "patience")
 
     needs_up = True
 
-    def __init__(self, session: Session | None, replica: Engine, patience: float) -> None:
+    def __init__(
+        self, session: Session | None, replica: Engine, patience: float, asked_of: object
+    ) -> None:
         super().__init__(session)
         self._replica = replica
+        self.asked_of = asked_of
         self.patience = patience
         self.has_given_up = False
 
     def again(self) -> Reader:
-        return Reader(self.session, self._replica, self.patience)
+        return Reader(self.session, self._replica, self.patience, self.asked_of)
 
     def wait(self, seconds: float) -> bool:
         clock, backoff = self._replica.terms.clock, self._replica.state.connector.backoff
@@ -44,6 +47,19 @@ class Reader(Waiter):
             if self.has_given_up or clock() >= deadline:
                 return False
         return True
+
+
+class Asked(Waiter):
+    """A caller that waits for the replica alone."""
+
+    __slots__ = ("asked_of",)
+
+    def __init__(self, session: Session | None, asked_of: object) -> None:
+        super().__init__(session)
+        self.asked_of = asked_of
+
+    def again(self) -> Asked:
+        return Asked(self.session, self.asked_of)
 
 
 class Reading:
@@ -94,13 +110,13 @@ def acquire_to_read(
     if guard.is_inside() or not reading.begin():
         return pool, pool.acquire(timeout, session)  # which is refused
     if not pool.terms.config.replica_fallback:
-        return reading, replica.acquire(timeout, session)
+        return reading, replica.acquire_for(Asked(session, pool), timeout)
     seconds = replica.terms.config.acquire_timeout if timeout is None else timeout
     deadline = pool.terms.clock() + seconds
     # A reader with little time keeps half of it for the pool itself.
     patience = min(replica.liveness.silence, max(seconds / 2, PING_GRACE))
     try:
-        return reading, replica.acquire_for(Reader(session, replica, patience), seconds)
+        return reading, replica.acquire_for(Reader(session, replica, patience, pool), seconds)
     except (ServerDown, ConnectFailed):
         reading.end()
         return pool, pool.acquire(max(deadline - pool.terms.clock(), 0.0), session)

@@ -22,6 +22,7 @@ class Whole:
     terms: Terms
     state: State
     supply: Supply
+    replica: Any  # another pool, where its readonly leases go
     leaks: Leaks
     interrupter: Interrupter
     _clock: Callable[[], float]
@@ -112,6 +113,11 @@ class Whole:
         """
         if not self.supply.close_all(**how):
             return False
+        if self.replica is not None:  # its callers wait there as well
+            with self.state.lock:
+                self.replica.state.queue.fail_locked(
+                    self.supply.refusal_of_waiting, lambda waiter: waiter.asked_of is self
+                )
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
