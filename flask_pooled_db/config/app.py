@@ -57,7 +57,7 @@ class AppConfig:
 
         Raises `ConfigError` with every problem.
         """
-        prefix = f"{PREFIX}BINDS[{checks.shown(name)}]."
+        prefix = f"bind_loader({checks.shown(name)})."
         problems: list[str] = []
         try:
             checks.bind_settings(settings)

@@ -87,6 +87,9 @@ class PoolConfig:
 KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
+OF_THE_APP = ("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS")
+"""The keys that an app has, and a bind has not."""
+
 OF_TENANTS = frozenset({"server", "schema"})
 """The names of the keys of a tenant."""
 
@@ -132,6 +135,8 @@ def _unknown_key(full_key: str, prefix: str, keys: Mapping[str, Field]) -> str:
     if name.lower() in FIELDS:
         part = f"{prefix}URL = {{{name.lower()!r}: ...}}"
         return f"{full_key} is not a known key: it is a part of the URL, as in {part}"
+    if name.upper() in OF_THE_APP:
+        return f"{full_key} is not a key of a bind: set {PREFIX}{name.upper()}, for the whole app"
     closest = difflib.get_close_matches(name.upper(), list(keys), 1, 0.6)
     remedy = (
         f"did you mean {prefix}{closest[0]}?" if closest else "remove it, or correct its spelling"

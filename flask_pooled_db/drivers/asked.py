@@ -34,6 +34,10 @@ class AskedDriver(Driver):
     """
 
     asks = True
+    why_no_schemas = (
+        "which driver it is, the function in URL tells only at the first connect; give the bind a "
+        "URL in parts with a password_file, or a CREATOR with an attribute `dbapi`"
+    )
 
     def __init__(
         self, url: AskedURL, timeout: float, make: Callable[[DatabaseURL, float], Driver]
@@ -50,6 +54,14 @@ class AskedDriver(Driver):
     def name(self) -> str:
         return "a database whose URL is a function" if self._latest is None else self._latest.name
 
+    @property
+    def title(self) -> str:
+        return self.name if self._latest is None else self._latest.title
+
+    @property
+    def is_known(self) -> bool:
+        return self._latest is not None
+
     def for_connect(self) -> Driver:
         """Ask for the URL, and return the driver to connect with.
 
@@ -62,7 +74,8 @@ class AskedDriver(Driver):
         if left <= 0:
             raise _with_words(TimeoutError(_TOO_SLOW), _TOO_SLOW)
         try:
-            driver = self._make(url, left)
+            # With several servers each has its time; the function's own was little, or is lost.
+            driver = self._make(url, left if len(url.hosts) < 2 else self.connect_timeout)
         except ConfigError as error:
             raise ConfigError([f"{ANSWER}: {problem}" for problem in error.problems]) from error
         with self._lock:

@@ -141,6 +141,11 @@ class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
 
     # Connecting
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what it can do: not before a function has told its URL."""
+        return True
+
     def for_connect(self) -> Driver:
         """Return the driver for one connect: this one, unless a function tells its URL."""
         return self

@@ -110,6 +110,7 @@ class AppState:
             except BaseException:
                 del ticket  # whoever keeps the error must not keep the bind open
                 raise
+            del ticket
             ticket = open_bind(timeout, spent)
 
 

@@ -55,7 +55,7 @@ class PoolMaker:
 
         Raises `ConfigError` with all problems.
         """
-        config, where = self.config.read_bind(name, settings), _key_of(name)
+        config, where = self.config.read_bind(name, settings), f"bind_loader({shown(name)})"
         try:
             if config.server is not None:
                 return TenantPool(config, self.fixed[config.server], name, key)

@@ -123,8 +123,12 @@ class Statements(Serving):
         check_flag("readonly", readonly)
         around = enclosing_lease(self.here()[0].engine(bind))
         stands_alone = options.get("independent") or around is None
-        if readonly and stands_alone and self.pool(bind).driver.has_readonly:
-            options["readonly"] = True
+        if readonly and stands_alone:
+            pool = self.pool(bind)
+            if not pool.driver.is_known:
+                pool.lease(timeout=options.get("timeout")).close()  # its first connect tells
+            if pool.driver.has_readonly:
+                options["readonly"] = True
         return self._run(method, sql, params, bind, options, around)
 
     def _run(

@@ -24,6 +24,9 @@ from flask_pooled_db.runtime import guard
 NEEDED = "another bind needs its place"
 """Why a connection is closed for another pool."""
 
+PROBES = 0.25
+"""The part of the places that may go to connects to servers that are down, if nobody waits."""
+
 CLOSING_GRACE = 1.0
 """Seconds after which a close for another pool is considered to hang: a further one is closed."""
 
@@ -45,6 +48,11 @@ class Member(Protocol):
 
 
 Ref = weakref.ref[Member]
+
+
+def is_probed(member: Member) -> bool:
+    """Return whether the server of a pool is down, and nobody waits for it."""
+    return member.state.connector.backoff.is_down and not member.state.waiters
 
 
 class Handover(NamedTuple):
@@ -119,8 +127,18 @@ class Budget:
         members = [member for member in self._alive(self._hungry) if member.state.is_asked_locked()]
         self._hungry = {weakref.ref(member) for member in members}
         in_line = [member for member in members if member.state.missing_locked()]
-        # Where nobody waits any more, a connect is only to find out whether a server is back.
-        return sorted(in_line, key=lambda one: (not one.state.waiters, one.state.came_locked()))
+        in_line.sort(key=lambda member: member.state.came_locked())
+        probes = [member for member in in_line if not member.state.waiters]
+        too_many = probes[max(self.probes_left_locked(), 0) :]
+        return [member for member in in_line if member not in too_many]
+
+    def probes_left_locked(self) -> int:
+        """Return how many more connects may be under way that are only to find out whether a server
+        is back: nobody waits for them any more. They may take their time, and must leave most of
+        the places to those who wait.
+        """
+        probes = sum(one.state.connector.opening for one in self.holders_locked() if is_probed(one))
+        return max(int(self.limit * PROBES), 1) - probes
 
     def serve_locked(self, asker: Member, change: Change) -> bool:
         """Give free places to the hungry, the asker among them if it is, and have others' idle
@@ -143,7 +161,7 @@ class Budget:
     def _close_idle_locked(self, in_line: Iterable[Member], change: Change) -> None:
         """Have idle connections closed for the hungry, no more than they need."""
         coming = self._handovers_locked()[0]
-        for heir in [member for member in in_line if member.state.waiters]:
+        for heir in in_line:
             for _ in range(heir.state.missing_locked() - coming[heir]):
                 giver = self._longest_idle_locked()
                 if giver is None:
@@ -181,8 +199,7 @@ class Budget:
 
         waiters = giver.state.waiters
         for heir in self._in_line_locked():
-            is_served = heir.state.missing_locked() <= coming[heir]
-            if heir is giver or is_served or not heir.state.waiters:
+            if heir is giver or heir.state.missing_locked() <= coming[heir]:
                 continue
             if (
                 not waiters

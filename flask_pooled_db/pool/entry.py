@@ -262,7 +262,7 @@ def without_tracebacks(error: BaseException) -> BaseException:
         one = rest.pop()
         if id(one) not in seen:
             seen.add(id(one))
-            one.__traceback__ = None
+            BaseException.with_traceback(one, None)  # its own class may refuse to be changed
             rest += filter(None, (one.__cause__, one.__context__))
     return error
 
@@ -272,7 +272,7 @@ def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
     try:
         raw = driver.connect(origin.where)
     except Exception as error:
-        with contextlib.suppress(AttributeError):  # it takes none
+        with contextlib.suppress(Exception):  # it takes none
             setattr(error, WORDS, driver.words_of(error))
         raise
     left = max(config.connect_timeout - (clock() - origin.opened_at), 0.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.binds import Binds
-from flask_pooled_db.pool.opened import Opened, Ticket
+from flask_pooled_db.pool.opened import NotOpen, Opened, Ticket
 from flask_pooled_db.pool.turns import Order, Turn, refuse_closed
 from flask_pooled_db.runtime import guard
 
@@ -29,18 +30,19 @@ class Registry(Binds):
         turn = Turn(opens=True, began=self.clock() - spent, patience=patience)
         pinned: list[Ticket] = []  # what a caller who is interrupted must not keep
         try:
-            with turn.of_caller():
-                if not self._begin(name, turn, timeout, pinned):
-                    self._open(name, turn, timeout, pinned)
+            try:
+                with turn.of_caller():
+                    if not self._begin(name, turn, timeout, pinned):
+                        self._open(name, turn, timeout, pinned)
+            finally:
+                try:
+                    self._end(name, turn)
+                finally:  # again: a signal handler may have interrupted it
+                    self._end(name, turn)
             return pinned.pop()
         except BaseException:
             pinned.clear()
             raise
-        finally:
-            try:
-                self._end(name, turn)
-            finally:  # again: a signal handler may have interrupted it
-                self._end(name, turn)
 
     def _begin(self, name: str, turn: Turn, asked: float | None, pinned: list[Ticket]) -> bool:
         """Begin a caller's turn to open a bind, or pin it if it is open. Returns whether it is."""
@@ -64,7 +66,9 @@ class Registry(Binds):
                 orders, other = other.orders, None  # whoever loses the turn ends it
                 bell = self.turns.bell_locked()
             if not self.turns.wait(bell, turn.deadline):
-                raise self._timeout(name, turn, "another caller is opening or closing it")
+                raise self._timeout(
+                    name, turn, "another caller is opening or closing it, or waits to"
+                )
             refuse_closed(shown(name), orders)
 
     def _open(self, name: str, turn: Turn, asked: float | None, pinned: list[Ticket]) -> None:
@@ -85,6 +89,7 @@ class Registry(Binds):
                 if Order.RELOAD not in turn.orders:
                     opened = Opened(name, pool, self.clock())
                     pool.engine.when_emptied(self.turns.ring_locked)
+                    pool.engine.when_refused(functools.partial(self._refused, opened))
                     pinned.append(opened.ticket_locked(asked, self.clock() - turn.began))
                     self.opened[name] = opened
                     self._show_locked(opened)
@@ -93,6 +98,17 @@ class Registry(Binds):
             if self.clock() >= turn.deadline:
                 raise self._timeout(name, turn, "its settings are replaced again and again")
         self.keeper.opened(name, reason)
+
+    def _refused(self, opened: Opened) -> NotOpen:
+        """Return the error of a caller for whom a bind is to be loaded anew: connecting failed for
+        good, with settings that may be better by now.
+        """
+
+        def open_anew(timeout: float | None = None, spent: float = 0.0) -> Ticket:
+            self.evict(opened, "connecting failed")
+            return self.open(opened.name, timeout, spent)
+
+        return NotOpen(str(self.not_open(opened.name)), open_anew)
 
     def _show_locked(self, opened: Opened) -> None:
         """Have a bind that is open found by its name, if an interruption has not let it."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool import reports
-from flask_pooled_db.pool.budget import Budget
+from flask_pooled_db.pool.budget import Budget, is_probed
 from flask_pooled_db.pool.connector import Attempt, end_late
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
@@ -145,8 +145,12 @@ class Supply:
             entry = state.pop_idle_locked(state.waiters[0].session)
             state.check_out_locked(entry, self.terms.clock())
             state.queue.next_locked().settle(entry)
-        if self.budget is None or self.budget.serve_locked(self, change):
-            self.open_locked(change, state.wanted_locked(self.sizes, is_replica=self.is_replica))
+        budget = self.budget
+        if budget is None or budget.serve_locked(self, change):
+            wanted = state.wanted_locked(self.sizes, is_replica=self.is_replica)
+            if budget is not None and is_probed(self):
+                wanted = min(wanted, budget.probes_left_locked())
+            self.open_locked(change, wanted)
 
     def open_locked(self, change: Change, count: int) -> None:
         """Take up to so many places, each for an opener."""

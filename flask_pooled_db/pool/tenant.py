@@ -166,6 +166,9 @@ class Tenant:
         if self._told is not None:
             self._told()
 
+    def when_refused(self, make: object) -> None:
+        """Do nothing: its server is a bind of the configuration."""
+
     def when_emptied(self, told: Callable[[], None] | None) -> None:
         """Have `told` called, with the lock held, once it is closed and no lease is out."""
         self.emptied = told

@@ -27,6 +27,7 @@ class Whole:
     interrupter: Interrupter
     _clock: Callable[[], float]
     _returned: Callable[[], None] | None
+    _refused: Callable[[], BaseException] | None = None
 
     def snapshot(self) -> reports.Snapshot:
         """Return the numbers of this moment."""
@@ -48,6 +49,12 @@ class Whole:
             shortage=self.supply.shortage(),
         )
 
+    def when_refused(self, make: Callable[[], BaseException] | None) -> None:
+        """Have `make` make the error of a caller who comes when connecting has failed for good, its
+        pause is over, and nothing is open: the settings are to be asked for again.
+        """
+        self._refused = make
+
     def refuse_locked(self, started: float | None = None) -> None:
         """Raise if the pool is closed, or if connecting fails for good and there is no connection
         that may be returned. The caller came at `started`, or comes now.
@@ -59,6 +66,9 @@ class Whole:
         error = state.connector.backoff.refusal
         if error is not None and not state.idle and not state.in_use:
             raise reports.connect_failed(self.terms.bind, error)
+        has_failed = state.connector.backoff.is_permanent
+        if has_failed and self._refused is not None and self.is_unused and self.is_empty:
+            raise self._refused()
 
     @property
     def is_closed(self) -> bool:

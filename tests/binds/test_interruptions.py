@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def replace(binds: Registry) -> None:
     use(binds, "a")
 
 
+STEP = 7  # every so many lines, from another one on each time
 OF_OPENING = ("registry.py",)
 WORK: dict[str, Callable[[Registry], None]] = {
     "evict": evict,
@@ -57,7 +59,7 @@ def test_p12_interrupted_anywhere(
     """
     for module in (turns, slots):  # the tracer keeps frames, and with them tickets, for a while
         monkeypatch.setattr(module, "GLANCE", 0.01)
-    for line in itertools.count(0, 7):
+    for line in itertools.count(random.randrange(STEP), STEP):
         names = Names()
         injection = Injection(line, Interruption)
         errors = []

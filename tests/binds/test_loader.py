@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import sqlite3
@@ -16,6 +17,7 @@ from flask import Flask, current_app
 
 from flask_pooled_db import (
     ConfigError,
+    ConnectFailed,
     PoolClosed,
     PooledDB,
     PoolTimeout,
@@ -173,7 +175,10 @@ def test_nothing_opened_ahead(tmp_path: Path) -> None:
         ({"URL": "sqlite:///x", "NONSENSE": 1}, "NONSENSE is not a known key"),
         ({}, "URL is not set"),
         (f"nosuch://u:{SECRET}@h/db", "the scheme nosuch:// is not known"),
-        ({"URL": "sqlite:///x", "MAX_BINDS": 3}, "MAX_BINDS is not a known key"),
+        (
+            {"URL": "sqlite:///x", "MAX_BINDS": 3},
+            "MAX_BINDS is not a key of a bind: set POOLED_DB_",
+        ),
         (
             {"URL": "sqlite:///x", "REPLICA": "y"},
             "REPLICA names no bind that is in POOLED_DB_BINDS",
@@ -187,7 +192,7 @@ def test_wrong_settings(settings: Any, problem: str) -> None:
         with pytest.raises(ConfigError) as caught:
             enter(db_connection_context("x"))
         assert problem in str(caught.value)
-        assert "POOLED_DB_BINDS['x']" in str(caught.value)
+        assert "bind_loader('x')" in str(caught.value)
         assert SECRET not in str(caught.value)
 
 
@@ -609,3 +614,34 @@ def test_replica_keeps_its_bind_open(tmp_path: Path) -> None:
         db.close_bind("x")
         with db_connection_context("x", readonly=True):
             assert registry.opened["x"] is not opened
+
+
+def test_right_settings_after_wrong_ones(tmp_path: Path) -> None:
+    """When connecting has failed for good, the loader is asked again: settings may be right now."""
+    missing = tmp_path / "missing"
+    with pooled_app("sqlite://") as (app, db):
+        db.bind_loader(lambda name: f"sqlite:///file:{missing}/{name}?mode=rw&uri=true")
+        for _ in range(2):
+            with pytest.raises(ConnectFailed):
+                enter(db_connection_context("x"))
+        db.loader = lambda name: f"sqlite:///{tmp_path}/x.db"
+        wait_until(functools.partial(_works, db, "x"), "a bind with its new settings")
+        assert set(app.extensions["pooled_db"].registry.opened) == {"x"}
+
+
+def _works(db: PooledDB, bind: str) -> bool:
+    try:
+        return bool(db.fetch_value("SELECT 1", bind=bind))
+    except ConnectFailed:
+        return False
+
+
+def test_request_connection_with_wrong_settings(tmp_path: Path) -> None:
+    """So it is for the other ways to a connection, and the failed bind takes no place."""
+    with pooled_app("sqlite://", max_binds=1) as (app, db):
+        db.bind_loader(lambda name: f"sqlite:///file:{tmp_path}/no/{name}?mode=rw&uri=true")
+        registry = app.extensions["pooled_db"].registry
+        for name in "abc":
+            with pytest.raises(ConnectFailed):
+                get_db_connection(name)
+            assert len(registry.opened) == 1

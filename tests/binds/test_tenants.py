@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -123,3 +124,59 @@ def test_random_tenants(tenants: tuple[PooledDB, list[str]]) -> None:
     callers = [call(work, seed) for seed in range(4)]
     for caller in callers:
         caller.result()
+
+
+def test_replica_is_told(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+    """Readers that wait for the replica of a bind hear of its end at once: they get PoolClosed, or
+    after `replace_bind` a connection with its new settings.
+    """
+    url = mariadb.url(mariadb_driver, mariadb.create_database())
+    schemas = [mariadb.create_database() for _ in range(2)]
+    binds: dict[str, dict[str, Any]] = {
+        "replica": {"URL": url, "MAXCONNECTIONS": 1},
+        "server": {"URL": url},
+    }
+    binds["server"]["REPLICA"] = "replica"
+    now = [schemas[0]]
+    with pooled_app("sqlite://", binds=binds, acquire_timeout=20) as (_, db):
+        settings: dict[str, Any] = {
+            "tenant": lambda: {"SERVER": "server", "SCHEMA": now[0]},
+            "plain": lambda: {"URL": url, "REPLICA": "replica"},
+        }
+        db.bind_loader(lambda name: settings[name]())
+        for name in settings:
+            read = functools.partial(
+                db.fetch_value, "SELECT DATABASE()", bind=name, readonly=True, timeout=20
+            )
+            db.pool(name)
+            with db.connection_context("replica"):
+                waiter = call(read)
+                wait_until(lambda: db.stats("replica").waiting, "a reader that waits")
+                assert db.close_bind(name)
+                with pytest.raises(PoolClosed):
+                    waiter.result()
+                waiter = call(read)
+                wait_until(lambda: db.stats("replica").waiting, "a reader that waits")
+                now[0] = schemas[1]
+                assert db.replace_bind(name)
+            found = waiter.result()
+            assert found == (schemas[1] if name == "tenant" else url.rpartition("/")[2])
+
+
+def test_connector_tells_the_schema(tenants: tuple[PooledDB, list[str]]) -> None:
+    """What a connection tells of its database before its first statement is true."""
+    schemas = tenants[1]
+    for _ in range(2):
+        for i, schema in enumerate(schemas):
+            with db_connection_context(f"t{i}") as conn:
+                if conn.driver.tells_schema:
+                    assert conn.database == schema
+
+
+def test_closed_tenant_lends_nothing_outside(tenants: tuple[PooledDB, list[str]]) -> None:
+    """The pool of a closed tenant opens no connection outside of the pool either."""
+    db, _ = tenants
+    pool = db.pool("t1")
+    db.close_bind("t1")
+    with pytest.raises(PoolClosed):
+        pool.steady_connection()

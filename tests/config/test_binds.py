@@ -142,7 +142,7 @@ def test_problem_of_bind() -> None:
 def test_nested_binds() -> None:
     """BINDS inside a bind is refused."""
     (problem,) = problems_of({"POOLED_DB_BINDS": {"a": {"URL": URL, "BINDS": {"b": URL}}}})
-    assert problem.startswith("POOLED_DB_BINDS['a'].BINDS is not a known key")
+    assert problem.startswith("POOLED_DB_BINDS['a'].BINDS is not a key of a bind")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,6 @@ def test_mincached_above_common_limit() -> None:
 def test_common_limit_is_the_apps() -> None:
     """BINDS_MAXCONNECTIONS is a key of the app: no bind has one, and it is a count."""
     (problem,) = problems_of({"POOLED_DB_BINDS": {"a": {"URL": URL, "BINDS_MAXCONNECTIONS": 1}}})
-    assert "POOLED_DB_BINDS['a'].BINDS_MAXCONNECTIONS is not a known key" in problem
+    assert "POOLED_DB_BINDS['a'].BINDS_MAXCONNECTIONS is not a key of a bind" in problem
     (problem,) = problems_of({"POOLED_DB_BINDS_MAXCONNECTIONS": -1, "POOLED_DB_BINDS": {"a": URL}})
     assert problem.startswith("POOLED_DB_BINDS_MAXCONNECTIONS must be a whole number, 0 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import warnings
@@ -358,6 +359,30 @@ def test_p10_probe_beside_waiters(fake: FakeDriver) -> None:
         stop.set()
         for caller in callers:
             caller.wait()
+
+
+@pytest.mark.usefixtures("outages_are_remembered")
+def test_p5_probes_leave_places(fake: FakeDriver) -> None:
+    """Binds whose server does not answer, and for whom nobody waits, take one place of four at
+    most: a bind that works has the others.
+    """
+    downs = [FakeDriver() for _ in range(6)]
+    for down in downs:
+        down.fail_always("connect", OperationalError)
+    with sharing(4, *downs, fake, acquire_timeout=0.2) as (*away, works):
+        for pool in away:
+            wait_until(functools.partial(is_turned_away, pool))
+        gates = []
+        for down in downs:
+            down.mend("connect")
+            gates.append(down.hold("connect"))  # from now on it does not answer
+        for _ in range(20):
+            for pool in away:
+                assert not is_served(pool)
+            with works.lease(timeout=5), works.lease(timeout=5), works.lease(timeout=5):
+                assert sum(pool.stats().open for pool in away) <= 1
+        for gate in gates:
+            gate.open()
 
 
 def is_served(pool: Pool) -> bool:
