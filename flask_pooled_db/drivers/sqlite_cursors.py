@@ -27,6 +27,7 @@ _UP_TO_SEMICOLON = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+_NOTHING = re.compile(r"(?:[\s;]++|--[^\n]*+|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _IN_TRIGGER = "CREATE TRIGGER;"  # what `complete_statement` has to know of a trigger's beginning
 
 
@@ -56,6 +57,8 @@ class WatchedCursor(PlainCursor):
             return super().executescript(sql_script)
         with self.connection.in_script():
             for statement in statements_of(sql_script):
+                if _NOTHING.fullmatch(statement):
+                    continue  # from Python 3.13 on it would raise what failed before
                 super().execute(statement)
                 super().fetchall()  # some statements do their work row by row
         return self

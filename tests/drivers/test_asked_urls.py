@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -421,3 +423,36 @@ def test_a3_repr_of_function() -> None:
     """The repr of a configuration does not show what a function was made of."""
     function = functools.partial(str.format, "mysql://ann:{}@h", SECRET)
     assert SECRET not in repr(PoolConfig.from_mapping({"URL": function}))
+
+
+def test_p13_frozen_error(tmp_path: Path) -> None:
+    """An error of the function that lets nobody change it costs one try, and no place."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        why: str
+
+    answers: list[Any] = [Frozen("first"), f"sqlite:///{tmp_path}/x.db"]
+
+    def url() -> Any:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with open_pool(url=url, maxconnections=1) as pool:
+        with pool.lease(timeout=5) as conn:
+            assert ask(conn) == 1
+        assert pool.stats().open == 1
+
+
+def test_first_fetch_is_readonly(tmp_path: Path) -> None:
+    """A fetch that stands alone is readonly, also before the function was asked for the first time,
+    when nobody knows what the driver can do.
+    """
+    with pooled_app(f"sqlite:///{tmp_path}/x.db") as (_, db):
+        db.execute("CREATE TABLE t (a INT)")
+    with pooled_app(url=lambda: f"sqlite:///{tmp_path}/x.db") as (_, db):
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            db.fetch_value("INSERT INTO t VALUES (1) RETURNING a")
+        assert db.fetch_value("SELECT count(*) FROM t") == 0

@@ -98,3 +98,21 @@ def test_null_row(url: str) -> None:
         cur = conn.cursor(row_factory=scalar_row)
         cur.execute("SELECT x FROM (VALUES (1), (NULL), (2)) AS v(x)")
         assert list(cur) == [1, None, 2]
+
+
+@pytest.mark.parametrize("module", [psycopg, psycopg2], ids=lambda module: module.__name__)
+def test_p9_held_cursor(url: str, module: Any) -> None:
+    """A cursor WITH HOLD outlives its transaction, also one that is garbage: the next lease finds
+    nothing of it.
+    """
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    arguments = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "postgres"}
+    with open_pool(creator=module, connect_args=arguments, maxconnections=1) as pool:
+        with pool.lease() as conn:
+            cur = conn.cursor("held", withhold=True)
+            cur.execute("SELECT 1")
+            del cur
+            conn.commit()
+        with pool.lease() as conn, conn.cursor() as cur:
+            cur.execute("SELECT count(*) FROM pg_cursors WHERE is_holdable")
+            assert cur.fetchone() == (0,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
 from flask_pooled_db.drivers.sqlite_cursors import statements_of
 from tests.drivers.sqlite_app import query
+from tests.support.pools import open_pool
 from tests.support.stages import ENDLESS
 
 MANY_ROWS = (
@@ -197,3 +199,13 @@ def test_executescript_of_many_semicolons(script: str) -> None:
         conn.executescript(script)
     assert time.monotonic() - began < 20
     assert query("SELECT id FROM t") == [(1,)]
+
+
+@pytest.mark.parametrize("script", ["", "\n", ";", "-- nothing", "/* nothing */ ;", "/* no end"])
+def test_script_without_a_statement(tmp_path: Path, script: str) -> None:
+    """A script without a statement does nothing, whatever failed before."""
+    with open_pool(url=f"sqlite:///{tmp_path}/x.db") as pool, pool.lease() as conn:
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            conn.execute("SELECT * FROM nowhere")
+        conn.executescript(script)
+        assert conn.execute("SELECT 1").fetchone() == (1,)

@@ -12,7 +12,7 @@ from flask_pooled_db import PooledDB
 
 
 @contextmanager
-def pooled_app(url: str | None = None, **settings: Any) -> Iterator[tuple[Flask, PooledDB]]:
+def pooled_app(url: Any = None, **settings: Any) -> Iterator[tuple[Flask, PooledDB]]:
     """An application and its extension, inside an app context; the pools are closed at the end.
 
     `settings` are configuration keys without their prefix, in lower case. Nothing is opened ahead
