@@ -100,6 +100,7 @@ def test_null_row(url: str) -> None:
         assert list(cur) == [1, None, 2]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of psycopg
 @pytest.mark.parametrize("module", [psycopg, psycopg2], ids=lambda module: module.__name__)
 def test_p9_held_cursor(url: str, module: Any) -> None:
     """A cursor WITH HOLD outlives its transaction, also one that is garbage: the next lease finds
