@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from flask import current_app
 from flask.globals import app_ctx
@@ -33,6 +33,9 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import PoolStats
+
+if TYPE_CHECKING:
+    from flask_pooled_db.lease.aio import AsyncScope
 
 
 class Serving:
@@ -98,6 +101,23 @@ class Serving:
                 raise unknown_option("connection_context", options)
             asked = ScopeOptions(**options)
         return Scope(engine or state.engine(bind), leases, asked)
+
+    def async_connection_context(
+        self, bind: str | None = None, **options: Unpack[ScopeKeywords]
+    ) -> AsyncScope:
+        """Return the same block for a task of asyncio: `async with`. It yields a connection whose
+        methods, and whose cursors', are awaited. The rules are those of `connection_context()`, and waiting, for a
+        connection or for the server, holds up no event loop.
+
+        A task that is cancelled in the middle of a statement ends it, at the server too, and its
+        connection is closed. A COMMIT that was cancelled and not answered in a second is a
+        `CommitOutcomeUnknown`, in place of the cancellation.
+        """
+        from flask_pooled_db.lease.aio import AsyncScope  # noqa: PLC0415  asyncio takes its time
+
+        if not options.keys() <= OPTION_NAMES:
+            raise unknown_option("async_connection_context", options)
+        return AsyncScope(self.connection_context(bind, **options))
 
     def pool(self, bind: str | None = None) -> Pool:
         """Return the pool of a bind: the current app's, or that of the only app there is.

@@ -238,6 +238,17 @@ class Lease(Losing):
             self._break(Event.LOST_CONNECTION, error, "it did not answer a ping")
             raise error
 
+    def innermost(self) -> Part | None:
+        """Return the nested scope that the caller is in; None if it is the outermost one."""
+        if self._preamble is None:
+            return None
+        return self._preamble.look(is_owner=self.owner == current_owner())
+
+    def work_in(self, part: Part | None) -> None:
+        """Have what comes next belong to this part, or to `ANYWHERE`: to the one on the stack."""
+        if self._preamble is not None:
+            self._preamble.working_in = part
+
     @property
     def is_over(self) -> bool:
         """Whether it was released, or its transaction is gone."""

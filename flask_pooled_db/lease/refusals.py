@@ -47,10 +47,7 @@ def refusal(
         )
         return closed
     if state is State.BUSY:
-        return UsageError(
-            "this connection is in use by another thread, task or greenlet at this moment: each "
-            "needs a connection of its own"
-        )
+        return in_use()
     if isinstance(cause, CommitOutcomeUnknown):
         return outcome_unknown(cause.__cause__)
     error: PooledDBError = _also(TransactionAborted, lost_error)(
@@ -59,6 +56,14 @@ def refusal(
     )
     error.__cause__ = cause
     return error
+
+
+def in_use() -> UsageError:
+    """Return the error of using a lease in the middle of somebody else's call."""
+    return UsageError(
+        "this connection is in use by another thread, task or greenlet at this moment: each "
+        "needs a connection of its own"
+    )
 
 
 def with_fate(error: PooledDBError, fate: str) -> PooledDBError:

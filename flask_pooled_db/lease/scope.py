@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, cast
 
 from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeOptions
+from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import (
     inheritance,  # noqa: F401  takes part in forks
@@ -19,6 +20,7 @@ from flask_pooled_db.lease import (
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.line import refuse_to_disturb
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
@@ -26,10 +28,15 @@ from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
 from flask_pooled_db.pool.opened import NotOpen, Ticket, Unopened
-from flask_pooled_db.pool.replica import acquire_to_read
+from flask_pooled_db.pool.queue import Bell, Waiter
+from flask_pooled_db.pool.replica import acquire_to_read, acquiring_to_read
+from flask_pooled_db.pool.steps import Call, Steps, Turn, run
 from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
+
+
+_ENTERED = "a db_connection_context() can be entered once: make a new one"
 
 
 class OpenScopes(dict["weakref.ref[Scope]", None]):
@@ -129,7 +136,7 @@ class Scope:
     def __enter__(self) -> LeaseConnection:
         holder, self._holder = self._holder, None
         if holder is None:
-            raise UsageError("a db_connection_context() can be entered once: make a new one")
+            raise UsageError(_ENTERED)
         code = sys._getframe(1).f_code
         if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
             frame = sys._getframe(1)
@@ -145,6 +152,7 @@ class Scope:
             if scopes:
                 joined = self._look_around(owner, sys._getframe(1))
             if joined is not None:
+                refuse_to_disturb(joined)
                 self._join(joined)
                 lease = joined
             elif self.options is DEFAULT_OPTIONS:  # most often
@@ -165,33 +173,48 @@ class Scope:
             if not isinstance(error, NotOpen):
                 raise
             open_bind = error.open
-        return self._enter_by_name(open_bind, owner, holder, sys._getframe(1))
+        return run(self._entering(owner, holder, sys._getframe(1), None, open_bind))
 
-    def _enter_by_name(
+    def entering(self, frame: FrameType, bell: Bell) -> Steps[LeaseConnection]:
+        """Return the steps that lead into the block in `frame`, for a task with a bell."""
+        holder, self._holder = self._holder, None
+        if holder is None:
+            raise UsageError(_ENTERED)
+        self.frame, self.place = holder_of(frame), place_of(frame)
+        owner = current_owner()
+        self._scopes = scopes_of(owner)
+        self._reference = weakref.ref(self)
+        return self._entering(owner, holder, frame, bell)
+
+    def _entering(
         self,
-        open_bind: Callable[[float | None], Ticket],
         owner: Any,
         holder: Leases,
         frame: FrameType,
-    ) -> LeaseConnection:
-        """Enter a block whose bind is not open, or was closed after it had been looked up."""
+        bell: Bell | None,
+        open_bind: Callable[[float | None], Ticket] | None = None,
+    ) -> Steps[LeaseConnection]:
+        """Enter a block; `open_bind` opens its bind, if that is not open."""
+        timeout = ticket = None
         while True:
-            ticket = open_bind(self.options.timeout)
-            pool = self._pool = ticket.pool.engine
+            if open_bind is not None:
+                ticket = yield Call(open_bind, (self.options.timeout,))
+                self._pool, timeout = ticket.pool.engine, ticket.timeout
+            pool = self._pool
             joined = lease = None
             try:
                 if self._scopes:
                     joined = self._look_around(owner, frame)
                 if joined is not None:
-                    self._join(joined)
+                    yield Turn(joined, self._join, (joined,))
                     lease = joined
                 else:
-                    lease = self._borrow(owner, holder, ticket.timeout)
+                    lease = yield from self._borrowing(owner, holder, timeout, bell)
                 self._lease = lease
                 self._scopes[self._reference] = None
                 return lease  # noqa: TRY300  as above
             except BaseException as error:
-                del ticket  # whoever keeps the error must not keep the bind open
+                ticket = None  # whoever keeps the error must not keep the bind open
                 self._take_back(joined)
                 if joined is None:
                     _give_back(pool, None, lease, holder)
@@ -229,27 +252,51 @@ class Scope:
         is_same = own is pool or own.key == pool.key
         return lease is not None and is_same and lease.owner == owner
 
-    def _borrow(self, owner: Any, holder: Leases, timeout: float | None = None) -> LeaseConnection:
-        """Take a connection as the options want it, in `timeout` seconds, or as they say too."""
+    def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
+        """Take a connection as the options want it."""
+        pool, options = self._pool, self.options
+        session = pool.session(options.readonly, options.statement_timeout)
+        entry = None
+        try:
+            if options.readonly:
+                pool, entry = acquire_to_read(pool, options.timeout, session)
+            else:
+                entry = pool.acquire(options.timeout, session)
+            return self._lend(pool, entry, owner, holder, session)
+        except BaseException:
+            _give_back(pool, entry, None, holder)
+            raise
+
+    def _borrowing(
+        self, owner: Any, holder: Leases, timeout: float | None, bell: Bell | None
+    ) -> Steps[LeaseConnection]:
+        """Take a connection step by step, in `timeout` seconds, or as the options say."""
         pool, options = self._pool, self.options
         timeout = options.timeout if timeout is None else timeout
         session = pool.session(options.readonly, options.statement_timeout)
-        entry = lease = None
+        entry = None
         try:
             if options.readonly:
-                pool, entry = acquire_to_read(pool, timeout, session)
+                steps = acquiring_to_read(pool, timeout, session, bell)
+                pool, entry = yield from steps
             else:
-                entry = pool.acquire(timeout, session)
-            make = entry.lease_class or class_for(entry, pool.lease_classes)
-            lease = make(pool, entry, owner, holder, session, True)
-            if options.rows is not None or pool is not self._pool:  # which may be a replica
-                shape_rows(lease, rows_of(self._pool, options))
-            if options.isolation_level is not None:
-                lease.begin_with(options.isolation_level)
-            return lease  # noqa: TRY300  as above
+                entry = yield from pool.acquiring(Waiter(session, bell), timeout)
+            return self._lend(pool, entry, owner, holder, session)
         except BaseException:
-            _give_back(pool, entry, lease, holder)
+            _give_back(pool, entry, None, holder)
             raise
+
+    def _lend(
+        self, pool: Engine, entry: Entry, owner: Any, holder: Leases, session: Session
+    ) -> LeaseConnection:
+        options = self.options
+        make = entry.lease_class or class_for(entry, pool.lease_classes)
+        lease: LeaseConnection = make(pool, entry, owner, holder, session, True)
+        if options.rows is not None or pool is not self._pool:  # which may be a replica
+            shape_rows(lease, rows_of(self._pool, options))
+        if options.isolation_level is not None:
+            lease.begin_with(options.isolation_level)
+        return lease
 
     def _take_back(self, joined: LeaseConnection | None) -> None:
         """Undo what an `__enter__` that failed did to the scopes around it."""

@@ -21,8 +21,9 @@ from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
+from flask_pooled_db.pool.steps import Call, Steps, run
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import Notices, guard, housekeeper
+from flask_pooled_db.runtime import Notices, crew, guard, housekeeper
 
 THREAD_RETRY = 0.1
 """Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
@@ -113,7 +114,7 @@ class Engine:
                 if self._acquired is not None:  # most often no more is needed than this
                     self._acquired()
                 return entry
-            return self._acquire_slowly(entry, now, timeout, Waiter(session))
+            return run(self._acquiring(entry, now, timeout, Waiter(session)))
         except BaseException:
             self._abandon(entry)
             raise
@@ -129,9 +130,13 @@ class Engine:
         if entry is not None and is_taken:
             self.evict(entry, "its checkout or its return was interrupted")
 
-    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
-        """Like `acquire()`, for a waiter that may give up earlier: it raises `ServerDown` then."""
-        return self._acquire_slowly(None, self._clock(), timeout, waiter)
+    def acquiring(self, waiter: Waiter, timeout: float | None) -> Steps[Entry]:
+        """Return the steps of `acquire()`, for a waiter of another kind. One that gives up earlier
+        gets `ServerDown`.
+        """
+        if guard.is_inside():
+            raise self.timeout(self._clock(), may_wait=False) from reports.inside()
+        return self._acquiring(None, self._clock(), timeout, waiter)
 
     @property
     def is_down(self) -> bool:
@@ -139,18 +144,22 @@ class Engine:
         backoff = self.state.connector.backoff
         return backoff.is_down or backoff.silence >= self.liveness.silence
 
-    def _acquire_slowly(
+    def _acquiring(
         self, entry: Entry | None, started: float, timeout: float | None, waiter: Waiter
-    ) -> Entry:
+    ) -> Steps[Entry]:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
         had_its_turn = False
         try:
             while True:
                 if entry is None:
-                    entry = self._wait_in_line(waiter, started, deadline, at_head=had_its_turn)
+                    at_head = had_its_turn
+                    entry = yield from self._waiting_in_line(waiter, started, deadline, at_head)
                 asked = self._clock()
-                if self._is_valid(entry, min(deadline, asked + waiter.patience)):
+                until = min(deadline, asked + waiter.patience)
+                if self.liveness.needs_no_ping(entry) or (
+                    yield Call(self._is_valid, (entry, until), entry)
+                ):
                     self.terms.events.acquired()
                     return entry
                 entry = None
@@ -166,16 +175,17 @@ class Engine:
             self._abandon(entry)
             raise
 
-    def _wait_in_line(
-        self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
-    ) -> Entry:
-        self.leaks.reclaim()
+    def _waiting_in_line(
+        self, waiter: Waiter, started: float, deadline: float, at_head: bool
+    ) -> Steps[Entry]:
+        if self.state.lost:
+            yield Call(self.leaks.reclaim, ())
         self._tend(self)
         try:
             decide = functools.partial(self._queue_locked, waiter, started, at_head)
             may_wait = self.supply.change(decide)
             if may_wait:
-                self._wait(waiter, deadline)
+                yield from self._waiting(waiter, deadline)
             else:
                 self.supply.hurry()
         except BaseException:
@@ -206,15 +216,15 @@ class Engine:
         self.supply.assign_locked(change)
         return True
 
-    def _wait(self, waiter: Waiter, deadline: float) -> None:
-        """Return when the waiter is settled, or at the deadline."""
+    def _waiting(self, waiter: Waiter, deadline: float) -> Steps[None]:
+        """Wait until the waiter is settled, or the deadline has come."""
         left = deadline - self._clock()
         # Without a thread for the housekeeping nobody would open a connection.
         while left > 0 and not housekeeper.ensure_runs():
-            if waiter.wait(min(left, THREAD_RETRY)):
+            if (yield from waiter.waiting(min(left, THREAD_RETRY))):
                 return
             left = deadline - self._clock()
-        waiter.wait(left)
+        yield from waiter.waiting(left)
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:
@@ -375,6 +385,7 @@ class Engine:
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)
         self.terms.driver.close_all()
+        crew.dismiss()
         return True
 
     def after_fork(self) -> None:

@@ -133,6 +133,8 @@ class Unopened:
         """Raise `NotOpen`."""
         raise self._refusal()
 
+    acquiring = acquire
+
 
 def turn_in(turns: dict[str, weakref.ref[Turn]], name: str) -> Turn | None:
     """Return the turn that is under way for a name."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import ConnectFailed
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.liveness import PING_GRACE
-from flask_pooled_db.pool.queue import ServerDown, Waiter
+from flask_pooled_db.pool.queue import Bell, ServerDown, Wait, Waiter
+from flask_pooled_db.pool.steps import Steps, run
 
 
 def read_from(pool: Engine, replica: Engine) -> None:
@@ -26,19 +30,21 @@ class Reader(Waiter):
 
     needs_up = True
 
-    def __init__(self, session: Session | None, replica: Engine, patience: float) -> None:
-        super().__init__(session)
+    def __init__(
+        self, session: Session | None, bell: Bell | None, replica: Engine, patience: float
+    ) -> None:
+        super().__init__(session, bell)
         self._replica = replica
         self.patience = patience
         self.has_given_up = False
 
     def again(self) -> Reader:
-        return Reader(self.session, self._replica, self.patience)
+        return Reader(self.session, self.bell, self._replica, self.patience)
 
-    def wait(self, seconds: float) -> bool:
+    def waiting(self, seconds: float) -> Generator[Wait, Any, bool]:
         clock, backoff = self._replica.terms.clock, self._replica.state.connector.backoff
         deadline = clock() + seconds
-        while not super().wait(min(deadline - clock(), self.patience - backoff.silence)):
+        while not (yield Wait(self, min(deadline - clock(), self.patience - backoff.silence))):
             self.has_given_up = backoff.silence >= self.patience
             if self.has_given_up or clock() >= deadline:
                 return False
@@ -47,16 +53,26 @@ class Reader(Waiter):
 
 def acquire_to_read(pool: Engine, timeout: float | None, session: Session) -> tuple[Engine, Entry]:
     """Return a connection for reads and its pool: the replica if it is up, else the pool itself."""
-    replica = pool.replica
-    if replica is None:
+    if pool.replica is None:
         return pool, pool.acquire(timeout, session)
-    if not pool.terms.config.replica_fallback:
-        return replica, replica.acquire(timeout, session)
+    return run(acquiring_to_read(pool, timeout, session, None))
+
+
+def acquiring_to_read(
+    pool: Engine, timeout: float | None, session: Session, bell: Bell | None
+) -> Steps[tuple[Engine, Entry]]:
+    """Return the steps of `acquire_to_read`, for a caller with this bell."""
+    replica = pool.replica
+    if replica is None or not pool.terms.config.replica_fallback:
+        pool = replica or pool
+        return pool, (yield from pool.acquiring(Waiter(session, bell), timeout))
     seconds = replica.terms.config.acquire_timeout if timeout is None else timeout
     deadline = pool.terms.clock() + seconds
     # A reader with little time keeps half of it for the pool itself.
     patience = min(replica.liveness.silence, max(seconds / 2, PING_GRACE))
     try:
-        return replica, replica.acquire_for(Reader(session, replica, patience), seconds)
+        reader = Reader(session, bell, replica, patience)
+        return replica, (yield from replica.acquiring(reader, seconds))
     except (ServerDown, ConnectFailed):
-        return pool, pool.acquire(max(deadline - pool.terms.clock(), 0.0), session)
+        left = max(deadline - pool.terms.clock(), 0.0)
+        return pool, (yield from pool.acquiring(Waiter(session, bell), left))

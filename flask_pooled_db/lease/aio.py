@@ -1,0 +1,90 @@
+"""The scope of a task: the same block as a thread's, whose waiting leaves the event loop alone.
+
+It has no rules of its own. A `Scope` enters and leaves, and this decides where its steps are taken:
+what may wait for the server, in worker threads; all else in the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease.awaited import AsyncConnection
+from flask_pooled_db.lease.hops import Bell, call, call_commit, take
+from flask_pooled_db.lease.line import LeaseJob, line_of
+from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.retry import Attempts
+from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.lease.state import State
+from flask_pooled_db.runtime import guard
+
+T = TypeVar("T")
+
+
+class AsyncScope:
+    """The block of `async_connection_context()`. It can be entered once."""
+
+    __slots__ = ("_lease", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self._lease: LeaseConnection | None = None
+
+    def __aenter__(self) -> Coroutine[Any, Any, AsyncConnection]:
+        return self._enter(sys._getframe(1))
+
+    async def _enter(self, frame: FrameType) -> AsyncConnection:
+        try:
+            bell = Bell()
+        except RuntimeError as error:
+            raise UsageError(
+                "async_connection_context() needs a running event loop of asyncio"
+            ) from error
+        self._lease = lease = await take(self.scope.entering(frame, bell), bell)
+        return AsyncConnection.of(lease)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            raise UsageError("this async_connection_context() is not entered, or was left already")
+        line, leave = line_of(lease), self.scope.__exit__
+        is_unused = lease.state is State.UNUSED and line.is_idle
+        if is_unused or guard.is_inside():  # nothing is sent
+            leave(exc_type, exc, traceback)
+        elif exc is not None and not isinstance(exc, Exception | asyncio.CancelledError):
+            # The coroutine is being closed: nothing may be awaited.
+            line.submit(LeaseJob(lease, leave, exc_type, exc, traceback))
+        elif exc is None and self.scope.holds(lease):
+            await call_commit(lease, line, leave, None, None, None)
+        else:
+            await call(lease, line, leave, exc_type, exc, traceback)
+
+
+async def run_in_transaction(
+    make_scope: Callable[[], AsyncScope],
+    function: Callable[[AsyncConnection], Awaitable[T]],
+    attempts: int,
+) -> T:
+    """Await `function(conn)` in a scope, as `retry.run_in_transaction` calls it."""
+    following = Attempts(attempts)
+    while True:
+        scope = make_scope()
+        connection = None
+        try:
+            async with scope as connection:
+                return await function(connection)
+        except Exception as error:
+            lease = None if connection is None else connection.lease
+            pause = following.pause(scope.scope, lease, error)
+            if pause is None:
+                raise
+        await asyncio.sleep(pause)

@@ -1,0 +1,270 @@
+"""How a task waits for the calls that worker threads make for it, and what cancelling it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar
+
+from flask_pooled_db.errors import CommitOutcomeUnknown
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.line import Job, LeaseJob, Line, line_of
+from flask_pooled_db.pool import Entry
+from flask_pooled_db.pool.queue import Wait
+from flask_pooled_db.pool.steps import Call, Step, Steps, Turn
+from flask_pooled_db.runtime import crew
+
+T = TypeVar("T")
+
+GLANCE = 0.05
+"""Seconds between two tries to end a call whose task was cancelled."""
+
+PATIENCE = 1.0
+"""Seconds that a cancelled task waits for the end of its call, and for the answer of its COMMIT."""
+
+
+class Mailbox:
+    """What was done for the tasks of one loop. They are told in one go, once in a turn of the loop.
+
+    It does not keep the loop.
+    """
+
+    __slots__ = ("__weakref__", "_done", "_is_called", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._is_called = False
+
+    def put(self, future: asyncio.Future[None]) -> None:
+        """Have the loop told that the call of a future has ended, from any thread."""
+        self._done.append(future)
+        if self._is_called:
+            return
+        self._is_called = True
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # it is closed
+            self._done.clear()
+
+    def _deliver(self) -> None:
+        self._is_called = False  # first: what comes after this is told by another call
+        while self._done:
+            future = self._done.popleft()
+            if not future.done():
+                future.set_result(None)
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = Mailbox(loop)
+    return mailbox
+
+
+def future_of(job: Job) -> asyncio.Future[None]:
+    """Return what is done when a call has ended. A second one takes the place of the first."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    job.when_done = functools.partial(_mailbox_of(loop).put, future)
+    return future
+
+
+# Calls of leases
+
+
+async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
+    """Make a call of a lease. A cancelled one is ended; its connection is not used again."""
+    job = LeaseJob(lease, function, *args)
+    future = future_of(job)
+    line.submit(job)
+    try:
+        await future
+    except BaseException as error:
+        if not line.drop(job):
+            await _end(job, error)
+        raise
+    return job.result()
+
+
+async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
+    """Make a call of a lease that commits. A cancelled one goes on for a while: what became of the
+    COMMIT is to be known. Raises `CommitOutcomeUnknown` if it is not.
+    """
+    job = LeaseJob(lease, function, *args)
+    future = future_of(job)
+    line.submit(job)
+    try:
+        await future
+    except BaseException as error:
+        if line.drop(job):
+            raise
+        if isinstance(error, asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):  # one that can't wait that long
+                await _wait(job, PATIENCE)
+        if not job.is_finished:
+            await _end(job, error)
+        _tell_outcome(job, error)
+        raise
+    return job.result()
+
+
+def _tell_outcome(job: Job, error: BaseException) -> None:
+    """Say what became of a COMMIT to whoever sees the error that kept its task from waiting for it.
+
+    A `CommitOutcomeUnknown` takes its place: who sees a timeout may start over.
+    """
+    failure = job.error
+    if not job.is_finished:
+        failure = refusals.outcome_unknown(error)
+    if isinstance(failure, CommitOutcomeUnknown) and isinstance(error, asyncio.CancelledError):
+        raise failure
+    if failure is None:
+        error.add_note("This came after the end of the transaction: its work is committed.")
+
+
+async def _end(job: LeaseJob, error: BaseException) -> None:
+    """End a call that its task does not wait for any more, and wait for a while until it has ended.
+
+    If `error` says that the coroutine is being closed, nothing is awaited.
+    """
+    entry = job.abandon(asyncio.CancelledError())
+    if _is_closing(error):
+        return
+    deadline = monotonic() + PATIENCE
+    while not job.is_finished and monotonic() < deadline:
+        with contextlib.suppress(asyncio.CancelledError):  # that was asked for already
+            await _wait(job, GLANCE)
+        if entry is not None and not job.is_finished:
+            entry.link.stop()  # what has just begun has not seen the first
+
+
+async def _wait(job: Job, seconds: float) -> None:
+    """Wait until a call has ended, for up to `seconds`."""
+    future = future_of(job)
+    if not job.is_finished:  # else the future before may have been told
+        await asyncio.wait([future], timeout=seconds)
+
+
+# What leads to a lease
+
+
+class Bell:
+    """Wakes a task that waits in line for a connection."""
+
+    __slots__ = ("_future", "_is_waited_for", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+        self._is_waited_for = False
+
+    def ring(self) -> bool:
+        """Wake the task, from any thread. Returns False if its loop is closed."""
+        try:
+            if self._is_waited_for:
+                self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:
+            return False
+        return True
+
+    def _wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, wait: Wait) -> bool:
+        """Take the step."""
+        self._is_waited_for = True  # from now on it is rung
+        if not wait.waiter.is_settled and wait.seconds > 0:
+            self._future = self._loop.create_future()
+            timer = self._loop.call_later(wait.seconds, self._wake)
+            try:
+                await self._future
+            finally:
+                timer.cancel()
+                self._future = None
+        self._is_waited_for = False
+        return wait.waiter.is_settled
+
+
+async def take(steps: Steps[T], bell: Bell) -> T:
+    """Take steps that may wait, and return what they lead to."""
+    try:
+        step = next(steps)
+        while True:
+            job = Job(step.function, *step.args) if isinstance(step, Call) else None
+            try:
+                result = await _taken(step, job, bell)
+            except BaseException as error:
+                if job is not None and _is_closing(error) and not job.is_finished:
+                    _leave(job, steps)
+                    raise
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        led_to: T = end.value
+        return led_to
+
+
+async def _taken(step: Step, job: Job | None, bell: Bell) -> Any:
+    if isinstance(step, Wait):
+        return await bell.wait(step)
+    if isinstance(step, Turn):
+        line = line_of(step.lease)
+        if line.is_idle:
+            return step.take()
+        return await call(step.lease, line, step.function, *step.args)
+    assert job is not None  # noqa: S101  for the type checker
+    return await _called(job, step.victim)
+
+
+async def _called(job: Job, victim: Entry | None) -> Any:
+    """Make a call that is no lease's. If it uses a connection, a cancelled one is ended, and waited
+    for: its end has a time limit.
+    """
+    future = future_of(job)
+    crew.call(job.run_and_tell)
+    try:
+        await future
+    except BaseException as error:
+        if victim is not None and not job.is_finished:
+            victim.link.stop()
+        if isinstance(error, asyncio.CancelledError):
+            while victim is not None and not job.is_finished:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await _wait(job, GLANCE)
+        raise
+    return job.result()
+
+
+def _is_closing(error: BaseException) -> bool:
+    """Return whether an error, of a coroutine that awaits, says that it must not await any more."""
+    return not isinstance(error, Exception | asyncio.CancelledError)
+
+
+def _leave(job: Job, steps: Steps[Any]) -> None:
+    """Leave the steps to a worker that is at work for them: they end when its call has ended."""
+    turns = deque([None])
+
+    def close_once() -> None:
+        with contextlib.suppress(IndexError):
+            turns.pop()
+            steps.close()
+
+    job.when_done = close_once
+    if job.is_finished:  # then it may not see this
+        close_once()

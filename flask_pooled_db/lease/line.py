@@ -1,0 +1,174 @@
+"""Calls of a lease that worker threads make for tasks of event loops.
+
+The calls of one lease come one after the other, in the order they were asked for. Each is the call
+of its task: `current_owner()` is the task, and its statements belong to the part of the transaction
+that the task was in.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.owner import current_owner, stand_ins
+from flask_pooled_db.lease.preamble import ANYWHERE, Part
+from flask_pooled_db.pool import Entry
+from flask_pooled_db.runtime import crew, guard
+
+CANCELLED = "the task that it worked for was cancelled"
+
+
+class Job:
+    """A call that a worker makes. It runs in a copy of the caller's context."""
+
+    __slots__ = (
+        *("_args", "_context", "_function", "_owner", "error", "is_dropped", "is_finished"),
+        *("is_started", "outcome", "when_done"),
+    )
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self._function = function
+        self._args = args
+        self._context = contextvars.copy_context()
+        self._owner = current_owner()
+        self.when_done: Callable[[], object] | None = None  # tells who waits, if anybody does
+        self.is_started = self.is_dropped = self.is_finished = False
+        self.outcome: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call."""
+        me = threading.get_ident()
+        stand_ins[me] = self._owner
+        try:
+            self.outcome = self._context.run(self._function, *self._args)
+        except BaseException as error:  # noqa: BLE001  its task is told
+            self.error = error
+        finally:
+            stand_ins.pop(me, None)
+            self._args = ()
+        self.is_finished = True
+
+    def tell(self) -> None:
+        """Tell who waits for the end of the call."""
+        if self.when_done is not None:
+            self.when_done()
+
+    def run_and_tell(self) -> None:
+        """Make the call, and tell who waits for its end."""
+        self.run()
+        self.tell()
+
+    def result(self) -> Any:
+        """Return what the call has returned, or raise what it has raised."""
+        error, self.error = self.error, None  # whose frames refer to this
+        if error is not None:
+            raise error
+        return self.outcome
+
+
+class LeaseJob(Job):
+    """A call that is one of a lease's."""
+
+    __slots__ = ("_abandoned_by", "_lease", "_part")
+
+    def __init__(self, lease: Lease, function: Callable[..., Any], *args: Any) -> None:
+        super().__init__(function, *args)
+        self._lease = lease
+        self._part: Part | None = lease.innermost()
+        self._abandoned_by: BaseException | None = None
+
+    def run(self) -> None:
+        lease = self._lease
+        lease.work_in(self._part)
+        super().run()
+        lease.work_in(ANYWHERE)
+        if self._abandoned_by is not None:
+            lease.break_off(self._abandoned_by, CANCELLED)
+
+    def abandon(self, cause: BaseException) -> Entry | None:
+        """Have the call end soon, and its connection not used again: its task is gone. Returns the
+        connection, unless the call has ended or has given it back before.
+        """
+        self._abandoned_by = cause
+        return None if self.is_finished else self._lease.give_up(CANCELLED)
+
+
+class Line:
+    """The calls of one lease that wait for their turn."""
+
+    __slots__ = ("__weakref__", "_is_at_work", "_jobs", "face")
+
+    def __init__(self) -> None:
+        self.face: weakref.ref[Any] | None = None  # what tasks use of the lease
+        self._jobs: deque[LeaseJob] = deque()
+        self._is_at_work = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way, nor waits."""
+        return not self._is_at_work
+
+    def submit(self, job: LeaseJob) -> None:
+        """Have a call made when those before it have ended. Raises RuntimeError if the system has
+        no more threads.
+        """
+        with guard.lock:
+            self._jobs.append(job)
+            starts, self._is_at_work = not self._is_at_work, True
+        if starts:
+            try:
+                crew.call(self._work)
+            except BaseException:
+                with guard.lock:
+                    self._jobs.clear()
+                    self._is_at_work = False
+                raise
+
+    def drop(self, job: LeaseJob) -> bool:
+        """Have a call not made, if it has not begun. Returns whether that is so."""
+        with guard.lock:
+            job.is_dropped = not job.is_started
+        return job.is_dropped
+
+    def _work(self) -> None:
+        job = self._next()
+        while job is not None:
+            job.run()
+            following = self._next()  # the line is idle before the task goes on
+            job.tell()
+            job = following
+
+    def _next(self) -> LeaseJob | None:
+        with guard.lock:
+            while self._jobs:
+                job = self._jobs.popleft()
+                if not job.is_dropped:
+                    job.is_started = True
+                    return job
+            self._is_at_work = False
+        return None
+
+
+_lines: weakref.WeakKeyDictionary[Lease, Line] = weakref.WeakKeyDictionary()
+
+
+def refuse_to_disturb(lease: Lease) -> None:
+    """Raise if a call of a lease is under way for another task."""
+    line = _lines.get(lease)
+    if line is not None and not line.is_idle:
+        raise refusals.in_use()
+
+
+def line_of(lease: Lease) -> Line:
+    """Return the line of a lease: one for all who use it."""
+    line = _lines.get(lease)
+    if line is None:
+        line = _lines[lease] = Line()
+    return line

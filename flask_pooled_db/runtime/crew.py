@@ -1,0 +1,91 @@
+"""Threads that make calls for event loops, which must not wait: as many as calls are under way."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from flask_pooled_db.runtime.process import Part, join
+from flask_pooled_db.runtime.workers import workers
+
+REST = 5.0
+"""Seconds after which a thread ends that has nothing to do."""
+
+
+class Hand:
+    """One thread of the crew."""
+
+    def __init__(self, crew: Crew, function: Callable[[], object]) -> None:
+        self._crew = crew
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._function: Callable[[], object] | None = function
+
+    def call(self, function: Callable[[], object] | None) -> None:
+        """Have it call a function, or end. It must be at rest, and belong to the caller alone."""
+        self._function = function
+        self._wake.release()
+
+    def work(self) -> None:
+        """Make one call after the other."""
+        while (function := self._function) is not None:
+            self._function = None
+            if workers.is_forking:
+                with workers.connecting():
+                    pass  # the fork is over
+            function()
+            del function  # and what it works with
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the next call."""
+        with workers.resting():  # whoever wakes up here during a fork waits for its end
+            self._crew.idle.append(self)
+            if self._wake.acquire(timeout=REST):
+                return
+            try:
+                self._crew.idle.remove(self)
+            except ValueError:  # a call has come at that very moment
+                self._wake.acquire()
+
+
+class Crew(Part):
+    """Threads that stay for a while. The one that has rested least is woken first.
+
+    A fork waits for the calls that are under way, as for everything that workers do.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        self.idle: deque[Hand] = deque()  # each change of it is one step of the interpreter's
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have a function called, which raises nothing. Raises RuntimeError if the system has no
+        more threads.
+        """
+        try:
+            hand = self.idle.pop()
+        except IndexError:
+            workers.start("caller", Hand(self, function).work)
+        else:
+            hand.call(function)
+
+    def dismiss(self) -> None:
+        """End the threads that have nothing to do. The next calls start new ones."""
+        while self.idle:
+            try:
+                hand = self.idle.pop()
+            except IndexError:
+                return
+            hand.call(None)
+
+    before_fork = at_exit = dismiss
+
+
+crew = Crew()
+"""The crew of this process."""
+
+join(1, crew)
