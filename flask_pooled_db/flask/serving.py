@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import weakref
@@ -106,18 +107,16 @@ class Serving:
         self, bind: str | None = None, **options: Unpack[ScopeKeywords]
     ) -> AsyncScope:
         """Return the same block for a task of asyncio: `async with`. It yields a connection whose
-        methods, and whose cursors', are awaited. The rules are those of `connection_context()`, and waiting, for a
-        connection or for the server, holds up no event loop.
+        methods, and those of its cursors, are awaited. The rules are those of
+        `connection_context()`, and waiting holds up no event loop.
 
         A task that is cancelled in the middle of a statement ends it, at the server too, and its
         connection is closed. A COMMIT that was cancelled and not answered in a second is a
         `CommitOutcomeUnknown`, in place of the cancellation.
         """
-        from flask_pooled_db.lease.aio import AsyncScope  # noqa: PLC0415  asyncio takes its time
-
         if not options.keys() <= OPTION_NAMES:
             raise unknown_option("async_connection_context", options)
-        return AsyncScope(self.connection_context(bind, **options))
+        return _asynchronous()(self.connection_context(bind, **options))
 
     def pool(self, bind: str | None = None) -> Pool:
         """Return the pool of a bind: the current app's, or that of the only app there is.
@@ -161,6 +160,13 @@ class Serving:
             _give_back_others(own)
             own[key] = lease = state.lease(bind, owner, held, kind=ContextLease)
         return lease
+
+
+@functools.cache
+def _asynchronous() -> type[AsyncScope]:
+    from flask_pooled_db.lease.aio import AsyncScope  # noqa: PLC0415  asyncio takes its time
+
+    return AsyncScope
 
 
 def _give_back_others(own: dict[tuple[Any, object], LeaseConnection]) -> None:

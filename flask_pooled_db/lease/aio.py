@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.awaited import AsyncConnection
-from flask_pooled_db.lease.hops import Bell, call, call_commit, take
-from flask_pooled_db.lease.line import LeaseJob, line_of
-from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.hops import Bell, call, call_commit, is_closing, take
+from flask_pooled_db.lease.line import Job
 from flask_pooled_db.lease.retry import Attempts
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
@@ -28,11 +27,11 @@ T = TypeVar("T")
 class AsyncScope:
     """The block of `async_connection_context()`. It can be entered once."""
 
-    __slots__ = ("_lease", "scope")
+    __slots__ = ("_connection", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self._lease: LeaseConnection | None = None
+        self._connection: AsyncConnection | None = None
 
     def __aenter__(self) -> Coroutine[Any, Any, AsyncConnection]:
         return self._enter(sys._getframe(1))
@@ -44,8 +43,9 @@ class AsyncScope:
             raise UsageError(
                 "async_connection_context() needs a running event loop of asyncio"
             ) from error
-        self._lease = lease = await take(self.scope.entering(frame, bell), bell)
-        return AsyncConnection.of(lease)
+        lease = await take(self.scope.entering(frame, bell), bell)
+        self._connection = connection = AsyncConnection.of(lease)
+        return connection
 
     async def __aexit__(
         self,
@@ -53,16 +53,16 @@ class AsyncScope:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None:
+        connection, self._connection = self._connection, None
+        if connection is None:
             raise UsageError("this async_connection_context() is not entered, or was left already")
-        line, leave = line_of(lease), self.scope.__exit__
+        lease, line, leave = connection.lease, connection.line, self.scope.__exit__
         is_unused = lease.state is State.UNUSED and line.is_idle
         if is_unused or guard.is_inside():  # nothing is sent
             leave(exc_type, exc, traceback)
-        elif exc is not None and not isinstance(exc, Exception | asyncio.CancelledError):
+        elif is_closing(exc):
             # The coroutine is being closed: nothing may be awaited.
-            line.submit(LeaseJob(lease, leave, exc_type, exc, traceback))
+            line.submit(Job(leave, (exc_type, exc, traceback), lease))
         elif exc is None and self.scope.holds(lease):
             await call_commit(lease, line, leave, None, None, None)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -12,8 +12,8 @@ from typing import Any, Self
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.cursor import LeaseCursor
 from flask_pooled_db.lease.handle import GONE, is_plain
-from flask_pooled_db.lease.hops import call, call_commit
-from flask_pooled_db.lease.line import line_of
+from flask_pooled_db.lease.hops import call, call_commit, is_closing
+from flask_pooled_db.lease.line import Line, line_of
 from flask_pooled_db.lease.proxy import LeaseConnection, SendingConnection
 from flask_pooled_db.lease.streaming import StreamingCursor
 
@@ -43,11 +43,11 @@ class AsyncConnection:
     make at once come one after the other. See `LeaseConnection` for what it raises.
     """
 
-    __slots__ = ("__weakref__", "_lease", "_line")
+    __slots__ = ("__weakref__", "lease", "line")
 
-    def __init__(self, lease: LeaseConnection) -> None:
-        self._lease = lease
-        self._line = line_of(lease)
+    def __init__(self, lease: LeaseConnection, line: Line) -> None:
+        self.lease = lease
+        self.line = line
 
     @classmethod
     def of(cls, lease: LeaseConnection) -> AsyncConnection:
@@ -55,75 +55,62 @@ class AsyncConnection:
         line = line_of(lease)
         face: AsyncConnection | None = None if line.face is None else line.face()
         if face is None:
-            face = cls(lease)
+            face = cls(lease, line)
             line.face = weakref.ref(face)
         return face
 
     def __repr__(self) -> str:
-        return f"<Asynchronous {self._lease!r}>"
+        return f"<Asynchronous {self.lease!r}>"
 
     def cursor(self, *args: Any, **kwargs: Any) -> AsyncCursor:
         """Return a new cursor; the arguments are the driver's. It can be a block: `async with`."""
-        lease = self._lease
+        lease = self.lease
         made = None
-        if self.is_idle and not (lease.pings_on_cursor or isinstance(lease, SendingConnection)):
+        if self.line.is_idle and not (
+            lease.pings_on_cursor or isinstance(lease, SendingConnection)
+        ):
             made = lease.cursor(*args, **kwargs)
         return AsyncCursor(self, made, lambda: lease.cursor(*args, **kwargs))
 
     async def commit(self) -> None:
         """Commit, as `LeaseConnection.commit()` does."""
-        await call_commit(self._lease, self._line, self._lease.commit)
+        await call_commit(self.lease, self.line, self.lease.commit)
 
     async def rollback(self) -> None:
         """Roll back, as `LeaseConnection.rollback()` does."""
-        await self.call(self._lease.rollback)
+        await call(self.lease, self.line, self.lease.rollback)
 
     async def ping(self) -> None:
         """Raise if the server does not answer."""
-        await self.call(self._lease.ping)
+        await call(self.lease, self.line, self.lease.ping)
 
     def on_commit(self, function: Callable[[], object]) -> None:
         """Have a function called, in a worker thread, when what is done here is committed: see
         `LeaseConnection.on_commit()`.
         """
-        self._lease.on_commit(function)
+        self.lease.on_commit(function)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         if name[:1].isupper():
-            return self._lease.driver_exception(name)
+            return self.lease.driver_exception(name)
         if name in GONE:
-            return self._lease.answer(name)
+            return self.lease.answer(name)
         raise AttributeError(f"{name} of a connection {_BLOCKS}")
-
-    # For its cursors and scopes
-
-    @property
-    def lease(self) -> LeaseConnection:
-        """What it is of."""
-        return self._lease
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no call is under way."""
-        return self._line.is_idle
-
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Make a call of the lease in a worker thread."""
-        return await call(self._lease, self._line, function, *args)
 
 
 class AsyncCursor:
     """A cursor whose methods are awaited. What they have found out are plain attributes."""
 
-    __slots__ = ("_ahead", "_connection", "_late", "_lease", "_made", "_make")
+    __slots__ = ("_ahead", "_connection", "_late", "_lease", "_line", "_made", "_make")
 
     def __init__(
         self, connection: AsyncConnection, made: Any, make: Callable[[], LeaseCursor]
     ) -> None:
         self._connection = connection
         self._lease = connection.lease
+        self._line = connection.line
         self._made = made  # None until the first call, if it sends something
         self._make = make
         self._ahead: deque[Any] = deque()  # rows that `async for` has read
@@ -136,26 +123,26 @@ class AsyncCursor:
 
     # Statements
 
-    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Run a statement; the arguments are the driver's."""
-        return await self._run("execute", *args, **kwargs)
+        return self._run("execute", args, kwargs)
 
-    async def executemany(self, *args: Any, **kwargs: Any) -> Any:
+    def executemany(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Run a statement once for each set of parameters."""
-        return await self._run("executemany", *args, **kwargs)
+        return self._run("executemany", args, kwargs)
 
-    async def callproc(self, *args: Any, **kwargs: Any) -> Any:
+    def callproc(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Call a stored procedure."""
-        return await self._run("callproc", *args, **kwargs)
+        return self._run("callproc", args, kwargs)
 
-    async def nextset(self) -> Any:
+    def nextset(self) -> Coroutine[Any, Any, Any]:
         """Go on to the next result."""
-        return await self._run("nextset")
+        return self._run("nextset", (), {})
 
-    async def _run(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    async def _run(self, name: str, args: Any, kwargs: Any) -> Any:
         self._ahead.clear()
         self._late = None
-        result = await self._connection.call(self._call, name, args, kwargs)
+        result = await call(self._lease, self._line, self._call, name, args, kwargs)
         if result is self._made:
             return self
         if not is_plain(result):
@@ -199,20 +186,20 @@ class AsyncCursor:
             raise late
         if self._is_at_hand:
             return getattr(self._made, name)(*args, **kwargs)
-        return await self._connection.call(self._call, name, args, kwargs)
+        return await call(self._lease, self._line, self._call, name, args, kwargs)
 
     @property
     def _is_at_hand(self) -> bool:
         """Whether the driver has all rows already, so that nobody has to wait."""
         is_buffering = type(self._made) in _BUFFERING
-        return is_buffering and self._connection.is_idle and self._lease.has_all
+        return is_buffering and self._line.is_idle and self._lease.has_all
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         if not self._ahead and self._late is None and not self._is_at_hand:
-            await self._connection.call(self._read_ahead)
+            await call(self._lease, self._line, self._read_ahead)
         row = await self.fetchone()
         if row is None:
             raise StopAsyncIteration
@@ -283,10 +270,10 @@ class AsyncCursor:
         self._ahead.clear()
         if self._made is None or self._lease.is_over:
             return
-        if self._connection.is_idle and self._lease.has_all:
+        if self._line.is_idle and self._lease.has_all:
             self._made.close()
         else:
-            await self._connection.call(self._made.close)
+            await call(self._lease, self._line, self._made.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -297,5 +284,5 @@ class AsyncCursor:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not isinstance(exc, GeneratorExit):  # nothing may be awaited: its connection closes it
+        if not is_closing(exc):  # else its connection closes it
             await self.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from flask_pooled_db.errors import CommitOutcomeUnknown
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.line import Job, LeaseJob, Line, line_of
+from flask_pooled_db.lease.line import Job, Line, line_of
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.queue import Wait
 from flask_pooled_db.pool.steps import Call, Step, Steps, Turn
@@ -35,10 +34,10 @@ class Mailbox:
     It does not keep the loop.
     """
 
-    __slots__ = ("__weakref__", "_done", "_is_called", "_loop")
+    __slots__ = ("__weakref__", "_done", "_is_called", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
+        self.loop = weakref.ref(loop)
         self._done: deque[asyncio.Future[None]] = deque()
         self._is_called = False
 
@@ -48,7 +47,7 @@ class Mailbox:
         if self._is_called:
             return
         self._is_called = True
-        loop = self._loop()
+        loop = self.loop()
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self._deliver)
@@ -68,18 +67,18 @@ _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
 )
 
 
-def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
-    mailbox = _mailboxes.get(loop)
-    if mailbox is None:
-        mailbox = _mailboxes[loop] = Mailbox(loop)
-    return mailbox
-
-
-def future_of(job: Job) -> asyncio.Future[None]:
+def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
     """Return what is done when a call has ended. A second one takes the place of the first."""
     loop = asyncio.get_running_loop()
+    mailbox: Mailbox | None = None if line is None else line.mailbox
+    if mailbox is None or mailbox.loop() is not loop:
+        mailbox = _mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = _mailboxes[loop] = Mailbox(loop)
+        if line is not None:
+            line.mailbox = mailbox
     future: asyncio.Future[None] = loop.create_future()
-    job.when_done = functools.partial(_mailbox_of(loop).put, future)
+    job.when_done(mailbox.put, future)
     return future
 
 
@@ -88,8 +87,8 @@ def future_of(job: Job) -> asyncio.Future[None]:
 
 async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
     """Make a call of a lease. A cancelled one is ended; its connection is not used again."""
-    job = LeaseJob(lease, function, *args)
-    future = future_of(job)
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
     line.submit(job)
     try:
         await future
@@ -104,8 +103,8 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
     """Make a call of a lease that commits. A cancelled one goes on for a while: what became of the
     COMMIT is to be known. Raises `CommitOutcomeUnknown` if it is not.
     """
-    job = LeaseJob(lease, function, *args)
-    future = future_of(job)
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
     line.submit(job)
     try:
         await future
@@ -136,13 +135,13 @@ def _tell_outcome(job: Job, error: BaseException) -> None:
         error.add_note("This came after the end of the transaction: its work is committed.")
 
 
-async def _end(job: LeaseJob, error: BaseException) -> None:
+async def _end(job: Job, error: BaseException) -> None:
     """End a call that its task does not wait for any more, and wait for a while until it has ended.
 
     If `error` says that the coroutine is being closed, nothing is awaited.
     """
     entry = job.abandon(asyncio.CancelledError())
-    if _is_closing(error):
+    if is_closing(error):
         return
     deadline = monotonic() + PATIENCE
     while not job.is_finished and monotonic() < deadline:
@@ -154,7 +153,7 @@ async def _end(job: LeaseJob, error: BaseException) -> None:
 
 async def _wait(job: Job, seconds: float) -> None:
     """Wait until a call has ended, for up to `seconds`."""
-    future = future_of(job)
+    future = _future_of(job)
     if not job.is_finished:  # else the future before may have been told
         await asyncio.wait([future], timeout=seconds)
 
@@ -205,11 +204,11 @@ async def take(steps: Steps[T], bell: Bell) -> T:
     try:
         step = next(steps)
         while True:
-            job = Job(step.function, *step.args) if isinstance(step, Call) else None
+            job = Job(step.function, step.args) if isinstance(step, Call) else None
             try:
                 result = await _taken(step, job, bell)
             except BaseException as error:
-                if job is not None and _is_closing(error) and not job.is_finished:
+                if job is not None and is_closing(error) and not job.is_finished:
                     _leave(job, steps)
                     raise
                 step = steps.throw(error)
@@ -236,7 +235,7 @@ async def _called(job: Job, victim: Entry | None) -> Any:
     """Make a call that is no lease's. If it uses a connection, a cancelled one is ended, and waited
     for: its end has a time limit.
     """
-    future = future_of(job)
+    future = _future_of(job)
     crew.call(job.run_and_tell)
     try:
         await future
@@ -251,9 +250,9 @@ async def _called(job: Job, victim: Entry | None) -> Any:
     return job.result()
 
 
-def _is_closing(error: BaseException) -> bool:
-    """Return whether an error, of a coroutine that awaits, says that it must not await any more."""
-    return not isinstance(error, Exception | asyncio.CancelledError)
+def is_closing(error: BaseException | None) -> bool:
+    """Return whether an error in a coroutine says that it must not await any more."""
+    return error is not None and not isinstance(error, Exception | asyncio.CancelledError)
 
 
 def _leave(job: Job, steps: Steps[Any]) -> None:
@@ -265,6 +264,6 @@ def _leave(job: Job, steps: Steps[Any]) -> None:
             turns.pop()
             steps.close()
 
-    job.when_done = close_once
+    job.when_done(close_once)
     if job.is_finished:  # then it may not see this
         close_once()

@@ -8,16 +8,16 @@ that the task was in.
 from __future__ import annotations
 
 import contextvars
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.owner import current_owner, stand_ins
-from flask_pooled_db.lease.preamble import ANYWHERE, Part
+from flask_pooled_db.lease.preamble import ANYWHERE
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import crew, guard
 
@@ -25,45 +25,66 @@ CANCELLED = "the task that it worked for was cancelled"
 
 
 class Job:
-    """A call that a worker makes. It runs in a copy of the caller's context."""
+    """A call that a worker makes as its task would: in a copy of its context and, if it is a
+    lease's, in its part of the transaction.
+    """
 
-    __slots__ = (
-        *("_args", "_context", "_function", "_owner", "error", "is_dropped", "is_finished"),
-        *("is_started", "outcome", "when_done"),
-    )
+    is_started = is_dropped = is_finished = False
+    outcome: Any = None
+    error: BaseException | None = None
+    _abandoned_by: BaseException | None = None
+    _when_done: tuple[Any, ...] | None = None
 
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], lease: Lease | None = None
+    ) -> None:
         self._function = function
         self._args = args
+        self._lease = lease
         self._context = contextvars.copy_context()
         self._owner = current_owner()
-        self.when_done: Callable[[], object] | None = None  # tells who waits, if anybody does
-        self.is_started = self.is_dropped = self.is_finished = False
-        self.outcome: Any = None
-        self.error: BaseException | None = None
+        self._part = None if lease is None else lease.innermost()
 
     def run(self) -> None:
         """Make the call."""
-        me = threading.get_ident()
+        me, lease = get_ident(), self._lease
         stand_ins[me] = self._owner
+        if lease is not None:
+            lease.work_in(self._part)
         try:
             self.outcome = self._context.run(self._function, *self._args)
         except BaseException as error:  # noqa: BLE001  its task is told
             self.error = error
-        finally:
-            stand_ins.pop(me, None)
-            self._args = ()
+        self._args = ()
+        del stand_ins[me]
+        if lease is not None:
+            lease.work_in(ANYWHERE)
         self.is_finished = True
+        if self._abandoned_by is not None and lease is not None:
+            lease.break_off(self._abandoned_by, CANCELLED)
+
+    def when_done(self, tell: Callable[..., object], *args: Any) -> None:
+        """Have a function called in the worker when the call has ended: the last one given."""
+        self._when_done = (tell, *args)
 
     def tell(self) -> None:
         """Tell who waits for the end of the call."""
-        if self.when_done is not None:
-            self.when_done()
+        if self._when_done is not None:
+            tell, *args = self._when_done
+            tell(*args)
 
     def run_and_tell(self) -> None:
         """Make the call, and tell who waits for its end."""
         self.run()
         self.tell()
+
+    def abandon(self, cause: BaseException) -> Entry | None:
+        """Have the call end soon, and its connection not used again: its task is gone. Returns the
+        connection, unless the call has ended or has given it back before.
+        """
+        self._abandoned_by = cause
+        is_under_way = self._lease is not None and not self.is_finished
+        return self._lease.give_up(CANCELLED) if self._lease and is_under_way else None
 
     def result(self) -> Any:
         """Return what the call has returned, or raise what it has raised."""
@@ -73,41 +94,15 @@ class Job:
         return self.outcome
 
 
-class LeaseJob(Job):
-    """A call that is one of a lease's."""
-
-    __slots__ = ("_abandoned_by", "_lease", "_part")
-
-    def __init__(self, lease: Lease, function: Callable[..., Any], *args: Any) -> None:
-        super().__init__(function, *args)
-        self._lease = lease
-        self._part: Part | None = lease.innermost()
-        self._abandoned_by: BaseException | None = None
-
-    def run(self) -> None:
-        lease = self._lease
-        lease.work_in(self._part)
-        super().run()
-        lease.work_in(ANYWHERE)
-        if self._abandoned_by is not None:
-            lease.break_off(self._abandoned_by, CANCELLED)
-
-    def abandon(self, cause: BaseException) -> Entry | None:
-        """Have the call end soon, and its connection not used again: its task is gone. Returns the
-        connection, unless the call has ended or has given it back before.
-        """
-        self._abandoned_by = cause
-        return None if self.is_finished else self._lease.give_up(CANCELLED)
-
-
 class Line:
     """The calls of one lease that wait for their turn."""
 
-    __slots__ = ("__weakref__", "_is_at_work", "_jobs", "face")
+    __slots__ = ("__weakref__", "_is_at_work", "_jobs", "face", "mailbox")
 
     def __init__(self) -> None:
+        self.mailbox: Any = None  # of the loop that it was last used in
         self.face: weakref.ref[Any] | None = None  # what tasks use of the lease
-        self._jobs: deque[LeaseJob] = deque()
+        self._jobs: deque[Job] = deque()
         self._is_at_work = False
 
     @property
@@ -115,7 +110,7 @@ class Line:
         """Whether no call is under way, nor waits."""
         return not self._is_at_work
 
-    def submit(self, job: LeaseJob) -> None:
+    def submit(self, job: Job) -> None:
         """Have a call made when those before it have ended. Raises RuntimeError if the system has
         no more threads.
         """
@@ -131,7 +126,7 @@ class Line:
                     self._is_at_work = False
                 raise
 
-    def drop(self, job: LeaseJob) -> bool:
+    def drop(self, job: Job) -> bool:
         """Have a call not made, if it has not begun. Returns whether that is so."""
         with guard.lock:
             job.is_dropped = not job.is_started
@@ -145,7 +140,7 @@ class Line:
             job.tell()
             job = following
 
-    def _next(self) -> LeaseJob | None:
+    def _next(self) -> Job | None:
         with guard.lock:
             while self._jobs:
                 job = self._jobs.popleft()

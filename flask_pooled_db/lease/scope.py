@@ -6,7 +6,6 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holde
 from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import refuse_to_disturb
+from flask_pooled_db.lease.openscopes import OpenScopes, open_scopes, scopes_of
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
 from flask_pooled_db.lease.proxy import LeaseConnection, class_for
@@ -37,50 +37,6 @@ logger = logging.getLogger("flask_pooled_db")
 
 
 _ENTERED = "a db_connection_context() can be entered once: make a new one"
-
-
-class OpenScopes(dict["weakref.ref[Scope]", None]):
-    """The scopes that a thread, task or greenlet has open, in the order it entered them.
-
-    Weak: a scope that an interruption has kept from being left must not enclose what comes later.
-    A set that is changed in place takes half the time of a context variable that is set twice.
-    """
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: Any) -> None:
-        # The context of a task refers to this, so that this must not refer to the task.
-        self.owner = owner if isinstance(owner, int) else weakref.ref(owner)
-
-    def are_of(self, owner: Any) -> bool:
-        """Return whether they are this owner's."""
-        return self.owner == owner or (not isinstance(self.owner, int) and self.owner() is owner)
-
-    def newest_first(self) -> list[Scope]:
-        """Return those that are open, and forget the others: an abandoned generator may never
-        leave its own.
-        """
-        found = []
-        for reference in list(self)[::-1]:
-            scope = reference()
-            if scope is not None and scope.is_open:
-                found.append(scope)
-            else:
-                self.pop(reference, None)
-        return found
-
-
-# Contexts that are copied share it. So it may be that of the owner whose context was copied.
-_open_scopes: ContextVar[OpenScopes | None] = ContextVar("flask_pooled_db_scopes", default=None)
-
-
-def scopes_of(owner: Any) -> OpenScopes:
-    """Return the open scopes of the caller, who is this owner."""
-    scopes = _open_scopes.get()
-    if scopes is None or not scopes.are_of(owner):
-        scopes = OpenScopes(owner)
-        _open_scopes.set(scopes)
-    return scopes
 
 
 class Scope:
@@ -142,7 +98,7 @@ class Scope:
             frame = sys._getframe(1)
             self.frame, self.place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
-        scopes = _open_scopes.get()
+        scopes = open_scopes.get()
         if scopes is None or scopes.owner != owner:  # a task's and a greenlet's never is
             scopes = scopes_of(owner)
         self._scopes = scopes
@@ -225,11 +181,11 @@ class Scope:
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
-        open_scopes = self._scopes.newest_first()
-        if not open_scopes:
+        others: list[Scope] = self._scopes.newest_first()
+        if not others:
             return None
         self.place = self.place or place_of(frame)
-        around = enclosing(open_scopes)
+        around = enclosing(others)
         if around and self.frame is None:
             self.frame = around[0].frame
         if self.options.independent:
@@ -429,7 +385,8 @@ class Scope:
 def enclosing_lease(pool: Engine | Unopened) -> LeaseConnection | None:
     """Return the lease of the innermost scope of a pool that the caller is in, if there is one."""
     owner = current_owner()
-    around = enclosing(scopes_of(owner).newest_first())
+    open_now: list[Scope] = scopes_of(owner).newest_first()
+    around = enclosing(open_now)
     return next((scope._lease for scope in around if scope.is_of(pool, owner)), None)
 
 

@@ -136,7 +136,13 @@ class Engine:
         """
         if guard.is_inside():
             raise self.timeout(self._clock(), may_wait=False) from reports.inside()
-        return self._acquiring(None, self._clock(), timeout, waiter)
+        state, now = self.state, self._clock()
+        entry = None
+        with state.lock:
+            if state.idle:
+                entry = state.pop_idle_locked(waiter.session)
+                state.check_out_locked(entry, now)
+        return self._acquiring(entry, now, timeout, waiter)
 
     @property
     def is_down(self) -> bool:

@@ -18,6 +18,7 @@ class Hand:
 
     def __init__(self, crew: Crew, function: Callable[[], object]) -> None:
         self._crew = crew
+        self.thread: threading.Thread | None = None  # once it runs
         self._wake = threading.Lock()
         self._wake.acquire()
         self._function: Callable[[], object] | None = function
@@ -29,6 +30,7 @@ class Hand:
 
     def work(self) -> None:
         """Make one call after the other."""
+        self.thread = threading.current_thread()
         while (function := self._function) is not None:
             self._function = None
             if workers.is_forking:
@@ -40,20 +42,20 @@ class Hand:
 
     def _rest(self) -> None:
         """Wait for the next call."""
-        with workers.resting():  # whoever wakes up here during a fork waits for its end
-            self._crew.idle.append(self)
-            if self._wake.acquire(timeout=REST):
-                return
-            try:
-                self._crew.idle.remove(self)
-            except ValueError:  # a call has come at that very moment
-                self._wake.acquire()
+        self._crew.idle.append(self)
+        if self._wake.acquire(timeout=REST):
+            return
+        try:
+            self._crew.idle.remove(self)
+        except ValueError:  # a call has come at that very moment
+            self._wake.acquire()
 
 
 class Crew(Part):
     """Threads that stay for a while. The one that has rested least is woken first.
 
-    A fork waits for the calls that are under way, as for everything that workers do.
+    A fork waits for the calls that are under way, as for everything that workers do, and no other
+    begins meanwhile.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,11 @@ class Crew(Part):
 
     def after_fork_in_child(self) -> None:
         self.idle: deque[Hand] = deque()  # each change of it is one step of the interpreter's
+        workers.at_rest = self.at_rest
+
+    def at_rest(self) -> set[threading.Thread | None]:
+        """Return the threads that have nothing to do."""
+        return {hand.thread for hand in list(self.idle)}
 
     def call(self, function: Callable[[], object]) -> None:
         """Have a function called, which raises nothing. Raises RuntimeError if the system has no
