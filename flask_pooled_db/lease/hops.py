@@ -251,8 +251,8 @@ async def _called(job: Job, victim: Entry | None) -> Any:
 
 
 def is_closing(error: BaseException | None) -> bool:
-    """Return whether an error in a coroutine says that it must not await any more."""
-    return error is not None and not isinstance(error, Exception | asyncio.CancelledError)
+    """Return whether an error in a coroutine says that it is closed, and must not await any more."""
+    return isinstance(error, GeneratorExit)
 
 
 def _leave(job: Job, steps: Steps[Any]) -> None:

@@ -22,10 +22,12 @@ class Hand:
         self._wake = threading.Lock()
         self._wake.acquire()
         self._function: Callable[[], object] | None = function
+        self._dismissals = crew.dismissals
 
     def call(self, function: Callable[[], object] | None) -> None:
         """Have it call a function, or end. It must be at rest, and belong to the caller alone."""
         self._function = function
+        self._dismissals = self._crew.dismissals
         self._wake.release()
 
     def work(self) -> None:
@@ -43,7 +45,8 @@ class Hand:
     def _rest(self) -> None:
         """Wait for the next call."""
         self._crew.idle.append(self)
-        if self._wake.acquire(timeout=REST):
+        is_wanted = self._dismissals == self._crew.dismissals
+        if is_wanted and self._wake.acquire(timeout=REST):
             return
         try:
             self._crew.idle.remove(self)
@@ -63,6 +66,7 @@ class Crew(Part):
 
     def after_fork_in_child(self) -> None:
         self.idle: deque[Hand] = deque()  # each change of it is one step of the interpreter's
+        self.dismissals = 0
         workers.at_rest = self.at_rest
 
     def at_rest(self) -> set[threading.Thread | None]:
@@ -81,7 +85,8 @@ class Crew(Part):
             hand.call(function)
 
     def dismiss(self) -> None:
-        """End the threads that have nothing to do. The next calls start new ones."""
+        """End the threads, those at work after their call. The next calls start new ones."""
+        self.dismissals += 1  # first: whoever comes to rest after this does not stay
         while self.idle:
             try:
                 hand = self.idle.pop()
