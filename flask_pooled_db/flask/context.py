@@ -19,6 +19,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.whereabouts import place_of
 from flask_pooled_db.pool import Engine
 from flask_pooled_db.pool.opened import NotOpen, Ticket, Unopened
@@ -183,6 +184,8 @@ def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:
             if is_leak:
                 _report(lease)
         finally:
+            if lease.state is State.BUSY and not is_running(lease.owner):
+                lease.give_up(reason)  # a worker is at work for a task that has no loop any more
             lease.revoke(reason, is_leak=is_leak)
         if lease.after_commit is not None:
             lease.after_commit.run()

@@ -251,7 +251,7 @@ async def _called(job: Job, victim: Entry | None) -> Any:
 
 
 def is_closing(error: BaseException | None) -> bool:
-    """Return whether an error in a coroutine says that it is closed, and must not await any more."""
+    """Return whether an error says that its coroutine is being closed, and must not await."""
     return isinstance(error, GeneratorExit)
 
 

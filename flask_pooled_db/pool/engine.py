@@ -139,7 +139,7 @@ class Engine:
         state, now = self.state, self._clock()
         entry = None
         with state.lock:
-            if state.idle:
+            if state.idle and not waiter.needs_up:  # which has to look for that first
                 entry = state.pop_idle_locked(waiter.session)
                 state.check_out_locked(entry, now)
         return self._acquiring(entry, now, timeout, waiter)

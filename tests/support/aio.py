@@ -1,4 +1,4 @@
-"""Asynchronous scopes for callers that block: what a test or a scenario does, a task does for it."""
+"""Asynchronous scopes for callers that block, as scenarios do, and what tests of them await."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 class Actor:
-    """A task in a thread's loop that does one thing after the other, so that it owns all of them."""
+    """A task in a thread's loop that does one thing after the other, and owns what it takes."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
