@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease.awaited import AsyncConnection
-from flask_pooled_db.lease.hops import Bell, call, call_commit, is_closing, take
-from flask_pooled_db.lease.line import Job
+from flask_pooled_db.lease.hops import Bell, call_commit, call_for_sure, is_closing, take
+from flask_pooled_db.lease.line import Job, Line
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import Attempts
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
@@ -58,15 +59,29 @@ class AsyncScope:
             raise UsageError("this async_connection_context() is not entered, or was left already")
         lease, line, leave = connection.lease, connection.line, self.scope.__exit__
         is_unused = lease.state is State.UNUSED and line.is_idle
-        if is_unused or guard.is_inside():  # nothing is sent
-            leave(exc_type, exc, traceback)
-        elif is_closing(exc):
-            # The coroutine is being closed: nothing may be awaited.
-            line.submit(Job(leave, (exc_type, exc, traceback), lease))
-        elif exc is None and self.scope.holds(lease):
+        try:
+            if is_unused or guard.is_inside():  # nothing is sent
+                leave(exc_type, exc, traceback)
+            elif is_closing(exc):  # nothing may be awaited
+                line.submit(Job(leave, (exc_type, exc, traceback), lease))
+            elif exc is None and self.scope.holds(lease):
+                await self._commit(lease, line)
+            else:
+                await call_for_sure(lease, line, leave, exc_type, exc, traceback)
+        except RuntimeError as error:
+            if self.scope.is_open:  # the system has no more threads
+                lease.give_up("there was no thread to roll it back")
+                leave(type(error), error, None)
+            raise
+
+    async def _commit(self, lease: LeaseConnection, line: Line) -> None:
+        leave = self.scope.__exit__
+        try:
             await call_commit(lease, line, leave, None, None, None)
-        else:
-            await call(lease, line, leave, exc_type, exc, traceback)
+        except asyncio.CancelledError as error:
+            if self.scope.is_open:  # it came before the call had begun
+                await call_for_sure(lease, line, leave, type(error), error, None)
+            raise
 
 
 async def run_in_transaction(

@@ -99,6 +99,19 @@ async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: An
     return job.result()
 
 
+async def call_for_sure(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> None:
+    """Make a call of a lease that has to be made, whatever comes: a block is left."""
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
+    line.submit(job)
+    try:
+        await future
+    except BaseException as error:
+        await _end(job, error)
+        raise
+    job.result()
+
+
 async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
     """Make a call of a lease that commits. A cancelled one goes on for a while: what became of the
     COMMIT is to be known. Raises `CommitOutcomeUnknown` if it is not.
