@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +22,7 @@ from flask_pooled_db import (
     signals,
 )
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.line import Job, line_of
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
@@ -215,6 +218,52 @@ def break_receiver(db: PooledDB) -> None:
         db.pool("one")
 
 
+def in_task(
+    do: Callable[[PooledDB, Any], object],
+) -> Callable[[Site, Callable[[], str]], None]:
+    """Do something in an asynchronous block."""
+
+    def cause(site: Site, logged: Callable[[], str]) -> None:
+        async def main() -> None:
+            async with site[1].async_connection_context(timeout=PATIENCE) as conn:
+                do(site[1], conn)
+
+        asyncio.run(main())
+
+    return cause
+
+
+async def coroutine_function() -> None: ...
+
+
+def leave_loop_out(site: Site, logged: Callable[[], str]) -> None:
+    site[1].async_connection_context().__aenter__().send(None)
+
+
+def disturb(db: PooledDB, conn: Any) -> None:
+    gate = threading.Event()
+    line = line_of(conn.lease)
+    line.submit(Job(gate.wait, (PATIENCE,), conn.lease))
+    try:
+        with db.connection_context():
+            pass
+    finally:
+        gate.set()
+
+
+def cancel_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    class Unreachable(FakeDriver):
+        def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object]:
+            def end(helper: Callable[[], Any]) -> None:
+                raise ConnectionError
+
+            return end
+
+    with open_pool(Unreachable()) as pool:
+        pool.lease().give_up("its task was cancelled")
+        wait_until(lambda: "cancelled task" in logged())
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -225,6 +274,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
+    "A statement of a cancelled task goes on at its server": cancel_in_vain,
     "no connection in": take_two,
     "of them already (": take_two,
     "and trying again won't help": connect_in_vain,
@@ -242,6 +292,12 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "inside a nested db_connection_context()": in_block(nest),
+    "would block the event loop": in_task(lambda _, conn: conn.execute("SELECT 1")),
+    "needs a running event loop of asyncio": leave_loop_out,
+    "not a coroutine function, which nobody would await": in_task(
+        lambda _, conn: conn.on_commit(coroutine_function)
+    ),
+    "is in use by another thread, task or greenlet": in_task(disturb),
     "there is no bind": by_name(lambda db: db.pool("unknown")),
     "is asked for by what opens or closes it": by_name(load_itself),
     "is in the configuration, which keeps it open": by_name(lambda db: db.close_bind("default")),
