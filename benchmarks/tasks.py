@@ -1,9 +1,9 @@
 """Transactions a second over a slow network, of tasks in an event loop beside threads.
 
-A transaction is one UPDATE of the task's, or the thread's, own row; a round trip takes 2 ms. With 20
-connections, the default, tasks and threads wait for one another; with one for each, only for the CPU
-of their process, of which a task's call takes more: it is made by a thread, too. The network is that of
-the benchmark of throughput.
+A transaction is one UPDATE of the task's, or the thread's, own row; a round trip takes 2 ms. With
+20 connections, the default, tasks and threads wait for one another; with one for each, only for the
+CPU of their process, of which a task's call takes more: it is made by a thread, too. The network is
+that of the benchmark of throughput.
 """
 
 from __future__ import annotations

@@ -41,25 +41,29 @@ class Mailbox:
         self._done: deque[asyncio.Future[None]] = deque()
         self._is_called = False
 
-    def put(self, future: asyncio.Future[None]) -> None:
-        """Have the loop told that the call of a future has ended, from any thread."""
+    def put(self, future: asyncio.Future[None]) -> bool:
+        """Have the loop told that what a future stands for is done, from any thread. Returns False
+        if the loop is closed.
+        """
         self._done.append(future)
         if self._is_called:
-            return
+            return True
         self._is_called = True
         loop = self.loop()
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self._deliver)
+                return True
         except RuntimeError:  # it is closed
             self._done.clear()
+            self._is_called = False
+        return False
 
     def _deliver(self) -> None:
         self._is_called = False  # first: what comes after this is told by another call
         while self._done:
             future = self._done.popleft()
-            if not future.done():
-                future.set_result(None)
+            _settle(future)
 
 
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
@@ -67,14 +71,19 @@ _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
 )
 
 
+def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = Mailbox(loop)
+    return mailbox
+
+
 def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
     """Return what is done when a call has ended. A second one takes the place of the first."""
     loop = asyncio.get_running_loop()
     mailbox: Mailbox | None = None if line is None else line.mailbox
     if mailbox is None or mailbox.loop() is not loop:
-        mailbox = _mailboxes.get(loop)
-        if mailbox is None:
-            mailbox = _mailboxes[loop] = Mailbox(loop)
+        mailbox = _mailbox_of(loop)
         if line is not None:
             line.mailbox = mailbox
     future: asyncio.Future[None] = loop.create_future()
@@ -177,39 +186,36 @@ async def _wait(job: Job, seconds: float) -> None:
 class Bell:
     """Wakes a task that waits in line for a connection."""
 
-    __slots__ = ("_future", "_is_waited_for", "_loop")
+    __slots__ = ("_future", "_loop", "_mailbox")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] | None = None
-        self._is_waited_for = False
+        self._mailbox = _mailbox_of(self._loop)
+        self._future: asyncio.Future[None] | None = None  # while it is waited for
 
     def ring(self) -> bool:
         """Wake the task, from any thread. Returns False if its loop is closed."""
-        try:
-            if self._is_waited_for:
-                self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            return False
-        return True
-
-    def _wake(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        future = self._future
+        return future is None or self._mailbox.put(future)
 
     async def wait(self, wait: Wait) -> bool:
         """Take the step."""
-        self._is_waited_for = True  # from now on it is rung
-        if not wait.waiter.is_settled and wait.seconds > 0:
-            self._future = self._loop.create_future()
-            timer = self._loop.call_later(wait.seconds, self._wake)
-            try:
-                await self._future
-            finally:
-                timer.cancel()
-                self._future = None
-        self._is_waited_for = False
-        return wait.waiter.is_settled
+        waiter, seconds = wait
+        if not waiter.is_settled and seconds > 0:
+            self._future = future = self._loop.create_future()
+            if not waiter.is_settled:  # it is rung from now on
+                timer = self._loop.call_later(seconds, _settle, future)
+                try:
+                    await future
+                finally:
+                    timer.cancel()
+            self._future = None
+        return waiter.is_settled
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def take(steps: Steps[T], bell: Bell) -> T:

@@ -58,6 +58,7 @@ class Lease(Losing):
         "after_commit",
         "cursor_settings",
         "has_committed",
+        "line",
         "owner",
         "wanted_rows",
     )
@@ -72,6 +73,7 @@ class Lease(Losing):
 
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
+    line: Any  # of the calls that tasks make; not set before the first
     # As in `Part`; both are unset where all rows are as the driver makes them.
     wanted_rows: Any
     cursor_settings: Any

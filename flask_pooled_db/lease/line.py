@@ -151,19 +151,16 @@ class Line:
         return None
 
 
-_lines: weakref.WeakKeyDictionary[Lease, Line] = weakref.WeakKeyDictionary()
-
-
 def refuse_to_disturb(lease: Lease) -> None:
     """Raise if a call of a lease is under way for another task."""
-    line = _lines.get(lease)
+    line: Line | None = getattr(lease, "line", None)
     if line is not None and not line.is_idle:
         raise refusals.in_use()
 
 
 def line_of(lease: Lease) -> Line:
     """Return the line of a lease: one for all who use it."""
-    line = _lines.get(lease)
+    line: Line | None = getattr(lease, "line", None)
     if line is None:
-        line = _lines[lease] = Line()
+        lease.line = line = Line()
     return line

@@ -19,7 +19,7 @@ from tests.support.scenarios.base import MOVED, assert_fit, assert_untouched, mu
 from tests.support.stages import ENDLESS, ServerStage, Stage, on_server
 
 MARK = "pooled_db_cancelled"
-SLEEP = f"SELECT SLEEP(30) /* {MARK} */"
+SLEEP = f"SELECT SLEEP(300) /* {MARK} */"
 
 
 def slow(stage: Stage) -> str:

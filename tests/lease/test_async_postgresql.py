@@ -14,7 +14,7 @@ from tests.support.aio import run, value
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import must_raise
 
-SLEEP = "SELECT pg_sleep(30)"
+SLEEP = "SELECT pg_sleep(300)"
 RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = %s"
 
 

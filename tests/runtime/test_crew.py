@@ -77,12 +77,15 @@ def test_dismissal() -> None:
 
 
 def test_rest_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that nobody calls ends by itself, whenever the next call comes."""
-    module = sys.modules["flask_pooled_db.runtime.crew"]
-    monkeypatch.setattr(module, "REST", 0.01)
-    for pause in (0.0, 0.005, 0.0095, 0.01, 0.0105, 0.011, 0.02) * 5:
-        assert made(threading.get_ident)
-        time.sleep(pause)
+    """A thread that nobody calls ends by itself, unless it is just about to be called."""
+    monkeypatch.setattr(sys.modules["flask_pooled_db.runtime.crew"], "REST", 0.05)
+    made(int)
+    wait_until(lambda: crew.idle)
+    hand = crew.idle.pop()  # as who calls it does
+    time.sleep(0.1)
+    is_called = threading.Event()
+    hand.call(is_called.set)
+    assert is_called.wait(PATIENCE)
     wait_until(lambda: not threads())
 
 
