@@ -56,7 +56,7 @@ class Job:
         except BaseException as error:  # noqa: BLE001  its task is told
             self.error = error
         self._args = ()
-        del stand_ins[me]
+        stand_ins.pop(me, None)  # gone after a fork
         if lease is not None:
             lease.work_in(ANYWHERE)
         self.is_finished = True

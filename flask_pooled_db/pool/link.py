@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -29,7 +30,7 @@ class Link:
         self.raw = raw
         self.driver = driver
         self.is_open = True
-        self._ending = threading.Lock()  # so that what was closed is not stopped
+        self._ending = threading.RLock()  # so that what was closed is not stopped
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
         # If its caller gives it back itself: where it was taken, and the id of who took it.
@@ -50,7 +51,7 @@ class Link:
         """End the call that is under way, if there is one, from any thread. The connection is of no
         use any more.
         """
-        with self._ending:
+        with self._ending, contextlib.suppress(Exception):  # the driver may have closed it
             if self.is_open:
                 self.driver.stop(self.raw)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 
 from flask_pooled_db import PooledDB, UnknownBind
 from tests.support.aio import run, until, value
@@ -25,10 +25,12 @@ def test_view(site: tuple[Flask, PooledDB]) -> None:
     request.
     """
     app, db = site
+    committed = []
 
     async def view(id_: int) -> str:
         async with db.async_connection_context() as conn:
             await insert(conn, id_)
+            conn.on_commit(lambda: committed.append(request.path))
             if id_ > 2:
                 raise LookupError
         async with db.async_connection_context(readonly=True) as conn:
@@ -39,6 +41,7 @@ def test_view(site: tuple[Flask, PooledDB]) -> None:
     with must_raise(LookupError):
         app.testing = True
         client.get("/3")
+    assert committed == ["/1", "/2"]
     with app.app_context():
         assert ids() == [1, 2]
     assert pool_of(app, db).in_use == 0

@@ -15,6 +15,8 @@ from flask_pooled_db import TransactionAborted
 from harness.waiting import wait_until
 from harness.workloads import connection_id
 from tests.support.aio import add, run, until, value
+from tests.support.fake_driver import FakeDriver
+from tests.support.pools import open_pool
 from tests.support.scenarios.base import MOVED, assert_fit, assert_untouched, must_raise
 from tests.support.stages import ENDLESS, ServerStage, Stage, on_server
 
@@ -224,7 +226,7 @@ def test_t6_loop_ends_without_context(any_stage: Stage) -> None:
 
     contextvars.Context().run(leave_tasks_behind, main)
     kept.clear()
-    gc.collect()
+    wait_until(lambda: gc.collect() >= 0 and not any_stage.db.stats().in_use)
     assert_ended(any_stage)
 
 
@@ -322,3 +324,15 @@ def test_t6_numbers_of_connections(pymysql_stage: Stage) -> None:
     with pymysql_stage.db.connection_context() as conn:
         assert connection_id(conn) not in numbers
     wait_until(lambda: numbers[0] not in pymysql_stage.server.connections(), "it is closed")
+
+
+def test_t6_given_up_between_calls() -> None:
+    """A connection that is given up just as its lease ends is closed, and not lent again."""
+    with open_pool(FakeDriver()) as pool:
+        lease = pool.lease()
+        entry = lease.give_up("its task was cancelled")
+        assert entry is not None
+        lease.close()
+        assert pool.stats().open == 0
+        assert lease.give_up("once more") is None
+        entry.link.stop()  # which is closed

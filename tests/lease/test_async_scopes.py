@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
@@ -15,6 +16,10 @@ from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import UNTOUCHED, Stage
 
 FAILS_LATE = "SELECT abs(column1) FROM (VALUES (1), (2), (3), (-9223372036854775808))"
+SLOW_ROW = (
+    "SELECT 1 UNION ALL SELECT count(*) FROM (WITH RECURSIVE n(i) AS"
+    " (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000) SELECT i FROM n)"
+)
 BALANCES = "SELECT id, balance FROM accounts ORDER BY id"
 
 
@@ -41,6 +46,27 @@ def test_t9_nested_blocks(any_stage: Stage) -> None:
                 assert other is not outer
                 assert any_stage.committed() == UNTOUCHED
         assert db.stats().in_use == 0
+
+    run(main)
+    assert any_stage.committed() == MOVED
+
+
+@asynccontextmanager
+async def managed(stage: Stage) -> AsyncIterator[Any]:
+    async with AsyncExitStack() as stack:
+        yield await stack.enter_async_context(stage.db.async_connection_context())
+
+
+def test_t9_helpers_that_enter(any_stage: Stage) -> None:
+    """What a helper enters for its caller encloses the blocks in the caller's."""
+
+    async def main() -> None:
+        async with managed(any_stage) as outer:
+            await add(outer, 1, -10)
+            async with managed(any_stage) as inner:
+                assert inner is outer
+                await add(inner, 2, 10)
+            assert any_stage.committed() == UNTOUCHED
 
     run(main)
     assert any_stage.committed() == MOVED
@@ -285,7 +311,10 @@ def test_on_commit_of_tasks(any_stage: Stage) -> None:
 
     async def main() -> None:
         async with any_stage.db.async_connection_context() as conn:
+            under_way = asyncio.create_task(add(conn, 4, 0))
+            await asyncio.sleep(0)
             conn.on_commit(lambda: calls.append(any_stage.db.stats().in_use))
+            await under_way
             any_stage.db.on_commit(lambda: calls.append(any_stage.committed()))
             with must_raise(UsageError) as caught:
                 conn.on_commit(coroutine)
@@ -351,6 +380,24 @@ def test_p5_slow_statement_holds_up_no_loop(pymysql_stage: Stage) -> None:
 
     run(main)
     assert turns > 10
+
+
+def test_p5_slow_row_holds_up_no_loop(sqlite_stage: Stage) -> None:
+    """While SQLite works on the next row for one task, the others of the loop go on."""
+    turns = 0
+
+    async def main() -> None:
+        nonlocal turns
+        async with sqlite_stage.db.async_connection_context() as conn, conn.cursor() as cur:
+            await cur.execute(SLOW_ROW)
+            task = asyncio.create_task(cur.fetchall())
+            while not task.done():
+                turns += 1
+                await asyncio.sleep(0.001)
+            assert await task == [(1,), (1_000_000,)]
+
+    run(main)
+    assert turns > 3
 
 
 def test_t10_blocks_in_threads_of_tasks(any_stage: Stage) -> None:

@@ -63,8 +63,9 @@ def test_last_used_thread_first() -> None:
     assert len(threads()) == 3
 
 
-def test_dismissal() -> None:
+def test_dismissal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that is dismissed ends, at once or after its call."""
+    monkeypatch.setattr(sys.modules["flask_pooled_db.runtime.crew"], "REST", PATIENCE * 3)
     made(int)
     assert threads()
     crew.dismiss()
