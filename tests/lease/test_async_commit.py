@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from flask_pooled_db import CommitOutcomeUnknown
+from flask_pooled_db.lease import hops
 from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
-from flask_pooled_db.lease.hops import PATIENCE as GRACE
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.runtime import crew
 from harness.waiting import wait_until
@@ -23,6 +23,7 @@ from tests.support.pools import check_counts, open_pool
 from tests.support.scenarios.base import MOVED, assert_fit, must_raise
 from tests.support.stages import ON_SHARED_SERVER, UNTOUCHED, ServerStage, on_server
 
+GRACE = 0.25
 NOTE = "its work is committed"
 
 
@@ -36,6 +37,12 @@ def proxied(request: pytest.FixtureRequest) -> Iterator[ServerStage]:
 @pytest.fixture
 def fake() -> FakeDriver:
     return FakeDriver()
+
+
+@pytest.fixture(autouse=True)
+def _grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a COMMIT that was cancelled be waited for as long as these tests take it to be."""
+    monkeypatch.setattr(hops, "PATIENCE", GRACE)
 
 
 def scope(pool: Pool) -> AsyncScope:
@@ -108,7 +115,7 @@ def test_t5_commit_answered_in_time(fake: FakeDriver) -> None:
             task = asyncio.create_task(save(pool))
             await asyncio.to_thread(gate.wait_for_arrivals)
             task.cancel()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
             assert not task.done()
             gate.open()
             with must_raise(asyncio.CancelledError) as caught:
