@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from flask_pooled_db.errors import UsageError
+from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.awaited import AsyncConnection
 from flask_pooled_db.lease.hops import Bell, call_commit, call_for_sure, is_closing, take
 from flask_pooled_db.lease.line import Job, Line
@@ -58,12 +59,15 @@ class AsyncScope:
         if connection is None:
             raise UsageError("this async_connection_context() is not entered, or was left already")
         lease, line, leave = connection.lease, connection.line, self.scope.__exit__
-        is_unused = lease.state is State.UNUSED and line.is_idle
+        is_unused = lease.state is State.UNUSED and line.is_idle and lease.after_commit is None
         try:
             if is_unused or guard.is_inside():  # nothing is sent
                 leave(exc_type, exc, traceback)
-            elif is_closing(exc):  # nothing may be awaited
-                line.submit(Job(leave, (exc_type, exc, traceback), lease))
+            elif is_closing(exc) or line.is_left:  # nothing may, or can, be awaited
+                error = exc or refusals.left_alone()
+                line.submit(Job(leave, (type(error), error, None), lease))
+                if exc is None:
+                    raise error
             elif exc is None and self.scope.holds(lease):
                 await self._commit(lease, line)
             else:

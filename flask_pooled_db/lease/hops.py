@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from flask_pooled_db.lease.line import Job, Line, line_of
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.queue import Wait
 from flask_pooled_db.pool.steps import Call, Step, Steps, Turn
-from flask_pooled_db.runtime import crew
+from flask_pooled_db.runtime import crew, reporter
+
+logger = logging.getLogger("flask_pooled_db")
 
 T = TypeVar("T")
 
@@ -96,6 +99,8 @@ def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
 
 async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
     """Make a call of a lease. A cancelled one is ended; its connection is not used again."""
+    if line.is_left:
+        raise refusals.left_alone()
     job = Job(function, args, lease)
     future = _future_of(job, line)
     line.submit(job)
@@ -103,7 +108,7 @@ async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: An
         await future
     except BaseException as error:
         if not line.drop(job):
-            await _end(job, error)
+            await _end(line, job, error)
         raise
     return job.result()
 
@@ -116,7 +121,7 @@ async def call_for_sure(lease: Lease, line: Line, function: Callable[..., Any], 
     try:
         await future
     except BaseException as error:
-        await _end(job, error)
+        await _end(line, job, error)
         raise
     job.result()
 
@@ -125,6 +130,8 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
     """Make a call of a lease that commits. A cancelled one goes on for a while: what became of the
     COMMIT is to be known. Raises `CommitOutcomeUnknown` if it is not.
     """
+    if line.is_left:
+        raise refusals.left_alone()
     job = Job(function, args, lease)
     future = _future_of(job, line)
     line.submit(job)
@@ -137,7 +144,7 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
             with contextlib.suppress(asyncio.CancelledError):  # one that can't wait that long
                 await _wait(job, PATIENCE)
         if not job.is_finished:
-            await _end(job, error)
+            await _end(line, job, error)
         _tell_outcome(job, error)
         raise
     return job.result()
@@ -146,18 +153,21 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
 def _tell_outcome(job: Job, error: BaseException) -> None:
     """Say what became of a COMMIT to whoever sees the error that kept its task from waiting for it.
 
-    A `CommitOutcomeUnknown` takes its place: who sees a timeout may start over.
+    A `CommitOutcomeUnknown` takes the place of a cancellation: who sees a timeout may start over.
     """
-    failure = job.error
-    if not job.is_finished:
-        failure = refusals.outcome_unknown(error)
-    if isinstance(failure, CommitOutcomeUnknown) and isinstance(error, asyncio.CancelledError):
-        raise failure
+    failure = job.error if job.is_finished else refusals.outcome_unknown(error)
     if failure is None:
         error.add_note("This came after the end of the transaction: its work is committed.")
+    elif not isinstance(failure, CommitOutcomeUnknown):
+        error.add_note(f"The transaction was not committed ({type(failure).__name__}).")
+    elif isinstance(error, asyncio.CancelledError):
+        raise failure
+    else:
+        text = "A coroutine was closed amid its COMMIT: whether it took place is not known"
+        reporter.tell(logger.error, text)
 
 
-async def _end(job: Job, error: BaseException) -> None:
+async def _end(line: Line, job: Job, error: BaseException) -> None:
     """End a call that its task does not wait for any more, and wait for a while until it has ended.
 
     If `error` says that the coroutine is being closed, nothing is awaited.
@@ -171,6 +181,7 @@ async def _end(job: Job, error: BaseException) -> None:
             await _wait(job, GLANCE)
         if entry is not None and not job.is_finished:
             entry.link.stop()  # what has just begun has not seen the first
+    line.is_left = not job.is_finished
 
 
 async def _wait(job: Job, seconds: float) -> None:

@@ -83,8 +83,9 @@ class Job:
         connection, unless the call has ended or has given it back before.
         """
         self._abandoned_by = cause
-        is_under_way = self._lease is not None and not self.is_finished
-        return self._lease.give_up(CANCELLED) if self._lease and is_under_way else None
+        if self._lease is None or self.is_finished:
+            return None
+        return self._lease.give_up(CANCELLED)
 
     def result(self) -> Any:
         """Return what the call has returned, or raise what it has raised."""
@@ -97,13 +98,14 @@ class Job:
 class Line:
     """The calls of one lease that wait for their turn."""
 
-    __slots__ = ("__weakref__", "_is_at_work", "_jobs", "face", "mailbox")
+    __slots__ = ("__weakref__", "_is_at_work", "_jobs", "face", "is_left", "mailbox")
 
     def __init__(self) -> None:
         self.mailbox: Any = None  # of the loop that it was last used in
         self.face: weakref.ref[Any] | None = None  # what tasks use of the lease
         self._jobs: deque[Job] = deque()
         self._is_at_work = False
+        self.is_left = False  # with a call that nothing could end, and that nobody waits for
 
     @property
     def is_idle(self) -> bool:

@@ -99,6 +99,14 @@ def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
     return error
 
 
+def left_alone() -> TransactionAborted:
+    """Return the error of a block in which a call goes on that a cancellation could not end."""
+    return TransactionAborted(
+        "a call of this connection was cancelled, and goes on: its driver has no way to end it; the "
+        "transaction is rolled back when it has ended"
+    )
+
+
 def shared(cause: BaseException | None) -> PooledDBError:
     """Return what ended the transaction of a lease whose connection another one shares: `cause` was
     the error there. It holds none of that one's frames.

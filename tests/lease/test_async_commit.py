@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from flask_pooled_db import CommitOutcomeUnknown
+from flask_pooled_db import CommitOutcomeUnknown, TransactionAborted
 from flask_pooled_db.lease import hops
 from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
@@ -250,3 +251,68 @@ def test_p13_no_more_threads(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) 
         run(main)
         assert check_counts(pool).in_use == 0
         assert "INSERT" not in [what for what, _ in fake.record]
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
+def test_t6_call_that_nothing_ends(fake: FakeDriver, is_swallowed: bool) -> None:
+    """A task whose call can't be ended does not wait for it; the connection is closed later."""
+    gate = fake.hold("INSERT")
+    with open_pool(fake) as pool:
+
+        async def work() -> None:
+            async with scope(pool) as conn:
+                try:
+                    await conn.cursor().execute("INSERT")
+                except asyncio.CancelledError:
+                    if not is_swallowed:
+                        raise
+                    with must_raise(TransactionAborted):
+                        await conn.cursor().execute("UPDATE")
+
+        async def main() -> None:
+            task = asyncio.create_task(work())
+            await asyncio.to_thread(gate.wait_for_arrivals)
+            task.cancel()
+            with must_raise(TransactionAborted if is_swallowed else asyncio.CancelledError):
+                await task
+            assert pool.stats().in_use == 1
+
+        run(main)
+        gate.open()
+        wait_until(lambda: not check_counts(pool).open)
+        assert use(pool) == 2
+
+
+def test_t5_closed_amid_commit(fake: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """A coroutine that is closed amid its COMMIT can't wait for the answer: the log says so."""
+    gate = fake.hold("commit")
+    with open_pool(fake) as pool:
+        loop = asyncio.new_event_loop()
+        coroutine = save(pool)
+
+        async def main() -> None:
+            kept.append(asyncio.create_task(coroutine))
+            await asyncio.to_thread(gate.wait_for_arrivals)
+
+        kept: list[asyncio.Task[None]] = []
+        loop.run_until_complete(main())
+        coroutine.close()
+        gate.open()
+        wait_until(lambda: not check_counts(pool).in_use)
+        assert "amid its COMMIT" in caplog.text
+        kept[0]._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+
+def test_on_commit_without_work(fake: FakeDriver) -> None:
+    """What is to be done after a block that did nothing holds up no loop either."""
+    with open_pool(fake) as pool:
+
+        async def main() -> None:
+            numbers = []
+            async with scope(pool) as conn:
+                conn.on_commit(lambda: numbers.append(threading.get_ident()))
+            assert numbers
+            assert numbers != [threading.get_ident()]
+
+        run(main)
