@@ -102,8 +102,8 @@ def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
 def left_alone() -> TransactionAborted:
     """Return the error of a block in which a call goes on that a cancellation could not end."""
     return TransactionAborted(
-        "a call of this connection was cancelled, and goes on: its driver has no way to end it; the "
-        "transaction is rolled back when it has ended"
+        "a call of this connection was cancelled, and goes on: its driver has no way to end it. "
+        "The transaction is rolled back when it has ended"
     )
 
 

@@ -6,7 +6,6 @@ connection. In the same way it ends what the server does for a task that was can
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
@@ -212,9 +211,7 @@ class Interrupter:
 
     def end(self, victim: Entry) -> None:
         """Have the server end what it still does for a connection; does not wait for it."""
-        end = None
-        with contextlib.suppress(Exception):  # it is closed already
-            end = self.driver.ending(victim.raw)
+        end = victim.link.ending()
         if end is not None:
             self.order(Ending(victim.origin, end))
 

@@ -55,6 +55,15 @@ class Link:
             if self.is_open:
                 self.driver.stop(self.raw)
 
+    def ending(self) -> Callable[[Callable[[], Any]], object] | None:
+        """Return what ends, later, what the server still does for the connection; None if there is
+        nothing to do. See `TimeLimits.ending`.
+        """
+        with self._ending, contextlib.suppress(Exception):  # as above
+            if self.is_open:
+                return self.driver.ending(self.raw)
+        return None
+
     def detach(self) -> None:
         """In a forked child, leave the connection to the parent: send nothing, close nothing."""
         if self.is_open:
