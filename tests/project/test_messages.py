@@ -21,8 +21,12 @@ from flask_pooled_db import (
     get_db_connection,
     signals,
 )
+from flask_pooled_db.lease import hops
+from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import Job, line_of
+from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
@@ -264,6 +268,51 @@ def cancel_in_vain(site: Site, logged: Callable[[], str]) -> None:
         wait_until(lambda: "cancelled task" in logged())
 
 
+def task_scope(pool: Pool) -> AsyncScope:
+    return AsyncScope(Scope(pool.engine, Leases()))
+
+
+def cancel_what_goes_on(site: Site, logged: Callable[[], str]) -> None:
+    driver = FakeDriver()
+    gate = driver.hold("INSERT")
+
+    async def main() -> None:
+        async with task_scope(pool) as conn:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await conn.cursor().execute("INSERT")
+
+    with open_pool(driver) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hops, "PATIENCE", 0.05)
+        try:
+            asyncio.run(main())
+        finally:
+            gate.open()
+
+
+def close_amid_commit(site: Site, logged: Callable[[], str]) -> None:
+    driver = FakeDriver()
+    gate = driver.hold("commit")
+    tasks: list[asyncio.Task[None]] = []
+
+    async def save() -> None:
+        async with task_scope(pool) as conn:
+            await conn.cursor().execute("INSERT")
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(coroutine))
+        await asyncio.to_thread(gate.wait_for_arrivals)
+
+    with open_pool(driver) as pool:
+        coroutine, loop = save(), asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        coroutine.close()
+        gate.open()
+        wait_until(lambda: not pool.stats().in_use)
+        tasks[0]._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -275,6 +324,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
     "A statement of a cancelled task goes on at its server": cancel_in_vain,
+    "A coroutine was closed amid its COMMIT": close_amid_commit,
     "no connection in": take_two,
     "of them already (": take_two,
     "and trying again won't help": connect_in_vain,
@@ -292,6 +342,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "inside a nested db_connection_context()": in_block(nest),
+    "its driver has no way to end it": cancel_what_goes_on,
     "would block the event loop": in_task(lambda _, conn: conn.execute("SELECT 1")),
     "needs a running event loop of asyncio": leave_loop_out,
     "not a coroutine function, which nobody would await": in_task(
