@@ -185,7 +185,7 @@ def test_import_without_drivers() -> None:
 
 
 def test_import_without_asyncio() -> None:
-    """Importing the package does not import asyncio, with which it takes longer to tell an owner."""
+    """Importing the package does not import asyncio: it takes longer to tell an owner then."""
     code = (
         "import sys, dbutils.pooled_db, flask.cli\nbefore = 'asyncio' in sys.modules\n"
         "import flask_pooled_db\nprint(before or 'asyncio' not in sys.modules)"
