@@ -30,7 +30,6 @@ NUMBER = 64
 THREADS = "threads with blocking scopes"
 BARS = {THREADS: Bar(0.9, at_most=False)}
 USUAL = 20  # connections: what MAXCONNECTIONS is by default
-UPDATE = "UPDATE accounts SET balance = balance + 1 WHERE id = %s"
 
 
 def run(effort: Effort) -> list[Row]:
@@ -90,10 +89,11 @@ def by_tasks(app: Flask, seconds: float) -> float:
     db: PooledDB = app.extensions["pooled_db"].extension
 
     async def work(account: int) -> tuple[int, float]:
+        update = f"UPDATE accounts SET balance = balance + 1 WHERE id = {account}"  # as `add` does
         done, started = 0, time.monotonic()
         while time.monotonic() < started + seconds:
             async with db.async_connection_context() as connection, connection.cursor() as cursor:
-                await cursor.execute(UPDATE, (account,))
+                await cursor.execute(update)
             done += 1
         return done, time.monotonic() - started
 

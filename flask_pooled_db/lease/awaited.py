@@ -15,6 +15,7 @@ from flask_pooled_db.lease.handle import GONE, is_plain
 from flask_pooled_db.lease.hops import call, call_commit, is_closing
 from flask_pooled_db.lease.line import Line, line_of
 from flask_pooled_db.lease.proxy import LeaseConnection, SendingConnection
+from flask_pooled_db.lease.shaping import ShapedCursor
 from flask_pooled_db.lease.streaming import StreamingCursor
 
 _AHEAD = 200
@@ -191,8 +192,9 @@ class AsyncCursor:
     @property
     def _is_at_hand(self) -> bool:
         """Whether the driver has all rows already, so that nobody has to wait."""
-        is_buffering = type(self._made) in _BUFFERING
-        return is_buffering and self._line.is_idle and self._lease.has_all
+        made = self._made
+        kind = type(made.unshaped if type(made) is ShapedCursor else made)
+        return kind in _BUFFERING and self._line.is_idle and self._lease.has_all
 
     def __aiter__(self) -> Self:
         return self

@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
+
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
+from flask_pooled_db.runtime import crew
 from harness import workloads
 from harness.waiting import wait_until
 from tests.support.aio import add, run, until, value
@@ -221,6 +224,30 @@ def test_cursor_reads(any_stage: Stage) -> None:
 
     run(main)
     assert any_stage.committed() == UNTOUCHED
+
+
+def test_rows_at_hand(pymysql_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that the driver has already are fetched without a worker, whatever their shape."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a worker was called")
+
+    async def main() -> None:
+        async with pymysql_stage.db.async_connection_context(rows="dict") as conn:
+            cursors = [conn.cursor()]
+            async with pymysql_stage.db.async_connection_context(rows="tuple"):
+                cursors.append(conn.cursor())
+            for cur in cursors:
+                await cur.execute("SELECT id FROM accounts ORDER BY id")
+            with monkeypatch.context() as patch:
+                patch.setattr(crew, "call", fail)
+                assert await cursors[0].fetchone() == {"id": 1}
+                assert await cursors[1].fetchmany(2) == ((1,), (2,))
+                assert [row async for row in cursors[0]] == [{"id": 2}, {"id": 3}, {"id": 4}]
+                for cur in cursors:
+                    await cur.close()
+
+    run(main)
 
 
 def test_t6_stream_of_rows(sqlite_stage: Stage) -> None:
