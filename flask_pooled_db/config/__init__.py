@@ -6,6 +6,8 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 
 from __future__ import annotations
 
+from flask_pooled_db.config.answers import ANSWER, url_of_answer
+from flask_pooled_db.config.app import AppConfig, read_app
 from flask_pooled_db.config.arguments import (
     check_count,
     check_flag,
@@ -16,7 +18,7 @@ from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_ur
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
-from flask_pooled_db.config.pool import AppConfig, PoolConfig, read_app
+from flask_pooled_db.config.pool import PoolConfig
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import (
     DEFAULT_OPTIONS,
@@ -25,15 +27,17 @@ from flask_pooled_db.config.scope import (
     ScopeOptions,
     unknown_option,
 )
-from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
+from flask_pooled_db.config.url import AskedURL, DatabaseURL, URLError, parse_url
 
 __all__ = [
+    "ANSWER",
     "DEFAULT_BIND",
     "DEFAULT_OPTIONS",
     "FROM_FILE",
     "OPTION_NAMES",
     "PREFIX",
     "AppConfig",
+    "AskedURL",
     "DatabaseURL",
     "Ping",
     "PingPolicy",
@@ -53,4 +57,5 @@ __all__ = [
     "read_app",
     "shown",
     "unknown_option",
+    "url_of_answer",
 ]

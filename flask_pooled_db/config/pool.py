@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flask_pooled_db.config import checks
-from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database, keys_of, pool
+from flask_pooled_db.config.fields import PREFIX, Field, database, keys_of, pool
 from flask_pooled_db.config.parts import FIELDS
 from flask_pooled_db.config.ping import Ping
 from flask_pooled_db.config.rows import Rows
-from flask_pooled_db.config.url import DatabaseURL, parse_url
+from flask_pooled_db.config.url import AskedURL, DatabaseURL
 from flask_pooled_db.errors import ConfigError
 
 
@@ -22,10 +22,11 @@ class PoolConfig:
     """The configuration of one pool, and the table of all keys: each is declared once, here.
 
     The attributes are named like the keys, in lower case. Durations are seconds; 0 switches a
-    limit off. Either `url` or `creator` is set. The repr shows nothing that could hold a password.
+    limit off. Either `url` or `creator` is set. A tenant's are those of its server, with its
+    `server` and its `schema`. The repr shows nothing that could hold a password.
     """
 
-    url: DatabaseURL | None = field(
+    url: DatabaseURL | AskedURL | None = field(
         default=None, metadata=database(checks.url, none_is_unset=False)
     )
     creator: Any = field(default=None, repr=False, metadata=database(checks.creator))
@@ -46,6 +47,7 @@ class PoolConfig:
     max_waiting: int = field(default=0, metadata=pool(checks.count))
     max_lifetime: float = field(default=1800.0, metadata=pool(checks.seconds))
     idle_timeout: float = field(default=600.0, metadata=pool(checks.seconds))
+    drain_interval: float = field(default=0.0, metadata=pool(checks.seconds))
     ping_after: float = field(default=5.0, metadata=pool(checks.seconds))
     connect_timeout: float = field(default=5.0, metadata=pool(checks.positive_seconds))
     statement_timeout: float = field(default=0.0, metadata=pool(checks.seconds))
@@ -65,6 +67,8 @@ class PoolConfig:
     )
     replica: str | None = field(default=None, metadata=database(checks.bind_name))
     replica_fallback: bool = field(default=True, metadata=pool(checks.flag))
+    server: str | None = field(default=None, metadata=database(checks.bind_name))
+    schema: str | None = field(default=None, metadata=database(checks.schema))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], prefix: str = "") -> PoolConfig:
@@ -73,8 +77,8 @@ class PoolConfig:
         Raises `ConfigError` with every problem. Keys without the prefix are ignored.
         """
         problems: list[str] = []
-        values = _read(mapping, prefix, KEYS, problems)
-        config = _build(values, {}, prefix, problems)
+        values = read_keys(mapping, prefix, KEYS, problems)
+        config = build_config(values, {}, prefix, problems)
         if problems or config is None:
             raise ConfigError(problems)
         return config
@@ -83,105 +87,20 @@ class PoolConfig:
 KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
-APP_KEYS = {
-    **KEYS,
-    "BINDS": Field("binds", checks.binds, {}, scope="database"),
-    "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
-    "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
-}
-"""The keys of an app, which may describe several pools."""
+OF_TENANTS = frozenset({"server", "schema"})
+"""The names of the keys of a tenant."""
 
-_DATABASE_ONLY = frozenset(field.name for field in KEYS.values() if field.scope == "database")
-_APP_ONLY = tuple(field for field in APP_KEYS.values() if field.scope == "app")
+DECISIVE = OF_TENANTS | {"url", "creator"}
+"""The names of the keys that say which database it is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppConfig:
-    """The configuration of an app: its binds, and what those that are loaded by name have to keep.
-
-    `inherited` are the sizes and times that each bind has, unless its own settings say otherwise.
-    """
-
-    binds: Mapping[str, PoolConfig]
-    bind_idle_timeout: float
-    max_binds: int
-    inherited: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def acquire_timeout(self) -> float:
-        """How many seconds a caller waits, unless it or the bind says otherwise."""
-        return float(self.inherited.get("acquire_timeout", KEYS["ACQUIRE_TIMEOUT"].default))
-
-    def read_bind(self, name: str, settings: Any) -> PoolConfig:
-        """Return the config of a bind from its settings: a URL, or a mapping of keys. It opens
-        nothing ahead of its callers, unless they say so.
-
-        Raises `ConfigError` with every problem.
-        """
-        prefix = f"{PREFIX}BINDS[{checks.shown(name)}]."
-        problems: list[str] = []
-        try:
-            checks.bind_settings(settings)
-        except checks.Invalid as invalid:
-            raise ConfigError([f"{prefix[:-1]} {invalid}"]) from None
-        inherited = {**self.inherited, "mincached": 0}
-        config = _read_bind(settings, inherited, prefix, problems)
-        if problems or config is None:
-            raise ConfigError(problems)
-        return config
-
-
-def read_app(mapping: Mapping[str, Any], default_url: str, problems: list[str]) -> AppConfig:
-    """Return the config of an app and of every bind that it names, and append to `problems`.
-
-    A bind inherits the top-level sizes and times as its defaults, but never the top-level database.
-    If no database is set at all, the default bind uses `default_url`.
-    """
-    values = _read(mapping, PREFIX, APP_KEYS, problems)
-    binds = values.pop("binds", {})
-    of_app = {one.name: values.pop(one.name, one.default) for one in _APP_ONLY}
-    top: dict[str, Any] = dict(values)
-    if not binds and not ({"url", "creator"} & values.keys()):
-        top["url"] = parse_url(default_url)
-    configs: dict[str, PoolConfig | None] = {}
-    if not binds or _DATABASE_ONLY & values.keys():
-        configs[DEFAULT_BIND] = _build(top, {}, PREFIX, problems)
-    inherited = {name: value for name, value in values.items() if name not in _DATABASE_ONLY}
-    for name, settings in binds.items():
-        prefix = f"{PREFIX}BINDS[{name!r}]."
-        configs[name] = _read_bind(settings, inherited, prefix, problems)
-    for name, config in configs.items():
-        if config is not None and config.replica is not None:
-            _check_replica(name, config.replica, configs, problems)
-    found = {name: config for name, config in configs.items() if config is not None}
-    return AppConfig(binds=found, inherited=inherited, **of_app)
-
-
-def _read_bind(
-    settings: Any, inherited: Mapping[str, Any], prefix: str, problems: list[str]
-) -> PoolConfig | None:
-    by_key = settings if isinstance(settings, Mapping) else {"URL": settings}
-    prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
-    return _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
-
-
-def _check_replica(
-    bind: str, replica: str, configs: Mapping[str, PoolConfig | None], problems: list[str]
-) -> None:
-    where = f"{PREFIX}REPLICA" if bind == DEFAULT_BIND else f"{PREFIX}BINDS[{bind!r}].REPLICA"
-    if replica == bind:
-        problems.append(f"{where} is the bind itself: name another one")
-    elif replica not in configs:
-        # Don't show the value: it may be a URL that was put there by mistake.
-        problems.append(f"{where} names no bind that is in {PREFIX}BINDS: add it there")
-
-
-def _read(
+def read_keys(
     mapping: Mapping[str, Any], prefix: str, keys: Mapping[str, Field], problems: list[str]
 ) -> dict[str, Any]:
     """Check every key of `mapping` that has the prefix, each on its own; return the values by name.
 
-    An invalid URL or creator is kept as None, so that it is not also reported as missing.
+    An invalid URL, creator, server or schema is kept as None, so that it is not also reported as
+    missing.
     """
     values: dict[str, Any] = {}
     for full_key, value in mapping.items():
@@ -193,7 +112,7 @@ def _read(
             continue
         known = keys.get(full_key[len(prefix) :])
         if known is None:
-            problems.append(_unknown_key(full_key, prefix))
+            problems.append(_unknown_key(full_key, prefix, keys))
         elif value is None and known.none_is_unset:
             continue
         else:
@@ -201,30 +120,34 @@ def _read(
                 values[known.name] = known.check(value)
             except checks.Invalid as invalid:
                 problems.append(f"{full_key} {invalid}")
-                if known.name in ("url", "creator"):
+                if known.name in DECISIVE:
                     values[known.name] = None
     return values
 
 
-def _unknown_key(full_key: str, prefix: str) -> str:
+def _unknown_key(full_key: str, prefix: str, keys: Mapping[str, Field]) -> str:
     name = full_key[len(prefix) :]
     if name and not checks.is_plain_name(name):  # it may be a URL with a password
         return f"a key that begins with {prefix} is not a name: keys are names such as {prefix}URL"
     if name.lower() in FIELDS:
         part = f"{prefix}URL = {{{name.lower()!r}: ...}}"
         return f"{full_key} is not a known key: it is a part of the URL, as in {part}"
-    closest = difflib.get_close_matches(name.upper(), list(APP_KEYS), 1, 0.6)
+    closest = difflib.get_close_matches(name.upper(), list(keys), 1, 0.6)
     remedy = (
         f"did you mean {prefix}{closest[0]}?" if closest else "remove it, or correct its spelling"
     )
     return f"{full_key} is not a known key: {remedy}"
 
 
-def _build(
+def build_config(
     values: dict[str, Any], defaults: Mapping[str, Any], prefix: str, problems: list[str]
 ) -> PoolConfig | None:
     """Return the config with these values and fitting sizes, or None if there is a problem."""
     before = len(problems)
+    problems += [
+        f"{prefix}{name.upper()} makes a bind a tenant: set it in one of {PREFIX}BINDS instead"
+        for name in sorted(OF_TENANTS & values.keys())
+    ]
     if "url" in values and "creator" in values:
         problems.append(f"{prefix}URL and {prefix}CREATOR are both set: keep one of them")
     if "url" not in values and "creator" not in values:

@@ -6,6 +6,7 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable
+from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, cast
 
@@ -16,14 +17,15 @@ from flask_pooled_db.lease import (
     inheritance,  # noqa: F401  takes part in forks
     refusals,
 )
+from flask_pooled_db.lease.classes import class_for
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.holdings import explain
-from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.home import Home, Leases
 from flask_pooled_db.lease.line import refuse_to_disturb
 from flask_pooled_db.lease.openscopes import OpenScopes, open_scopes, scopes_of
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
@@ -148,23 +150,25 @@ class Scope:
         holder: Leases,
         frame: FrameType,
         bell: Bell | None,
-        open_bind: Callable[[float | None], Ticket] | None = None,
+        open_bind: Callable[..., Ticket] | None = None,
     ) -> Steps[LeaseConnection]:
         """Enter a block; `open_bind` opens its bind, if that is not open."""
-        timeout = ticket = None
+        spent = 0.0  # of the time that the caller waits
         while True:
-            if open_bind is not None:
-                ticket = yield Call(open_bind, (self.options.timeout,))
-                self._pool, timeout = ticket.pool.engine, ticket.timeout
-            pool = self._pool
-            joined = lease = None
+            began, is_open = monotonic(), open_bind is None
+            ticket = joined = lease = None
             try:
+                if open_bind is not None:
+                    ticket = yield Call(open_bind, (self.options.timeout, spent))
+                    self._pool, is_open = ticket.pool.engine, True
+                    spent, began = ticket.spent, monotonic()
                 if self._scopes:
                     joined = self._look_around(owner, frame)
                 if joined is not None:
                     yield Turn(joined, self._join, (joined,))
                     lease = joined
                 else:
+                    timeout = None if ticket is None else ticket.timeout
                     lease = yield from self._borrowing(owner, holder, timeout, bell)
                 self._lease = lease
                 self._scopes[self._reference] = None
@@ -172,12 +176,12 @@ class Scope:
             except BaseException as error:
                 ticket = None  # whoever keeps the error must not keep the bind open
                 self._take_back(joined)
-                if joined is None:
-                    _give_back(pool, None, lease, holder)
-                    explain(error, pool, holder)
+                if joined is None and is_open:
+                    _give_back(self._pool, None, lease, holder)
+                    explain(error, self._pool, holder)
                 if not isinstance(error, NotOpen):
                     raise
-                open_bind = error.open
+                open_bind, spent = error.open, spent + monotonic() - began
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
@@ -212,15 +216,16 @@ class Scope:
         """Take a connection as the options want it."""
         pool, options = self._pool, self.options
         session = pool.session(options.readonly, options.statement_timeout)
+        home: Home = pool
         entry = None
         try:
             if options.readonly:
-                pool, entry = acquire_to_read(pool, options.timeout, session)
+                home, entry = acquire_to_read(pool, options.timeout, session)
             else:
                 entry = pool.acquire(options.timeout, session)
-            return self._lend(pool, entry, owner, holder, session)
+            return self._lend(home, entry, owner, holder, session)
         except BaseException:
-            _give_back(pool, entry, None, holder)
+            _give_back(home, entry, None, holder)
             raise
 
     def _borrowing(
@@ -230,26 +235,27 @@ class Scope:
         pool, options = self._pool, self.options
         timeout = options.timeout if timeout is None else timeout
         session = pool.session(options.readonly, options.statement_timeout)
+        home: Home = pool
         entry = None
         try:
             if options.readonly:
                 steps = acquiring_to_read(pool, timeout, session, bell)
-                pool, entry = yield from steps
+                home, entry = yield from steps
             else:
                 entry = yield from pool.acquiring(Waiter(session, bell), timeout)
-            return self._lend(pool, entry, owner, holder, session)
+            return self._lend(home, entry, owner, holder, session)
         except BaseException:
-            _give_back(pool, entry, None, holder)
+            _give_back(home, entry, None, holder)
             raise
 
     def _lend(
-        self, pool: Engine, entry: Entry, owner: Any, holder: Leases, session: Session
+        self, home: Home, entry: Entry, owner: Any, holder: Leases, session: Session
     ) -> LeaseConnection:
-        options = self.options
+        pool, options = self._pool, self.options
         make = entry.lease_class or class_for(entry, pool.lease_classes)
-        lease: LeaseConnection = make(pool, entry, owner, holder, session, True)
-        if options.rows is not None or pool is not self._pool:  # which may be a replica
-            shape_rows(lease, rows_of(self._pool, options))
+        lease: LeaseConnection = make(home, entry, owner, holder, session, True)
+        if options.rows is not None or home is not pool:  # which may be a replica
+            shape_rows(lease, rows_of(pool, options))
         if options.isolation_level is not None:
             lease.begin_with(options.isolation_level)
         return lease
@@ -391,7 +397,7 @@ def enclosing_lease(pool: Engine | Unopened) -> LeaseConnection | None:
 
 
 def _give_back(
-    pool: Engine, entry: Entry | None, lease: LeaseConnection | None, holder: Leases
+    home: Home, entry: Entry | None, lease: LeaseConnection | None, holder: Leases
 ) -> None:
     """Return what an interrupted `__enter__` took. The lease may be known to its holder alone."""
     if lease is None and entry is not None:
@@ -399,4 +405,4 @@ def _give_back(
     if lease is not None:
         lease.release()
     elif entry is not None:
-        pool.release(entry, unused=True)
+        home.release(entry, unused=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
-from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.events import Events, NoEvents, listener
 from flask_pooled_db.pool.interrupter import Interrupter
@@ -23,13 +23,14 @@ from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
 from flask_pooled_db.pool.steps import Call, Steps, run
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import Notices, crew, guard, housekeeper
+from flask_pooled_db.pool.whole import Whole
+from flask_pooled_db.runtime import Notices, guard, housekeeper
 
 THREAD_RETRY = 0.1
 """Seconds between two tries of a caller to start the housekeeping, if the system has no threads."""
 
 
-class Engine:
+class Engine(Whole):
     """A pool of connections.
 
     `acquire()` lends a connection and `release()` takes it back. Nothing is opened before the first
@@ -46,10 +47,12 @@ class Engine:
         clock: Callable[[], float] = monotonic,
         tend: Callable[[Engine], None] = lambda _: None,
         key: object = None,
+        budget: Budget | None = None,
     ) -> None:
         """`events` are told what happens. `tend` is called by a checkout that has to wait or to
-        check: upkeep begins with the first one. `clock` is a monotonic clock, in seconds. Pools of
-        the same database, one after the other, have an equal `key`.
+        check: upkeep begins with it. `clock` is a monotonic clock, in seconds. Pools of the same
+        database, one after the other, have an equal `key`. `budget` is a limit of several pools
+        together.
         """
         self.key = key or object()
         ping = PingPolicy.parse(config.ping)
@@ -57,7 +60,7 @@ class Engine:
         self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock, notices)
         self.liveness = Liveness(config, ping, clock)
         sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
-        self.supply = Supply(self.terms, sizes, self.liveness)
+        self.supply = Supply(self.terms, sizes, self.liveness, budget)
         self.state = self.supply.state
         self.leaks = Leaks(self.terms, self.supply)
         self.interrupter = Interrupter(driver, config.connect_timeout)
@@ -66,7 +69,7 @@ class Engine:
         self.usual_session = FRESH_SESSION if usual == FRESH_SESSION else usual
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
-        self.lease_classes: dict[Any, Any] = {}  # made by the lease layer, once for each kind
+        self.lease_classes: dict[Any, Any] = {}  # the lease layer's, by kind
         self._tend = tend
         # What each checkout and each return needs, at hand.
         self._clock = clock
@@ -190,6 +193,8 @@ class Engine:
         try:
             decide = functools.partial(self._queue_locked, waiter, started, at_head)
             may_wait = self.supply.change(decide)
+            if not self.state.is_tended:  # any more
+                self._tend(self)
             if may_wait:
                 yield from self._waiting(waiter, deadline)
             else:
@@ -208,15 +213,15 @@ class Engine:
 
     def _queue_locked(self, waiter: Waiter, started: float, at_head: bool, change: Change) -> bool:
         """Have a caller wait in line, unless it must not wait. Returns whether it does."""
-        state, config = self.state, self.terms.config
+        state, waiter.came = self.state, started
         self.refuse_locked()
         state.used_at = started
         if waiter.needs_up and self.is_down and not state.has_trusted_locked():
             waiter.error = ServerDown()
             return False
-        if state.is_cut_off_locked(started, config):
+        if state.is_cut_off_locked(started, self.terms.config):
             return False
-        if not at_head and state.is_overrun_locked(config):
+        if not at_head and self.supply.is_overrun_locked():
             return False
         state.queue.add_locked(waiter, at_head=at_head)
         self.supply.assign_locked(change)
@@ -284,8 +289,8 @@ class Engine:
                 entry.since = now
                 entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
                 if now < entry.expires_at and (
-                    state.has_room_locked()
-                    if state.was_resized
+                    self.supply.keeps_locked(entry)
+                    if state.may_lack_room
                     else len(state.idle) < state.most_idle or state.waiters
                 ):
                     state.idle.append(entry)
@@ -298,7 +303,8 @@ class Engine:
             if self._returned is not None:
                 self._returned()
             if not is_settled:
-                self.supply.close(entry, entry.condemned or "it has served its time")
+                reason = entry.condemned or entry.link.reason or "it has served its time"
+                self.supply.close(entry, reason)
             elif change is not None:
                 self.supply.carry_out(change)
         except BaseException:
@@ -320,82 +326,3 @@ class Engine:
         """Terminate a connection that is in use, and free its place."""
         entry.condemn(reason)
         self.supply.close(entry, reason)
-
-    # Reports
-
-    def snapshot(self) -> reports.Snapshot:
-        """Return the numbers of this moment."""
-        with self.state.lock:
-            return self.state.snapshot_locked(self._clock())
-
-    def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
-        """Return the error of a caller that waits since `started` and gives up."""
-        self.terms.events.timed_out()
-        waited = self._clock() - started
-        backoff = self.state.connector.backoff
-        return reports.pool_timeout(
-            self.terms.bind,
-            self.snapshot(),
-            waited,
-            backoff.error,
-            may_wait=may_wait,
-            outage=backoff.outage,
-        )
-
-    def refuse_locked(self) -> None:
-        """Raise if the pool is closed, or if connecting fails for good and there is no connection
-        that may be returned.
-        """
-        state = self.state
-        if state.is_closed:
-            raise self.supply.refusal()
-        error = state.connector.backoff.refusal
-        if error is not None and not state.idle and not state.in_use:
-            raise reports.connect_failed(self.terms.bind, error)
-
-    @property
-    def is_unused(self) -> bool:
-        """Whether nobody has or wants a connection. Only the lock makes that last."""
-        return not (self.state.in_use or self.state.waiters)
-
-    @property
-    def last_used(self) -> float:
-        """When a caller last had or wanted a connection, by the clock, if it is unused now."""
-        return self.state.last_used
-
-    def watch_returns(self, told: Callable[[], None] | None) -> None:
-        """Have `told` called after each return, or nothing any more."""
-        listening = listener(self.terms.events, "returned")
-        listeners = [each for each in (listening, told) if each is not None]
-
-        def tell_all() -> None:
-            for each in listeners:
-                each()
-
-        self._returned = tell_all if listeners else None
-
-    # The whole pool
-
-    def close(self, timeout: float = 0.0, **how: Any) -> bool:
-        """Lend nothing more, wait up to `timeout` seconds for leases, close all connections.
-
-        Callers that wait get `PoolClosed`. A lease that is still out goes on; its connection is
-        closed when it is returned. See `Supply.close_all` for the rest of the arguments, and for
-        what is returned.
-        """
-        if not self.supply.close_all(**how):
-            return False
-        self.leaks.reclaim()
-        state, deadline = self.state, monotonic() + timeout
-        with state.lock:
-            while state.places.taken and (left := deadline - monotonic()) > 0:
-                state.returned.wait(left)
-        self.terms.driver.close_all()
-        crew.dismiss()
-        return True
-
-    def after_fork(self) -> None:
-        """Start afresh in a forked child: what the parent opened is the parent's."""
-        self.state = self.supply.start_afresh()
-        self.interrupter.after_fork()
-        self.terms.driver.after_fork()

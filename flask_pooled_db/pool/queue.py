@@ -31,7 +31,7 @@ class Waiter:
     several times as long. A task has a bell, which is rung when the pool's lock has been released.
     """
 
-    __slots__ = ("_settled", "bell", "entry", "error", "session")
+    __slots__ = ("_settled", "bell", "came", "entry", "error", "session")
 
     needs_up = False
     """Whether it gives up as soon as a connect fails."""
@@ -47,6 +47,7 @@ class Waiter:
         self.entry: Entry | None = None
         self.error: BaseException | None = None
         self.session = session
+        self.came = 0.0  # when its caller began to wait
 
     def again(self) -> Waiter:
         """Return another one for the same caller, who was handed a dead connection."""

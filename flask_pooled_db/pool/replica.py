@@ -12,6 +12,7 @@ from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.liveness import PING_GRACE
 from flask_pooled_db.pool.queue import Bell, ServerDown, Wait, Waiter
 from flask_pooled_db.pool.steps import Steps, run
+from flask_pooled_db.runtime import guard
 
 
 def read_from(pool: Engine, replica: Engine) -> None:
@@ -51,8 +52,47 @@ class Reader(Waiter):
         return True
 
 
-def acquire_to_read(pool: Engine, timeout: float | None, session: Session) -> tuple[Engine, Entry]:
-    """Return a connection for reads and its pool: the replica if it is up, else the pool itself."""
+class Reading:
+    """The home of a lease on a replica. It counts as one of the pool that was asked for it, which
+    is in use meanwhile.
+    """
+
+    __slots__ = ("__weakref__", "_pool", "_replica", "interrupter", "terms")
+
+    def __init__(self, pool: Engine, replica: Engine) -> None:
+        self._pool = pool
+        self._replica = replica
+        self.terms = replica.terms
+        self.interrupter = replica.interrupter
+
+    def begin(self) -> bool:
+        """Count from now on. Returns False if the pool is closed."""
+        with guard.lock:
+            if not self._pool.is_closed:
+                self._pool.state.readers.add(self)
+            return not self._pool.is_closed
+
+    def end(self) -> None:
+        """Count no more."""
+        state = self._pool.state
+        with guard.lock:
+            state.readers.discard(self)
+            state.used_at = self._pool.terms.clock()
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Give a connection back to the replica."""
+        self.end()
+        self._replica.release(entry, unused=unused)
+
+    def invalidate(self) -> None:
+        """Have all connections of the replica checked."""
+        self._replica.invalidate()
+
+
+def acquire_to_read(
+    pool: Engine, timeout: float | None, session: Session
+) -> tuple[Engine | Reading, Entry]:
+    """Return a connection for reads and its home: the replica if it is up, else the pool itself."""
     if pool.replica is None:
         return pool, pool.acquire(timeout, session)
     return run(acquiring_to_read(pool, timeout, session, None))
@@ -60,19 +100,24 @@ def acquire_to_read(pool: Engine, timeout: float | None, session: Session) -> tu
 
 def acquiring_to_read(
     pool: Engine, timeout: float | None, session: Session, bell: Bell | None
-) -> Steps[tuple[Engine, Entry]]:
+) -> Steps[tuple[Engine | Reading, Entry]]:
     """Return the steps of `acquire_to_read`, for a caller with this bell."""
     replica = pool.replica
-    if replica is None or not pool.terms.config.replica_fallback:
-        pool = replica or pool
+    if replica is None or guard.is_inside():
         return pool, (yield from pool.acquiring(Waiter(session, bell), timeout))
+    reading = Reading(pool, replica)
+    if not reading.begin():
+        return pool, (yield from pool.acquiring(Waiter(session, bell), timeout))  # it is refused
+    if not pool.terms.config.replica_fallback:
+        return reading, (yield from replica.acquiring(Waiter(session, bell), timeout))
     seconds = replica.terms.config.acquire_timeout if timeout is None else timeout
     deadline = pool.terms.clock() + seconds
     # A reader with little time keeps half of it for the pool itself.
     patience = min(replica.liveness.silence, max(seconds / 2, PING_GRACE))
     try:
         reader = Reader(session, bell, replica, patience)
-        return replica, (yield from replica.acquiring(reader, seconds))
+        return reading, (yield from replica.acquiring(reader, seconds))
     except (ServerDown, ConnectFailed):
+        reading.end()
         left = max(deadline - pool.terms.clock(), 0.0)
         return pool, (yield from pool.acquiring(Waiter(session, bell), left))

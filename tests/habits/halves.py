@@ -56,7 +56,7 @@ def running(name: str, half: str, config: Mapping[str, Any]) -> Iterator[Flask]:
 def close(app: Flask) -> None:
     """Close the pools of an app, if it has any."""
     state = app.extensions.get("pooled_db")
-    for pool in state.pools.values() if state else ():
+    for pool in state.registry.all_pools() if state else ():
         pool.close(PATIENCE)
 
 

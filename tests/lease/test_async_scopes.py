@@ -16,7 +16,7 @@ from harness import workloads
 from harness.waiting import wait_until
 from tests.support.aio import add, run, until, value
 from tests.support.scenarios.base import MOVED, must_raise
-from tests.support.stages import UNTOUCHED, Stage
+from tests.support.stages import UNTOUCHED, FileStage, Stage
 
 FAILS_LATE = "SELECT abs(column1) FROM (VALUES (1), (2), (3), (-9223372036854775808))"
 SLOW_ROW = (
@@ -374,7 +374,7 @@ def test_transactions_started_over(any_stage: Stage) -> None:
         error: Exception = conn.OperationalError(1213, "Deadlock found")
         if any_stage.driver == "mariadbconnector":
             error.errno = 1213  # type: ignore[attr-defined]
-        if any_stage.driver == "sqlite":
+        if isinstance(any_stage, FileStage):
             error.sqlite_errorcode = 5  # type: ignore[attr-defined]
         return error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_pooled_db.config.pool import APP_KEYS
+from flask_pooled_db.config.app import APP_KEYS
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE
 

@@ -1,0 +1,130 @@
+"""What is asked of a whole pool, and done with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.events import listener
+from flask_pooled_db.pool.interrupter import Interrupter
+from flask_pooled_db.pool.leaks import Leaks
+from flask_pooled_db.pool.state import State, Terms
+from flask_pooled_db.pool.supply import Supply
+from flask_pooled_db.runtime import crew
+
+
+class Whole:
+    """A pool as a whole: its numbers, its errors, its end."""
+
+    terms: Terms
+    state: State
+    supply: Supply
+    leaks: Leaks
+    interrupter: Interrupter
+    _clock: Callable[[], float]
+    _returned: Callable[[], None] | None
+
+    def snapshot(self) -> reports.Snapshot:
+        """Return the numbers of this moment."""
+        with self.state.lock:
+            return self.state.snapshot_locked(self._clock())
+
+    def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
+        """Return the error of a caller that waits since `started` and gives up."""
+        self.terms.events.timed_out()
+        waited = self._clock() - started
+        backoff = self.state.connector.backoff
+        return reports.pool_timeout(
+            self.terms.bind,
+            self.snapshot(),
+            waited,
+            backoff.error,
+            may_wait=may_wait,
+            outage=backoff.outage,
+            shortage=self.supply.shortage(),
+        )
+
+    def refuse_locked(self, started: float | None = None) -> None:
+        """Raise if the pool is closed, or if connecting fails for good and there is no connection
+        that may be returned. The caller came at `started`, or comes now.
+        """
+        state = self.state
+        if state.is_closed:
+            was_there = started is not None and started < self.supply.closed_at
+            raise self.supply.refusal_of_waiting() if was_there else self.supply.refusal()
+        error = state.connector.backoff.refusal
+        if error is not None and not state.idle and not state.in_use:
+            raise reports.connect_failed(self.terms.bind, error)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it lends nothing any more."""
+        return self.state.is_closed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is open."""
+        return not self.state.places.taken
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody has or wants a connection, of its replica too. Only the lock makes that
+        last.
+        """
+        state = self.state
+        return not (state.in_use or state.waiters or len(state.readers))
+
+    @property
+    def last_used(self) -> float:
+        """When a caller last had or wanted a connection, by the clock, if it is unused now."""
+        return self.state.last_used
+
+    def watch_returns(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called after each return, or nothing any more."""
+        listening = listener(self.terms.events, "returned")
+        listeners = [each for each in (listening, told) if each is not None]
+
+        def tell_all() -> None:
+            for each in listeners:
+                each()
+
+        self._returned = tell_all if listeners else None
+
+    def when_emptied(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called, with the lock held, once it is closed and nothing is open."""
+        self.supply.emptied = told
+
+    def tell_emptied_locked(self) -> None:
+        """Tell that it is closed and nothing is open, if that is so."""
+        self.supply.tell_emptied_locked()
+
+    # The end
+
+    def close(self, timeout: float = 0.0, **how: Any) -> bool:
+        """Lend nothing more, wait up to `timeout` seconds for leases, close all connections.
+
+        Callers that wait get `PoolClosed`. A lease that is still out goes on; its connection is
+        closed when it is returned. See `Supply.close_all` for the rest of the arguments, and for
+        what is returned.
+        """
+        if not self.supply.close_all(**how):
+            return False
+        self.leaks.reclaim()
+        state, deadline = self.state, monotonic() + timeout
+        with state.lock:
+            state.returned = state.returned or threading.Condition(state.lock)
+            while state.places.taken and (left := deadline - monotonic()) > 0:
+                state.returned.wait(left)
+        self.terms.driver.close_all()
+        crew.dismiss()
+        return True
+
+    def after_fork(self) -> None:
+        """Start afresh in a forked child: what the parent opened is the parent's."""
+        self.state = self.supply.start_afresh()
+        self.interrupter.after_fork()
+        self.terms.driver.after_fork()
