@@ -88,6 +88,8 @@ class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
     """The methods of cursors, beside those of the standard, whose first argument is a statement."""
     rows_only: ClassVar[frozenset[str]] = frozenset({"copy_from", "copy_to"})
     """The methods of connections and cursors that do nothing but read and write rows."""
+    tells_schema: ClassVar[frozenset[str]] = frozenset()
+    """The attributes of connections that tell the schema that they are in."""
     nesting: ClassVar[frozenset[str]] = frozenset(
         {"execute_named", "execute_simple", "execute_unnamed"}
     )

@@ -57,6 +57,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     closed_error_name = "ProgrammingError"
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
+    tells_schema = frozenset({"database"})
     tls_arguments: ClassVar = frozenset(
         {
             "ssl",

@@ -289,6 +289,12 @@ class NamedCursor(IteratingCursor):
         super().__init__(lease, driver_cursor)
         _set(self, "_read", lease.rows_only)
 
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        if getattr(self.driver_cursor, "withhold", False):
+            # It outlives its transaction, and its driver's cursor if that is garbage.
+            self._lease.usable().is_changed = True
+        return super()._run(function, args, kwargs)
+
     def fetchone(self) -> Any:
         """Return the next row, or None."""
         return self._read(self.driver_cursor.fetchone)

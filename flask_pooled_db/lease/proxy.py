@@ -156,6 +156,8 @@ class LeaseConnection(TransactionLease):
         """Return what the driver's connection has by this name."""
         if name in self.driver.from_any_thread and self._entry is not None:
             return functools.partial(self._interrupt, name)
+        if name in self.driver.tells_schema and self._session.schema is not None:
+            self.statement(lambda: None)  # as before any other use, it is to be in its schema
         attribute = getattr(self.usable().raw, name)
         if callable(attribute):
             if name in _REFUSED:

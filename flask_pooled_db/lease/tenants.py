@@ -8,7 +8,7 @@ from flask_pooled_db.config import PoolConfig, check_seconds, shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import ConfigError, UsageError
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.pool.tenant import Tenant
+from flask_pooled_db.pool.tenant import Schema, Tenant
 
 
 def why_no_tenants(driver: Driver, config: PoolConfig) -> str:
@@ -38,7 +38,7 @@ class TenantPool(Pool):
         """`config` names the schema. Raises `ConfigError` if the server can't have tenants."""
         if problem := why_no_tenants(server.driver, server.config):
             raise ConfigError([problem])
-        self.engine = cast("Any", Tenant(server.engine, bind, cast("str", config.schema), key))
+        self.engine = cast("Any", Tenant(server.engine, bind, Schema(config.schema), key))
         self.counters = server.counters
         self.sharing = None  # of the server's own leases alone
         self._config = config

@@ -119,7 +119,8 @@ class Budget:
         members = [member for member in self._alive(self._hungry) if member.state.is_asked_locked()]
         self._hungry = {weakref.ref(member) for member in members}
         in_line = [member for member in members if member.state.missing_locked()]
-        return sorted(in_line, key=lambda member: member.state.came_locked())
+        # Where nobody waits any more, a connect is only to find out whether a server is back.
+        return sorted(in_line, key=lambda one: (not one.state.waiters, one.state.came_locked()))
 
     def serve_locked(self, asker: Member, change: Change) -> bool:
         """Give free places to the hungry, the asker among them if it is, and have others' idle
@@ -142,7 +143,7 @@ class Budget:
     def _close_idle_locked(self, in_line: Iterable[Member], change: Change) -> None:
         """Have idle connections closed for the hungry, no more than they need."""
         coming = self._handovers_locked()[0]
-        for heir in in_line:
+        for heir in [member for member in in_line if member.state.waiters]:
             for _ in range(heir.state.missing_locked() - coming[heir]):
                 giver = self._longest_idle_locked()
                 if giver is None:
@@ -180,7 +181,8 @@ class Budget:
 
         waiters = giver.state.waiters
         for heir in self._in_line_locked():
-            if heir is giver or heir.state.missing_locked() <= coming[heir]:
+            is_served = heir.state.missing_locked() <= coming[heir]
+            if heir is giver or is_served or not heir.state.waiters:
                 continue
             if (
                 not waiters
@@ -214,7 +216,9 @@ class Budget:
         """Return how many connections the others leave to a pool, with those that they wait for."""
         others = {*self.holders_locked(), *self._in_line_locked()} - {member}
         states = [other.state for other in others]
-        used = sum(len(state.in_use) + state.connector.opening for state in states)
+        used = sum(
+            len(state.in_use) + min(state.connector.opening, len(state.queue)) for state in states
+        )
         used += sum(state.missing_locked() for state in states)
         return max((self.limit or math.inf) - used, 0)
 

@@ -80,6 +80,8 @@ class Engine(Whole):
 
     def open_outside(self) -> Entry:
         """Return a new connection that belongs to no pool."""
+        with self.state.lock:
+            self.refuse_locked()
         return self.state.connector.open_one()
 
     def session(self, readonly: bool, statement_timeout: float | None) -> Session:

@@ -33,6 +33,8 @@ class Waiter:
 
     __slots__ = ("_settled", "bell", "came", "entry", "error", "session")
 
+    asked_of: object = None
+    """The pool that it was asked of, if it waits for a replica of that."""
     needs_up = False
     """Whether it gives up as soon as a connect fails."""
     patience = math.inf

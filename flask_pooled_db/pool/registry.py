@@ -29,18 +29,19 @@ class Registry(Binds):
         turn = Turn(opens=True, began=self.clock() - spent, patience=patience)
         pinned: list[Ticket] = []  # what a caller who is interrupted must not keep
         try:
-            with turn.of_caller():
-                if not self._begin(name, turn, timeout, pinned):
-                    self._open(name, turn, timeout, pinned)
+            try:
+                try:
+                    with turn.of_caller():
+                        if not self._begin(name, turn, timeout, pinned):
+                            self._open(name, turn, timeout, pinned)
+                finally:
+                    self._end(name, turn)
+            finally:  # again: a signal handler may have interrupted it
+                self._end(name, turn)
             return pinned.pop()
         except BaseException:
             pinned.clear()
             raise
-        finally:
-            try:
-                self._end(name, turn)
-            finally:  # again: a signal handler may have interrupted it
-                self._end(name, turn)
 
     def _begin(self, name: str, turn: Turn, asked: float | None, pinned: list[Ticket]) -> bool:
         """Begin a caller's turn to open a bind, or pin it if it is open. Returns whether it is."""

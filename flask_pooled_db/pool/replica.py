@@ -27,20 +27,26 @@ class Reader(Waiter):
     It waits on while the replica is merely busy.
     """
 
-    __slots__ = ("_replica", "has_given_up", "patience")
+    __slots__ = ("_replica", "asked_of", "has_given_up", "patience")
 
     needs_up = True
 
     def __init__(
-        self, session: Session | None, bell: Bell | None, replica: Engine, patience: float
+        self,
+        session: Session | None,
+        bell: Bell | None,
+        replica: Engine,
+        patience: float,
+        asked_of: object,
     ) -> None:
         super().__init__(session, bell)
         self._replica = replica
+        self.asked_of = asked_of
         self.patience = patience
         self.has_given_up = False
 
     def again(self) -> Reader:
-        return Reader(self.session, self.bell, self._replica, self.patience)
+        return Reader(self.session, self.bell, self._replica, self.patience, self.asked_of)
 
     def waiting(self, seconds: float) -> Generator[Wait, Any, bool]:
         clock, backoff = self._replica.terms.clock, self._replica.state.connector.backoff
@@ -50,6 +56,19 @@ class Reader(Waiter):
             if self.has_given_up or clock() >= deadline:
                 return False
         return True
+
+
+class Asked(Waiter):
+    """A caller that waits for the replica alone."""
+
+    __slots__ = ("asked_of",)
+
+    def __init__(self, session: Session | None, bell: Bell | None, asked_of: object) -> None:
+        super().__init__(session, bell)
+        self.asked_of = asked_of
+
+    def again(self) -> Asked:
+        return Asked(self.session, self.bell, self.asked_of)
 
 
 class Reading:
@@ -109,13 +128,13 @@ def acquiring_to_read(
     if not reading.begin():
         return pool, (yield from pool.acquiring(Waiter(session, bell), timeout))  # it is refused
     if not pool.terms.config.replica_fallback:
-        return reading, (yield from replica.acquiring(Waiter(session, bell), timeout))
+        return reading, (yield from replica.acquiring(Asked(session, bell, pool), timeout))
     seconds = replica.terms.config.acquire_timeout if timeout is None else timeout
     deadline = pool.terms.clock() + seconds
     # A reader with little time keeps half of it for the pool itself.
     patience = min(replica.liveness.silence, max(seconds / 2, PING_GRACE))
     try:
-        reader = Reader(session, bell, replica, patience)
+        reader = Reader(session, bell, replica, patience, pool)
         return reading, (yield from replica.acquiring(reader, seconds))
     except (ServerDown, ConnectFailed):
         reading.end()

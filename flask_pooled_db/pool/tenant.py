@@ -70,23 +70,27 @@ class Tenant:
     first statement. It counts its callers and its leases, and keeps none of them alive.
     """
 
-    def __init__(self, server: Engine, bind: str, schema: str, key: Any = None) -> None:
-        """`key` is what a block inside another one is compared by (None: this tenant alone)."""
+    def __init__(
+        self, server: Engine, bind: str, schema: Schema, key: Any = None, of: str | None = None
+    ) -> None:
+        """`key` is what a block inside another one is compared by (None: this tenant alone). `of`
+        is the bind that its readers asked for, if it is the replica of that.
+        """
         self.server = server
         self.terms = server.terms._replace(bind=bind)
         self.key = object() if key is None else key
-        self.schema = Schema(schema)
+        self.schema = schema
         self.usual_session = server.usual_session._replace(schema=self.schema)
         self._reading_session = server.session(True, None)._replace(schema=self.schema)
         self.replica: Tenant | None = None  # where its readonly leases go
         if server.replica is not None:
-            self.replica = Tenant(server.replica, server.replica.terms.bind, schema)
+            self.replica = Tenant(server.replica, server.replica.terms.bind, schema, of=bind)
         self.lease_classes = server.lease_classes
         self.interrupter = server.interrupter
         self.liveness = server.liveness
         self.leaks = server.leaks
         self.is_closed = False
-        self.refusal: Refusal = functools.partial(reports.pool_closed, bind)  # once closed
+        self.refusal: Refusal = functools.partial(reports.pool_closed, of or bind)  # once closed
         self.emptied: Callable[[], None] | None = None  # called once closed, with the lock held
         self._told: Callable[[], None] | None = None  # after each return
         self._used = self.terms.clock()
@@ -206,6 +210,8 @@ class Tenant:
 
     def open_outside(self) -> Entry:
         """Return a new connection that belongs to no pool."""
+        if self.is_closed:
+            raise self.refusal()
         return self.server.open_outside()
 
     def snapshot(self) -> reports.Snapshot:

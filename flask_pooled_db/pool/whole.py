@@ -12,7 +12,7 @@ from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.events import listener
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
-from flask_pooled_db.pool.state import State, Terms
+from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import crew
 
@@ -23,6 +23,7 @@ class Whole:
     terms: Terms
     state: State
     supply: Supply
+    replica: Any  # another pool, where its readonly leases go
     leaks: Leaks
     interrupter: Interrupter
     _clock: Callable[[], float]
@@ -113,6 +114,8 @@ class Whole:
         """
         if not self.supply.close_all(**how):
             return False
+        if self.replica is not None:  # its callers wait there as well
+            self.replica.supply.change(self._refuse_readers_locked)
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
@@ -122,6 +125,11 @@ class Whole:
         self.terms.driver.close_all()
         crew.dismiss()
         return True
+
+    def _refuse_readers_locked(self, change: Change) -> None:
+        if self.replica is not None:
+            queue, refusal = self.replica.state.queue, self.supply.refusal_of_waiting
+            change.tell(queue.fail_locked(refusal, lambda waiter: waiter.asked_of is self))
 
     def after_fork(self) -> None:
         """Start afresh in a forked child: what the parent opened is the parent's."""
