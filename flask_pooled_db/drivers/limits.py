@@ -35,8 +35,25 @@ class TimeLimits:
         raw.cancel()
 
     def identity(self, raw: Any) -> Any:
-        """Return what identifies the connection's server, if `interrupt` has to know."""
+        """Return what identifies the connection's server, if it takes that to end a statement."""
         return None
+
+    # What nobody waits for any more, on a connection that is not used again
+
+    def cut(self, raw: Any) -> None:
+        """Cut the connection, from any thread."""
+        raise NotImplementedError
+
+    def stop(self, raw: Any) -> None:
+        """End the call under way, from any thread, as far as that needs no server."""
+        self.cut(raw)
+
+    def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object] | None:
+        """Return what ends, later and from any thread, what the server still does for a connection
+        that is cut; it is given what returns another connection to the same server. None if there
+        is nothing to do.
+        """
+        return (lambda _: raw.cancel()) if callable(getattr(raw, "cancel", None)) else None
 
     def is_interruption(self, error: BaseException) -> bool:
         """Return whether the interruption ended the statement, so that no more answers follow."""

@@ -208,7 +208,21 @@ class MySQLDriver(WithDatabases):
 
     def identity(self, raw: Any) -> Any:
         # Behind a proxy, another server may use the same number for another connection.
-        return self.value(raw, "SELECT @@server_uuid", 0)
+        if "MariaDB" not in self.server_version(raw):
+            return self.value(raw, "SELECT @@server_uuid", 0)
+        return self.row(raw, "SELECT @@hostname, @@port, @@server_id, @@datadir, @@pid_file")
+
+    def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object] | None:
+        number = self.connection_id(raw)
+
+        def kill(helper: Callable[[], Any]) -> None:
+            try:
+                self.execute(helper(), f"KILL {number}")
+            except self.Error as error:
+                if self.error_number(error) != errors.NO_SUCH_CONNECTION:
+                    raise
+
+        return kill
 
     def is_interruption(self, error: BaseException) -> bool:
         return self.error_number(error) in (errors.INTERRUPTED, errors.TIME_IS_UP)

@@ -86,6 +86,7 @@ PERMANENT = frozenset({1044, 1045, 1049, 1130, 1251, 1275, 1524, 1698})
 # timeout, deadlock.
 RETRYABLE = frozenset({1020, 1205, 1213})
 
+NO_SUCH_CONNECTION = 1094  # to be killed
 UNKNOWN_VARIABLE = 1193
 INTERRUPTED = 1317  # by KILL QUERY
 

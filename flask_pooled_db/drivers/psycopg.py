@@ -8,7 +8,7 @@ import importlib
 import inspect
 import math
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
@@ -167,6 +167,10 @@ class PsycopgDriver(Driver):
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
+
+    def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object] | None:
+        cancel = raw.pgconn.get_cancel()  # the connection may be closed by then
+        return lambda _: cancel.cancel()
 
     def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
         # It has to have its number: an error without one counts as a lost connection.

@@ -292,6 +292,12 @@ class SQLiteDriver(Driver):
     def needs_interrupting(self, raw: Any) -> bool:
         return False  # Connection.set_statement_timeout enforces it
 
+    def stop(self, raw: Any) -> None:
+        raw.interrupt()
+
+    def ending(self, raw: Any) -> None:
+        """Return None: there is no server."""
+
     def isolation_statement(self, level: str) -> None:
         """Return None: SQLite's transactions are serializable, which includes every level."""
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import traceback
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, g
 from flask.globals import app_ctx
@@ -20,9 +20,10 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
+from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.whereabouts import place_of
 from flask_pooled_db.pool import Engine
-from flask_pooled_db.pool.opened import NotOpen, Ticket, Unopened
+from flask_pooled_db.pool.opened import NotOpen, Ticket
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import callers, reporter
 
@@ -51,12 +52,13 @@ class AppState:
         # What scopes need, by the bind as they name it: None is the default one.
         self.engines = registry.engines
 
-    def engine(self, bind: Any) -> Engine | Unopened:
-        """Return what a scope of a bind needs. One that is not open is opened by the scope. Raises
-        `UsageError` if there can't be one of that name.
+    def engine(self, bind: Any) -> Engine:
+        """Return what a scope of a bind needs. In place of a pool that is not open it is an
+        `Unopened`, which fails, and is opened, when it is used. Raises `UsageError` if there can't
+        be a bind of that name.
         """
         engine = self.engines.get(bind) if isinstance(bind, str | None) else None
-        return engine or self.registry.unopened(self.name(bind))
+        return engine or cast("Engine", self.registry.unopened(self.name(bind)))
 
     def name(self, bind: Any) -> str:
         """Return the name of a bind that may have to be loaded. Raises `UsageError` if there can't
@@ -190,6 +192,8 @@ def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:
             if is_leak:
                 _report(lease)
         finally:
+            if lease.state is State.BUSY and not is_running(lease.owner):
+                lease.give_up(reason)  # a worker is at work for a task that has no loop any more
             lease.revoke(reason, is_leak=is_leak)
         if lease.after_commit is not None:
             lease.after_commit.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -172,7 +172,25 @@ class PooledDB(ByName, Statements):
             functools.partial(self.connection_context, bind),
             lambda conn: fn(conn, *args, **kwargs),
             attempts,
-            self.patience(bind),
+        )
+
+    async def run_transaction_async(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        attempts: int = 3,
+        bind: str | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Await `fn(conn, *args, **kwargs)` in an `async_connection_context()` and return what it
+        returns. It is started over as by `run_transaction()`.
+        """
+        from flask_pooled_db.lease import aio  # noqa: PLC0415  asyncio takes its time
+
+        return await aio.run_in_transaction(
+            functools.partial(self.async_connection_context, bind),
+            lambda conn: fn(conn, *args, **kwargs),
+            attempts,
         )
 
     def on_commit(self, function: Callable[[], object], bind: str | None = None) -> None:

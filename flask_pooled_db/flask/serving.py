@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import weakref
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from flask import current_app
 from flask.globals import app_ctx
@@ -33,7 +34,9 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import PoolStats
-from flask_pooled_db.pool.opened import Unopened
+
+if TYPE_CHECKING:
+    from flask_pooled_db.lease.aio import AsyncScope
 
 
 class Serving:
@@ -100,6 +103,21 @@ class Serving:
             asked = ScopeOptions(**options)
         return Scope(engine or state.engine(bind), leases, asked)
 
+    def async_connection_context(
+        self, bind: str | None = None, **options: Unpack[ScopeKeywords]
+    ) -> AsyncScope:
+        """Return the same block for a task of asyncio: `async with`. It yields a connection whose
+        methods, and those of its cursors, are awaited. The rules are those of
+        `connection_context()`, and waiting holds up no event loop.
+
+        A task that is cancelled in the middle of a statement ends it, at the server too, and its
+        connection is closed. A COMMIT that was cancelled and not answered in a second is a
+        `CommitOutcomeUnknown`, in place of the cancellation.
+        """
+        if not options.keys() <= OPTION_NAMES:
+            raise unknown_option("async_connection_context", options)
+        return _asynchronous()(self.connection_context(bind, **options))
+
     def pool(self, bind: str | None = None) -> Pool:
         """Return the pool of a bind: the current app's, or that of the only app there is.
 
@@ -107,16 +125,6 @@ class Serving:
         uses it: then it raises `PoolClosed`, and this method returns the next one.
         """
         return self.here()[0].pool(bind)
-
-    def patience(self, bind: str | None) -> float:
-        """Return how many seconds a caller of a bind waits, unless it says otherwise; that of all
-        binds, if it is not open.
-        """
-        state = self.here()[0]
-        engine = state.engine(bind)
-        if isinstance(engine, Unopened):
-            return state.registry.config.acquire_timeout
-        return engine.terms.config.acquire_timeout
 
     def stats(self, bind: str | None = None) -> PoolStats:
         """Return what the pool of a bind, in this process, is doing."""
@@ -152,6 +160,13 @@ class Serving:
             _give_back_others(own)
             own[key] = lease = state.lease(bind, owner, held, kind=ContextLease)
         return lease
+
+
+@functools.cache
+def _asynchronous() -> type[AsyncScope]:
+    from flask_pooled_db.lease.aio import AsyncScope  # noqa: PLC0415  asyncio takes its time
+
+    return AsyncScope
 
 
 def _give_back_others(own: dict[tuple[Any, object], LeaseConnection]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import traceback
 from collections.abc import Callable
@@ -27,6 +28,12 @@ class Call(NamedTuple):
         """Return the call that the application asks for now."""
         if not callable(function):
             raise UsageError("on_commit() takes a function, which is called without arguments")
+        if inspect.iscoroutinefunction(function):
+            raise UsageError(
+                "on_commit() takes a function, not a coroutine function, which nobody would await: "
+                "await it after the outermost block, or give on_commit() a function that hands it "
+                "to the loop by asyncio.run_coroutine_threadsafe()"
+            )
         return cls(function, part, callers.place())
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.owner import stand_ins
 from flask_pooled_db.pool.link import are_any_open
 from flask_pooled_db.runtime import Part, join
 
@@ -23,6 +24,7 @@ class Inheritance(Part):
         self._has_any = are_any_open()
 
     def after_fork_in_child(self) -> None:
+        stand_ins.clear()  # the child's threads may get the numbers of the parent's
         if self._has_any:
             for thing in gc.get_objects():
                 if issubclass(type(thing), Lease):  # isinstance() would ask proxies

@@ -58,6 +58,7 @@ class Lease(Losing):
         "after_commit",
         "cursor_settings",
         "has_committed",
+        "line",
         "owner",
         "wanted_rows",
     )
@@ -72,6 +73,7 @@ class Lease(Losing):
 
     _cursors: OpenCursors | None
     after_commit: AfterCommit | None  # what its callers want to be called then
+    line: Any  # of the calls that tasks make; not set before the first
     # As in `Part`; both are unset where all rows are as the driver makes them.
     wanted_rows: Any
     cursor_settings: Any
@@ -238,6 +240,17 @@ class Lease(Losing):
             error = TransactionAborted(refusals.NO_PING)
             self._break(Event.LOST_CONNECTION, error, "it did not answer a ping")
             raise error
+
+    def innermost(self) -> Part | None:
+        """Return the nested scope that the caller is in; None if it is the outermost one."""
+        if self._preamble is None:
+            return None
+        return self._preamble.look(is_owner=self.owner == current_owner())
+
+    def work_in(self, part: Part | None) -> None:
+        """Have what comes next belong to this part, or to `ANYWHERE`: to the one on the stack."""
+        if self._preamble is not None:
+            self._preamble.working_in = part
 
     @property
     def is_over(self) -> bool:

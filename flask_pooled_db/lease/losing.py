@@ -13,10 +13,15 @@ from flask_pooled_db.lease.home import Home
 from flask_pooled_db.lease.preamble import Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.runtime import guard
 
 logger = logging.getLogger("flask_pooled_db")
 
 UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, _, RELEASED = State
+
+
+UNKNOWN = object()
+"""The identity of a server that does not tell."""
 
 
 class Losing:
@@ -126,6 +131,38 @@ class Losing:
 
     def _move(self, event: Event) -> None:
         self._state = TRANSITIONS[event][self._state]
+
+    # What another thread may ask for: its caller was cancelled
+
+    def give_up(self, reason: str) -> Entry | None:
+        """Have the call under way end, at the server too, and its connection not used again, from
+        any thread. Returns the connection, unless it was given back before.
+        """
+        with guard.lock:  # so that it is not lent to anybody else
+            entry = self._entry
+            if entry is not None:
+                entry.condemn(reason)
+        if entry is not None:
+            self._home.interrupter.end(entry)
+            entry.link.stop()
+        return entry
+
+    def identify(self) -> None:
+        """Find out which server the connection leads to, if it takes that to `give_up()`."""
+        entry = self._entry
+        if entry is None or entry.origin.identity is not None or self._state > IN_TRANSACTION:
+            return
+        if entry.streams or self.driver.has_unread_rows(entry.raw):
+            return
+        try:
+            entry.origin.identity = self.driver.identity(entry.raw)
+        except self.driver.Error:
+            entry.origin.identity = UNKNOWN
+
+    def break_off(self, cause: BaseException, reason: str) -> None:
+        """Refuse all further work: nobody knows what became of the last call."""
+        if self._state in TRANSITIONS[Event.LOST_CONNECTION]:
+            self._break(Event.LOST_CONNECTION, cause, reason)
 
     def _break(self, event: Event, cause: BaseException, reason: str) -> None:
         """Give the connection up."""

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+stand_ins: dict[int, Any] = {}
+"""The tasks that threads make calls for, by the thread's number: such a call is its task's."""
+
 _running_loop: Callable[[], Any] | None = None  # asyncio's, once it is imported
 _current_greenlet: Callable[[], Any] | None = None  # greenlet's, once it is imported
 
@@ -27,6 +30,10 @@ def current_owner() -> Any:
         loop = _running_loop()
         if loop is not None:
             task = sys.modules["asyncio"].current_task(loop)
+            if task is not None:
+                return task
+        elif stand_ins:  # never without asyncio
+            task = stand_ins.get(threading.get_ident())
             if task is not None:
                 return task
     if _current_greenlet is None:
@@ -50,5 +57,5 @@ def is_running(owner: Any) -> bool:
     if isinstance(owner, int):
         return any(thread.ident == owner for thread in threading.enumerate())
     if hasattr(owner, "done"):
-        return not owner.done()
+        return not (owner.done() or owner.get_loop().is_closed())
     return not owner.dead

@@ -64,6 +64,10 @@ class Part:
         return [self, *(self.outer.line() if self.outer else ())]
 
 
+ANYWHERE: Any = object()
+"""Stands for a part that the stack tells."""
+
+
 class Preamble:
     """The savepoints that are due, and the isolation level of each transaction.
 
@@ -71,7 +75,7 @@ class Preamble:
     nothing.
     """
 
-    __slots__ = ("_parts", "_sets", "isolation", "session")
+    __slots__ = ("_parts", "_sets", "isolation", "session", "working_in")
 
     def __init__(self, session: Session) -> None:
         self.session = session  # that of the outermost scope
@@ -80,6 +84,7 @@ class Preamble:
         # the garbage collector may end a part at any moment.
         self._parts: list[Part] = []
         self._sets = 0
+        self.working_in: Part | None = ANYWHERE  # where a worker's call was asked for by a task
 
     def parts(self) -> list[Part]:
         """Return the parts that have not ended, in the order they began."""
@@ -114,9 +119,13 @@ class Preamble:
         return any(part.frame is not None for part in self.parts())
 
     def innermost(self, *, is_owner: bool) -> Part | None:
-        """Return the part that the caller is in; None if it is the outermost scope.
+        """Return the part that the caller is in; None if it is the outermost scope."""
+        return self.look(is_owner=is_owner) if self.working_in is ANYWHERE else self.working_in
 
-        The stack of another thread than the owner's does not show it: there it is the newest part.
+    def look(self, *, is_owner: bool) -> Part | None:
+        """Return what `innermost` does, as the stack has it.
+
+        That of another thread than the owner's does not show it: there it is the newest part.
         """
         newest_first = self.parts()[::-1]
         around = enclosing(newest_first) if is_owner else newest_first

@@ -134,6 +134,15 @@ class ReadingLease(Lease):
         if driver.has_unread_rows(entry.raw) or self.is_queueing(entry):
             self.fetch(driver.finish_reading, entry.raw)
 
+    @property
+    def has_all(self) -> bool:
+        """Whether the driver is known to have all rows and results: to fetch them asks nobody."""
+        entry, driver = self._entry, self.driver
+        if entry is None or self._state > IN_TRANSACTION:
+            return True  # it is refused
+        tells = not driver.has_to_close_cursors or driver.is_streaming is not None
+        return tells and not (entry.streams or driver.has_unread_rows(entry.raw))
+
     def has_left(self, entry: Entry) -> bool:
         """Return whether anything is left to read."""
         is_due = bool(entry.streams) or self.driver.has_unread_rows(entry.raw)

@@ -47,10 +47,7 @@ def refusal(
         )
         return closed
     if state is State.BUSY:
-        return UsageError(
-            "this connection is in use by another thread, task or greenlet at this moment: each "
-            "needs a connection of its own"
-        )
+        return in_use()
     if isinstance(cause, CommitOutcomeUnknown):
         return outcome_unknown(cause.__cause__)
     error: PooledDBError = _also(TransactionAborted, lost_error)(
@@ -59,6 +56,14 @@ def refusal(
     )
     error.__cause__ = cause
     return error
+
+
+def in_use() -> UsageError:
+    """Return the error of using a lease in the middle of somebody else's call."""
+    return UsageError(
+        "this connection is in use by another thread, task or greenlet at this moment: each "
+        "needs a connection of its own"
+    )
 
 
 def with_fate(error: PooledDBError, fate: str) -> PooledDBError:
@@ -92,6 +97,14 @@ def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
     )
     error.__cause__ = cause
     return error
+
+
+def left_alone() -> TransactionAborted:
+    """Return the error of a block in which a call goes on that a cancellation could not end."""
+    return TransactionAborted(
+        "a call of this connection was cancelled, and goes on: its driver has no way to end it. "
+        "The transaction is rolled back when it has ended"
+    )
 
 
 def shared(cause: BaseException | None) -> PooledDBError:

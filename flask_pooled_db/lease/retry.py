@@ -30,34 +30,51 @@ def pause_after(attempt: int) -> float:
     return random.uniform(0.0, longest)
 
 
+class Attempts:
+    """The attempts at one transaction: whether there is another one, and the pause before it.
+
+    The pauses take no longer in all than a wait for a connection may, by the scope's `timeout` or
+    else by the pool's.
+    """
+
+    def __init__(self, most: int) -> None:
+        check_count("attempts", most, least=1)
+        self._left = most
+        self._made = 0
+        self._paused = 0.0
+
+    def pause(self, scope: Scope, lease: LeaseConnection | None, error: Exception) -> float | None:
+        """Return the seconds to wait before the next attempt, after one that has failed; None if
+        there is none.
+        """
+        self._left -= 1
+        self._made += 1
+        if not self._left or lease is None or not scope.may_start_over(lease, error):
+            return None
+        own, usual = scope.options.timeout, lease.terms.config.acquire_timeout
+        pause = pause_after(self._made)
+        self._paused += pause
+        if self._paused > (usual if own is None else own):
+            return None
+        logger.info("Starting a transaction over after %s", type(error).__name__)
+        return pause
+
+
 def run_in_transaction(
-    make_scope: Callable[[], Scope],
-    function: Callable[[LeaseConnection], T],
-    attempts: int,
-    patience: float,
+    make_scope: Callable[[], Scope], function: Callable[[LeaseConnection], T], attempts: int
 ) -> T:
     """Call `function(conn)` in a scope; start over if the transaction is lost as a whole and a
     retry may succeed. Raises what the last attempt raised.
-
-    The pauses between attempts take no longer than the scope's `timeout` in all, or `patience`
-    seconds if it has none.
     """
-    check_count("attempts", attempts, least=1)
-    paused = 0.0
-    for attempt in range(1, attempts + 1):
+    following = Attempts(attempts)
+    while True:
         scope = make_scope()
         lease = None
         try:
             with scope as lease:
                 return function(lease)
         except Exception as error:
-            if attempt == attempts or lease is None or not scope.may_start_over(lease, error):
+            pause = following.pause(scope, lease, error)
+            if pause is None:
                 raise
-            own = scope.options.timeout
-            pause = pause_after(attempt)
-            paused += pause
-            if paused > (patience if own is None else own):
-                raise
-            logger.info("Starting a transaction over after %s", type(error).__name__)
         time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")

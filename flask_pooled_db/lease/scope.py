@@ -6,12 +6,12 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
 from time import monotonic
 from types import FrameType, TracebackType
-from typing import Any, cast
+from typing import Any
 
 from flask_pooled_db.config import DEFAULT_OPTIONS, ScopeOptions
+from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import (
     inheritance,  # noqa: F401  takes part in forks
@@ -21,61 +21,24 @@ from flask_pooled_db.lease.classes import class_for
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Home, Leases
+from flask_pooled_db.lease.line import refuse_to_disturb
+from flask_pooled_db.lease.openscopes import OpenScopes, open_scopes, scopes_of
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
-from flask_pooled_db.pool.opened import NotOpen, Ticket, Unopened
-from flask_pooled_db.pool.replica import acquire_to_read
+from flask_pooled_db.pool.opened import NotOpen, Ticket
+from flask_pooled_db.pool.queue import Bell, Waiter
+from flask_pooled_db.pool.replica import acquire_to_read, acquiring_to_read
+from flask_pooled_db.pool.steps import Call, Steps, Turn, run
 from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
 
 
-class OpenScopes(dict["weakref.ref[Scope]", None]):
-    """The scopes that a thread, task or greenlet has open, in the order it entered them.
-
-    Weak: a scope that an interruption has kept from being left must not enclose what comes later.
-    A set that is changed in place takes half the time of a context variable that is set twice.
-    """
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: Any) -> None:
-        # The context of a task refers to this, so that this must not refer to the task.
-        self.owner = owner if isinstance(owner, int) else weakref.ref(owner)
-
-    def are_of(self, owner: Any) -> bool:
-        """Return whether they are this owner's."""
-        return self.owner == owner or (not isinstance(self.owner, int) and self.owner() is owner)
-
-    def newest_first(self) -> list[Scope]:
-        """Return those that are open, and forget the others: an abandoned generator may never
-        leave its own.
-        """
-        found = []
-        for reference in list(self)[::-1]:
-            scope = reference()
-            if scope is not None and scope.is_open:
-                found.append(scope)
-            else:
-                self.pop(reference, None)
-        return found
-
-
-# Contexts that are copied share it. So it may be that of the owner whose context was copied.
-_open_scopes: ContextVar[OpenScopes | None] = ContextVar("flask_pooled_db_scopes", default=None)
-
-
-def scopes_of(owner: Any) -> OpenScopes:
-    """Return the open scopes of the caller, who is this owner."""
-    scopes = _open_scopes.get()
-    if scopes is None or not scopes.are_of(owner):
-        scopes = OpenScopes(owner)
-        _open_scopes.set(scopes)
-    return scopes
+_ENTERED = "a db_connection_context() can be entered once: make a new one"
 
 
 class Scope:
@@ -112,12 +75,11 @@ class Scope:
     _finished: tuple[str, int] | None  # where a block that has ended well had joined it
 
     def __init__(
-        self, pool: Engine | Unopened, holder: Leases, options: ScopeOptions = DEFAULT_OPTIONS
+        self, pool: Engine, holder: Leases, options: ScopeOptions = DEFAULT_OPTIONS
     ) -> None:
         if options is not DEFAULT_OPTIONS:
             options.check()
-        # Until it is entered, a bind need not be open. It fails, and is opened, when it is used.
-        self._pool = cast("Engine", pool)
+        self._pool = pool
         self._holder = holder
         self.options = options
         self._lease = self._part = self.place = self._finished = self.frame = None
@@ -131,13 +93,13 @@ class Scope:
     def __enter__(self) -> LeaseConnection:
         holder, self._holder = self._holder, None
         if holder is None:
-            raise UsageError("a db_connection_context() can be entered once: make a new one")
+            raise UsageError(_ENTERED)
         code = sys._getframe(1).f_code
         if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
             frame = sys._getframe(1)
             self.frame, self.place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
-        scopes = _open_scopes.get()
+        scopes = open_scopes.get()
         if scopes is None or scopes.owner != owner:  # a task's and a greenlet's never is
             scopes = scopes_of(owner)
         self._scopes = scopes
@@ -147,6 +109,7 @@ class Scope:
             if scopes:
                 joined = self._look_around(owner, sys._getframe(1))
             if joined is not None:
+                refuse_to_disturb(joined)
                 self._join(joined)
                 lease = joined
             elif self.options is DEFAULT_OPTIONS:  # most often
@@ -167,38 +130,52 @@ class Scope:
             if not isinstance(error, NotOpen):
                 raise
             open_bind = error.open
-        return self._enter_by_name(open_bind, owner, holder, sys._getframe(1))
+        return run(self._entering(owner, holder, sys._getframe(1), None, open_bind))
 
-    def _enter_by_name(
+    def entering(self, frame: FrameType, bell: Bell) -> Steps[LeaseConnection]:
+        """Return the steps that lead into the block in `frame`, for a task with a bell."""
+        holder, self._holder = self._holder, None
+        if holder is None:
+            raise UsageError(_ENTERED)
+        self.frame, self.place = holder_of(frame), place_of(frame)
+        owner = current_owner()
+        self._scopes = scopes_of(owner)
+        self._reference = weakref.ref(self)
+        return self._entering(owner, holder, frame, bell)
+
+    def _entering(
         self,
-        open_bind: Callable[..., Ticket],
         owner: Any,
         holder: Leases,
         frame: FrameType,
-    ) -> LeaseConnection:
-        """Enter a block whose bind is not open, or was closed after it had been looked up."""
+        bell: Bell | None,
+        open_bind: Callable[..., Ticket] | None = None,
+    ) -> Steps[LeaseConnection]:
+        """Enter a block; `open_bind` opens its bind, if that is not open."""
         spent = 0.0  # of the time that the caller waits
         while True:
-            began = monotonic()
+            began, is_open = monotonic(), open_bind is None
             ticket = joined = lease = None
             try:
-                ticket = open_bind(self.options.timeout, spent)
-                self._pool = ticket.pool.engine
-                spent, began = ticket.spent, monotonic()
+                if open_bind is not None:
+                    ticket = yield Call(open_bind, (self.options.timeout, spent))
+                    self._pool, is_open = ticket.pool.engine, True
+                    spent, began = ticket.spent, monotonic()
                 if self._scopes:
                     joined = self._look_around(owner, frame)
                 if joined is not None:
-                    self._join(joined)
+                    yield Turn(joined, self._join, (joined,))
                     lease = joined
                 else:
-                    lease = self._borrow(owner, holder, ticket.timeout)
+                    timeout = None if ticket is None else ticket.timeout
+                    lease = yield from self._borrowing(owner, holder, timeout, bell)
                 self._lease = lease
                 self._scopes[self._reference] = None
                 return lease  # noqa: TRY300  as above
             except BaseException as error:
-                was_open, ticket = ticket is not None, None  # who keeps the error keeps it open
+                ticket = None  # whoever keeps the error must not keep the bind open
                 self._take_back(joined)
-                if joined is None and was_open:
+                if joined is None and is_open:
                     _give_back(self._pool, None, lease, holder)
                     explain(error, self._pool, holder)
                 if not isinstance(error, NotOpen):
@@ -207,11 +184,11 @@ class Scope:
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
-        open_scopes = self._scopes.newest_first()
-        if not open_scopes:
+        others: list[Scope] = self._scopes.newest_first()
+        if not others:
             return None
         self.place = self.place or place_of(frame)
-        around = enclosing(open_scopes)
+        around = enclosing(others)
         if around and self.frame is None:
             self.frame = around[0].frame
         if self.options.independent:
@@ -226,7 +203,7 @@ class Scope:
         """Return whether this is the outermost scope of a lease."""
         return self._lease is lease and self._part is None
 
-    def is_of(self, pool: Engine | Unopened, owner: Any) -> bool:
+    def is_of(self, pool: Engine, owner: Any) -> bool:
         """Return whether it is an owner's, on a connection of a pool, or of an earlier one of the
         same bind.
         """
@@ -234,28 +211,53 @@ class Scope:
         is_same = own is pool or own.key == pool.key
         return lease is not None and is_same and lease.owner == owner
 
-    def _borrow(self, owner: Any, holder: Leases, timeout: float | None = None) -> LeaseConnection:
-        """Take a connection as the options want it, in `timeout` seconds, or as they say too."""
+    def _borrow(self, owner: Any, holder: Leases) -> LeaseConnection:
+        """Take a connection as the options want it."""
+        pool, options = self._pool, self.options
+        session = pool.session(options.readonly, options.statement_timeout)
+        home: Home = pool
+        entry = None
+        try:
+            if options.readonly:
+                home, entry = acquire_to_read(pool, options.timeout, session)
+            else:
+                entry = pool.acquire(options.timeout, session)
+            return self._lend(home, entry, owner, holder, session)
+        except BaseException:
+            _give_back(home, entry, None, holder)
+            raise
+
+    def _borrowing(
+        self, owner: Any, holder: Leases, timeout: float | None, bell: Bell | None
+    ) -> Steps[LeaseConnection]:
+        """Take a connection step by step, in `timeout` seconds, or as the options say."""
         pool, options = self._pool, self.options
         timeout = options.timeout if timeout is None else timeout
         session = pool.session(options.readonly, options.statement_timeout)
         home: Home = pool
-        entry = lease = None
+        entry = None
         try:
             if options.readonly:
-                home, entry = acquire_to_read(pool, timeout, session)
+                steps = acquiring_to_read(pool, timeout, session, bell)
+                home, entry = yield from steps
             else:
-                entry = pool.acquire(timeout, session)
-            make = entry.lease_class or class_for(entry, pool.lease_classes)
-            lease = make(home, entry, owner, holder, session, True)
-            if options.rows is not None or home is not pool:  # which may be a replica
-                shape_rows(lease, rows_of(pool, options))
-            if options.isolation_level is not None:
-                lease.begin_with(options.isolation_level)
-            return lease  # noqa: TRY300  as above
+                entry = yield from pool.acquiring(Waiter(session, bell), timeout)
+            return self._lend(home, entry, owner, holder, session)
         except BaseException:
-            _give_back(home, entry, lease, holder)
+            _give_back(home, entry, None, holder)
             raise
+
+    def _lend(
+        self, home: Home, entry: Entry, owner: Any, holder: Leases, session: Session
+    ) -> LeaseConnection:
+        pool, options = self._pool, self.options
+        make = entry.lease_class or class_for(entry, pool.lease_classes)
+        lease: LeaseConnection = make(home, entry, owner, holder, session, True)
+        if options.rows is not None or home is not pool:  # which may be a replica
+            shape_rows(lease, rows_of(pool, options))
+        if options.isolation_level is not None:
+            lease.begin_with(options.isolation_level)
+        return lease
 
     def _take_back(self, joined: LeaseConnection | None) -> None:
         """Undo what an `__enter__` that failed did to the scopes around it."""
@@ -385,10 +387,11 @@ class Scope:
             )
 
 
-def enclosing_lease(pool: Engine | Unopened) -> LeaseConnection | None:
+def enclosing_lease(pool: Engine) -> LeaseConnection | None:
     """Return the lease of the innermost scope of a pool that the caller is in, if there is one."""
     owner = current_owner()
-    around = enclosing(scopes_of(owner).newest_first())
+    open_now: list[Scope] = scopes_of(owner).newest_first()
+    around = enclosing(open_now)
     return next((scope._lease for scope in around if scope.is_of(pool, owner)), None)
 
 

@@ -155,6 +155,11 @@ class ShapedCursor:
         _set(self, "_shape", shape)
         _set(self, "_make", None)
 
+    @property
+    def unshaped(self) -> LeaseCursor:
+        """The cursor whose rows it shapes."""
+        return self._cursor
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute of the cursor."""
         _set(self, "_make", None)

@@ -16,7 +16,6 @@ from flask_pooled_db.errors import (
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit, Call
 from flask_pooled_db.lease.fate import NOTHING_TOLD
-from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.lease.watching import WatchingLease
@@ -93,13 +92,11 @@ class TransactionLease(WatchingLease):
         names them then. Without anything to commit, the end of the scope counts. What a function
         raises is logged.
         """
-        self.usable()
-        part = None
-        if self._preamble is not None:
-            part = self._preamble.innermost(is_owner=self.owner == current_owner())
+        if self._entry is None or self.is_over:
+            raise self._refusal()
         if self.after_commit is None:
             self.after_commit = AfterCommit()
-        self.after_commit.add(Call.of(function, part))
+        self.after_commit.add(Call.of(function, self.innermost()))
 
     def _look_for_transaction(self, entry: Entry, *, is_certain: bool = False) -> None:
         """Move to IN_TRANSACTION unless the driver knows that there is none, or only if it

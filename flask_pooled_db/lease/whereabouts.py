@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Any
 
 from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.openscopes import scopes_of
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.scope import scopes_of
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import callers
 

@@ -21,6 +21,7 @@ from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
+from flask_pooled_db.pool.steps import Call, Steps, run
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.pool.whole import Whole
 from flask_pooled_db.runtime import Notices, guard, housekeeper
@@ -74,13 +75,12 @@ class Engine(Whole):
         self._clock = clock
         self._acquired = listener(self.terms.events, "acquired")
         self._returned = listener(self.terms.events, "returned")
+        self._trust = self.liveness.trust
         self._resets_always = config.reset == "session"
         self._resets_changed = config.reset == "changed"
 
     def open_outside(self) -> Entry:
         """Return a new connection that belongs to no pool."""
-        with self.state.lock:
-            self.refuse_locked()
         return self.state.connector.open_one()
 
     def session(self, readonly: bool, statement_timeout: float | None) -> Session:
@@ -118,7 +118,7 @@ class Engine(Whole):
                 if self._acquired is not None:  # most often no more is needed than this
                     self._acquired()
                 return entry
-            return self._acquire_slowly(entry, now, timeout, Waiter(session))
+            return run(self._acquiring(entry, now, timeout, Waiter(session)))
         except BaseException:
             self._abandon(entry)
             raise
@@ -134,9 +134,19 @@ class Engine(Whole):
         if entry is not None and is_taken:
             self.evict(entry, "its checkout or its return was interrupted")
 
-    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
-        """Like `acquire()`, for a waiter that may give up earlier: it raises `ServerDown` then."""
-        return self._acquire_slowly(None, self._clock(), timeout, waiter)
+    def acquiring(self, waiter: Waiter, timeout: float | None) -> Steps[Entry]:
+        """Return the steps of `acquire()`, for a waiter of another kind. One that gives up earlier
+        gets `ServerDown`.
+        """
+        if guard.is_inside():
+            raise self.timeout(self._clock(), may_wait=False) from reports.inside()
+        state, now = self.state, self._clock()
+        entry = None
+        with state.lock:
+            if state.idle and not waiter.needs_up:  # which has to look for that first
+                entry = state.pop_idle_locked(waiter.session)
+                state.check_out_locked(entry, now)
+        return self._acquiring(entry, now, timeout, waiter)
 
     @property
     def is_down(self) -> bool:
@@ -144,18 +154,22 @@ class Engine(Whole):
         backoff = self.state.connector.backoff
         return backoff.is_down or backoff.silence >= self.liveness.silence
 
-    def _acquire_slowly(
+    def _acquiring(
         self, entry: Entry | None, started: float, timeout: float | None, waiter: Waiter
-    ) -> Entry:
+    ) -> Steps[Entry]:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
         had_its_turn = False
         try:
             while True:
                 if entry is None:
-                    entry = self._wait_in_line(waiter, started, deadline, at_head=had_its_turn)
+                    at_head = had_its_turn
+                    entry = yield from self._waiting_in_line(waiter, started, deadline, at_head)
                 asked = self._clock()
-                if self._is_valid(entry, min(deadline, asked + waiter.patience)):
+                until = min(deadline, asked + waiter.patience)
+                if self.liveness.needs_no_ping(entry) or (
+                    yield Call(self._is_valid, (entry, until), entry)
+                ):
                     self.terms.events.acquired()
                     return entry
                 entry = None
@@ -171,10 +185,11 @@ class Engine(Whole):
             self._abandon(entry)
             raise
 
-    def _wait_in_line(
-        self, waiter: Waiter, started: float, deadline: float, *, at_head: bool
-    ) -> Entry:
-        self.leaks.reclaim()
+    def _waiting_in_line(
+        self, waiter: Waiter, started: float, deadline: float, at_head: bool
+    ) -> Steps[Entry]:
+        if self.state.lost:
+            yield Call(self.leaks.reclaim, ())
         self._tend(self)
         try:
             decide = functools.partial(self._queue_locked, waiter, started, at_head)
@@ -182,7 +197,7 @@ class Engine(Whole):
             if not self.state.is_tended:  # any more
                 self._tend(self)
             if may_wait:
-                self._wait(waiter, deadline)
+                yield from self._waiting(waiter, deadline)
             else:
                 self.supply.hurry()
         except BaseException:
@@ -213,15 +228,15 @@ class Engine(Whole):
         self.supply.assign_locked(change)
         return True
 
-    def _wait(self, waiter: Waiter, deadline: float) -> None:
-        """Return when the waiter is settled, or at the deadline."""
+    def _waiting(self, waiter: Waiter, deadline: float) -> Steps[None]:
+        """Wait until the waiter is settled, or the deadline has come."""
         left = deadline - self._clock()
         # Without a thread for the housekeeping nobody would open a connection.
         while left > 0 and not housekeeper.ensure_runs():
-            if waiter.wait(min(left, THREAD_RETRY)):
+            if (yield from waiter.waiting(min(left, THREAD_RETRY))):
                 return
             left = deadline - self._clock()
-        waiter.wait(left)
+        yield from waiter.waiting(left)
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:
@@ -273,11 +288,16 @@ class Engine(Whole):
                     return  # it was returned before, or opened before a fork
                 del in_use[ref]
                 entry.since = now
-                entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
-                if now < entry.expires_at and (
-                    self.supply.keeps_locked(entry)
-                    if state.may_lack_room
-                    else len(state.idle) < state.most_idle or state.waiters
+                entry.valid_until = 0.0 if entry.is_suspect else now + self._trust
+                # One that comes back by a finalizer of its own garbage is not known any more.
+                if (
+                    ref() is entry
+                    and now < entry.expires_at
+                    and (
+                        self.supply.keeps_locked(entry)
+                        if state.may_lack_room
+                        else len(state.idle) < state.most_idle or state.waiters
+                    )
                 ):
                     state.idle.append(entry)
                     is_settled = True

@@ -1,7 +1,7 @@
 """Time limits of statements that neither the server nor the driver keeps.
 
 The pool keeps them: it interrupts the statement from outside, on MySQL by a KILL QUERY over another
-connection.
+connection. In the same way it ends what the server does for a task that was cancelled.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import functools
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.entry import Entry, Origin
 from flask_pooled_db.runtime import guard, housekeeper, reporter, workers
 
 logger = logging.getLogger("flask_pooled_db")
@@ -126,7 +127,7 @@ class Limit:
                 self.interruptions += 1  # its answer may have been lost
 
     def _connection(self, helper: Helper) -> Any:
-        raw = helper.connection(self.victim)  # opening it takes a while
+        raw = helper.connection(self.victim.origin)  # opening it takes a while
         if self._is_over:
             raise IsOverError
         return raw
@@ -142,15 +143,15 @@ class Helper:
         self._raw: Any = None
         self._identity: Any = None
 
-    def connection(self, victim: Entry) -> Any:
+    def connection(self, victims: Origin) -> Any:
         """Return a connection to the victim's own server, which must answer in time."""
-        if self._raw is None or self._identity != victim.origin.identity:
+        if self._raw is None or self._identity != victims.identity:
             self.close()
             with workers.connecting():
                 self._driver = self._source.for_connect()
-                self._raw = self._driver.connect(victim.origin.where)
+                self._raw = self._driver.connect(victims.where)
             self._identity = self._driver.identity(self._raw)
-        if self._identity != victim.origin.identity:
+        if self._identity != victims.identity:
             raise ConnectionError("the same address leads to another server now")
         return self._raw
 
@@ -164,6 +165,29 @@ class Helper:
         """Let whoever waits for its server get an error, from any thread."""
         if self._raw is not None:
             self._driver.cut(self._raw)
+
+
+class Ending:
+    """What a server still does for a connection that was given up, which is to end."""
+
+    def __init__(self, victims: Origin, end: Callable[[Callable[[], Any]], object]) -> None:
+        self._victims = victims
+        self._end = end
+
+    def strike(self, helper: Helper) -> None:
+        """End it."""
+        try:
+            self._end(functools.partial(helper.connection, self._victims))
+        except Exception as error:  # noqa: BLE001  whatever it is: nobody waits for it
+            reporter.tell(
+                logger.warning,
+                "A statement of a cancelled task goes on at its server, which could not be told "
+                "(%s): it holds its locks until it ends",
+                type(error).__name__,
+            )
+
+    def cut(self) -> None:
+        """Do nothing: the connection is cut already."""
 
 
 class Interrupter:
@@ -180,14 +204,20 @@ class Interrupter:
 
     def after_fork(self) -> None:
         """Forget the orders, whose leases are the parent's."""
-        self._orders: deque[Limit] = deque()
+        self._orders: deque[Limit | Ending] = deque()
         self._works = False
 
     def limit(self, victim: Entry, seconds: float) -> Limit:
         """Return a block that bounds one statement of a connection."""
         return Limit(self, victim, seconds, self._timeout)
 
-    def order(self, limit: Limit) -> None:
+    def end(self, victim: Entry) -> None:
+        """Have the server end what it still does for a connection; does not wait for it."""
+        end = victim.link.ending()
+        if end is not None:
+            self.order(Ending(victim.origin, end))
+
+    def order(self, limit: Limit | Ending) -> None:
         """Have a statement interrupted; does not wait for it."""
         with guard.lock:
             if limit not in self._orders:
@@ -210,7 +240,7 @@ class Interrupter:
         finally:
             helper.close()
 
-    def _next(self) -> Limit | None:
+    def _next(self) -> Limit | Ending | None:
         with guard.lock:
             if self._orders:
                 return self._orders.popleft()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,7 @@ class Link:
     """
 
     __slots__ = (
-        *("__weakref__", "driver", "is_left", "is_open", "place", "raw", "reason"),
+        *("__weakref__", "_ending", "driver", "is_left", "is_open", "place", "raw", "reason"),
         *("taken_at", "taken_by"),
     )
 
@@ -28,6 +30,7 @@ class Link:
         self.raw = raw
         self.driver = driver
         self.is_open = True
+        self._ending = threading.RLock()  # so that what was closed is not stopped
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
         # If its caller gives it back itself: where it was taken, and the id of who took it.
@@ -43,6 +46,23 @@ class Link:
     def terminate(self) -> None:
         """Close without a goodbye: the server may not be listening."""
         self._end(self.driver.terminate)
+
+    def stop(self) -> None:
+        """End the call that is under way, if there is one, from any thread. The connection is of no
+        use any more.
+        """
+        with self._ending, contextlib.suppress(Exception):  # the driver may have closed it
+            if self.is_open:
+                self.driver.stop(self.raw)
+
+    def ending(self) -> Callable[[Callable[[], Any]], object] | None:
+        """Return what ends, later, what the server still does for the connection; None if there is
+        nothing to do. See `TimeLimits.ending`.
+        """
+        with self._ending, contextlib.suppress(Exception):  # as above
+            if self.is_open:
+                return self.driver.ending(self.raw)
+        return None
 
     def detach(self) -> None:
         """In a forked child, leave the connection to the parent: send nothing, close nothing."""
@@ -77,7 +97,8 @@ class Link:
 
     def _end(self, end: Callable[[Any], None]) -> None:
         if self.is_open and not self.is_left:
-            self.is_open = False
+            with self._ending:
+                self.is_open = False
             try:
                 end(self.raw)
             except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted

@@ -58,6 +58,10 @@ class Liveness:
             entry.is_suspect = True
             entry.valid_until = 0.0
 
+    def needs_no_ping(self, entry: Entry) -> bool:
+        """Return whether a look at a connection is enough, and finds it alive."""
+        return self._clock() < entry.valid_until and not entry.look()
+
     def check(self, entry: Entry, deadline: float) -> Verdict:
         """Look at a connection, and ping it if a look is not enough. May take until `deadline`.
 

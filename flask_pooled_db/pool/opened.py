@@ -129,3 +129,5 @@ class Unopened:
     def acquire(self, *_: object) -> Any:
         """Raise `NotOpen`."""
         raise self._refusal()
+
+    acquiring = acquire

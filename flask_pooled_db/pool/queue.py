@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
 
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.pool.entry import Entry
@@ -15,15 +16,22 @@ class ServerDown(Exception):
     """The server is down, or does not answer: the caller goes elsewhere."""
 
 
+class Bell(Protocol):
+    """How a caller is woken that no lock may block: a task of an event loop."""
+
+    def ring(self) -> bool:
+        """Wake it, from any thread, without the lock. Returns False if nobody is there any more."""
+
+
 class Waiter:
     """A caller in the queue. It is settled once, under the pool's lock: with a connection, or with
     an error.
 
-    The caller blocks on a lock that `settle()` releases: a `threading.Event` does the same, and
-    takes several times as long.
+    A thread blocks on a lock that `settle()` releases: a `threading.Event` does the same, and takes
+    several times as long. A task has a bell, which is rung when the pool's lock has been released.
     """
 
-    __slots__ = ("_settled", "came", "entry", "error", "session")
+    __slots__ = ("_settled", "bell", "came", "entry", "error", "session")
 
     asked_of: object = None
     """The pool that it was asked of, if it waits for a replica of that."""
@@ -34,7 +42,8 @@ class Waiter:
     has_given_up = False
     """Whether it did."""
 
-    def __init__(self, session: Session | None = None) -> None:
+    def __init__(self, session: Session | None = None, bell: Bell | None = None) -> None:
+        self.bell = bell
         self._settled = threading.Lock()
         self._settled.acquire()
         self.entry: Entry | None = None
@@ -44,7 +53,12 @@ class Waiter:
 
     def again(self) -> Waiter:
         """Return another one for the same caller, who was handed a dead connection."""
-        return Waiter(self.session)
+        return Waiter(self.session, self.bell)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was."""
+        return self.entry is not None or self.error is not None
 
     def settle(self, entry: Entry | None, error: BaseException | None = None) -> None:
         """Hand over a connection or an error, and wake the caller."""
@@ -54,6 +68,24 @@ class Waiter:
     def wait(self, seconds: float) -> bool:
         """Wait until settled, for up to `seconds`. Returns whether it is."""
         return self._settled.acquire(timeout=max(seconds, 0.0))
+
+    def waiting(self, seconds: float) -> Generator[Wait, Any, bool]:
+        """Return the steps of a wait, for up to `seconds`: whether it is settled then."""
+        is_settled: bool = yield Wait(self, seconds)
+        return is_settled
+
+
+class Wait(NamedTuple):
+    """A step (see `steps`): wait until a waiter is settled, for up to so many seconds. It leads to
+    whether it is.
+    """
+
+    waiter: Waiter
+    seconds: float
+
+    def take(self) -> bool:
+        """Take the step in this thread."""
+        return self.waiter.wait(self.seconds)
 
 
 class Queue:
@@ -83,8 +115,10 @@ class Queue:
 
     def fail_locked(
         self, error: Callable[[], BaseException], which: Callable[[Waiter], bool] = lambda _: True
-    ) -> None:
-        """Settle the waiters that `which` selects, each with an error of its own."""
-        for waiter in [waiter for waiter in self.waiters if which(waiter)]:
+    ) -> list[Waiter]:
+        """Settle the waiters that `which` selects, each with an error of its own. Returns them."""
+        failed = [waiter for waiter in self.waiters if which(waiter)]
+        for waiter in failed:
             self.waiters.remove(waiter)
             waiter.settle(None, error())
+        return failed

@@ -31,14 +31,14 @@ class Registry(Binds):
         pinned: list[Ticket] = []  # what a caller who is interrupted must not keep
         try:
             try:
-                with turn.of_caller():
-                    if not self._begin(name, turn, timeout, pinned):
-                        self._open(name, turn, timeout, pinned)
-            finally:
                 try:
+                    with turn.of_caller():
+                        if not self._begin(name, turn, timeout, pinned):
+                            self._open(name, turn, timeout, pinned)
+                finally:
                     self._end(name, turn)
-                finally:  # again: a signal handler may have interrupted it
-                    self._end(name, turn)
+            finally:  # again: a signal handler may have interrupted it
+                self._end(name, turn)
             return pinned.pop()
         except BaseException:
             pinned.clear()

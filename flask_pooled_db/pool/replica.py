@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.errors import ConnectFailed
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.liveness import PING_GRACE
-from flask_pooled_db.pool.queue import ServerDown, Waiter
+from flask_pooled_db.pool.queue import Bell, ServerDown, Wait, Waiter
+from flask_pooled_db.pool.steps import Steps, run
 from flask_pooled_db.runtime import guard
 
 
@@ -28,21 +32,26 @@ class Reader(Waiter):
     needs_up = True
 
     def __init__(
-        self, session: Session | None, replica: Engine, patience: float, asked_of: object
+        self,
+        session: Session | None,
+        bell: Bell | None,
+        replica: Engine,
+        patience: float,
+        asked_of: object,
     ) -> None:
-        super().__init__(session)
+        super().__init__(session, bell)
         self._replica = replica
         self.asked_of = asked_of
         self.patience = patience
         self.has_given_up = False
 
     def again(self) -> Reader:
-        return Reader(self.session, self._replica, self.patience, self.asked_of)
+        return Reader(self.session, self.bell, self._replica, self.patience, self.asked_of)
 
-    def wait(self, seconds: float) -> bool:
+    def waiting(self, seconds: float) -> Generator[Wait, Any, bool]:
         clock, backoff = self._replica.terms.clock, self._replica.state.connector.backoff
         deadline = clock() + seconds
-        while not super().wait(min(deadline - clock(), self.patience - backoff.silence)):
+        while not (yield Wait(self, min(deadline - clock(), self.patience - backoff.silence))):
             self.has_given_up = backoff.silence >= self.patience
             if self.has_given_up or clock() >= deadline:
                 return False
@@ -54,12 +63,12 @@ class Asked(Waiter):
 
     __slots__ = ("asked_of",)
 
-    def __init__(self, session: Session | None, asked_of: object) -> None:
-        super().__init__(session)
+    def __init__(self, session: Session | None, bell: Bell | None, asked_of: object) -> None:
+        super().__init__(session, bell)
         self.asked_of = asked_of
 
     def again(self) -> Asked:
-        return Asked(self.session, self.asked_of)
+        return Asked(self.session, self.bell, self.asked_of)
 
 
 class Reading:
@@ -103,20 +112,31 @@ def acquire_to_read(
     pool: Engine, timeout: float | None, session: Session
 ) -> tuple[Engine | Reading, Entry]:
     """Return a connection for reads and its home: the replica if it is up, else the pool itself."""
-    replica = pool.replica
-    if replica is None:
+    if pool.replica is None:
         return pool, pool.acquire(timeout, session)
+    return run(acquiring_to_read(pool, timeout, session, None))
+
+
+def acquiring_to_read(
+    pool: Engine, timeout: float | None, session: Session, bell: Bell | None
+) -> Steps[tuple[Engine | Reading, Entry]]:
+    """Return the steps of `acquire_to_read`, for a caller with this bell."""
+    replica = pool.replica
+    if replica is None or guard.is_inside():
+        return pool, (yield from pool.acquiring(Waiter(session, bell), timeout))
     reading = Reading(pool, replica)
-    if guard.is_inside() or not reading.begin():
-        return pool, pool.acquire(timeout, session)  # which is refused
+    if not reading.begin():
+        return pool, (yield from pool.acquiring(Waiter(session, bell), timeout))  # it is refused
     if not pool.terms.config.replica_fallback:
-        return reading, replica.acquire_for(Asked(session, pool), timeout)
+        return reading, (yield from replica.acquiring(Asked(session, bell, pool), timeout))
     seconds = replica.terms.config.acquire_timeout if timeout is None else timeout
     deadline = pool.terms.clock() + seconds
     # A reader with little time keeps half of it for the pool itself.
     patience = min(replica.liveness.silence, max(seconds / 2, PING_GRACE))
     try:
-        return reading, replica.acquire_for(Reader(session, replica, patience, pool), seconds)
+        reader = Reader(session, bell, replica, patience, pool)
+        return reading, (yield from replica.acquiring(reader, seconds))
     except (ServerDown, ConnectFailed):
         reading.end()
-        return pool, pool.acquire(max(deadline - pool.terms.clock(), 0.0), session)
+        left = max(deadline - pool.terms.clock(), 0.0)
+        return pool, (yield from pool.acquiring(Waiter(session, bell), left))

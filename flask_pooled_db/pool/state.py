@@ -17,7 +17,7 @@ from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
 from flask_pooled_db.pool.places import Places
-from flask_pooled_db.pool.queue import Queue
+from flask_pooled_db.pool.queue import Queue, Waiter
 from flask_pooled_db.pool.reports import Snapshot
 from flask_pooled_db.runtime import Notices, guard
 
@@ -235,11 +235,12 @@ class Change:
     when the lock has been released.
     """
 
-    __slots__ = ("attempts", "evictions", "later")
+    __slots__ = ("attempts", "evictions", "later", "settled")
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []  # each for an opener to start with
         self.evictions: list[tuple[Entry, str]] = []
+        self.settled: list[Waiter] = []  # those with a bell, which is to be rung
         self.later: list[Callable[[], None]] = []  # what other pools have to do
 
     def of(self, carry_out: Callable[[Change], None]) -> Change:
@@ -251,6 +252,10 @@ class Change:
     def take_attempt(self) -> Attempt | None:
         """Return an attempt for an opener that goes on, or None."""
         return self.attempts.pop() if self.attempts else None
+
+    def tell(self, settled: Iterable[Waiter]) -> None:
+        """Have those woken that were settled, as far as they have a bell."""
+        self.settled += [waiter for waiter in settled if waiter.bell is not None]
 
     def evict(self, entries: Iterable[Entry], reason: str) -> None:
         """Have connections closed that are neither idle nor in use any more."""

@@ -22,7 +22,7 @@ from flask_pooled_db.pool.connector import Attempt, end_late
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.places import Place
-from flask_pooled_db.pool.queue import ServerDown
+from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, State, Terms
 from flask_pooled_db.runtime import housekeeper, reporter, workers
 
@@ -79,15 +79,28 @@ class Supply:
             self.carry_out(change)
 
     def carry_out(self, change: Change) -> None:
-        """Start the openers, and close the connections, that a change asks for.
+        """Wake those, start the openers and close the connections that a change asks for.
 
-        What an exception keeps from being carried out is garbage then, and found as such.
+        What an exception keeps from being carried out is garbage then, and found as such. A task
+        that is not woken looks by itself at its deadline.
         """
+        for waiter in change.settled:
+            if waiter.bell is not None and not waiter.bell.ring():
+                self._take_back(waiter)
         for attempt in change.attempts:
             self.state.connector.start(self, attempt)
         for do in change.later:  # first: none of it waits for a server
             do()
         for entry, reason in change.evictions:
+            self.close(entry, reason)
+
+    def _take_back(self, waiter: Waiter) -> None:
+        """Close the connection that was handed to a task whose event loop is closed."""
+        with self.state.lock:
+            entry, waiter.entry = waiter.entry, None
+        if entry is not None:
+            reason = "the event loop of its caller was closed"
+            entry.condemn(reason)
             self.close(entry, reason)
 
     def close(self, entry: Entry, reason: str) -> None:
@@ -144,7 +157,10 @@ class Supply:
         while state.waiters and state.idle:
             entry = state.pop_idle_locked(state.waiters[0].session)
             state.check_out_locked(entry, self.terms.clock())
-            state.queue.next_locked().settle(entry)
+            waiter = state.queue.next_locked()
+            waiter.settle(entry)
+            if waiter.bell is not None:
+                change.settled.append(waiter)
         budget = self.budget
         if budget is None or budget.serve_locked(self, change):
             wanted = state.wanted_locked(self.sizes, is_replica=self.is_replica)
@@ -184,9 +200,11 @@ class Supply:
     def note_silence(self) -> None:
         """Have readers avoid a replica that did not answer a ping, until a connect succeeds."""
         state, error = self.state, TimeoutError("the server did not answer a ping")
+        change = Change()
         with state.lock:
             is_first = state.connector.backoff.failed_locked(error, is_permanent=False)
-            state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
+            change.tell(state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up))
+        self.carry_out(change)
         if is_first:
             text = "The database of bind %s does not answer"
             reporter.tell(logger.warning, text, shown(self.terms.bind))
@@ -242,7 +260,7 @@ class Supply:
             self.state.is_closed = True
             self.closed_at = self.terms.clock()
             self.refusal_of_waiting = waiting or self.refusal
-            self.state.queue.fail_locked(self.refusal_of_waiting)
+            change.tell(self.state.queue.fail_locked(self.refusal_of_waiting))
             self.refusal = late or self.refusal
             self._retire_locked(change, "the pool was closed")
             return True
@@ -348,10 +366,11 @@ class Supply:
                 connector.end_locked(attempt)
             is_first = connector.backoff.failed_locked(error, is_permanent=is_permanent)
             state.probe_asked = math.inf
-            state.queue.fail_locked(
+            failed = state.queue.fail_locked(
                 lambda: reports.connect_failed(bind, error),
                 lambda waiter: is_permanent or waiter.needs_up,
             )
+            change.tell(failed)
             self._free_locked(place, change)
             if state.waiters:  # else upkeep makes the next try
                 self.assign_locked(change)

@@ -15,7 +15,8 @@ from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.opened import NotOpen
 from flask_pooled_db.pool.queue import Waiter
-from flask_pooled_db.pool.state import State
+from flask_pooled_db.pool.state import Change, State
+from flask_pooled_db.pool.steps import Steps, run
 from flask_pooled_db.pool.supply import Refusal, Supply
 from flask_pooled_db.runtime import guard
 
@@ -38,15 +39,18 @@ class Caller:
 def doubt_schemas(server: Engine) -> None:
     """Have each lease of a pool enter its schema anew, the pool's own leases too: whoever had the
     connection before may have left it without any sign. Those that did so by now are replaced.
-
-    `acquire_for()` is for readonly leases, which no driver of this kind has.
     """
-    acquire = server.acquire
+    acquire, acquiring = server.acquire, server.acquiring
     if "acquire" in vars(server):
         return
 
     def acquire_in_doubt(timeout: float | None = None, session: Session | None = None) -> Entry:
-        entry = acquire(timeout, session)
+        return in_doubt(acquire(timeout, session))
+
+    def acquiring_in_doubt(waiter: Waiter, timeout: float | None) -> Steps[Entry]:
+        return in_doubt((yield from acquiring(waiter, timeout)))
+
+    def in_doubt(entry: Entry) -> Entry:
         try:
             entry.doubt_schema()
         except BaseException:
@@ -55,6 +59,7 @@ def doubt_schemas(server: Engine) -> None:
         return entry
 
     server.acquire = acquire_in_doubt  # type: ignore[method-assign]
+    server.acquiring = acquiring_in_doubt  # type: ignore[method-assign]
     server.supply.drain()
 
 
@@ -118,19 +123,21 @@ class Tenant:
 
     def acquire(self, timeout: float | None = None, session: Session | None = None) -> Entry:
         """Return a connection like `Engine.acquire()`; its errors name the tenant's bind."""
-        return self._borrow(self.server.acquire, timeout, session or self.usual_session)
+        session = session or self.usual_session
+        return run(self._borrowing(self.server.acquire, timeout, session))
 
-    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
-        """Return a connection like `Engine.acquire_for()`."""
-        return self._borrow(self.server.acquire_for, waiter, timeout)
+    def acquiring(self, waiter: Waiter, timeout: float | None) -> Steps[Entry]:
+        """Return the steps of `acquire()`, like `Engine.acquiring()`."""
+        return self._borrowing(self.server.acquiring, waiter, timeout)
 
-    def _borrow(self, acquire: Callable[..., Entry], *args: Any) -> Entry:
+    def _borrowing(self, acquire: Callable[..., Entry | Steps[Entry]], *args: Any) -> Steps[Entry]:
         caller, entry = Caller(), None
         try:
             if not guard.is_inside():  # else the server refuses it
                 with guard.lock:
                     self._count_locked(caller)
-            entry = acquire(*args)
+            steps = acquire(*args)
+            entry = steps if isinstance(steps, Entry) else (yield from steps)
             self._leases.add(entry)
             return entry  # noqa: TRY300  an interruption may come before each line
         except NotOpen:  # by its name the tenant is opened, never the server alone
@@ -225,16 +232,18 @@ class Tenant:
         """Lend nothing more, and wait up to `timeout` seconds for leases. Callers that wait get
         `PoolClosed`. The server's pool stays open. The rest is as in `Engine.close()`.
         """
-        deadline = monotonic() + timeout
+        deadline, change = monotonic() + timeout, Change()
         with guard.lock:
             if not only_if():
                 return False
             self.is_closed = True
-            self.state.queue.fail_locked(
+            failed = self.state.queue.fail_locked(
                 waiting or self.refusal,
                 lambda waiter: waiter.session is not None and waiter.session.schema is self.schema,
             )
+            change.tell(failed)
             self.refusal = late or self.refusal
+        self.supply.carry_out(change)
         if self.replica is not None:
             self.replica.close(late=late, waiting=waiting)
         while not self.is_unused and (left := deadline - monotonic()) > 0:

@@ -12,8 +12,9 @@ from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.events import listener
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
-from flask_pooled_db.pool.state import State, Terms
+from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.pool.supply import Supply
+from flask_pooled_db.runtime import crew
 
 
 class Whole:
@@ -124,10 +125,7 @@ class Whole:
         if not self.supply.close_all(**how):
             return False
         if self.replica is not None:  # its callers wait there as well
-            with self.state.lock:
-                self.replica.state.queue.fail_locked(
-                    self.supply.refusal_of_waiting, lambda waiter: waiter.asked_of is self
-                )
+            self.replica.supply.change(self._refuse_readers_locked)
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
@@ -135,7 +133,13 @@ class Whole:
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)
         self.terms.driver.close_all()
+        crew.dismiss()
         return True
+
+    def _refuse_readers_locked(self, change: Change) -> None:
+        if self.replica is not None:
+            queue, refusal = self.replica.state.queue, self.supply.refusal_of_waiting
+            change.tell(queue.fail_locked(refusal, lambda waiter: waiter.asked_of is self))
 
     def after_fork(self) -> None:
         """Start afresh in a forked child: what the parent opened is the parent's."""

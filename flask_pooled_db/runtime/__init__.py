@@ -1,10 +1,11 @@
-"""The process: the lock, a thread that runs jobs on time, short-lived workers, a thread for other
-people's code, the fork, the exit.
+"""The process: the lock, a thread that runs jobs on time, short-lived workers, threads that make
+calls for event loops, a thread for other people's code, the fork, the exit.
 
 It knows callbacks, and neither pools nor drivers. It imports nothing of the package.
 """
 
 from flask_pooled_db.runtime import callers, guard
+from flask_pooled_db.runtime.crew import crew
 from flask_pooled_db.runtime.errand import Errand
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
 from flask_pooled_db.runtime.notices import Notices
@@ -19,6 +20,7 @@ __all__ = [
     "Notices",
     "Part",
     "callers",
+    "crew",
     "guard",
     "housekeeper",
     "join",

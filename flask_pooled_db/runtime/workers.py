@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -39,6 +39,8 @@ class Workers:
     """
 
     def __init__(self) -> None:
+        # Tells which threads have nothing to do, and will do nothing while `is_forking`.
+        self.at_rest: Callable[[], Collection[threading.Thread | None]] = tuple
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -115,7 +117,7 @@ class Workers:
     def _is_clear(self) -> bool:
         me = threading.current_thread()
         with guard.lock:
-            left = (self._threads | self._working) - self._resting - {me}
+            left = (self._threads | self._working) - self._resting - {me, *self.at_rest()}
             works = bool(left & self._working)
         return not works and all(map(is_gone, left))
 

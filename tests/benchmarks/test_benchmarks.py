@@ -24,6 +24,7 @@ PEERS = {
     "bare": {"DBUtils", "SQLAlchemy"},
     "bytecodes": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
     "throughput": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
+    "tasks": {"threads with blocking scopes"},
     "resets": {'RESET="rollback"', 'RESET="session"'},
     "roundtrips": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping"},
     "connect": {"PyMySQL, ssl_disabled", "PyMySQL", "mariadb"},

@@ -86,7 +86,8 @@ def registry(
 
 def block(names: Registry, name: str) -> Scope:
     """A block on a bind, as the extension makes it."""
-    return Scope(names.engines.get(name) or names.unopened(name), Leases())
+    pool: Any = names.engines.get(name) or names.unopened(name)
+    return Scope(pool, Leases())
 
 
 def use(names: Registry, name: str) -> None:

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from typing import cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from flask_pooled_db import PoolTimeout
 from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.pool import Engine
 from flask_pooled_db.pool.ageing import age
 from flask_pooled_db.pool.registry import Registry
 from harness.waiting import wait_until
@@ -285,7 +287,9 @@ def test_hung_server_keeps_its_place() -> None:
     names.on_opened = hold
     with registry(names, most=3) as binds:
         with pytest.raises(PoolTimeout):
-            Scope(binds.unopened("hung"), Leases(), ScopeOptions(timeout=0.05)).__enter__()
+            Scope(
+                cast("Engine", binds.unopened("hung")), Leases(), ScopeOptions(timeout=0.05)
+            ).__enter__()
         for name in "abc":
             use(binds, name)
         assert set(binds.opened) == {"hung", "b", "c"}
@@ -403,6 +407,6 @@ def test_sweep_holds_up_no_checkout() -> None:
 def test_scope_without_registry() -> None:
     """What stands for a pool that is not open raises what says so."""
     with registry(Names()) as binds:
-        scope = Scope(binds.unopened("a"), Leases())
+        scope = Scope(cast("Engine", binds.unopened("a")), Leases())
         with scope:
             assert set(binds.opened) == {"a"}

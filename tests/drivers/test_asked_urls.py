@@ -128,7 +128,7 @@ def test_token_of_helper(rotating: Rotating, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(type(entry.driver), "identity", lambda *_: None)
         helper = Helper(pool.driver, PATIENCE)
         try:
-            assert helper.connection(entry) is not None
+            assert helper.connection(entry.origin) is not None
             assert tokens.asked == 2
         finally:
             helper.close()

@@ -148,7 +148,7 @@ def test_helper_connection(server: Rotating, file: Path) -> None:
         assert entry is not None
         helper = Helper(_without_identity(pool), PATIENCE)
         try:
-            assert helper.connection(entry) is not None
+            assert helper.connection(entry.origin) is not None
         finally:
             helper.close()
         lease.close()

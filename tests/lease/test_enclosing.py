@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import db_connection_context
+from flask_pooled_db.lease.openscopes import scopes_of
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.scope import scopes_of
 from harness.workloads import add, run
 from tests.support.sites import warnings_in
 from tests.support.stages import UNTOUCHED, FileStage, Stage

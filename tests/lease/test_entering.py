@@ -15,8 +15,9 @@ import pytest
 from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.errors import PooledDBError
 from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.openscopes import scopes_of
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.scope import Scope, scopes_of
+from flask_pooled_db.lease.scope import Scope
 from tests.lease.databases import WITH_SAVEPOINT
 from tests.runtime.forking import run_program
 from tests.support.fake_driver import FakeDriver

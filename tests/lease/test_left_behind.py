@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import PooledDB, UsageError, db_connection_context
+from flask_pooled_db.lease.openscopes import scopes_of
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.scope import scopes_of
 from harness.workloads import run
 from tests.support.pools import call
 from tests.support.stages import FileStage

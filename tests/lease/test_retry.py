@@ -258,7 +258,7 @@ def test_retry_within_timeout_of_scope(tmp_path: Path) -> None:
         db.pool().lease().close()
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
-            run_in_transaction(lambda: db_connection_context(timeout=0), work, 5, patience=9)
+            run_in_transaction(lambda: db_connection_context(timeout=0), work, 5)
     assert calls == [1]
 
 

@@ -14,8 +14,9 @@ from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.errors import PooledDBError, PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.openscopes import scopes_of
 from flask_pooled_db.lease.owner import current_owner
-from flask_pooled_db.lease.scope import Scope, scopes_of
+from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool.upkeep import sweep
 from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.housekeeper import THREAD_NAME

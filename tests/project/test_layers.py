@@ -186,6 +186,16 @@ def test_import_without_drivers() -> None:
     assert done.stdout.split() == []
 
 
+def test_import_without_asyncio() -> None:
+    """Importing the package does not import asyncio: it takes longer to tell an owner then."""
+    code = (
+        "import sys, dbutils.pooled_db, flask.cli\nbefore = 'asyncio' in sys.modules\n"
+        "import flask_pooled_db\nprint(before or 'asyncio' not in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_p7_import_starts_no_thread() -> None:
     """Importing the package starts no thread."""
     code = "import threading, flask_pooled_db\nprint(threading.active_count())"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,12 @@ from flask_pooled_db import (
     get_db_connection,
     signals,
 )
+from flask_pooled_db.lease import hops
+from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.line import Job, line_of
+from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
@@ -247,6 +254,97 @@ def break_receiver(db: PooledDB) -> None:
         db.pool("one")
 
 
+def in_task(
+    do: Callable[[PooledDB, Any], object],
+) -> Callable[[Site, Callable[[], str]], None]:
+    """Do something in an asynchronous block."""
+
+    def cause(site: Site, logged: Callable[[], str]) -> None:
+        async def main() -> None:
+            async with site[1].async_connection_context(timeout=PATIENCE) as conn:
+                do(site[1], conn)
+
+        asyncio.run(main())
+
+    return cause
+
+
+async def coroutine_function() -> None: ...
+
+
+def leave_loop_out(site: Site, logged: Callable[[], str]) -> None:
+    site[1].async_connection_context().__aenter__().send(None)
+
+
+def disturb(db: PooledDB, conn: Any) -> None:
+    gate = threading.Event()
+    line = line_of(conn.lease)
+    line.submit(Job(gate.wait, (PATIENCE,), conn.lease))
+    try:
+        with db.connection_context():
+            pass
+    finally:
+        gate.set()
+
+
+def cancel_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    class Unreachable(FakeDriver):
+        def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object]:
+            def end(helper: Callable[[], Any]) -> None:
+                raise ConnectionError
+
+            return end
+
+    with open_pool(Unreachable()) as pool:
+        pool.lease().give_up("its task was cancelled")
+        wait_until(lambda: "cancelled task" in logged())
+
+
+def task_scope(pool: Pool) -> AsyncScope:
+    return AsyncScope(Scope(pool.engine, Leases()))
+
+
+def cancel_what_goes_on(site: Site, logged: Callable[[], str]) -> None:
+    driver = FakeDriver()
+    gate = driver.hold("INSERT")
+
+    async def main() -> None:
+        async with task_scope(pool) as conn:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await conn.cursor().execute("INSERT")
+
+    with open_pool(driver) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hops, "PATIENCE", 0.05)
+        try:
+            asyncio.run(main())
+        finally:
+            gate.open()
+
+
+def close_amid_commit(site: Site, logged: Callable[[], str]) -> None:
+    driver = FakeDriver()
+    gate = driver.hold("commit")
+    tasks: list[asyncio.Task[None]] = []
+
+    async def save() -> None:
+        async with task_scope(pool) as conn:
+            await conn.cursor().execute("INSERT")
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(coroutine))
+        await asyncio.to_thread(gate.wait_for_arrivals)
+
+    with open_pool(driver) as pool:
+        coroutine, loop = save(), asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        coroutine.close()
+        gate.open()
+        wait_until(lambda: not pool.stats().in_use)
+        tasks[0]._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+
 def connect_with_wrong_key(site: Site, logged: Callable[[], str]) -> None:
     Path(site[1].pool().driver._arguments["database"] + "2").write_bytes(bytes(4096))
     connect_encrypted(site, "SELECT 1")
@@ -272,6 +370,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
+    "A statement of a cancelled task goes on at its server": cancel_in_vain,
+    "A coroutine was closed amid its COMMIT": close_amid_commit,
     "no connection in": take_two,
     "of them already (": take_two,
     "all binds together have": take_two_together,
@@ -296,6 +396,13 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "a lease can't change the key": change_key,
     "inside a nested db_connection_context()": in_block(nest),
+    "its driver has no way to end it": cancel_what_goes_on,
+    "would block the event loop": in_task(lambda _, conn: conn.execute("SELECT 1")),
+    "needs a running event loop of asyncio": leave_loop_out,
+    "not a coroutine function, which nobody would await": in_task(
+        lambda _, conn: conn.on_commit(coroutine_function)
+    ),
+    "is in use by another thread, task or greenlet": in_task(disturb),
     "there is no bind": by_name(lambda db: db.pool("unknown")),
     "is asked for by what opens or closes it": by_name(load_itself),
     "is in the configuration, which keeps it open": by_name(lambda db: db.close_bind("default")),

@@ -1,0 +1,299 @@
+"""How a task waits for the calls that worker threads make for it, and what cancelling it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar
+
+from flask_pooled_db.errors import CommitOutcomeUnknown
+from flask_pooled_db.lease import refusals
+from flask_pooled_db.lease.lease import Lease
+from flask_pooled_db.lease.line import Job, Line, line_of
+from flask_pooled_db.pool import Entry
+from flask_pooled_db.pool.queue import Wait
+from flask_pooled_db.pool.steps import Call, Step, Steps, Turn
+from flask_pooled_db.runtime import crew, reporter
+
+logger = logging.getLogger("flask_pooled_db")
+
+T = TypeVar("T")
+
+GLANCE = 0.05
+"""Seconds between two tries to end a call whose task was cancelled."""
+
+PATIENCE = 1.0
+"""Seconds that a cancelled task waits for the end of its call, and for the answer of its COMMIT."""
+
+
+class Mailbox:
+    """What was done for the tasks of one loop. They are told in one go, once in a turn of the loop.
+
+    It does not keep the loop.
+    """
+
+    __slots__ = ("__weakref__", "_done", "_is_called", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._is_called = False
+
+    def put(self, future: asyncio.Future[None]) -> bool:
+        """Have the loop told that what a future stands for is done, from any thread. Returns False
+        if the loop is closed.
+        """
+        self._done.append(future)
+        if self._is_called:
+            return True
+        self._is_called = True
+        loop = self.loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._deliver)
+                return True
+        except RuntimeError:  # it is closed
+            self._done.clear()
+            self._is_called = False
+        return False
+
+    def _deliver(self) -> None:
+        self._is_called = False  # first: what comes after this is told by another call
+        while self._done:
+            future = self._done.popleft()
+            _settle(future)
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = Mailbox(loop)
+    return mailbox
+
+
+def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
+    """Return what is done when a call has ended. A second one takes the place of the first."""
+    loop = asyncio.get_running_loop()
+    mailbox: Mailbox | None = None if line is None else line.mailbox
+    if mailbox is None or mailbox.loop() is not loop:
+        mailbox = _mailbox_of(loop)
+        if line is not None:
+            line.mailbox = mailbox
+    future: asyncio.Future[None] = loop.create_future()
+    job.when_done(mailbox.put, future)
+    return future
+
+
+# Calls of leases
+
+
+async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
+    """Make a call of a lease. A cancelled one is ended; its connection is not used again."""
+    if line.is_left:
+        raise refusals.left_alone()
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
+    line.submit(job)
+    try:
+        await future
+    except BaseException as error:
+        if not line.drop(job):
+            await _end(line, job, error)
+        raise
+    return job.result()
+
+
+async def call_for_sure(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> None:
+    """Make a call of a lease that has to be made, whatever comes: a block is left."""
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
+    line.submit(job)
+    try:
+        await future
+    except BaseException as error:
+        await _end(line, job, error)
+        raise
+    job.result()
+
+
+async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
+    """Make a call of a lease that commits. A cancelled one goes on for a while: what became of the
+    COMMIT is to be known. Raises `CommitOutcomeUnknown` if it is not.
+    """
+    if line.is_left:
+        raise refusals.left_alone()
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
+    line.submit(job)
+    try:
+        await future
+    except BaseException as error:
+        if line.drop(job):
+            raise
+        if isinstance(error, asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):  # one that can't wait that long
+                await _wait(job, PATIENCE)
+        if not job.is_finished:
+            await _end(line, job, error)
+        _tell_outcome(job, error)
+        raise
+    return job.result()
+
+
+def _tell_outcome(job: Job, error: BaseException) -> None:
+    """Say what became of a COMMIT to whoever sees the error that kept its task from waiting for it.
+
+    A `CommitOutcomeUnknown` takes the place of a cancellation: who sees a timeout may start over.
+    """
+    failure = job.error if job.is_finished else refusals.outcome_unknown(error)
+    if failure is None:
+        error.add_note("This came after the end of the transaction: its work is committed.")
+    elif not isinstance(failure, CommitOutcomeUnknown):
+        error.add_note(f"The transaction was not committed ({type(failure).__name__}).")
+    elif isinstance(error, asyncio.CancelledError):
+        raise failure
+    else:
+        text = "A coroutine was closed amid its COMMIT: whether it took place is not known"
+        reporter.tell(logger.error, text)
+
+
+async def _end(line: Line, job: Job, error: BaseException) -> None:
+    """End a call that its task does not wait for any more, and wait for a while until it has ended.
+
+    If `error` says that the coroutine is being closed, nothing is awaited.
+    """
+    entry = job.abandon(asyncio.CancelledError())
+    if is_closing(error):
+        return
+    deadline = monotonic() + PATIENCE
+    while not job.is_finished and monotonic() < deadline:
+        with contextlib.suppress(asyncio.CancelledError):  # that was asked for already
+            await _wait(job, GLANCE)
+        if entry is not None and not job.is_finished:
+            entry.link.stop()  # what has just begun has not seen the first
+    line.is_left = not job.is_finished
+
+
+async def _wait(job: Job, seconds: float) -> None:
+    """Wait until a call has ended, for up to `seconds`."""
+    future = _future_of(job)
+    if not job.is_finished:  # else the future before may have been told
+        await asyncio.wait([future], timeout=seconds)
+
+
+# What leads to a lease
+
+
+class Bell:
+    """Wakes a task that waits in line for a connection."""
+
+    __slots__ = ("_future", "_loop", "_mailbox")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._mailbox = _mailbox_of(self._loop)
+        self._future: asyncio.Future[None] | None = None  # while it is waited for
+
+    def ring(self) -> bool:
+        """Wake the task, from any thread. Returns False if its loop is closed."""
+        future = self._future
+        return future is None or self._mailbox.put(future)
+
+    async def wait(self, wait: Wait) -> bool:
+        """Take the step."""
+        waiter, seconds = wait
+        if not waiter.is_settled and seconds > 0:
+            self._future = future = self._loop.create_future()
+            if not waiter.is_settled:  # it is rung from now on
+                timer = self._loop.call_later(seconds, _settle, future)
+                try:
+                    await future
+                finally:
+                    timer.cancel()
+            self._future = None
+        return waiter.is_settled
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def take(steps: Steps[T], bell: Bell) -> T:
+    """Take steps that may wait, and return what they lead to."""
+    try:
+        step = next(steps)
+        while True:
+            job = Job(step.function, step.args) if isinstance(step, Call) else None
+            try:
+                result = await _taken(step, job, bell)
+            except BaseException as error:
+                if job is not None and is_closing(error) and not job.is_finished:
+                    _leave(job, steps)
+                    raise
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        led_to: T = end.value
+        return led_to
+
+
+async def _taken(step: Step, job: Job | None, bell: Bell) -> Any:
+    if isinstance(step, Wait):
+        return await bell.wait(step)
+    if isinstance(step, Turn):
+        line = line_of(step.lease)
+        if line.is_idle:
+            return step.take()
+        return await call(step.lease, line, step.function, *step.args)
+    assert job is not None  # noqa: S101  for the type checker
+    return await _called(job, step.victim)
+
+
+async def _called(job: Job, victim: Entry | None) -> Any:
+    """Make a call that is no lease's. If it uses a connection, a cancelled one is ended, and waited
+    for: its end has a time limit.
+    """
+    future = _future_of(job)
+    crew.call(job.run_and_tell)
+    try:
+        await future
+    except BaseException as error:
+        if victim is not None and not job.is_finished:
+            victim.link.stop()
+        if isinstance(error, asyncio.CancelledError):
+            while victim is not None and not job.is_finished:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await _wait(job, GLANCE)
+        raise
+    return job.result()
+
+
+def is_closing(error: BaseException | None) -> bool:
+    """Return whether an error says that its coroutine is being closed, and must not await."""
+    return isinstance(error, GeneratorExit)
+
+
+def _leave(job: Job, steps: Steps[Any]) -> None:
+    """Leave the steps to a worker that is at work for them: they end when its call has ended."""
+    turns = deque([None])
+
+    def close_once() -> None:
+        with contextlib.suppress(IndexError):
+            turns.pop()
+            steps.close()
+
+    job.when_done(close_once)
+    if job.is_finished:  # then it may not see this
+        close_once()

@@ -1,0 +1,121 @@
+"""The threads that make calls for event loops."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flask_pooled_db.runtime import crew, workers
+from flask_pooled_db.runtime.workers import THREADS
+from harness.waiting import PATIENCE, wait_until
+
+
+def threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == THREADS + "caller"]
+
+
+@pytest.fixture(autouse=True)
+def _dismissed() -> Iterator[None]:
+    """Begin, and end, without a thread of the crew."""
+    crew.dismiss()
+    wait_until(lambda: not threads(), "the threads of earlier tests have ended")
+    yield
+    crew.dismiss()
+
+
+def made(function: Callable[[], Any]) -> Any:
+    """What a function returns that a thread of the crew calls."""
+    is_done, outcome = threading.Event(), []
+
+    def call() -> None:
+        outcome.append(function())
+        is_done.set()
+
+    crew.call(call)
+    assert is_done.wait(PATIENCE)
+    return outcome[0]
+
+
+def test_last_used_thread_first() -> None:
+    """As many threads as there are calls at once; the one that has rested least is woken first."""
+    gate, numbers = threading.Barrier(4), []
+
+    def meet() -> None:
+        gate.wait(PATIENCE)
+        numbers.append(threading.get_ident())
+
+    for _ in range(3):
+        crew.call(meet)
+    gate.wait(PATIENCE)
+    wait_until(lambda: len(crew.idle) == 3)
+    last = crew.idle[-1].thread
+    assert last is not None
+    for _ in range(5):
+        assert made(threading.get_ident) == last.ident
+        wait_until(lambda: len(crew.idle) == 3)
+    assert len(threads()) == 3
+
+
+def test_dismissal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is dismissed ends, at once or after its call."""
+    monkeypatch.setattr(sys.modules["flask_pooled_db.runtime.crew"], "REST", PATIENCE * 3)
+    made(int)
+    assert threads()
+    crew.dismiss()
+    wait_until(lambda: not threads())
+    gate = threading.Event()
+    crew.call(functools.partial(gate.wait, PATIENCE))
+    crew.dismiss()  # while it is at work
+    gate.set()
+    wait_until(lambda: not threads())
+
+
+def test_rest_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that nobody calls ends by itself, unless it is just about to be called."""
+    monkeypatch.setattr(sys.modules["flask_pooled_db.runtime.crew"], "REST", 0.05)
+    made(int)
+    wait_until(lambda: crew.idle)
+    hand = crew.idle.pop()  # as who calls it does
+    time.sleep(0.1)
+    is_called = threading.Event()
+    hand.call(is_called.set)
+    assert is_called.wait(PATIENCE)
+    wait_until(lambda: not threads())
+
+
+def test_p6_fork_waits_for_calls() -> None:
+    """A fork waits for a call that is under way; meanwhile none begins, and none rests."""
+    gate, begun, order = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        begun.set()
+        gate.wait(PATIENCE)
+        time.sleep(0.05)
+        order.append("call")
+
+    made(int)
+    crew.call(work)
+    assert begun.wait(PATIENCE)
+
+    def later() -> None:
+        wait_until(lambda: workers.is_forking)
+        crew.call(lambda: order.append("late"))
+        gate.set()
+
+    helper = threading.Thread(target=later)
+    helper.start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if order == ["call"] and not threads() and not crew.idle else 1)
+    order.append("fork")
+    assert os.waitpid(child, 0)[1] == 0
+    helper.join()
+    wait_until(lambda: len(order) == 3)
+    assert order[0] == "call"
