@@ -13,6 +13,7 @@ from flask_pooled_db.lease.home import Home
 from flask_pooled_db.lease.preamble import Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.runtime import refuse_to_pickle
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -34,6 +35,10 @@ class Losing:
         "_revoked",
         "_state",
         "_told",
+    )
+
+    __reduce_ex__ = refuse_to_pickle(
+        "a connection", "another process takes one of its own. Give it rows, or their keys"
     )
 
     driver: ClassVar[Driver]  # set by the class that is made for a driver's connections

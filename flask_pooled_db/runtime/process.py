@@ -30,6 +30,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime.children import Children
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
@@ -98,6 +99,7 @@ class Fork:
         self._has_begun = True
         guard.lock.release()
         _try(_warn_of_open_connections)
+        _try(children.watch)
         workers.make_way(self)
         self._is_late = not workers.wait_for_the_rest(FORK_PATIENCE)
         for part in parts():
@@ -328,3 +330,6 @@ def _free_log_handlers() -> None:
 
 
 atexit.register(_at_exit)
+
+children = Children(close_everything)
+children.watch()  # a fork server's child is forked before it imports this

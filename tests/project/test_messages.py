@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -243,6 +244,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "inside a nested db_connection_context()": in_block(nest),
     "there is no bind": by_name(lambda db: db.pool("unknown")),
+    "can't be pickled or copied": in_block(pickle.dumps),
     "is asked for by what opens or closes it": by_name(load_itself),
     "is in the configuration, which keeps it open": by_name(lambda db: db.close_bind("default")),
 }
