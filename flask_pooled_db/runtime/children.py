@@ -1,7 +1,7 @@
 """The exit of multiprocessing's children.
 
-One that was forked ends by `os._exit()`, and `atexit` calls nothing there. What has to be done is left
-to multiprocessing, which has finalizers of its own. It is not imported for that.
+One that was forked ends by `os._exit()`, and `atexit` calls nothing there. What has to be done is
+left to multiprocessing, which has finalizers of its own. It is not imported for that.
 """
 
 from __future__ import annotations
