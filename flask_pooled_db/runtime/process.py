@@ -41,7 +41,7 @@ FORK_PATIENCE = 5.0
 """Seconds for which a fork is put off while connections are being opened."""
 
 EXIT_PATIENCE = 1.0
-"""Seconds that the exit waits for log handlers."""
+"""Seconds that the exit waits for log handlers, and for connects under way."""
 
 
 class Part:
@@ -304,6 +304,7 @@ def close_everything() -> None:
     for part in parts():
         with contextlib.suppress(Exception):
             part.at_exit()
+    workers.wait_for_the_rest(EXIT_PATIENCE)  # a server takes a broken handshake for an attack
     housekeeper.stop()
     reporter.flush(EXIT_PATIENCE)
 
