@@ -47,7 +47,6 @@ class Site:
         self.env = {
             **without_coverage(),
             "PYTHONPATH": os.pathsep.join([str(folder), str(PROJECT)]),
-            "PYTHONWARNINGS": "ignore",
             "FLASK_POOLED_DB_URL": server.url(database=self.database),
             "REDIS_URL": self.redis_url,
         }

@@ -22,6 +22,7 @@ OPTIONS = ("--concurrency", "2", "--loglevel", "INFO", "--without-gossip", "--wi
 CODES = "abcdef"
 
 
+@pytest.mark.slow
 def test_p6_celery(make_site: Callable[[], Site]) -> None:
     """With prefork each child has its own connections, and a connection of the parent's serves no
     task, and lives on. With threads and greenlets the worker has one pool. Tasks are queued once
