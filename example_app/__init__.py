@@ -1,4 +1,7 @@
-"""A scan station: workers scan boxes for orders. A small, complete app on flask_pooled_db."""
+"""A scan station: workers scan boxes for orders. A small, complete app on flask_pooled_db.
+
+Beside it, workshops: each has a database of its own, which is opened by its name.
+"""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +9,7 @@ from typing import Any
 
 from flask import Flask
 
-from example_app import database, errors, health, orders, scans, station
+from example_app import database, errors, health, orders, scans, station, tenants, workshops
 
 __all__ = ["create_app"]
 
@@ -19,13 +22,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+    # Short, so that one can watch it; and each worker has few of them open at a time.
+    app.config.update(POOLED_DB_BIND_IDLE_TIMEOUT=60, POOLED_DB_MAX_BINDS=10)
     app.config.from_prefixed_env()
     if url := os.environ.get("POOLED_DB_URL"):
         app.config["POOLED_DB_URL"] = url
     app.config.update(config or {})
 
     database.init_app(app)
+    tenants.init_app(app)
     errors.init_app(app)
-    for module in (station, scans, orders, health):
+    for module in (station, scans, orders, health, workshops):
         app.register_blueprint(module.bp)
     return app

@@ -41,6 +41,12 @@ SCHEMA = (
         FOREIGN KEY (order_code) REFERENCES orders (code)
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS workshops (
+        name VARCHAR(32) NOT NULL PRIMARY KEY,
+        customer VARCHAR(64) NOT NULL
+    )
+    """,
 )
 
 SAMPLE_ORDERS = (("A-1001", 48), ("A-1002", 120), ("B-2001", 500))
@@ -56,10 +62,10 @@ def init_app(app: Flask) -> None:
 
 
 @contextmanager
-def reading(timeout: float | None = None) -> Iterator[Any]:
+def reading(timeout: float | None = None, bind: str | None = None) -> Iterator[Any]:
     """Yield a cursor for reads alone; `timeout` is the wait for a connection, in seconds."""
     with (
-        db_connection_context(readonly=True, timeout=timeout) as conn,
+        db_connection_context(bind, readonly=True, timeout=timeout) as conn,
         conn.cursor() as cur,
     ):
         try:
@@ -68,7 +74,7 @@ def reading(timeout: float | None = None) -> Iterator[Any]:
             raise DatabaseAway from error
 
 
-def transaction(work: Callable[..., T], *args: Any) -> T:
+def transaction(work: Callable[..., T], *args: Any, bind: str | None = None) -> T:
     """Return `work(conn, *args)`, run in a transaction that starts over where that may help."""
     # Every driver has error classes of its own; they are on its connections.
     failures: tuple[type[Exception], ...] = ()
@@ -79,7 +85,7 @@ def transaction(work: Callable[..., T], *args: Any) -> T:
         return work(conn, *args)
 
     try:
-        return db.run_transaction(attempt)
+        return db.run_transaction(attempt, bind=bind)
     except failures as error:
         raise DatabaseAway from error
 

@@ -1,4 +1,7 @@
-"""Every error is answered as JSON, with words for a worker and no word of the driver's."""
+"""Every error is answered as JSON, with words for a worker and no word of the driver's.
+
+The workshops' pages answer with a page instead: see workshops.py.
+"""
 
 from flask import Flask, current_app, json
 from flask.typing import ResponseReturnValue
@@ -9,6 +12,7 @@ from example_app.database import DatabaseAway
 from example_app.parsing import BadFields
 from flask_pooled_db import CommitOutcomeUnknown, ConnectFailed, PoolTimeout, TransactionAborted
 
+AWAY = (PoolTimeout, ConnectFailed, TransactionAborted, DatabaseAway)
 RETRY_AFTER = {"Retry-After": "2"}
 
 
@@ -16,7 +20,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(BadFields, bad_fields)
     app.register_error_handler(CommitOutcomeUnknown, outcome_unknown)
-    for error in (PoolTimeout, ConnectFailed, TransactionAborted, DatabaseAway):
+    for error in AWAY:
         app.register_error_handler(error, database_away)
 
 

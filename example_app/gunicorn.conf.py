@@ -1,7 +1,8 @@
 """Serve the app: gunicorn -c example_app/gunicorn.conf.py
 
 The server sees at most workers x POOLED_DB_MAXCONNECTIONS connections, because every worker has
-a pool of its own. Keep that below its max_connections.
+a pool of its own, and workers x POOLED_DB_MAX_BINDS x 2 to the workshops' databases (see
+tenants.py): 3 x 20 + 3 x 10 x 2. Keep that below its max_connections.
 """
 
 import os

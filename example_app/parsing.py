@@ -26,6 +26,13 @@ class NewScan(NamedTuple):
     operator: str
 
 
+class NewJob(NamedTuple):
+    """A bicycle to repair, not saved yet."""
+
+    bicycle: str
+    work: str
+
+
 class BadFields(Exception):
     """The request is wrong; `fields` says for each bad field what it must be."""
 
@@ -38,7 +45,7 @@ def parse_scan(body: object) -> NewScan:
     """Return the scan in a JSON body, or raise `BadFields`."""
     if not isinstance(body, dict):
         raise BadFields({"body": "must be a JSON object, sent as application/json"})
-    parsers = {"order": order_code, "box": _box, "quality": _quality, "operator": _operator}
+    parsers = {"order": order_code, "box": _box, "quality": _quality, "operator": _line}
     return NewScan(**_parse(body, parsers))
 
 
@@ -46,6 +53,16 @@ def parse_scan_query(args: Mapping[str, str]) -> tuple[str | None, int]:
     """Return the order (None for all) and the limit to list scans by, or raise `BadFields`."""
     query = _parse(args, {"order": _optional_order, "limit": _limit})
     return query["order"], query["limit"]
+
+
+def parse_customer(form: Mapping[str, str]) -> str:
+    """Return the customer that a form names, or raise `BadFields`."""
+    return str(_parse(form, {"customer": _line})["customer"])
+
+
+def parse_job(form: Mapping[str, str]) -> NewJob:
+    """Return the job in a form, or raise `BadFields`."""
+    return NewJob(**_parse(form, {"bicycle": _line, "work": _work}))
 
 
 def order_code(value: object) -> str:
@@ -94,11 +111,15 @@ def _quality(value: object) -> str:
     return value
 
 
-def _operator(value: object) -> str:
-    name = _text(value, 64)
-    if not name.isprintable():
+def _line(value: object, longest: int = 64) -> str:
+    text = _text(value, longest)
+    if not text.isprintable():
         raise ValueError("must be printable characters")
-    return name
+    return text
+
+
+def _work(value: object) -> str:
+    return _line(value, 200)
 
 
 def _optional_order(value: object) -> str | None:

@@ -53,6 +53,7 @@ class PoolTimeout(PooledDBError):
     pool at that moment: `bind`, `maxconnections` (0: no limit), `in_use`, `idle`, `waiting`,
     `longest_lease` (the age in seconds of the lease that has been out longest), `waited` (seconds).
     `outage` is for how many seconds every connect has failed, if that is why nobody waits; else 0.
+    `binds_maxconnections` is the limit of all binds together, if that was in the way; else 0.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class PoolTimeout(PooledDBError):
         longest_lease: float = 0.0,
         waited: float = 0.0,
         outage: float = 0.0,
+        binds_maxconnections: int = 0,
     ) -> None:
         super().__init__(message)
         self.bind = bind
@@ -77,6 +79,7 @@ class PoolTimeout(PooledDBError):
         self.longest_lease = longest_lease
         self.waited = waited
         self.outage = outage
+        self.binds_maxconnections = binds_maxconnections
 
 
 class PoolClosed(PooledDBError):

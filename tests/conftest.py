@@ -28,7 +28,15 @@ from harness.tls import Certificates, make_certificates
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 from tests.support.order import spread
 from tests.support.sites import bare_app
-from tests.support.stages import ON_SHARED_SERVER, FileStage, ServerStage, Stage, on_file, on_server
+from tests.support.stages import (
+    ON_FILES,
+    ON_SHARED_SERVER,
+    FileStage,
+    ServerStage,
+    Stage,
+    on_file,
+    on_server,
+)
 
 _SESSION = os.getpid()
 _TIME_TO_END = 60.0
@@ -295,11 +303,11 @@ def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
         yield stage
 
 
-@pytest.fixture(params=[*ON_SHARED_SERVER, "sqlite"])
+@pytest.fixture(params=[*ON_SHARED_SERVER, *ON_FILES])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn, in plaintext: for what no wire has a part in."""
-    if request.param == "sqlite":
-        with on_file("ours", tmp_path / "file.sqlite") as stage:
+    if request.param in ON_FILES:
+        with on_file("ours", tmp_path / "file.sqlite", request.param) as stage:
             yield stage
     else:
         with on_server("ours", request.getfixturevalue("mariadb"), request.param) as stage:

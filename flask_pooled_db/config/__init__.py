@@ -6,6 +6,7 @@ no pool and no Flask, and imports nothing of this package but `errors`.
 
 from __future__ import annotations
 
+from flask_pooled_db.config.answers import ANSWER, url_of_answer
 from flask_pooled_db.config.arguments import (
     check_count,
     check_flag,
@@ -25,15 +26,17 @@ from flask_pooled_db.config.scope import (
     ScopeOptions,
     unknown_option,
 )
-from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
+from flask_pooled_db.config.url import AskedURL, DatabaseURL, URLError, parse_url
 
 __all__ = [
+    "ANSWER",
     "DEFAULT_BIND",
     "DEFAULT_OPTIONS",
     "FROM_FILE",
     "OPTION_NAMES",
     "PREFIX",
     "AppConfig",
+    "AskedURL",
     "DatabaseURL",
     "Ping",
     "PingPolicy",
@@ -53,4 +56,5 @@ __all__ = [
     "read_app",
     "shown",
     "unknown_option",
+    "url_of_answer",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from flask_pooled_db.config.fields import DEFAULT_BIND
 from flask_pooled_db.config.parts import is_url_object, url_from_parts
-from flask_pooled_db.config.url import DatabaseURL, URLError, parse_url
+from flask_pooled_db.config.url import AskedURL, DatabaseURL, URLError, parse_url
 
 _LONGEST_NAME = 100  # characters of a name that a message shows
 
@@ -167,7 +167,38 @@ def bind_name(value: Any) -> str:
     return value
 
 
-def url(value: Any) -> DatabaseURL:
+def schema(value: Any) -> str:
+    """Check the name of a schema. Which ones there can be, its server says."""
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"must be the name of a schema, not {describe(value)}")
+    if "\0" in value or not value.isprintable():
+        raise Invalid("must be the name of a schema, and has a character that can't be printed")
+    return value
+
+
+def url(value: Any) -> DatabaseURL | AskedURL:
+    """Check a database URL, as a text or in parts, and parse it; or a function that tells it."""
+    if not is_function(value):
+        return plain_url(value)
+    if inspect.iscoroutinefunction(value):
+        raise Invalid(
+            "is a coroutine function: it is called in a thread, and has to be a plain one"
+        )
+    try:
+        inspect.signature(value).bind()
+    except TypeError:
+        raise Invalid("is a function that needs arguments: it is called without any") from None
+    except ValueError:  # it does not tell
+        pass
+    return AskedURL(value)
+
+
+def is_function(value: Any) -> bool:
+    """Return whether a value is a function that tells a URL, and not a URL itself."""
+    return callable(value) and not isinstance(value, str | Mapping)  # a proxy can be called
+
+
+def plain_url(value: Any) -> DatabaseURL:
     """Check a database URL, as a text or in parts, and parse it."""
     if value is None:
         raise Invalid("is None: give it a database URL, or remove the key")
@@ -213,6 +244,7 @@ def binds(value: Any) -> dict[str, Any]:
 def bind_settings(value: Any) -> Any:
     """Check that the settings of a bind are a URL or a mapping of keys."""
     is_mapping = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-    if not (isinstance(value, str) or is_mapping or is_url_object(value)):
+    is_url = isinstance(value, str) or is_url_object(value) or is_function(value)
+    if not (is_url or is_mapping):
         raise Invalid(f"must be a URL or a mapping of keys, not {describe(value)}")
     return value

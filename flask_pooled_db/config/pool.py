@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from flask_pooled_db.config import checks
@@ -13,7 +13,7 @@ from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field, database,
 from flask_pooled_db.config.parts import FIELDS
 from flask_pooled_db.config.ping import Ping
 from flask_pooled_db.config.rows import Rows
-from flask_pooled_db.config.url import DatabaseURL, parse_url
+from flask_pooled_db.config.url import AskedURL, DatabaseURL, parse_url
 from flask_pooled_db.errors import ConfigError
 
 
@@ -22,10 +22,11 @@ class PoolConfig:
     """The configuration of one pool, and the table of all keys: each is declared once, here.
 
     The attributes are named like the keys, in lower case. Durations are seconds; 0 switches a
-    limit off. Either `url` or `creator` is set. The repr shows nothing that could hold a password.
+    limit off. Either `url` or `creator` is set. A tenant's are those of its server, with its
+    `server` and its `schema`. The repr shows nothing that could hold a password.
     """
 
-    url: DatabaseURL | None = field(
+    url: DatabaseURL | AskedURL | None = field(
         default=None, metadata=database(checks.url, none_is_unset=False)
     )
     creator: Any = field(default=None, repr=False, metadata=database(checks.creator))
@@ -46,6 +47,7 @@ class PoolConfig:
     max_waiting: int = field(default=0, metadata=pool(checks.count))
     max_lifetime: float = field(default=1800.0, metadata=pool(checks.seconds))
     idle_timeout: float = field(default=600.0, metadata=pool(checks.seconds))
+    drain_interval: float = field(default=0.0, metadata=pool(checks.seconds))
     ping_after: float = field(default=5.0, metadata=pool(checks.seconds))
     connect_timeout: float = field(default=5.0, metadata=pool(checks.positive_seconds))
     statement_timeout: float = field(default=0.0, metadata=pool(checks.seconds))
@@ -65,6 +67,8 @@ class PoolConfig:
     )
     replica: str | None = field(default=None, metadata=database(checks.bind_name))
     replica_fallback: bool = field(default=True, metadata=pool(checks.flag))
+    server: str | None = field(default=None, metadata=database(checks.bind_name))
+    schema: str | None = field(default=None, metadata=database(checks.schema))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], prefix: str = "") -> PoolConfig:
@@ -88,9 +92,12 @@ APP_KEYS = {
     "BINDS": Field("binds", checks.binds, {}, scope="database"),
     "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
     "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
+    "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
 
+_OF_TENANTS = frozenset({"server", "schema"})
+_DECISIVE = _OF_TENANTS | {"url", "creator"}
 _DATABASE_ONLY = frozenset(field.name for field in KEYS.values() if field.scope == "database")
 _APP_ONLY = tuple(field for field in APP_KEYS.values() if field.scope == "app")
 
@@ -99,12 +106,15 @@ _APP_ONLY = tuple(field for field in APP_KEYS.values() if field.scope == "app")
 class AppConfig:
     """The configuration of an app: its binds, and what those that are loaded by name have to keep.
 
-    `inherited` are the sizes and times that each bind has, unless its own settings say otherwise.
+    `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
+    number. `inherited` are the sizes and times that each bind has, unless its own settings say
+    otherwise.
     """
 
     binds: Mapping[str, PoolConfig]
     bind_idle_timeout: float
     max_binds: int
+    binds_maxconnections: int = 0
     inherited: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -124,8 +134,12 @@ class AppConfig:
             checks.bind_settings(settings)
         except checks.Invalid as invalid:
             raise ConfigError([f"{prefix[:-1]} {invalid}"]) from None
-        inherited = {**self.inherited, "mincached": 0}
-        config = _read_bind(settings, inherited, prefix, problems)
+        read = _read_settings(settings, prefix, problems)
+        if _OF_TENANTS & read.keys():
+            servers = {name: one for name, one in self.binds.items() if one.server is None}
+            config = _tenant(read, servers, prefix, problems)
+        else:
+            config = _build(read, {**self.inherited, "mincached": 0}, prefix, problems)
         if problems or config is None:
             raise ConfigError(problems)
         return config
@@ -144,25 +158,97 @@ def read_app(mapping: Mapping[str, Any], default_url: str, problems: list[str]) 
     if not binds and not ({"url", "creator"} & values.keys()):
         top["url"] = parse_url(default_url)
     configs: dict[str, PoolConfig | None] = {}
+    tenants: dict[str, dict[str, Any]] = {}
     if not binds or _DATABASE_ONLY & values.keys():
         configs[DEFAULT_BIND] = _build(top, {}, PREFIX, problems)
     inherited = {name: value for name, value in values.items() if name not in _DATABASE_ONLY}
     for name, settings in binds.items():
         prefix = f"{PREFIX}BINDS[{name!r}]."
-        configs[name] = _read_bind(settings, inherited, prefix, problems)
+        read = _read_settings(settings, prefix, problems)
+        if _OF_TENANTS & read.keys():
+            tenants[name] = read
+        else:
+            configs[name] = _build(read, inherited, prefix, problems)
+    servers = dict(configs)
+    for name, read in tenants.items():
+        where = f"{PREFIX}BINDS[{name!r}]."
+        configs[name] = _tenant(read, servers, where, problems)
     for name, config in configs.items():
-        if config is not None and config.replica is not None:
+        if config is not None and config.replica is not None and name not in tenants:
             _check_replica(name, config.replica, configs, problems)
     found = {name: config for name, config in configs.items() if config is not None}
+    if limit := of_app["binds_maxconnections"]:
+        are_set = {name for name in found if _sets_mincached(binds.get(name))}
+        are_set = set(found) if "mincached" in values else are_set
+        found = _fit_together(found, are_set, limit, problems)
     return AppConfig(binds=found, inherited=inherited, **of_app)
 
 
-def _read_bind(
-    settings: Any, inherited: Mapping[str, Any], prefix: str, problems: list[str]
-) -> PoolConfig | None:
+def _read_settings(settings: Any, prefix: str, problems: list[str]) -> dict[str, Any]:
+    """Return the values of a bind's settings: a URL, or a mapping of keys."""
     by_key = settings if isinstance(settings, Mapping) else {"URL": settings}
     prefixed = {f"{prefix}{key}": value for key, value in by_key.items()}
-    return _build(_read(prefixed, prefix, KEYS, problems), inherited, prefix, problems)
+    return _read(prefixed, prefix, KEYS, problems)
+
+
+def _tenant(
+    values: dict[str, Any],
+    servers: Mapping[str, PoolConfig | None],
+    prefix: str,
+    problems: list[str],
+) -> PoolConfig | None:
+    """Return the config of a tenant, or None if there is a problem. `servers` are the binds that
+    SERVER may name, those with a problem as None.
+    """
+    before = len(problems)
+    server, schema = values.get("server"), values.get("schema")
+    if others := sorted(f"{prefix}{name.upper()}" for name in values.keys() - _OF_TENANTS):
+        problems.append(
+            f"{', '.join(others)} can't be set beside {prefix}SERVER: a tenant has its server's "
+            "connections and settings; remove it, or set it there"
+        )
+    if "server" not in values:
+        problems.append(
+            f"{prefix}SCHEMA is set without {prefix}SERVER: add the name of the bind whose "
+            "connections it uses"
+        )
+    elif "schema" not in values:
+        problems.append(f"{prefix}SERVER is set without {prefix}SCHEMA: add the name of its schema")
+    if server is not None and server not in servers:
+        problems.append(
+            f"{prefix}SERVER names no bind that has a database of its own: name one that is in "
+            f"{PREFIX}BINDS and has no SERVER itself"
+        )
+    found = None if server is None else servers.get(server)
+    if len(problems) > before or found is None or schema is None:
+        return None
+    return replace(found, server=server, schema=schema)
+
+
+def _sets_mincached(settings: Any) -> bool:
+    return isinstance(settings, Mapping) and settings.get("MINCACHED") is not None
+
+
+def _fit_together(
+    configs: dict[str, PoolConfig], are_set: set[str], limit: int, problems: list[str]
+) -> dict[str, PoolConfig]:
+    """Return the configs with default numbers of `mincached` that fit a common limit; `are_set` are
+    those in which it is none.
+    """
+    own = {name for name, config in configs.items() if config.server is None}  # connections
+    kept = sum(configs[name].mincached for name in are_set & own)
+    if kept > limit:
+        problems.append(
+            f"{PREFIX}BINDS_MAXCONNECTIONS ({limit}) is less than the MINCACHED of all binds "
+            f"together ({kept}): raise the first or lower the others"
+        )
+    share = max(limit - kept, 0) // max(len(own - are_set), 1)
+    return {
+        name: config
+        if name in are_set or config.mincached <= share
+        else replace(config, mincached=share)
+        for name, config in configs.items()
+    }
 
 
 def _check_replica(
@@ -174,6 +260,8 @@ def _check_replica(
     elif replica not in configs:
         # Don't show the value: it may be a URL that was put there by mistake.
         problems.append(f"{where} names no bind that is in {PREFIX}BINDS: add it there")
+    elif (config := configs[replica]) is not None and config.server is not None:
+        problems.append(f"{where} names a bind that has a SERVER: name that one")
 
 
 def _read(
@@ -181,7 +269,8 @@ def _read(
 ) -> dict[str, Any]:
     """Check every key of `mapping` that has the prefix, each on its own; return the values by name.
 
-    An invalid URL or creator is kept as None, so that it is not also reported as missing.
+    An invalid URL, creator, server or schema is kept as None, so that it is not also reported as
+    missing.
     """
     values: dict[str, Any] = {}
     for full_key, value in mapping.items():
@@ -201,7 +290,7 @@ def _read(
                 values[known.name] = known.check(value)
             except checks.Invalid as invalid:
                 problems.append(f"{full_key} {invalid}")
-                if known.name in ("url", "creator"):
+                if known.name in _DECISIVE:
                     values[known.name] = None
     return values
 
@@ -225,6 +314,10 @@ def _build(
 ) -> PoolConfig | None:
     """Return the config with these values and fitting sizes, or None if there is a problem."""
     before = len(problems)
+    problems += [
+        f"{prefix}{name.upper()} makes a bind a tenant: set it in one of {PREFIX}BINDS instead"
+        for name in sorted(_OF_TENANTS & values.keys())
+    ]
     if "url" in values and "creator" in values:
         problems.append(f"{prefix}URL and {prefix}CREATOR are both set: keep one of them")
     if "url" not in values and "creator" not in values:

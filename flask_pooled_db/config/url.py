@@ -6,8 +6,10 @@ Several hosts are separated by commas: `host1:port1,host2:port2`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 HIDDEN = "***"
@@ -65,6 +67,15 @@ class DatabaseURL:
     def scheme(self) -> str:
         """Return `dialect` or `dialect+driver`, as the URL has it."""
         return f"{self.dialect}+{self.driver}" if self.driver else self.dialect
+
+
+@dataclass(frozen=True, slots=True)
+class AskedURL:
+    """A URL that a function tells, at each connect. The repr does not show the function: one that
+    was made by `functools.partial` shows its arguments.
+    """
+
+    function: Callable[[], Any] = field(repr=False)
 
 
 def parse_url(text: str) -> DatabaseURL:

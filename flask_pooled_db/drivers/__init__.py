@@ -7,16 +7,19 @@ thread.
 
 from __future__ import annotations
 
-from flask_pooled_db.drivers.base import FRESH_SESSION, Driver, Failure, Session
+from flask_pooled_db.drivers.asked import words_of_asking
+from flask_pooled_db.drivers.base import FRESH_SESSION, IN_DOUBT, Driver, Failure, Session
 from flask_pooled_db.drivers.registry import hazard_of_sharing, make_driver
 from flask_pooled_db.drivers.servers import Servers
 
 __all__ = [
     "FRESH_SESSION",
+    "IN_DOUBT",
     "Driver",
     "Failure",
     "Servers",
     "Session",
     "hazard_of_sharing",
     "make_driver",
+    "words_of_asking",
 ]

@@ -13,6 +13,7 @@ from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.effects import of_mariadb
 from flask_pooled_db.drivers.limits import TimeLimits
 from flask_pooled_db.drivers.results import Results
+from flask_pooled_db.drivers.schemas import Schemas
 from flask_pooled_db.drivers.scripts import MARIADB
 from flask_pooled_db.drivers.servers import Servers
 from flask_pooled_db.drivers.watching import Watching
@@ -39,13 +40,18 @@ class Session(NamedTuple):
 
     readonly: bool = False
     statement_timeout: float = 0.0  # seconds; 0: none
+    schema: str | None = None  # of a tenant; None: the connection's own
+
+
+IN_DOUBT = ""
+"""In place of a schema: nobody knows in which one the session is."""
 
 
 FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration, Results, TimeLimits, Watching):
+class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
@@ -68,6 +74,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
     """Whether the driver can tell a primary from a replica, so that `wants_primary` may be set."""
     hazard_of_sharing: ClassVar[str] = ""
     """Why threads must not share a connection, whatever the module's threadsafety says."""
+
+    asks: ClassVar[bool] = False
+    """Whether a function tells its URL, at each connect."""
 
     closed_error_name: ClassVar[str] = "InterfaceError"
     """The name of the class of what a closed connection raises."""
@@ -129,6 +138,14 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         return self.module or getattr(self.dbapi, "__name__", "DB-API 2")
 
     # Connecting
+
+    def for_connect(self) -> Driver:
+        """Return the driver for one connect: this one, unless a function tells its URL."""
+        return self
+
+    def follow(self, earlier: Any) -> None:
+        """Take over from an earlier driver of the same pool what belongs to neither alone."""
+        self.servers.follow(earlier.servers)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         """Return a new connection, with the arguments in `where` added that name the server.
@@ -299,7 +316,9 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         unknown.open_transaction(raw)
 
     def apply_session(self, raw: Any, old: Session, new: Session) -> None:
-        """Change the session from one state to another, in one round trip at most."""
+        """Change the session from one state to another, in one round trip at most. Its schema is
+        `enter_schema`'s affair.
+        """
         if new.readonly != old.readonly:
             raise self._unsupported("readonly=True")
         if new.statement_timeout and not self.needs_interrupting(raw):
@@ -326,6 +345,11 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
 
     # The end
 
+    def checkpoint(self, raw: Any) -> None:
+        """Before all idle connections are closed, bring into the database what lies beside it. Does
+        not wait for other connections for long.
+        """
+
     def close(self, raw: Any) -> None:
         """Say goodbye to the server and close."""
         raw.close()
@@ -340,6 +364,11 @@ class Driver(FromConfiguration, Results, TimeLimits, Watching):
         """Close without a goodbye, and without reading what the server still has to send."""
         self.cut(raw)
         self.close(raw)
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether `close_all()` has anything to release."""
+        return False
 
     def close_all(self) -> None:
         """Release what the driver itself holds for its connections, after its pool was closed."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -59,7 +60,7 @@ class FromConfiguration:
         """Return the names of the connect arguments that the module takes, of those that are given
         at least; None if it does not tell.
         """
-        return creators.parameters_of(dbapi.connect)
+        return _parameters_of(dbapi.connect)
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
@@ -174,3 +175,8 @@ class FromConfiguration:
         text = " ".join(str(error).split())
         given = {**self._arguments, **self._from_file}
         return "" if passwords.are_in(text, given) else text
+
+
+@functools.lru_cache(maxsize=32)
+def _parameters_of(connect: Callable[..., Any]) -> Collection[str] | None:
+    return creators.parameters_of(connect)

@@ -20,6 +20,8 @@ UNSAFE = (
 
 def what_connects(creator: Any) -> Any:
     """Return what to call for a connection: a creator's `connect`, or the creator itself."""
+    if isinstance(creator, ModuleType):
+        return getattr(creator, "connect", creator)
     connect = inspect.getattr_static(creator, "connect", None)
     # The connections of a class have the method (PyMySQL's `connect` is such a class).
     is_method = isinstance(creator, type) and not isinstance(connect, classmethod | staticmethod)

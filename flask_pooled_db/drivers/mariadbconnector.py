@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers import optionfiles
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
+from flask_pooled_db.drivers.configuration import TEXTS
 from flask_pooled_db.drivers.mysql import (
     STATUS_IN_TRANS,
     STATUS_MORE_RESULTS,
@@ -104,13 +105,18 @@ class MariaDBConnectorDriver(MySQLDriver):
     ) -> Collection[str] | None:
         # Its signature does not tell.
         return cls.usual_arguments.union(
-            name for name in given if not _UNKNOWN_ARGUMENT.search(cls.objection(dbapi, name, ""))
+            name
+            for name in given
+            if name not in cls.usual_arguments
+            and not _UNKNOWN_ARGUMENT.search(cls.objection(dbapi, name, ""))
         )
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
         if name == "connectionclass" or cast("Any", dbapi).__version_info__[0] != 1:
             return ""
+        if name in TEXTS & cls.usual_arguments and _is_plain(value):
+            return ""  # it has nothing against these, and to be asked takes it a while
         # It refuses every DSN: before it connects, and after it has looked at all names and types.
         try:
             cast("Any", dbapi).Connection(**{name: value, "dsn": ""})
@@ -301,3 +307,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     def close(self, raw: Any) -> None:
         if not raw._closed:
             raw.close()
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str) and value.isascii() and "\0" not in value

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers import scripts
-from flask_pooled_db.drivers.base import Driver, Failure, Session
+from flask_pooled_db.drivers.base import Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
+from flask_pooled_db.drivers.mysqldatabases import WithDatabases
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.passwords import is_encodable
 from flask_pooled_db.drivers.tracebacks import Place, place_of
@@ -28,17 +29,17 @@ _TRACK = "SET session_track_state_change=ON"
 _INIT_CONNECT = "init_connect"  # SQL that the server runs for each new connection
 
 
-class MySQLDriver(Driver):
+class MySQLDriver(WithDatabases):
     """MariaDB and MySQL."""
 
     recognizes_primary = True
     takes_password_file = True
-    harmless = Driver.harmless | {
+    harmless = WithDatabases.harmless | {
         *("character_set_name", "escape", "escape_string", "get_autocommit", "get_host_info"),
         *("get_proto_info", "get_server_info", "get_server_version", "insert_id", "literal"),
         *("affected_rows", "fetchall_unbuffered", "mogrify", "thread_id", "xid"),
     }
-    rows_only = Driver.rows_only | {"show_warnings"}
+    rows_only = WithDatabases.rows_only | {"show_warnings"}
     number_arguments: ClassVar = frozenset(
         {"port", "connect_timeout", "read_timeout", "write_timeout", "client_flag"}
     )
@@ -58,6 +59,11 @@ class MySQLDriver(Driver):
             if isinstance(password, str) and not is_encodable(password):
                 found.append(f"the connect argument {name!r} has characters that are none")
         return found
+
+    def follow(self, earlier: Any) -> None:
+        super().follow(earlier)
+        if self.servers.names == earlier.servers.names:
+            self._is_galera = earlier._is_galera
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         raw = None
@@ -139,7 +145,7 @@ class MySQLDriver(Driver):
         mariadb = "MariaDB" in self.server_version(raw)
         answer = "@@in_transaction" if mariadb else "NOT @@innodb_rollback_on_timeout"
         try:
-            return bool(self._value(raw, f"SELECT {answer}", 0))
+            return bool(self.value(raw, f"SELECT {answer}", 0))
         except self.Error:
             return False  # assume the worse
 
@@ -202,7 +208,7 @@ class MySQLDriver(Driver):
 
     def identity(self, raw: Any) -> Any:
         # Behind a proxy, another server may use the same number for another connection.
-        return self._value(raw, "SELECT @@server_uuid", 0)
+        return self.value(raw, "SELECT @@server_uuid", 0)
 
     def is_interruption(self, error: BaseException) -> bool:
         return self.error_number(error) in (errors.INTERRUPTED, errors.TIME_IS_UP)
@@ -264,7 +270,7 @@ class MySQLDriver(Driver):
             # The application's own creator or init_command switched it on.
             self.execute(raw, "SET autocommit=0")
         if self._is_galera is None:
-            wsrep_on = self._value(raw, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'", 1)
+            wsrep_on = self.value(raw, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'", 1)
             self._is_galera = str(wsrep_on).upper() == "ON"
         self._check_server(raw)
 
@@ -276,14 +282,14 @@ class MySQLDriver(Driver):
         """Raise if the server can't serve this pool. Return whether that took a round trip."""
         if self._is_galera:
             self._check_node(raw)
-        if self.wants_primary and self._value(raw, "SELECT @@read_only", 0) not in (0, "0", "OFF"):
+        if self.wants_primary and self.value(raw, "SELECT @@read_only", 0) not in (0, "0", "OFF"):
             raise self.failures[0](1290, "the server is read-only: it is not the primary")
         return bool(self._is_galera or self.wants_primary)
 
     def _check_node(self, raw: Any) -> None:
         # A Galera node that has lost its cluster accepts connections and answers pings, but refuses
         # everything else.
-        if self._value(raw, "SHOW GLOBAL STATUS LIKE 'wsrep_ready'", 1) != "ON":
+        if self.value(raw, "SHOW GLOBAL STATUS LIKE 'wsrep_ready'", 1) != "ON":
             raise self.failures[0](1047, "the Galera node is not ready: it has lost its cluster")
 
     def ping_server(self, raw: Any) -> None:
@@ -295,7 +301,7 @@ class MySQLDriver(Driver):
         # skip-character-set-client-handshake.
         names = (*_CHARACTER_SETS, _INIT_CONNECT)
         variables = ", ".join(f"@@{name}" for name in names)
-        return dict(zip(names, self._row(raw, f"SELECT {variables}"), strict=True))
+        return dict(zip(names, self.row(raw, f"SELECT {variables}"), strict=True))
 
     def reset_session(self, raw: Any, fresh: Any) -> bool:
         if not self._is_module_connect:
@@ -308,8 +314,8 @@ class MySQLDriver(Driver):
         self.send_reset(raw)
         database = self._arguments.get("database", self._arguments.get("db"))
         if database:
-            raw.select_db(database)
-        elif self._value(raw, "SELECT DATABASE()", 0) is not None:
+            self.use(raw, database)
+        elif self.value(raw, "SELECT DATABASE()", 0) is not None:
             return False  # no SQL makes the session have no current database again
         settings = [f"{name}={fresh[name] or 'NULL'}" for name in _CHARACTER_SETS]
         self.execute(raw, f"SET {', '.join(settings)}, autocommit=0")
@@ -325,23 +331,6 @@ class MySQLDriver(Driver):
     def send_reset(self, raw: Any) -> None:
         """Send COM_RESET_CONNECTION."""
         raise NotImplementedError
-
-    def _value(self, raw: Any, sql: str, column: int) -> Any:
-        """Return one value of the first row of a query, or None if there is no row."""
-        row = self._row(raw, sql)
-        return None if row is None else row[column]
-
-    def _row(self, raw: Any, sql: str) -> Any:
-        cursor = self.plain_cursor(raw)
-        try:
-            cursor.execute(sql)
-            return cursor.fetchone()
-        finally:
-            cursor.close()
-
-    def plain_cursor(self, raw: Any) -> Any:
-        """Return a cursor whose rows are tuples, whatever the application has configured."""
-        return self.cursor(raw)
 
     def isolation_statement(self, level: str) -> str:
         return f"SET TRANSACTION ISOLATION LEVEL {level}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import math
@@ -54,6 +55,8 @@ class PsycopgDriver(Driver):
         "close",
         "pipeline",
         "transaction",
+        "set_deferrable",
+        "set_read_only",
     }
     nesting: ClassVar = frozenset({"transaction"})
     from_any_thread: ClassVar = frozenset({"cancel", "cancel_safe"})
@@ -95,9 +98,7 @@ class PsycopgDriver(Driver):
     def names_of_arguments(
         cls, dbapi: ModuleType, given: Collection[str]
     ) -> Collection[str] | None:
-        api = cast("Any", dbapi)
-        of_libpq = {option.keyword.decode() for option in api.pq.Conninfo.get_defaults()}
-        return of_libpq.union(inspect.signature(api.Connection.connect).parameters)
+        return _names_of_arguments(dbapi)
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
@@ -172,6 +173,48 @@ class PsycopgDriver(Driver):
         text = str(super().time_is_up(seconds))
         return error or cast("Any", self.dbapi).errors.QueryCanceled(text)
 
+    # A function that a statement calls may change the search path, as may an UPDATE of a view, and
+    # make temporary tables, which are found before all others.
+    hides_schema = True
+    why_no_schemas = ""
+
+    def own_schema(self, raw: Any) -> str:
+        return self._batch(raw, _SHOW_PATH)[0] or ""
+
+    def enter_schema(self, raw: Any, schema: str | None, own: str) -> None:
+        # A statement that is prepared with one tenant's tables may fail with another's.
+        raw.prepare_threshold = None
+        sql = cast("Any", importlib.import_module("psycopg.sql"))
+        path = own if schema is None else sql.Identifier(schema).as_string(raw)
+        # It is committed, for a ROLLBACK undoes it. The transaction after it is the one that
+        # psycopg would begin in a round trip of its own.
+        begin = "BEGIN" if _has_usual_transactions(raw) else ""
+        set_path = _SET_PATH.format(sql.Literal(path).as_string(raw))
+        *_, current = self._batch(raw, f"{set_path}; {begin}")
+        if schema is not None and current != schema:  # the search path is silent about that
+            raw.rollback()
+            text = f'schema "{schema}" does not exist, or may not be used'
+            raise cast("Any", self.dbapi).errors.InvalidSchemaName(text)
+
+    def _batch(self, raw: Any, sql: str) -> list[str | None]:
+        """Run statements in one round trip, in no transaction of psycopg's. Returns the first value
+        of each that has one.
+        """
+        api, pgconn = cast("Any", self.dbapi), raw.pgconn
+        is_queueing = self.is_queueing(raw)  # a block that has not sent anything
+        with raw.lock:
+            if is_queueing:
+                pgconn.exit_pipeline_mode()
+            pgconn.send_query(sql.encode(raw.info.encoding))
+            results = raw.wait(api.generators.execute(pgconn))
+            if is_queueing:
+                pgconn.enter_pipeline_mode()
+        for result in results:
+            if result.status not in (api.pq.ExecStatus.COMMAND_OK, api.pq.ExecStatus.TUPLES_OK):
+                raise api.errors.error_from_result(result, raw.info.encoding)
+        values = [result.get_value(0, 0) for result in results if result.ntuples]
+        return [value and value.decode(raw.info.encoding) for value in values]
+
     # A procedure may commit, but not in a transaction that was open before.
     routines_end_nothing = True
 
@@ -228,6 +271,18 @@ class PsycopgDriver(Driver):
         return bool(raw.info.transaction_status == _IN_ERROR)
 
 
+_SHOW_PATH = "SELECT pg_catalog.current_setting('search_path')"
+_SET_PATH = (
+    "BEGIN; SELECT pg_catalog.set_config('search_path', {}, false); DISCARD TEMP;"
+    " SELECT pg_catalog.current_schema(); COMMIT"
+)
+
+
+def _has_usual_transactions(raw: Any) -> bool:
+    """Return whether psycopg begins transactions by BEGIN and nothing else."""
+    return raw.isolation_level is None and raw.read_only is None and raw.deferrable is None
+
+
 _WHERE = ("host", "hostaddr", "connect_timeout")
 
 
@@ -238,8 +293,10 @@ def _params(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(conninfo: str | None) -> dict[str, Any]:
+    if not conninfo:
+        return {}
     module = importlib.import_module("psycopg.conninfo")  # only if it is used
-    return dict(module.conninfo_to_dict(conninfo or ""))
+    return dict(module.conninfo_to_dict(conninfo))
 
 
 def _count_addresses(where: Mapping[str, Any]) -> int:
@@ -254,3 +311,10 @@ def _count_addresses_of(host: str) -> int:
         return len(set(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
     except (OSError, ValueError):  # the path of a socket; a name that psycopg can't resolve either
         return 1
+
+
+@functools.lru_cache(maxsize=8)
+def _names_of_arguments(dbapi: ModuleType) -> Collection[str]:
+    api = cast("Any", dbapi)
+    of_libpq = {option.keyword.decode() for option in api.pq.Conninfo.get_defaults()}
+    return of_libpq.union(inspect.signature(api.Connection.connect).parameters)

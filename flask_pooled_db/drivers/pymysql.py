@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401  so that no fork meets its import by the first connect
 import functools
-import socket
 import ssl
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
-from flask_pooled_db.drivers import optionfiles, sockets, tlsfiles
+from flask_pooled_db.drivers import optionfiles
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.mysql import CLIENT_SESSION_TRACK, STATUS_IN_TRANS, MySQLDriver
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
-from flask_pooled_db.drivers.pymysql_status import with_true_status
+from flask_pooled_db.drivers.pymysql_connection import (
+    WITHOUT_ARGUMENTS,
+    TLSContexts,
+    connection_class,
+)
 from flask_pooled_db.drivers.sockets import Look, look_at_tls
 from flask_pooled_db.drivers.tracebacks import OWN_ERRORS, codes_of, is_generator
-from flask_pooled_db.runtime import housekeeper
 
 # Functions of PyMySQL, by what they are doing when an error comes through them.
 CONVERTS = frozenset({"mogrify", "_mogrify", "escape", "literal", "_escape_string"})
@@ -30,7 +30,6 @@ READS_ROW = "_read_row_from_packet"
 READS_RESULT = "next_result"
 
 RUNS_QUERY = "_query"  # the method of a cursor in which it fetches all rows, or does not
-_CANT_CONNECT = 2003
 _COM_RESET_CONNECTION = 0x1F  # https://mariadb.com/kb/en/com_reset_connection/
 
 
@@ -68,10 +67,14 @@ class PyMySQLDriver(MySQLDriver):
         if self._is_module_connect:
             # One that has been replaced, by a tracer for example, is called.
             if self._create is cast("Any", dbapi).connections.Connection:
-                self._create = connection_class(dbapi, self._contexts)
+                self._create = functools.partial(connection_class(dbapi), self._contexts)
             flags = arguments.get("client_flag", 0) | CLIENT_SESSION_TRACK
             given = {**encoded(arguments), "client_flag": flags}
             self._arguments = {"connect_timeout": timeout, **given}
+
+    def follow(self, earlier: Any) -> None:
+        super().follow(earlier)
+        self._create, self._contexts = earlier._create, earlier._contexts
 
     @classmethod
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
@@ -242,98 +245,3 @@ def encoded(arguments: Mapping[str, Any]) -> dict[str, Any]:
         **arguments,
         **{name: text.encode() for name, text in given.items() if not text.isascii()},
     }
-
-
-class TLSContexts:
-    """TLS contexts, by the arguments from which each was built.
-
-    PyMySQL reads the system's CA file into a new context for each connection, even to a server
-    without TLS, which takes tens of milliseconds of CPU. Here each context is built once: for all
-    pools of the process if there are no arguments, else for each pool, since files that arguments
-    name may be replaced.
-    """
-
-    def __init__(self) -> None:
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """In a forked child, drop the contexts: one may hold a lock that nobody will release."""
-        self._lock = threading.Lock()  # held while a context is built, so that it is built once
-        self._built: dict[Any, ssl.SSLContext] = {}
-
-    def get(self, key: Any, build: Callable[[], Any]) -> Any:
-        """Return the context for these arguments, built at their first use."""
-        with self._lock:
-            if key not in self._built:
-                self._built[key] = build()
-            return self._built[key]
-
-
-WITHOUT_ARGUMENTS = TLSContexts()
-
-
-def connection_class(dbapi: ModuleType, contexts: TLSContexts) -> Any:
-    """Return a connection class for one pool, which shares TLS contexts and bounds the connect.
-
-    PyMySQL's own connect_timeout covers the TCP connect to one address. Here it covers those to all
-    addresses of a host and the handshake, of a server that sends byte after byte too.
-    """
-    base: Any = with_true_status(dbapi)
-    refused: Any = dbapi.err.OperationalError
-
-    class Connection(base):  # type: ignore[misc]
-        _connect_deadline: float
-        _read_timeout: Any
-        _write_timeout: Any
-
-        def connect(self, sock: Any = None) -> None:
-            if self.connect_timeout is None:
-                super().connect(sock)
-                return
-            self._connect_deadline = time.monotonic() + self.connect_timeout
-            sock = sock or self._dial()
-            # While TLS begins, the descriptor is nobody's: a duplicate is cut.
-            with sock.dup() as twin:
-                cut = functools.partial(sockets.cut, twin.fileno())
-                with housekeeper.bounded(sockets.time_left(self._connect_deadline), cut):
-                    self._shake_hands(sock)
-
-        def _dial(self) -> socket.socket:
-            source = None if self.bind_address is None else (self.bind_address, 0)
-            address = self.unix_socket or (self.host, self.port)
-            try:
-                sock = sockets.dial(address, self._connect_deadline, source)
-            except OSError as error:
-                text = f"Can't connect to MySQL server on {self.host!r} ({error})"
-                failure = refused(_CANT_CONNECT, text)
-                failure.original_exception = error
-                raise failure from error
-            self._secure = bool(self.unix_socket)
-            where = "Localhost via UNIX socket"
-            self.host_info = where if self._secure else f"socket {self.host}:{self.port}"
-            return sock
-
-        def _shake_hands(self, sock: Any) -> None:
-            reads, writes = self._read_timeout, self._write_timeout
-            self._write_timeout = min(writes or self.connect_timeout, self.connect_timeout)
-            # Set on the object while it connects, so that later reads cost nothing more.
-            self._read_packet = self._read_packet_in_time
-            try:
-                super().connect(sock)
-            finally:
-                self.__dict__.pop("_read_packet", None)
-                self._read_timeout, self._write_timeout = reads, writes
-
-        def _read_packet_in_time(self, *args: Any, **kwargs: Any) -> Any:
-            self._read_timeout = sockets.time_left(self._connect_deadline)
-            return super()._read_packet(*args, **kwargs)
-
-        def _create_ssl_ctx(self, sslp: Any) -> Any:
-            if not isinstance(sslp, dict):
-                return super()._create_ssl_ctx(sslp)
-            key = tuple(sorted((name, repr(value)) for name, value in sslp.items()))
-            known = contexts if key else WITHOUT_ARGUMENTS
-            build = functools.partial(super()._create_ssl_ctx, sslp)
-            return known.get(key, functools.partial(tlsfiles.explained, build, sslp))
-
-    return Connection

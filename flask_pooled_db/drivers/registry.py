@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from flask_pooled_db.config import FROM_FILE, PoolConfig
+from flask_pooled_db.config import FROM_FILE, AskedURL, DatabaseURL, PoolConfig
 from flask_pooled_db.drivers import passwords
 from flask_pooled_db.drivers.arguments import of_function, of_module
+from flask_pooled_db.drivers.asked import AskedDriver
 from flask_pooled_db.drivers.base import Driver
 from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of, is_module_connect, what_connects
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
 from flask_pooled_db.drivers.servers import Servers
+from flask_pooled_db.drivers.sqlcipher import SQLCipherDriver
 from flask_pooled_db.drivers.sqlite import ForeignSQLiteDriver, SQLiteDriver
 from flask_pooled_db.errors import ConfigError
 
@@ -23,6 +26,7 @@ ADAPTERS: tuple[type[Driver], ...] = (
     PyMySQLDriver,
     MariaDBConnectorDriver,
     SQLiteDriver,
+    SQLCipherDriver,
     PsycopgDriver,
     ForeignSQLiteDriver,
 )
@@ -36,12 +40,21 @@ def make_driver(config: PoolConfig, folder: str = "") -> Driver:
     relatively is in `folder`, or in the current one.
 
     Raises `ConfigError` if the scheme is unknown, the driver is not installed, or the connect
-    arguments can't be used.
+    arguments can't be used. Where a function tells the URL, its answers are checked as they come.
     """
-    if config.url is not None:
-        adapter = _adapter_for_scheme(config.url.scheme)
-        creator = _import_driver(adapter, config.url.scheme)
-        arguments = adapter.arguments_from(config.url)
+    if isinstance(config.url, AskedURL):
+        make = functools.partial(_make_driver, config, folder)
+        return AskedDriver(config.url, config.connect_timeout, make)
+    return _make_driver(config, folder, config.url, config.connect_timeout)
+
+
+def _make_driver(
+    config: PoolConfig, folder: str, url: DatabaseURL | None, timeout: float
+) -> Driver:
+    if url is not None:
+        adapter = _adapter_for_scheme(url.scheme)
+        creator = _import_driver(adapter, url.scheme)
+        arguments = adapter.arguments_from(url)
         _merge(arguments, config.connect_args)
         file = arguments.pop(FROM_FILE, None) if adapter.takes_password_file else None
     else:
@@ -60,13 +73,13 @@ def make_driver(config: PoolConfig, folder: str = "") -> Driver:
         problems += passwords.file_problems(file, arguments)
     if problems:
         raise ConfigError(problems)
-    driver = adapter(creator, dbapi, arguments, config.connect_timeout)
+    driver = adapter(creator, dbapi, arguments, timeout)
     if driver.threadsafety < 1:
         raise ConfigError([UNSAFE])
     driver.password_file = file
-    if config.url is not None and folder:
+    if url is not None and folder:
         driver.place(folder)
-    _set_servers(driver, config)
+    _set_servers(driver, config, url)
     return driver
 
 
@@ -109,15 +122,16 @@ def _merge(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:
     arguments.update(more)
 
 
-def _set_servers(driver: Driver, config: PoolConfig) -> None:
+def _set_servers(driver: Driver, config: PoolConfig, url: DatabaseURL | None) -> None:
     """Give the driver the servers that the URL names, and whether one of them has to be primary."""
-    hosts = config.url.hosts if config.url is not None else ()
+    hosts = url.hosts if url is not None else ()
     if config.target == "primary":
         if not driver.recognizes_primary:
             remedy = "remove it, or use what the driver itself has for it"
             raise ConfigError([f"TARGET can't be 'primary' with {driver.name}: {remedy}"])
         driver.wants_primary = True
-    if len(hosts) > 1:
+    # With another URL at each connect, a server has to be named to be found again.
+    if len(hosts) > 1 or (hosts and url is not config.url):
         arguments = [
             {name: value for name, value in (("host", host), ("port", port)) if value is not None}
             for host, port in hosts

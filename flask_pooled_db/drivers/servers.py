@@ -35,6 +35,11 @@ class Server:
         self.failures = 0  # in a row; they set the length of the next pause
         self.not_before = 0.0  # when that pause ends
 
+    @property
+    def name(self) -> frozenset[tuple[str, Any]]:
+        """Return what tells it from others."""
+        return frozenset(self.arguments.items())
+
 
 class Servers:
     """The servers of one database, in the order in which to try them.
@@ -47,6 +52,17 @@ class Servers:
         self._servers = [Server(arguments) for arguments in servers]
         self._at_random = at_random
         self._lock = threading.Lock()  # guards the state of each server
+
+    @property
+    def names(self) -> set[frozenset[tuple[str, Any]]]:
+        """Return what names each server."""
+        return {server.name for server in self._servers}
+
+    def follow(self, earlier: Servers) -> None:
+        """Go on with those of these servers that were among the earlier ones: with how they did."""
+        known = {server.name: server for server in earlier._servers}
+        self._servers = [known.get(server.name, server) for server in self._servers]
+        self._lock = earlier._lock
 
     def __len__(self) -> int:
         return len(self._servers)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -13,9 +11,15 @@ from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
 from flask_pooled_db.drivers import sqlite_creators, sqlite_uris
-from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session, keep_forever
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_sqlite
-from flask_pooled_db.drivers.sqlite_connection import Connection, is_blocked
+from flask_pooled_db.drivers.sqlite_connection import (
+    Connection,
+    WatchedConnection,
+    code_of,
+    is_blocked,
+)
+from flask_pooled_db.drivers.sqlite_memory import Memory
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.drivers.sqlite_scripts import SQLITE
 from flask_pooled_db.drivers.sqlite_settings import SETTINGS, setting_problems, take_settings
@@ -23,6 +27,7 @@ from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
+_CHECKPOINT_PATIENCE = 0.1
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -60,11 +65,13 @@ class SQLiteDriver(Driver):
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
     has_readonly = True
+    why_no_schemas = "SQLite has none: give each tenant a file of its own, by a URL"
     forgets = False
     tells_transactions = True
     closed_error_name = "ProgrammingError"
     harmless = Driver.harmless | {"getconfig", "getlimit"}
     interrupts_late: ClassVar = False
+    connection_class: type[WatchedConnection] = Connection
     refused_arguments: ClassVar = {
         "autocommit": AUTOCOMMIT_REFUSED,
         "isolation_level": "can't be set: the pool sets it, so that a transaction takes the write "
@@ -86,6 +93,7 @@ class SQLiteDriver(Driver):
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
         self._settings = take_settings(arguments)
+        self._module = dbapi
         super().__init__(creator, dbapi, arguments, timeout)
         database = arguments.get("database", "")
         self._memory = self._is_module_connect and database in (":memory:", "")
@@ -94,9 +102,7 @@ class SQLiteDriver(Driver):
             # the table but not the locks: https://www.sqlite.org/howtocorrupt.html, 2.6.
             self.suffers_from_forks = True
         self._folder: Path | None = None  # to be made when it is needed
-        # A connection that keeps a database in memory alive while the pool has no other.
-        self._anchor: sqlite3.Connection | None = None
-        self._anchor_lock = threading.RLock()  # guards it, and the switch of a new file to WAL
+        self._shared = Memory()
 
     @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
@@ -104,9 +110,7 @@ class SQLiteDriver(Driver):
 
     @classmethod
     def arguments_from(cls, url: DatabaseURL) -> dict[str, Any]:
-        if url.host or url.username or url.password:
-            forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
-            raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
+        cls.refuse_server(url)
         arguments = {"database": ":memory:"} | cls.with_query(url, {"database": url.database})
         # As in SQLAlchemy, what SQLite's own URIs take is part of the URI.
         if _names_uri(arguments):
@@ -114,6 +118,17 @@ class SQLiteDriver(Driver):
             arguments["database"] = sqlite_uris.with_parameters(arguments["database"], own)
             arguments = {name: arguments[name] for name in arguments if name not in own}
         return arguments
+
+    @classmethod
+    def refuse_server(cls, url: DatabaseURL) -> None:
+        """Raise if a URL has a part that names no file."""
+        if url.host or url.username or url.password:
+            forms = "sqlite:///file is in the app's instance folder, sqlite:////file absolute"
+            raise ConfigError([f"an SQLite URL names no host and no user: {forms}"])
+
+    def follow(self, earlier: Any) -> None:
+        super().follow(earlier)
+        self._shared = earlier._shared
 
     def place(self, folder: str) -> None:
         name = self._arguments["database"]
@@ -142,6 +157,7 @@ class SQLiteDriver(Driver):
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         raw = self._open()
         try:
+            self.unlock(raw)
             raw.adopt()
             self.store_at_once(raw, True)  # a journal mode is not changed in a transaction
             raw.run(f"PRAGMA foreign_keys={self._settings.foreign_keys:d}")
@@ -155,40 +171,37 @@ class SQLiteDriver(Driver):
             raise
         return raw
 
+    def unlock(self, raw: Any) -> None:
+        """Make a new connection able to read the file."""
+
     def _set_journal_mode(self, raw: Any) -> None:
         wanted = self._settings.journal_mode
         # Two connections that switch a new file to WAL at once fail: SQLite does not wait there.
-        with self._anchor_lock:
+        with self._shared.lock:
             if raw.run("PRAGMA journal_mode").fetchall() == [(wanted,)]:
                 return
             try:
                 raw.run(f"PRAGMA journal_mode={wanted}").fetchall()
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_READONLY:
+            except self.Error as error:
+                if code_of(error) != sqlite3.SQLITE_READONLY:
                     raise  # one that may only be read stays as it is
 
     def _open(self) -> Any:
         if not self._is_module_connect:
-            return sqlite_creators.connect(self._create, self._arguments)
+            own = self.connection_class
+            return sqlite_creators.connect(self._create, self._arguments, self._module, own)
         if self._folder is not None:
             with contextlib.suppress(OSError):  # connecting will say what is wrong
                 self._folder.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout": _BUSY_TIMEOUT, **self._arguments}
         if self._memory:
-            arguments |= {"database": self._shared_memory(), "uri": True}
-        return self._create(**arguments, factory=Connection)
-
-    def _shared_memory(self) -> str:
-        """Return the name of a database in memory. It exists while a connection to it is open."""
-        with self._anchor_lock:
-            name = f"file:/flask_pooled_db-{os.getpid()}-{id(self)}?vfs=memdb"
-            if self._anchor is None:
-                self._anchor = self._create(name, uri=True, factory=Connection)
-            return name
+            name = self._shared.name(self._create, self.connection_class)
+            arguments |= {"database": name, "uri": True}
+        return self._create(**arguments, factory=self.connection_class)
 
     def is_transient(self, error: BaseException) -> bool:
         # Don't look for "locked" in the text, which holds names of tables.
-        return _primary_code(error) in _LOCKED
+        return code_of(error) in _LOCKED
 
     def ping(self, raw: Any) -> None:
         raw.execute("SELECT 1").close()
@@ -256,7 +269,7 @@ class SQLiteDriver(Driver):
         raw.savepoints.clear()
         try:
             super().end_savepoint(raw, name, roll_back=roll_back)
-        except sqlite3.OperationalError as error:
+        except self.Error as error:
             if not is_blocked(error):
                 raise  # else it ends with the transaction
 
@@ -282,6 +295,11 @@ class SQLiteDriver(Driver):
     def isolation_statement(self, level: str) -> None:
         """Return None: SQLite's transactions are serializable, which includes every level."""
 
+    def checkpoint(self, raw: Any) -> None:
+        # Meanwhile readers go on, and who writes waits: not longer than this for a slow reader.
+        raw.run(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE * 1000:.0f}").fetchall()
+        raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self, raw: Any) -> None:
         # With a statement that some cursor still keeps, SQLite puts the end of a connection off,
         # and with it that of its transaction and its locks: https://www.sqlite.org/c3ref/close.html
@@ -290,31 +308,24 @@ class SQLiteDriver(Driver):
         finally:
             raw.close()
 
+    @property
+    def holds_anything(self) -> bool:
+        return self._shared.anchor is not None
+
     def close_all(self) -> None:
-        with self._anchor_lock:
-            if self._anchor is not None:
-                self._anchor.close()
-                self._anchor = None
+        self._shared.close()
 
     def after_fork(self) -> None:
         super().after_fork()
-        self._anchor_lock = threading.RLock()
-        if self._anchor is not None:
-            keep_forever(self._anchor)
-            self._anchor = None
+        self._shared.after_fork()
 
 
 def _names_uri(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("uri")) and sqlite_uris.is_uri(arguments["database"])
 
 
-def _check_compiling(raw: Connection) -> None:
+def _check_compiling(raw: WatchedConnection) -> None:
     """Raise if the connection did not see its first statement, which sets its session."""
     if not raw.is_changed:
         what = "this Python's sqlite3 does not have its connections compile statements"
         raise ConfigError([f"{what}: use another Python, for what writes might not be rolled back"])
-
-
-def _primary_code(error: BaseException) -> int:
-    """Return SQLite's code of an error, without what extends it; 0 if there is none."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # https://www.sqlite.org/rescode.html

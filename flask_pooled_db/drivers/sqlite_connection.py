@@ -1,4 +1,7 @@
-"""A connection of sqlite3 on which nothing but reading is done outside a transaction."""
+"""A connection to SQLite on which nothing but reading is done outside a transaction.
+
+What is here is mixed into the classes of sqlite3, and of whichever module is built like it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import functools
 import re
 import sqlite3
 import threading
-import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from flask_pooled_db.drivers.sqlite_cursors import WatchedCursor, with_scripts
 from flask_pooled_db.drivers.sqlite_statements import (
     CHANGES,
     CHANGES_ROWS,
@@ -38,17 +42,23 @@ _SETS_FOREIGN_KEYS = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
-# Called in each block: super() takes its time.
-_commit = sqlite3.Connection.commit
-_cursor = sqlite3.Connection.cursor
+if TYPE_CHECKING:
+    from sqlite3 import Connection as PlainConnection
+else:
+    PlainConnection = object
+
+
+def code_of(error: BaseException) -> int:
+    """Return SQLite's code of an error, without what extends it; 0 if there is none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # https://www.sqlite.org/rescode.html
 
 
 def is_blocked(error: BaseException) -> bool:
     """Return whether a statement failed because another one that writes is not through."""
-    return isinstance(error, sqlite3.OperationalError) and "statements in progress" in str(error)
+    return code_of(error) != 0 and "statements in progress" in str(error)
 
 
-class Connection(sqlite3.Connection):
+class WatchedConnection(PlainConnection):
     """A connection that begins a transaction before each statement that may write, once it was
     adopted. Until then it works as whoever connects has set it up.
 
@@ -66,19 +76,25 @@ class Connection(sqlite3.Connection):
     _statement_timeout = 0.0
     _limit: Job | None = None
     """What ends the current statement at its time limit."""
+    plain: ClassVar[type[sqlite3.Connection]]
+    """The module's own class of connections."""
+    own_cursor: ClassVar[Any]  # ours
+    # Methods of the plain class. They are called in each block: super() takes its time.
+    own_commit: ClassVar[Callable[[sqlite3.Connection], None]]
+    make_cursor: ClassVar[Callable[..., Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
         cached_statements = given.pop("cached_statements", _CACHED_STATEMENTS)
         self.savepoints: list[str] = []  # to be set before the next statement that writes
-        self._blobs: list[weakref.ref[sqlite3.Blob]] = []  # opened for writing
+        self._blobs: list[weakref.ref[Any]] = []  # opened for writing
         self._compiled = functools.lru_cache(cached_statements)(self._compile)
         given |= {"cached_statements": 0, "check_same_thread": False}
         super().__init__(**given)
-        self.run = sqlite3.Cursor(self).execute  # what the pool itself sends
+        self.run = self.own_cursor(self).execute  # what the pool itself sends
         # Outside of a transaction this commits nothing, and it does not call the connection.
         self._begin: Callable[[], object] = functools.partial(
-            sqlite3.Cursor(self).executescript, "BEGIN IMMEDIATE"
+            self.own_cursor.plain(self).executescript, "BEGIN IMMEDIATE"
         )
 
     def adopt(self) -> None:
@@ -115,8 +131,7 @@ class Connection(sqlite3.Connection):
     def _prepare(self, effect: Effect, sql: str = "") -> None:
         """Do what has to be done before a statement."""
         if effect.changes_session:
-            if self.is_readonly and "query_only" in sql.lower():
-                raise UsageError("PRAGMA query_only is the scope's: it has readonly=True")
+            self.check_change(sql)
             if not self._keeps_foreign_keys(sql):
                 self.is_changed = True
         # In a readonly scope SQLite refuses what writes, except to some pragmas.
@@ -130,6 +145,11 @@ class Connection(sqlite3.Connection):
         if self.savepoints and self.in_transaction and effect not in (READS, CHANGES):
             self._set_savepoints()
 
+    def check_change(self, sql: str) -> None:
+        """Raise if a statement changes of its session what no lease may change."""
+        if self.is_readonly and "query_only" in sql.lower():
+            raise UsageError("PRAGMA query_only is the scope's: it has readonly=True")
+
     def _keeps_foreign_keys(self, sql: str) -> bool:
         """Return whether a statement only sets what is set already, as many applications do for
         each connection that they take.
@@ -137,7 +157,7 @@ class Connection(sqlite3.Connection):
         found = _SETS_FOREIGN_KEYS.fullmatch(sql)
         if found is None or not self.is_set_up:
             return False
-        (is_on,) = sqlite3.Cursor(self).execute("PRAGMA foreign_keys").fetchone()
+        (is_on,) = self.own_cursor.plain(self).execute("PRAGMA foreign_keys").fetchone()
         return bool(is_on) is (found["value"].lower() in _ON)
 
     def _begin_nothing(self) -> None:
@@ -165,7 +185,7 @@ class Connection(sqlite3.Connection):
             while names:
                 self.run(f"SAVEPOINT {names[0]}")
                 del names[0]
-        except sqlite3.OperationalError as error:
+        except self.Error as error:
             if is_blocked(error):
                 raise UsageError(
                     "a nested block writes while a cursor of an outer one has unread rows of "
@@ -177,14 +197,15 @@ class Connection(sqlite3.Connection):
             self.savepoints = names
 
     def cursor(self, factory: Any = None) -> Any:
+        own = self.own_cursor
         if factory is None:
-            return _cursor(self, Cursor)
+            return self.make_cursor(own)
         if isinstance(factory, type):
-            return super().cursor(_with_scripts(factory))
+            return super().cursor(with_scripts(factory, own))
         cursor: Any = super().cursor(factory)  # of a function
-        if type(cursor) is sqlite3.Cursor:
-            return super().cursor(Cursor)
-        cursor.__class__ = _with_scripts(cursor.__class__)
+        if type(cursor) is own.plain:
+            return super().cursor(own)
+        cursor.__class__ = with_scripts(cursor.__class__, own)
         return cursor
 
     # sqlite3's own versions of these three don't call `cursor`.
@@ -198,11 +219,14 @@ class Connection(sqlite3.Connection):
     def executescript(self, sql_script: str) -> Any:
         return self.cursor().executescript(sql_script)
 
-    def blobopen(self, *args: Any, readonly: bool = False, **kwargs: Any) -> Any:
+    def open_blob_of(
+        self, open_blob: Callable[..., Any], *args: Any, readonly: bool = False, **kwargs: Any
+    ) -> Any:
+        """Open a blob by the module's own method, if it has one."""
         if not readonly and self.is_adopted:
             self._prepare(WRITES)
         self.was_in_transaction = self.in_transaction
-        blob = super().blobopen(*args, readonly=readonly, **kwargs)
+        blob = open_blob(self, *args, readonly=readonly, **kwargs)
         if not readonly:
             open_ones = [other for other in self._blobs if other() is not None]
             self._blobs = [*open_ones, weakref.ref(blob)]
@@ -214,7 +238,7 @@ class Connection(sqlite3.Connection):
             self._prepare(WRITES)
 
     def commit(self) -> None:
-        _commit(self)
+        self.own_commit()
         self.was_in_transaction = False
 
     def rollback(self) -> None:
@@ -259,71 +283,43 @@ class Connection(sqlite3.Connection):
         self._limit = housekeeper.call_later(self._statement_timeout, take)
 
 
-def _changing(name: str) -> Any:
-    method = getattr(sqlite3.Connection, name)
+# Classes for a module
+
+_CHANGING = ("deserialize", "setconfig", "setlimit")
+"""What changes a session; some of them depend on the versions of Python and SQLite."""
+
+
+def _changing(plain: Any, name: str) -> Any:
+    method = getattr(plain, name)
 
     @functools.wraps(method)
-    def change(self: Connection, *args: Any, **kwargs: Any) -> Any:
+    def change(self: WatchedConnection, *args: Any, **kwargs: Any) -> Any:
         self.is_changed = True
         return method(self, *args, **kwargs)
 
     return change
 
 
-# Some of them depend on the versions of Python and SQLite.
-for _name in ("deserialize", "setconfig", "setlimit"):
-    if hasattr(sqlite3.Connection, _name):
-        setattr(Connection, _name, _changing(_name))
+def watched_class(
+    dbapi: ModuleType,
+    kind: type[WatchedConnection] = WatchedConnection,
+    beneath_cursor: tuple[type, ...] = (),
+) -> type[WatchedConnection]:
+    """Return a class of connections of a module that is built like sqlite3.
+
+    `beneath_cursor` comes between our own cursors and the module's.
+    """
+    plain: Any = dbapi.Connection
+    own_cursor = type(
+        "Cursor", (WatchedCursor, *beneath_cursor, dbapi.Cursor), {"plain": dbapi.Cursor}
+    )
+    fields: dict[str, Any] = {"plain": plain, "own_cursor": own_cursor}
+    fields |= {"own_commit": plain.commit, "make_cursor": plain.cursor}
+    fields |= {name: _changing(plain, name) for name in _CHANGING if hasattr(plain, name)}
+    if hasattr(plain, "blobopen"):
+        fields["blobopen"] = functools.partialmethod(kind.open_blob_of, plain.blobopen)
+    return type("Connection", (kind, plain), fields)
 
 
-# Up to a semicolon that is neither in a comment nor quoted. Each character is read once.
-_UP_TO_SEMICOLON = re.compile(
-    r"""
-    (?: [^;'"`\[/\-]++
-      | '[^']*+' | "[^"]*+" | `[^`]*+` | \[[^\]]*+\]
-      | /(?!\*) | /\*.*?\*/ | -(?!-) | --[^\n]*+
-    )*+;
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-_IN_TRIGGER = "CREATE TRIGGER;"  # what `complete_statement` has to know of a trigger's beginning
-
-
-def statements_of(script: str) -> Iterator[str]:
-    """Return the statements of a script, the last one also without an end."""
-    start, end, beginning = 0, 0, ""
-    while part := _UP_TO_SEMICOLON.match(script, end):
-        end = part.end()
-        if sqlite3.complete_statement(beginning + part[0]):
-            yield script[start:end]
-            start, beginning = end, ""
-        else:  # a semicolon does not end it: it is a trigger
-            beginning = _IN_TRIGGER
-    yield script[start:]
-
-
-class Cursor(sqlite3.Cursor):
-    """A cursor whose scripts are part of the transaction, or begin by ending it."""
-
-    connection: Connection
-
-    def executescript(self, sql_script: str) -> Any:
-        """Run the statements one by one: sqlite3 would compile them itself."""
-        if not self.connection.is_adopted:
-            return super().executescript(sql_script)
-        with self.connection.in_script():
-            for statement in statements_of(sql_script):
-                super().execute(statement)
-                super().fetchall()  # some statements do their work row by row
-        return self
-
-
-@functools.lru_cache(maxsize=64)
-def _with_scripts(kind: Any) -> Any:
-    """Return an application's class of cursors with this module's `executescript` beneath it."""
-    if not issubclass(kind, sqlite3.Cursor) or issubclass(kind, Cursor):
-        return kind
-    if kind is sqlite3.Cursor:
-        return Cursor
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    return types.new_class(kind.__name__, (kind, Cursor), exec_body=lambda body: body.update(names))
+Connection = watched_class(sqlite3)
+"""The class for sqlite3."""

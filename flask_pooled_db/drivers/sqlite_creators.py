@@ -1,110 +1,108 @@
 """Connections to SQLite that an application's own function makes.
 
 The pool's promises need connections of its own class. A function that has a parameter `factory` is
-given the class; while any other runs, `sqlite3.connect()` makes such connections in its thread.
+given the class; while any other runs, the module's `connect()` makes such ones in its thread.
 """
 
 from __future__ import annotations
 
 import functools
-import sqlite3
+import sys
 import threading
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any
 
 from flask_pooled_db.drivers.creators import has_parameter
-from flask_pooled_db.drivers.sqlite_connection import Connection
+from flask_pooled_db.drivers.sqlite_cursors import beneath
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.runtime import guard
 
 _UNWATCHED = (
     "CREATOR returned a connection that the pool can't watch: give its function a parameter "
-    "`factory`, and call sqlite3.connect(..., factory=factory)"
+    "`factory`, and call {}.connect(..., factory=factory)"
 )
-_PLACE_OF_FACTORY = 5  # among the arguments of sqlite3.connect()
+_PLACE_OF_FACTORY = 5  # among the arguments of `connect()`
 
 
-def connect(create: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Return a connection that an application's function makes, and that can be adopted."""
+def connect(
+    create: Callable[..., Any], arguments: Mapping[str, Any], dbapi: ModuleType, own: Any
+) -> Any:
+    """Return a connection of our own class that an application's function makes by a module."""
     if has_parameter(create, "factory"):
-        own = create.keywords.get("factory") if isinstance(create, functools.partial) else None
-        raw = create(**arguments, factory=_watched(own or sqlite3.Connection))
+        theirs = create.keywords.get("factory") if isinstance(create, functools.partial) else None
+        raw = create(**arguments, factory=_watched(theirs or own.plain, own))
     else:
-        with _connect.watched():
+        with _connect_of(dbapi.__name__.partition(".")[0]).watched(own):
             raw = create(**arguments)
     if not hasattr(raw, "adopt"):
         with suppress(Exception):
             raw.close()
-        raise ConfigError([_UNWATCHED])
+        raise ConfigError([_UNWATCHED.format(dbapi.__name__)])
     return raw
 
 
 @functools.lru_cache(maxsize=64)
-def _watched(kind: Any) -> Any:
+def _watched(kind: Any, own: Any) -> Any:
     """Return an application's class of connections with ours beneath it."""
-    if kind is sqlite3.Connection:
-        return Connection
-    is_class = isinstance(kind, type) and issubclass(kind, sqlite3.Connection)
-    if not is_class or issubclass(kind, Connection):
-        return kind
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    return types.new_class(
-        kind.__name__, (kind, Connection), exec_body=lambda body: body.update(names)
-    )
+    if kind is own.plain:
+        return own
+    is_class = isinstance(kind, type) and issubclass(kind, own.plain)
+    return beneath(kind, own) if is_class and not issubclass(kind, own) else kind
 
 
 class _Connect:
-    """The name `sqlite3.connect`, under which another function stands in for the original while
+    """The name `connect` of a module, under which another function stands in for the original while
     functions of applications connect.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._modules: Any = [sys.modules[name], sys.modules[f"{name}.dbapi2"]]
         self._users = 0
-        self._original: Any = sqlite3.connect
+        self._original: Any = None
         self._stand_in: Any = None
+        self._here = threading.local()
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Have it make connections that can be adopted, for the time of a block, in this thread."""
+    def watched(self, own: Any) -> Iterator[None]:
+        """Have it make connections of our own class, for the time of a block, in this thread."""
         with guard.lock:
             if not self._users:
-                self._original = sqlite3.connect
-                self._stand_in = _standing_in_for(self._original)
-                _put(self._stand_in)
+                self._original = self._modules[0].connect
+                self._stand_in = _standing_in_for(self._original, self._here)
+                self._put(self._stand_in)
             self._users += 1
-        _here.is_watched = True
+        self._here.own = own
         try:
             yield
         finally:
-            _here.is_watched = False
+            self._here.own = None
             with guard.lock:
                 self._users -= 1
-                is_there = sqlite3.connect is self._stand_in  # else a tracer has wrapped it
+                is_there = self._modules[0].connect is self._stand_in  # else a tracer wrapped it
                 if not self._users and is_there:
-                    _put(self._original)
+                    self._put(self._original)
+
+    def _put(self, what: Callable[..., Any]) -> None:
+        for module in self._modules:
+            module.connect = what
 
 
-def _standing_in_for(original: Callable[..., Any]) -> Callable[..., Any]:
+def _standing_in_for(original: Callable[..., Any], here: threading.local) -> Callable[..., Any]:
     @functools.wraps(original)
     def connect(*args: Any, **kwargs: Any) -> Any:
-        if not getattr(_here, "is_watched", False):  # in another thread
+        own = getattr(here, "own", None)
+        if own is None:  # in another thread
             return original(*args, **kwargs)
         if len(args) <= _PLACE_OF_FACTORY:
-            factory = _watched(kwargs.pop("factory", sqlite3.Connection))
+            factory = _watched(kwargs.pop("factory", own.plain), own)
             return original(*args, factory=factory, **kwargs)
         given = list(args)
-        given[_PLACE_OF_FACTORY] = _watched(given[_PLACE_OF_FACTORY])
+        given[_PLACE_OF_FACTORY] = _watched(given[_PLACE_OF_FACTORY], own)
         return original(*given, **kwargs)
 
     return connect
 
 
-def _put(what: Callable[..., Any]) -> None:
-    for module in (sqlite3, sqlite3.dbapi2):
-        module.connect = what  # type: ignore[attr-defined]
-
-
-_here = threading.local()
-_connect = _Connect()
+_connect_of = functools.cache(_Connect)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from flask_pooled_db.drivers.scripts import Dialect, Span, Statement, statements_at
-from flask_pooled_db.drivers.sqlite_connection import statements_of
+from flask_pooled_db.drivers.sqlite_cursors import statements_of
 
 _BLANK = re.compile(r"(?>[\s;\ufeff]++|--[^\n]*+|/\*(?>.*?\*/|.*))*+", re.DOTALL)
 

@@ -56,15 +56,16 @@ _QUESTIONS = (
     "quick_check|table_info|table_list|table_xinfo|wal_checkpoint"
 )
 
-# FTS3 has a function `optimize` that writes, and pragma_optimize is a table that does.
+# FTS3 has a function `optimize` that writes, and pragma_optimize is a table that does. SQLCipher's
+# `sqlcipher_export` fills another database.
 # VACUUM leaves the contents as they are, and can't be part of a transaction. The journal mode WAL
 # is what the pool's connections have; a file that is in it is not changed.
 _READS = rf"""
     {_GAP}
     (?: \Z
       | (?:EXPLAIN\b{_GAP}(?:QUERY\b{_GAP}PLAN\b{_GAP})?)?
-        (?: (?:SELECT|VALUES)\b (?!.*optimize)
-          | WITH\b (?!.*(?:optimize|\b(?:INSERT|UPDATE|DELETE|REPLACE)\b)) )
+        (?: (?:SELECT|VALUES)\b (?!.*(?:optimize|sqlcipher_export))
+          | WITH\b (?!.*(?:optimize|sqlcipher_export|\b(?:INSERT|UPDATE|DELETE|REPLACE)\b)) )
       | PRAGMA\b{_GAP}{_SCHEMA} (?: (?:{_ANSWERS}){_GAP}\Z | (?:{_QUESTIONS})\b )
       | PRAGMA\b{_GAP}{_SCHEMA} journal_mode{_GAP}={_GAP}WAL{_GAP}\Z
       | VACUUM\b )
@@ -92,6 +93,23 @@ _EFFECTS = tuple(
         (r".*(?:temp|pragma)", WRITES_AND_CHANGES),
     )
 )
+
+# Of SQLCipher: the key of the file, or the defaults of all later connections of the process.
+_NAME = r"""(?:\w+|"[^"]*"|'[^']*'|`[^`]*`|\[[^\]]*\])"""
+_FOR_ALL = re.compile(
+    rf"""
+    {_GAP} (?:EXPLAIN\b{_GAP}(?:QUERY\b{_GAP}PLAN\b{_GAP})?)?
+    PRAGMA\b {_GAP} (?:{_NAME}{_GAP}\.{_GAP})?
+    ["'`\[]? (?: cipher_migrate\b
+      | (?:(?:hex|text)?rekey|cipher_default_\w+) ["'`\]]? {_GAP} [=(] )
+    """,
+    _FLAGS,
+)
+
+
+def is_for_all(sql: str) -> bool:
+    """Return whether a statement of SQLCipher's changes how all connections read the file."""
+    return _FOR_ALL.match(sql) is not None
 
 
 def effect_of(sql: str) -> Effect:

@@ -19,7 +19,7 @@ class Watching:
     effects: Callable[[Any], Effect] = staticmethod(of_unknown)
     """Returns what the text of a statement may do."""
 
-    has_readonly: ClassVar[bool] = False
+    has_readonly: bool = False
     """Whether a session can refuse what writes."""
 
     dialect: Dialect = STANDARD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flask_pooled_db.config import DEFAULT_BIND, describe
@@ -15,7 +15,7 @@ from flask_pooled_db.pool.upkeep import sweep
 Loader = Callable[[str], Any]
 """Returns the settings of a bind, or None if there is none of this name."""
 
-Guard = Callable[[], Iterable[str]]
+Guard = Callable[[], Any]
 """Returns the names of the binds that are to stay open."""
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
+from time import monotonic
 from typing import Any
 
 from flask import Flask, g
 from flask.globals import app_ctx
 
-from flask_pooled_db.config import DEFAULT_BIND, describe
+from flask_pooled_db.config import DEFAULT_BIND, check_seconds, describe
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
@@ -54,9 +55,8 @@ class AppState:
         """Return what a scope of a bind needs. One that is not open is opened by the scope. Raises
         `UsageError` if there can't be one of that name.
         """
-        if isinstance(bind, str | None) and bind in self.engines:
-            return self.engines[bind]
-        return self.registry.unopened(self.name(bind))
+        engine = self.engines.get(bind) if isinstance(bind, str | None) else None
+        return engine or self.registry.unopened(self.name(bind))
 
     def name(self, bind: Any) -> str:
         """Return the name of a bind that may have to be loaded. Raises `UsageError` if there can't
@@ -97,14 +97,20 @@ class AppState:
         **options: Any,
     ) -> LeaseConnection:
         """Return a lease of a bind's pool. See `Pool.lease`."""
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         ticket = self._ticket(bind, timeout)
         while True:
+            began = monotonic()
             try:
                 pool: Pool = ticket.pool
                 return pool.lease(owner, holder, timeout=ticket.timeout, **options)
             except NotOpen as error:  # it was closed since
-                open_bind = error.open
-            ticket = open_bind(timeout)
+                open_bind, spent = error.open, ticket.spent + monotonic() - began
+            except BaseException:
+                del ticket  # whoever keeps the error must not keep the bind open
+                raise
+            ticket = open_bind(timeout, spent)
 
 
 class Held(Leases):

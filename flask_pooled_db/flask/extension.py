@@ -13,7 +13,6 @@ from flask import Flask
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_pooled_db.config import (
-    DEFAULT_BIND,
     DEFAULT_OPTIONS,
     Rows,
     ScopeOptions,
@@ -21,21 +20,21 @@ from flask_pooled_db.config import (
     check_seconds,
     read_app,
 )
-from flask_pooled_db.errors import ConfigError, PooledDBError, PoolTimeout, UsageError
+from flask_pooled_db.errors import PooledDBError, PoolTimeout, UsageError
 from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
-from flask_pooled_db.flask.keeper import Keeper, driver_for
+from flask_pooled_db.flask.keeper import Keeper
+from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
 from flask_pooled_db.lease.after_commit import Call
-from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import run_in_transaction
 from flask_pooled_db.lease.scope import Scope, enclosing_lease
+from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.ageing import registries
 from flask_pooled_db.pool.registry import Registry
-from flask_pooled_db.pool.replica import read_from
 from flask_pooled_db.runtime import reporter
 
 logger = logging.getLogger("flask_pooled_db")
@@ -173,7 +172,7 @@ class PooledDB(ByName, Statements):
             functools.partial(self.connection_context, bind),
             lambda conn: fn(conn, *args, **kwargs),
             attempts,
-            self.pool(bind).config.acquire_timeout,
+            self.patience(bind),
         )
 
     def on_commit(self, function: Callable[[], object], bind: str | None = None) -> None:
@@ -193,33 +192,17 @@ class PooledDB(ByName, Statements):
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
         for state in list(self.states):
-            pools = state.registry.all_pools()
-            state.registry.close()
-            for pool in pools:
+            for pool in state.registry.close():
                 pool.close(timeout)
 
     def _registry_of(self, app: Flask) -> Registry:
         """Return the pools of an app, as its configuration has them."""
         problems: list[str] = []
-        default_url = f"sqlite:///{quote(app.name)}.sqlite"
-        config = read_app(app.config, default_url, problems)
-        drivers = {}
-        for bind, of_bind in config.binds.items():
-            where = "POOLED_DB" if bind == DEFAULT_BIND else f"POOLED_DB_BINDS[{bind!r}]"
-            try:
-                drivers[bind] = driver_for(of_bind, app.instance_path, where)
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-        pools = {
-            bind: Pool(config.binds[bind], driver, bind=bind) for bind, driver in drivers.items()
-        }
-        for pool in pools.values():
-            if pool.config.replica is not None:
-                read_from(pool.engine, pools[pool.config.replica].engine)
-        keeper = Keeper(app, self, config, pools)
-        registry = Registry(pools, keeper, config, tend=registries.begin)
+        config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
+        limit = config.binds_maxconnections
+        maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None)
+        pools = maker.fixed_pools(problems)
+        registry = Registry(pools, Keeper(app, self, maker), config, tend=registries.begin)
         registries.add(registry)
         return registry
 

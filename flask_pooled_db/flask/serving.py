@@ -33,6 +33,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import PoolStats
+from flask_pooled_db.pool.opened import Unopened
 from flask_pooled_db.runtime import refuse_to_pickle
 
 
@@ -113,6 +114,16 @@ class Serving:
         uses it: then it raises `PoolClosed`, and this method returns the next one.
         """
         return self.here()[0].pool(bind)
+
+    def patience(self, bind: str | None) -> float:
+        """Return how many seconds a caller of a bind waits, unless it says otherwise; that of all
+        binds, if it is not open.
+        """
+        state = self.here()[0]
+        engine = state.engine(bind)
+        if isinstance(engine, Unopened):
+            return state.registry.config.acquire_timeout
+        return engine.terms.config.acquire_timeout
 
     def stats(self, bind: str | None = None) -> PoolStats:
         """Return what the pool of a bind, in this process, is doing."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from flask_pooled_db.drivers import Driver
-
 _SCRIPT = "executescript(): use db.run_script(...)"
 
 REMEDIES = {
@@ -35,16 +33,16 @@ _REMEDIES_OF_CURSORS = {
 class Absent:
     """An attribute that the driver's connection does not have, and that people look for."""
 
-    def __init__(self, driver: Driver, name: str) -> None:
-        self._driver = driver
+    def __init__(self, title: str, name: str) -> None:
+        self._title = title
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> NoReturn:
-        raise no_attribute(self._driver, self._name)
+        raise no_attribute(self._title, self._name)
 
 
-def no_attribute(driver: Driver, name: str, *, of: str = "connection") -> AttributeError:
-    """Return the error for an attribute that the driver's connection, or cursor, does not have."""
+def no_attribute(title: str, name: str, *, of: str = "connection") -> AttributeError:
+    """Return the error for an attribute that a driver's connection, or cursor, does not have."""
     remedies = REMEDIES if of == "connection" else _REMEDIES_OF_CURSORS
     what = remedies.get(name, f"attribute {name!r}")
-    return AttributeError(f"a {driver.title} {of} has no {what}")
+    return AttributeError(f"a {title} {of} has no {what}")

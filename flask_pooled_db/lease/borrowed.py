@@ -16,9 +16,10 @@ from typing import Any, ClassVar, TypeVar
 
 from flask_pooled_db.drivers.effects import Effect
 from flask_pooled_db.drivers.writes import may_write
+from flask_pooled_db.lease.classes import class_for, extended
 from flask_pooled_db.lease.fate import Ending, Fate, verb_of
 from flask_pooled_db.lease.owner import current_owner, id_of
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.storing import storing_class
 from flask_pooled_db.pool import Engine, Entry
@@ -239,9 +240,8 @@ Kind = TypeVar("Kind", bound=BorrowedLease)
 def borrowed_class(kind: type[Kind], entry: Entry, pool: Engine) -> type[Kind]:
     """Return the class for leases of this kind of a connection."""
     plain = entry.lease_class or class_for(entry, pool.lease_classes)
-    plain = storing_class(plain, pool.lease_classes)
     made: type[Kind] | None = pool.lease_classes.get((kind, plain))
     if made is None:
-        made = type(plain.__name__, (kind, plain), {"__slots__": ()})
+        made = extended(kind, storing_class(plain, entry.driver))
         pool.lease_classes[kind, plain] = made
     return made

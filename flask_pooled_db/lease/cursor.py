@@ -171,7 +171,7 @@ class LeaseCursor:
             if name in GONE:
                 return GONE[name]
             lease.usable()  # raises
-        raise no_attribute(lease.driver, name, of="cursor")
+        raise no_attribute(lease.driver.title, name, of="cursor")
 
     @property
     def arraysize(self) -> int:
@@ -192,7 +192,7 @@ class LeaseCursor:
             attribute = getattr(self.driver_cursor, name)
         except AttributeError as error:
             if name not in lease.driver.late_attributes:
-                raise no_attribute(lease.driver, name, of="cursor") from error
+                raise no_attribute(lease.driver.title, name, of="cursor") from error
             attribute = None
         if name in GONE:
             return attribute

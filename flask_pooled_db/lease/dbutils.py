@@ -16,6 +16,7 @@ from flask_pooled_db.config import (
     check_count,
     check_rows,
     check_seconds,
+    shown,
 )
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import PoolTimeout
@@ -28,7 +29,7 @@ from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
-from flask_pooled_db.pool import Counters, Engine, Entry, PoolStats
+from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import refuse_to_pickle
@@ -51,8 +52,11 @@ class Pool(PooledDB):  # type: ignore[misc]
         bind: str = DEFAULT_BIND,
         clock: Callable[[], float] = monotonic,
         key: object = None,
+        budget: Budget | None = None,
     ) -> None:
-        """`key` is equal for pools of the same database, one after the other."""
+        """`key` is equal for pools of the same database, one after the other; `budget` is the limit
+        of several pools together.
+        """
         super().__init__(
             driver,
             mincached=0,  # opened in the background once the pool is in use
@@ -74,6 +78,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             clock=clock,
             tend=upkeep.tend,
             key=key,
+            budget=budget,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)
@@ -179,6 +184,15 @@ class Pool(PooledDB):  # type: ignore[misc]
 
     # Beyond DBUtils
 
+    def end(self, **how: Any) -> bool:
+        """Close it like `close()`, without waiting, and under the conditions of `Engine.close()`.
+        Returns whether it did.
+        """
+        is_closed = self.engine.close(**how)
+        if self.sharing is not None:
+            self.sharing.notify()
+        return is_closed
+
     def drain(self) -> None:
         """Replace every connection: the idle ones now, those in use when they are returned."""
         self.engine.supply.drain()
@@ -218,7 +232,7 @@ class Pool(PooledDB):  # type: ignore[misc]
     def __repr__(self) -> str:
         stats = self.stats()
         return (
-            f"<Pool {self.bind!r} of {self.driver.name}: {stats.in_use} in use, "
+            f"<Pool {shown(self.bind)} of {self.driver.name}: {stats.in_use} in use, "
             f"{stats.idle} idle, {stats.waiting} waiting, at most {stats.maxconnections}>"
         )
 

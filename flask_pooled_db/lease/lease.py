@@ -88,6 +88,7 @@ class Lease(Losing):
         self._state = self._before = UNUSED
         self._home = home
         self._entry = entry
+        self.driver = entry.driver
         self._session = session
         self._is_ready = entry.ready_session is session  # nothing comes before its next statement
         self._is_certain = True  # no statement failed, so what the driver says is up to date
@@ -214,8 +215,8 @@ class Lease(Losing):
         if preamble is not None:
             is_owner = self.owner == current_owner()
             due, self._session = preamble.before_statement(is_owner=is_owner)
-        if entry.session is not self._session:
-            self.call(enter_session, entry, self._session)
+        if entry.session is not self._session and self.call(enter_session, entry, self._session):
+            self._state = IN_TRANSACTION
         if preamble is not None and (due or (preamble.isolation is not None and not is_open)):
             self._state = IN_TRANSACTION
             self.call(functools.partial(preamble.send, entry, due, is_open=is_open))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any
 
 from flask_pooled_db.drivers import Driver, Failure
 from flask_pooled_db.errors import PooledDBError
@@ -35,13 +35,14 @@ class Losing:
         "_revoked",
         "_state",
         "_told",
+        "driver",
     )
 
     __reduce_ex__ = refuse_to_pickle(
         "a connection", "another process takes one of its own. Give it rows, or their keys"
     )
 
-    driver: ClassVar[Driver]  # set by the class that is made for a driver's connections
+    driver: Driver  # that opened its connection
 
     _state: State
     _before: State  # in which its last statement found it

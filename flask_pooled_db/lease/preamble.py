@@ -149,14 +149,20 @@ class Preamble:
             part.set_as = self._sets
 
 
-def enter_session(entry: Entry, session: Session) -> None:
-    """Bring a connection's session to the state that its lease wants, in one round trip at most."""
+def enter_session(entry: Entry, session: Session) -> bool:
+    """Bring a connection's session to the state that its lease wants, in one round trip at most,
+    and one more for its schema. Returns whether that has begun a transaction.
+    """
+    has_begun = False
     if entry.session != session:
         driver, raw = entry.driver, entry.raw
         entry.is_changed = entry.is_changed or driver.has_changed(raw)
+        if entry.session.schema != session.schema:
+            has_begun = entry.enter_schema(session.schema)
         driver.apply_session(raw, entry.session, session)
         driver.session_is_set(raw)  # what the scope itself changes counts as no change
     if entry.session is not session:
         entry.enter_session(session)
     if entry.limits(session) and entry.origin.identity is None:
         entry.origin.identity = entry.driver.identity(entry.raw)
+    return has_begun

@@ -14,37 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
-from flask_pooled_db.lease.absent import REMEDIES, Absent, no_attribute
+from flask_pooled_db.lease.absent import no_attribute
 from flask_pooled_db.lease.attributes import (
-    CursorSetting,
-    DriverAttribute,
-    DriverException,
     Forbidden,
-    StateQuestion,
 )
-from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
+from flask_pooled_db.lease.cursor import LeaseCursor
 from flask_pooled_db.lease.handle import GONE, hand_out, is_plain
-from flask_pooled_db.lease.limits import LimitedLease
-from flask_pooled_db.lease.shaping import CURSOR_SETTINGS, shaping_class
-from flask_pooled_db.lease.streaming import StreamingCursor
 from flask_pooled_db.lease.transaction import TransactionLease
-from flask_pooled_db.pool import Entry
-from flask_pooled_db.pool.entry import Origin
-
-_EXCEPTIONS = frozenset(
-    {
-        "Warning",
-        "Error",
-        "InterfaceError",
-        "DatabaseError",
-        "DataError",
-        "OperationalError",
-        "IntegrityError",
-        "InternalError",
-        "ProgrammingError",
-        "NotSupportedError",
-    }
-)
 
 _CHANGES_SESSION = (
     *("add_", "adapters", "create_", "enable_", "load_", "pgconn", "remove_", "select_db", "set_"),
@@ -60,7 +36,7 @@ _TAKES_SQL = frozenset({"cmd_query", "cmd_query_iter", "query"})
 _EMPTIED = frozenset({"notifications", "notifies"})
 """The lists that are emptied by whoever reads them."""
 
-_IS_CONNECTED = "is_connected"
+IS_CONNECTED = "is_connected"
 _NO_AUTOCOMMIT = (
     "is the pool's: use db_connection_context() for writes, which commits at its end, and give it "
     "readonly=True for reads that need no transaction"
@@ -197,7 +173,7 @@ class LeaseConnection(TransactionLease):
 
     def answer(self, name: str) -> Any:
         """Tell whether the connection is open, in the driver's words, whatever its state."""
-        if name == _IS_CONNECTED:
+        if name == IS_CONNECTED:
             return self._is_connected
         entry = self._entry
         if entry is None or self.is_gone:
@@ -269,11 +245,11 @@ class ForwardingConnection(LeaseConnection):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        is_question = name in GONE or name == _IS_CONNECTED
+        is_question = name in GONE or name == IS_CONNECTED
         try:
             return self.answer(name) if is_question else self.driver_attribute(name)
         except AttributeError as error:
-            raise no_attribute(self.driver, name) from error
+            raise no_attribute(self.driver.title, name) from error
 
 
 class SendingConnection(LeaseConnection):
@@ -285,54 +261,3 @@ class SendingConnection(LeaseConnection):
         """Return a new cursor; results that nobody asked for are read before."""
         self.read_results(self.usable())
         return super().cursor(*args, **kwargs)
-
-
-def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[LeaseConnection]:
-    """Return the class for leases of a connection; `known` are those of its pool so far.
-
-    Each attribute of the driver's connection is an attribute of the class. With a `__getattr__` for
-    all of them, CPython would take the slow way for every attribute of a lease, its own too: a
-    lease took a fifth more time.
-    """
-    streams = entry.driver.may_stream(entry.raw)
-    kind = type(entry.raw), entry.origin.needs_interrupting, streams
-    if kind not in known:
-        known[kind] = make_class(entry.raw, entry.origin)
-    entry.lease_class = known[kind]
-    return known[kind]
-
-
-def make_class(raw: Any, origin: Origin) -> type[LeaseConnection]:
-    """Make the class for leases of connections like this one."""
-    kind: Any = type(raw)
-    driver = origin.driver
-    if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
-        base: type[LeaseConnection] = ForwardingConnection
-        names: list[str] = []
-    else:
-        base = SendingConnection if driver.cursors_send else LeaseConnection
-        names = [name for name in dir(raw) if not name.startswith("_")]
-    is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
-    namespace: dict[str, Any] = {name: DriverAttribute(name) for name in names}
-    namespace |= {name: StateQuestion(name) for name in (*GONE, _IS_CONNECTED) if name in names}
-    namespace |= {name: CursorSetting(name) for name in CURSOR_SETTINGS if hasattr(raw, name)}
-    if names:
-        namespace |= {name: Absent(driver, name) for name in REMEDIES if name not in names}
-    for name in dir(base):
-        namespace.pop(name, None)
-    namespace |= {name: DriverException(name) for name in _EXCEPTIONS}
-    particular = IteratingCursor if driver.iterates_cursors else ParticularCursor
-    cursor_class = LeaseCursor if is_plain else particular
-    if driver.may_stream(raw):
-        cursor_class = StreamingCursor
-    namespace |= {
-        "__slots__": (),
-        "driver": driver,
-        "cursor_class": cursor_class,
-        "streaming_class": StreamingCursor,
-        "named_class": NamedCursor,
-        "pings_on_cursor": origin.ping.on_cursor,
-    }
-    bases = (LimitedLease, base) if origin.needs_interrupting else (base,)
-    made = type(f"{driver.title} connection", bases, namespace)
-    return made if origin.config.rows == "tuple" else shaping_class(made)

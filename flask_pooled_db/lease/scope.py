@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
+from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ from flask_pooled_db.lease import (
     inheritance,  # noqa: F401  takes part in forks
     refusals,
 )
+from flask_pooled_db.lease.classes import class_for
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.holdings import explain
-from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.home import Home, Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part
-from flask_pooled_db.lease.proxy import LeaseConnection, class_for
+from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.shaping import able_to_shape, rows_of, shape_rows
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Engine, Entry
@@ -169,16 +171,18 @@ class Scope:
 
     def _enter_by_name(
         self,
-        open_bind: Callable[[float | None], Ticket],
+        open_bind: Callable[..., Ticket],
         owner: Any,
         holder: Leases,
         frame: FrameType,
     ) -> LeaseConnection:
         """Enter a block whose bind is not open, or was closed after it had been looked up."""
+        spent = 0.0  # of the time that the caller waits
         while True:
-            ticket = open_bind(self.options.timeout)
+            ticket = open_bind(self.options.timeout, spent)
             pool = self._pool = ticket.pool.engine
             joined = lease = None
+            spent, began = ticket.spent, monotonic()
             try:
                 if self._scopes:
                     joined = self._look_around(owner, frame)
@@ -198,7 +202,7 @@ class Scope:
                     explain(error, pool, holder)
                 if not isinstance(error, NotOpen):
                     raise
-                open_bind = error.open
+                open_bind, spent = error.open, spent + monotonic() - began
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
@@ -234,21 +238,22 @@ class Scope:
         pool, options = self._pool, self.options
         timeout = options.timeout if timeout is None else timeout
         session = pool.session(options.readonly, options.statement_timeout)
+        home: Home = pool
         entry = lease = None
         try:
             if options.readonly:
-                pool, entry = acquire_to_read(pool, timeout, session)
+                home, entry = acquire_to_read(pool, timeout, session)
             else:
                 entry = pool.acquire(timeout, session)
             make = entry.lease_class or class_for(entry, pool.lease_classes)
-            lease = make(pool, entry, owner, holder, session, True)
-            if options.rows is not None or pool is not self._pool:  # which may be a replica
-                shape_rows(lease, rows_of(self._pool, options))
+            lease = make(home, entry, owner, holder, session, True)
+            if options.rows is not None or home is not pool:  # which may be a replica
+                shape_rows(lease, rows_of(pool, options))
             if options.isolation_level is not None:
                 lease.begin_with(options.isolation_level)
             return lease  # noqa: TRY300  as above
         except BaseException:
-            _give_back(pool, entry, lease, holder)
+            _give_back(home, entry, lease, holder)
             raise
 
     def _take_back(self, joined: LeaseConnection | None) -> None:
@@ -387,7 +392,7 @@ def enclosing_lease(pool: Engine | Unopened) -> LeaseConnection | None:
 
 
 def _give_back(
-    pool: Engine, entry: Entry | None, lease: LeaseConnection | None, holder: Leases
+    home: Home, entry: Entry | None, lease: LeaseConnection | None, holder: Leases
 ) -> None:
     """Return what an interrupted `__enter__` took. The lease may be known to its holder alone."""
     if lease is None and entry is not None:
@@ -395,4 +400,4 @@ def _give_back(
     if lease is not None:
         lease.release()
     elif entry is not None:
-        pool.release(entry, unused=True)
+        home.release(entry, unused=True)

@@ -124,9 +124,8 @@ class Sharing(Generic[S]):
         the time is up, or waiting is of no use.
         """
         while True:
-            self._pool.refuse_locked()
-            limit = self._state.places.limit
-            is_full = limit and len(self._state.in_use) >= limit
+            self._pool.refuse_locked(started)
+            is_full = len(self._state.in_use) >= self._pool.supply.limit_locked()
             if self.count < self._most and not (is_full and self._has_joinable_locked()):
                 addition = Addition()
                 self._additions.add(addition)

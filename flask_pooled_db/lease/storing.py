@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from flask_pooled_db.drivers import Driver
+from flask_pooled_db.lease.classes import extended
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
@@ -81,12 +83,6 @@ class StoringLease(LeaseConnection):
         super()._give_back(entry, state)
 
 
-def storing_class(plain: type[LeaseConnection], known: dict[Any, Any]) -> type[LeaseConnection]:
-    """Return the class for leases of a kind that are borrowed; `known` are those of its pool."""
-    if not plain.driver.stores_at_once:
-        return plain
-    kind = StoringLease, plain
-    if kind not in known:
-        known[kind] = type(plain.__name__, kind, {"__slots__": ()})
-    made: type[LeaseConnection] = known[kind]
-    return made
+def storing_class(plain: type[LeaseConnection], driver: Driver) -> type[LeaseConnection]:
+    """Return the class for leases of a kind that are borrowed."""
+    return extended(StoringLease, plain) if driver.stores_at_once else plain

@@ -4,9 +4,10 @@ It knows neither SQL nor Flask, and nothing of those who watch it: they subscrib
 imports `errors`, `config`, `runtime` and `drivers`.
 """
 
+from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.events import Events, NoEvents
 from flask_pooled_db.pool.stats import Counters, PoolStats
 
-__all__ = ["Counters", "Engine", "Entry", "Events", "NoEvents", "PoolStats"]
+__all__ = ["Budget", "Counters", "Engine", "Entry", "Events", "NoEvents", "PoolStats"]

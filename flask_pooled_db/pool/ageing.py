@@ -40,12 +40,12 @@ def age(registry: Registry) -> Housekeeping:
 
     The guard is asked at the start, and again right before each bind is closed.
     """
-    due = _due(registry)
-    kept = registry.kept() if due else ()
+    due, keeper = _due(registry), registry.keeper
+    kept = keeper.kept() if due else ()
     evicted, protected = 0, 0
     for opened in due:
         if kept is not None and opened.name not in kept:
-            kept = registry.kept()
+            kept = keeper.kept()
         if kept is None or opened.name in kept:
             protected += 1
             continue
@@ -87,6 +87,7 @@ class Registries(Part):
 
     def __init__(self) -> None:
         self._registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+        self._swept: weakref.WeakKeyDictionary[Registry, object] = weakref.WeakKeyDictionary()
         self._jobs: weakref.WeakKeyDictionary[Registry, Job] = weakref.WeakKeyDictionary()
 
     def add(self, registry: Registry) -> None:
@@ -105,16 +106,25 @@ class Registries(Part):
     def _sweep(self, reference: weakref.ref[Registry]) -> None:
         """Have a registry swept by another thread: the app's own code runs there."""
         registry = reference()
-        if registry is None or not registry.opened:
+        if registry is None or not (registry.opened or len(registry.turns)):
             return
         try:
-            if _due(registry):
-                workers.start("closer", functools.partial(age, registry))
+            if _due(registry) and registry not in self._swept:
+                self._swept[registry] = None
+                workers.start("closer", functools.partial(self._age, registry))
         finally:
             self.begin(registry)
 
+    def _age(self, registry: Registry) -> None:
+        """Sweep a registry. There is one sweep of it at a time: the app may take its time."""
+        try:
+            age(registry)
+        finally:
+            self._swept.pop(registry, None)
+
     def after_fork_in_child(self) -> None:
         self._jobs.clear()
+        self._swept.clear()
         for registry in list(self._registries):
             registry.after_fork()
             if registry.opened:

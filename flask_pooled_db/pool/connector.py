@@ -18,7 +18,7 @@ from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.drivers.servers import BACKOFF_MAX, Server, backoff
 from flask_pooled_db.pool.census import Census
-from flask_pooled_db.pool.entry import Entry, open_entry
+from flask_pooled_db.pool.entry import Entry, open_entry, without_tracebacks
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import Errand, housekeeper, workers
 
@@ -82,23 +82,6 @@ class Host(Protocol):
         """Note a failure. Returns the next attempt if the opener is to go on."""
 
 
-def without_tracebacks(error: BaseException) -> BaseException:
-    """Drop the frames that led to an error which is to be kept, along with what they refer to.
-
-    The pool is among that. The errors of MariaDB Connector/Python take no part in garbage
-    collection: a pool that kept one with its frames would never be collected.
-    """
-    seen: set[int] = set()
-    rest = [error]
-    while rest:
-        one = rest.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            one.__traceback__ = None
-            rest += filter(None, (one.__cause__, one.__context__))
-    return error
-
-
 class Backoff:
     """How connecting goes: it works, it pauses after failures, or it fails for good.
 
@@ -110,7 +93,7 @@ class Backoff:
         self._clock = clock
         self._patience = patience
         # When each connect began that is under way. It needs no lock: each use is one step.
-        self._asked: weakref.WeakKeyDictionary[Attempt, float] = weakref.WeakKeyDictionary()
+        self._asked: dict[weakref.ref[Attempt], float] = {}
         self.failures = 0  # in a row
         self.failing_since = 0.0  # when the first of them was
         self.failed_at = 0.0  # when the last of them was
@@ -129,7 +112,10 @@ class Backoff:
     def silence(self) -> float:
         """The seconds for which the oldest connect under way has had no answer."""
         now = self._clock()
-        return now - min(list(self._asked.values()), default=now)
+        return now - min(self._began(), default=now)
+
+    def _began(self) -> list[float]:
+        return [began for attempt, began in list(self._asked.items()) if attempt() is not None]
 
     @property
     def outage(self) -> float:
@@ -141,14 +127,14 @@ class Backoff:
     @property
     def is_known(self) -> bool:
         """Whether the last failure still tells how the server is: somebody keeps trying."""
-        return bool(self._asked) or self.pause_locked() >= -BACKOFF_MAX
+        return bool(self._began()) or self.pause_locked() >= -BACKOFF_MAX
 
     @contextmanager
     def asking(self, attempt: Attempt) -> Iterator[None]:
         """Note that a connect is under way during the block."""
         if not self.is_known:
             self.failing_since, self.turns_away_since = self._clock(), math.inf
-        self._asked[attempt] = self._clock()
+        self._asked[weakref.ref(attempt)] = self._clock()
         try:
             yield
         finally:
@@ -156,7 +142,7 @@ class Backoff:
 
     def give_up_on(self, attempt: Attempt) -> None:
         """Expect no answer to a connect any more."""
-        self._asked.pop(attempt, None)
+        self._asked.pop(weakref.ref(attempt), None)
 
     def turns_away_locked(self, started: float) -> bool:
         """Return whether a caller who came at `started` need not wait for a connect.
@@ -221,13 +207,16 @@ class Connector:
         self, config: PoolConfig, ping: PingPolicy, driver: Driver, clock: Callable[[], float]
     ) -> None:
         self._open = functools.partial(open_entry, driver, config, ping, clock)
-        self._is_transient = driver.is_transient
-        self._servers = driver.servers
-        self._hang_after = config.connect_timeout * len(driver.servers) + HANG_GRACE
+        self._driver = driver
+        self._limit = config.connect_timeout
         self.backoff = Backoff(clock, config.acquire_timeout)
         self._opening: Census[Attempt] = Census()
         self._hanging: Census[Attempt] = Census()  # they have no place
-        self.closing = threading.Event()  # ends the pauses of openers
+        self._closing: threading.Event | None = None  # made by an opener that pauses
+
+    @property
+    def _hang_after(self) -> float:
+        return self._limit * len(self._driver.servers) + HANG_GRACE
 
     @property
     def opening(self) -> int:
@@ -309,8 +298,14 @@ class Connector:
             if pause <= 0:
                 return True
             with workers.resting():
-                self.closing.wait(min(pause, LONGEST_SLEEP))
+                self._closing = self._closing or threading.Event()
+                self._closing.wait(min(pause, LONGEST_SLEEP))
         return False
+
+    def end_pauses(self) -> None:
+        """Have openers in a pause see at once that the pool was closed."""
+        if self._closing is not None:
+            self._closing.set()
 
     def _try(self, host: Host, attempt: Attempt) -> Attempt | None:
         attempt.generation = host.generation()
@@ -320,10 +315,15 @@ class Connector:
             with self.backoff.asking(attempt), housekeeper.bounded(self._hang_after, give_up):
                 entry = self._open(attempt.tries)
         except BaseException as error:  # noqa: BLE001  the callers that wait are told
-            has_no_means = isinstance(error, MemoryError | OSError)  # for now
-            is_permanent = not (has_no_means or self._is_transient(error))
+            is_permanent = self._is_permanent(error)
             return host.connect_failed(attempt, error, is_permanent=is_permanent)
         return host.connected(attempt, entry)
+
+    def _is_permanent(self, error: BaseException) -> bool:
+        has_no_means = isinstance(error, MemoryError | OSError)  # for now
+        # A function may have told a password that has expired meanwhile. It is asked again first.
+        may_be_outdated = self._driver.asks and not self.backoff.is_down
+        return not (has_no_means or may_be_outdated or self._driver.is_transient(error))
 
     def _give_up_on(self, host: Host, attempt: Attempt) -> None:
         """Free the place of a connect that hangs, and try another one."""
@@ -331,7 +331,7 @@ class Connector:
             workers.give_up_on(attempt.thread)
         self.backoff.give_up_on(attempt)
         if attempt.server is not None:
-            self._servers.failed(attempt.server, self._hang_after)
+            self._driver.servers.failed(attempt.server, self._hang_after)
         error = TimeoutError("a connect did not return by its time limit: it hangs in its driver")
         retry = host.connect_failed(attempt, error, is_permanent=False, hangs=True)
         if retry is not None:

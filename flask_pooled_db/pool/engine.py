@@ -6,6 +6,7 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ from flask_pooled_db.config import DEFAULT_BIND, PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.events import Events, NoEvents, listener
 from flask_pooled_db.pool.interrupter import Interrupter
@@ -45,10 +47,12 @@ class Engine:
         clock: Callable[[], float] = monotonic,
         tend: Callable[[Engine], None] = lambda _: None,
         key: object = None,
+        budget: Budget | None = None,
     ) -> None:
         """`events` are told what happens. `tend` is called by a checkout that has to wait or to
-        check: upkeep begins with the first one. `clock` is a monotonic clock, in seconds. Pools of
-        the same database, one after the other, have an equal `key`.
+        check: upkeep begins with it. `clock` is a monotonic clock, in seconds. Pools of the same
+        database, one after the other, have an equal `key`. `budget` is a limit of several pools
+        together.
         """
         self.key = key or object()
         ping = PingPolicy.parse(config.ping)
@@ -56,7 +60,7 @@ class Engine:
         self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock, notices)
         self.liveness = Liveness(config, ping, clock)
         sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
-        self.supply = Supply(self.terms, sizes, self.liveness)
+        self.supply = Supply(self.terms, sizes, self.liveness, budget)
         self.state = self.supply.state
         self.leaks = Leaks(self.terms, self.supply)
         self.interrupter = Interrupter(driver, config.connect_timeout)
@@ -65,7 +69,7 @@ class Engine:
         self.usual_session = FRESH_SESSION if usual == FRESH_SESSION else usual
         self._reading_session = Session(True, config.statement_timeout)
         self.replica: Engine | None = None  # where readonly leases of this pool go
-        self.lease_classes: dict[Any, Any] = {}  # made by the lease layer, once for each kind
+        self.lease_classes: dict[Any, Any] = {}  # the lease layer's, by kind
         self._tend = tend
         # What each checkout and each return needs, at hand.
         self._clock = clock
@@ -174,6 +178,8 @@ class Engine:
         try:
             decide = functools.partial(self._queue_locked, waiter, started, at_head)
             may_wait = self.supply.change(decide)
+            if not self.state.is_tended:  # any more
+                self._tend(self)
             if may_wait:
                 self._wait(waiter, deadline)
             else:
@@ -192,15 +198,15 @@ class Engine:
 
     def _queue_locked(self, waiter: Waiter, started: float, at_head: bool, change: Change) -> bool:
         """Have a caller wait in line, unless it must not wait. Returns whether it does."""
-        state, config = self.state, self.terms.config
+        state, waiter.came = self.state, started
         self.refuse_locked()
         state.used_at = started
         if waiter.needs_up and self.is_down and not state.has_trusted_locked():
             waiter.error = ServerDown()
             return False
-        if state.is_cut_off_locked(started, config):
+        if state.is_cut_off_locked(started, self.terms.config):
             return False
-        if not at_head and state.is_overrun_locked(config):
+        if not at_head and self.supply.is_overrun_locked():
             return False
         state.queue.add_locked(waiter, at_head=at_head)
         self.supply.assign_locked(change)
@@ -268,8 +274,8 @@ class Engine:
                 entry.since = now
                 entry.valid_until = 0.0 if entry.is_suspect else now + self.liveness.trust
                 if now < entry.expires_at and (
-                    state.has_room_locked()
-                    if state.was_resized
+                    self.supply.keeps_locked(entry)
+                    if state.may_lack_room
                     else len(state.idle) < state.most_idle or state.waiters
                 ):
                     state.idle.append(entry)
@@ -282,7 +288,8 @@ class Engine:
             if self._returned is not None:
                 self._returned()
             if not is_settled:
-                self.supply.close(entry, entry.condemned or "it has served its time")
+                reason = entry.condemned or entry.link.reason or "it has served its time"
+                self.supply.close(entry, reason)
             elif change is not None:
                 self.supply.carry_out(change)
         except BaseException:
@@ -324,23 +331,33 @@ class Engine:
             backoff.error,
             may_wait=may_wait,
             outage=backoff.outage,
+            shortage=self.supply.shortage(),
         )
 
-    def refuse_locked(self) -> None:
+    def refuse_locked(self, started: float | None = None) -> None:
         """Raise if the pool is closed, or if connecting fails for good and there is no connection
-        that may be returned.
+        that may be returned. The caller came at `started`, or comes now.
         """
         state = self.state
         if state.is_closed:
-            raise self.supply.refusal()
+            was_there = started is not None and started < self.supply.closed_at
+            raise self.supply.refusal_of_waiting() if was_there else self.supply.refusal()
         error = state.connector.backoff.refusal
         if error is not None and not state.idle and not state.in_use:
             raise reports.connect_failed(self.terms.bind, error)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it lends nothing any more."""
+        return self.state.is_closed
+
+    @property
     def is_unused(self) -> bool:
-        """Whether nobody has or wants a connection. Only the lock makes that last."""
-        return not (self.state.in_use or self.state.waiters)
+        """Whether nobody has or wants a connection, of its replica too. Only the lock makes that
+        last.
+        """
+        state = self.state
+        return not (state.in_use or state.waiters or len(state.readers))
 
     @property
     def last_used(self) -> float:
@@ -358,6 +375,14 @@ class Engine:
 
         self._returned = tell_all if listeners else None
 
+    def when_emptied(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called, with the lock held, once it is closed and nothing is open."""
+        self.supply.emptied = told
+
+    def tell_emptied_locked(self) -> None:
+        """Tell that it is closed and nothing is open, if that is so."""
+        self.supply.tell_emptied_locked()
+
     # The whole pool
 
     def close(self, timeout: float = 0.0, **how: Any) -> bool:
@@ -372,6 +397,7 @@ class Engine:
         self.leaks.reclaim()
         state, deadline = self.state, monotonic() + timeout
         with state.lock:
+            state.returned = state.returned or threading.Condition(state.lock)
             while state.places.taken and (left := deadline - monotonic()) > 0:
                 state.returned.wait(left)
         self.terms.driver.close_all()

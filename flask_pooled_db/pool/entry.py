@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
-from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
+from flask_pooled_db.drivers import FRESH_SESSION, IN_DOUBT, Driver, Session
 from flask_pooled_db.drivers.servers import Server
 from flask_pooled_db.pool.link import Link
 from flask_pooled_db.pool.reports import WORDS
@@ -34,6 +34,8 @@ class Origin:
     """Whether the time limits of its statements are the pool's to keep."""
     identity: Any = None
     """What tells its server from others; known once a statement has a limit that the pool keeps."""
+    own_schema: str | None = None
+    """What leads back to the schema that it began in; known once it is to leave that."""
 
 
 class EntryRef(weakref.ref["Entry"]):
@@ -57,6 +59,7 @@ class Entry:
     __slots__ = (
         "__weakref__",
         "condemned",
+        "driver",
         "expires_at",
         "is_changed",
         "is_suspect",
@@ -80,8 +83,9 @@ class Entry:
         self.raw = raw
         """The driver's own connection."""
         self.origin = origin
-        self.link = Link(raw, origin.driver)
-        self.look = origin.driver.look(raw)
+        self.driver = origin.driver
+        self.link = Link(raw, self.driver)
+        self.look = self.driver.look(raw)
         """Look at the socket without a round trip. Returns a positive number if the connection has
         ended, a negative one if only a ping can tell, else 0."""
         self.lease_class: Any = None  # set by the first lease of a connection of this kind
@@ -101,17 +105,16 @@ class Entry:
         ref.link = self.link
         return ref
 
-    @property
-    def driver(self) -> Driver:
-        """The driver that opened it."""
-        return self.origin.driver
-
     def enter_session(self, session: Session) -> None:
         """Note the state that the session is in now."""
         self.session = session
         # A lease that wants this very session has nothing to do before its statements, unless
         # something has to be done before each.
         self.ready_session = None if self._checks_statements(session) else session
+
+    def doubt_schema(self) -> None:
+        """Have the next lease enter its schema anew, whichever that is."""
+        self.enter_session(self.session._replace(schema=IN_DOUBT))
 
     def _checks_statements(self, session: Session) -> bool:
         origin = self.origin
@@ -176,6 +179,18 @@ class Entry:
             self.is_changed = False
         return True
 
+    def enter_schema(self, schema: str | None) -> bool:
+        """Bring the session to a schema, or back to the connection's own if that is None. Returns
+        whether that has begun a transaction.
+        """
+        driver, origin = self.driver, self.origin
+        if origin.own_schema is None:
+            origin.own_schema = driver.own_schema(self.raw)
+        self.doubt_schema()  # until it is certain
+        driver.enter_schema(self.raw, schema, origin.own_schema)
+        self.enter_session(self.session._replace(schema=schema))
+        return driver.in_transaction(self.raw) is True
+
     def end(self) -> None:
         """Close it, with a goodbye unless it is condemned: then its server may not be listening."""
         if self.condemned:
@@ -192,19 +207,24 @@ def open_entry(
     tries: Callable[[Server], object] = lambda _: None,
 ) -> Entry:
     """Connect to the first server that is suitable, and set the session up. `tries` is told which
-    server comes next.
+    server comes next. Where a function tells the URL, it is asked once, in the time of the first
+    server.
 
     Raises the driver's error: a transient one if there is any, since then it is worth retrying.
     """
     errors: list[Exception] = []
+    opened_at = clock()
+    driver = driver.for_connect()
     for server in driver.servers.attempts():
         tries(server)
         began = clock()
         try:
-            entry = _connect_to(Origin(driver, config, ping, began, server.arguments), clock)
+            origin = Origin(driver, config, ping, opened_at, server.arguments)
+            entry = _connect_to(origin, clock)
         except Exception as error:  # noqa: BLE001  raised below, if no other server is suitable
+            opened_at = clock()
             # A connect that hung may return after hours: its server is not to be left alone longer.
-            driver.servers.failed(server, min(clock() - began, config.connect_timeout))
+            driver.servers.failed(server, min(opened_at - began, config.connect_timeout))
             errors.append(without_values(error))
         else:
             driver.servers.succeeded(server)
@@ -227,6 +247,23 @@ def without_values(error: Exception) -> Exception:
         if isinstance(one, UnicodeEncodeError | UnicodeDecodeError | UnicodeTranslateError):
             one.args = tuple(arg[:0] if arg == one.object else arg for arg in one.args)
             one.object, one.start, one.end = one.object[:0], 0, 0
+    return error
+
+
+def without_tracebacks(error: BaseException) -> BaseException:
+    """Drop the frames that led to an error which is to be kept, along with what they refer to.
+
+    The pool is among that. The errors of MariaDB Connector/Python take no part in garbage
+    collection: a pool that kept one with its frames would never be collected.
+    """
+    seen: set[int] = set()
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            rest += filter(None, (one.__cause__, one.__context__))
     return error
 
 

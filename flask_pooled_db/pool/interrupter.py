@@ -56,7 +56,7 @@ class Limit:
 
     def __enter__(self) -> Self:
         self._started = monotonic()
-        due = self.seconds + self._interrupter.driver.interruption_grace
+        due = self.seconds + self.victim.driver.interruption_grace
         self._gives_up_at = self._started + due + self._patience
         self._job = housekeeper.call_later(due, self._act)
         return self
@@ -101,7 +101,7 @@ class Limit:
         with self._ending:
             if not self._is_over:
                 self.was_cut = True
-                self._interrupter.driver.cut(self.victim.raw)
+                self.victim.driver.cut(self.victim.raw)
 
     def strike(self, helper: Helper) -> None:
         """Interrupt the statement if it is still running."""
@@ -110,11 +110,11 @@ class Limit:
                 return
             try:
                 connection = functools.partial(self._connection, helper)
-                self._interrupter.driver.interrupt(self.victim.raw, connection)
+                self.victim.driver.interrupt(self.victim.raw, connection)
                 self.interruptions += 1
             except IsOverError:
                 return
-            except Exception as error:  # noqa: BLE001  whatever it is: the caller has waited enough
+            except BaseException as error:  # noqa: BLE001  whatever it is: the caller has waited enough
                 reporter.tell(
                     logger.warning,
                     "Interrupting a statement after its time limit of %.3f s failed (%s); its "
@@ -136,8 +136,9 @@ class Helper:
     """The connection that interrupts others, opened when it is needed."""
 
     def __init__(self, driver: Driver, timeout: float) -> None:
-        self._driver = driver
+        self._source = driver
         self._timeout = timeout
+        self._driver = driver  # that opened the connection
         self._raw: Any = None
         self._identity: Any = None
 
@@ -146,6 +147,7 @@ class Helper:
         if self._raw is None or self._identity != victim.origin.identity:
             self.close()
             with workers.connecting():
+                self._driver = self._source.for_connect()
                 self._raw = self._driver.connect(victim.origin.where)
             self._identity = self._driver.identity(self._raw)
         if self._identity != victim.origin.identity:

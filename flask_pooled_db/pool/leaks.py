@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.pool.supply import Supply
@@ -40,16 +41,16 @@ class Leaks:
     def _reclaim(self, ref: EntryRef) -> None:
         if ref.link.reason is None:
             ref.link.reason = "its lease was garbage"
-            bind, place = self._terms.bind, ref.link.taken_at
+            bind, place = shown(self._terms.bind), ref.link.taken_at
             taken = f", taken {callers.at(place)}," if place else ""
             self._terms.events.leaked()
             self._terms.notices.warn(
                 ("lost", place),
-                "A connection of bind %r%s was never given back; it is closed",
+                "A connection of bind %s%s was never given back; it is closed",
                 bind,
                 taken,
             )
-            text = f"a connection of bind {bind!r}{taken} was never given back: use it in a `with` "
+            text = f"a connection of bind {bind}{taken} was never given back: use it in a `with` "
             reporter.tell(warnings.warn, f"{text}block", ResourceWarning)
         ref.link.terminate()
         self._supply.closed(ref, ref.link.reason)
@@ -70,9 +71,9 @@ class Leaks:
                 place, told = self.locate(entry)
                 self._terms.notices.warn(
                     ("long", place),
-                    "A lease of bind %r has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
+                    "A lease of bind %s has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
                     "%.1f s)%s",
-                    self._terms.bind,
+                    shown(self._terms.bind),
                     now - since,
                     threshold,
                     told and f": {told}",

@@ -1,17 +1,15 @@
-"""What a registry keeps of a bind that is open, and who may not lose it meanwhile."""
+"""What a registry keeps of a bind that is open, who may not lose it meanwhile, and its app."""
 
 from __future__ import annotations
 
-import enum
-import threading
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.places import Place
+from flask_pooled_db.pool.turns import GLANCE
 
 
 class Member(Protocol):
@@ -21,68 +19,72 @@ class Member(Protocol):
     def engine(self) -> Engine:
         """What lends its connections."""
 
+    def end(self, **how: Any) -> bool:
+        """Close it, as `Engine.close()` does."""
+
+
+class Keeper(Protocol):
+    """What a registry asks of its app, and tells it: the app's code, called without the lock."""
+
+    def load(self, name: str, key: object) -> Member:
+        """Return a pool of this name, with this key. Raises `UnknownBind` if there is none of this
+        name, and what the app raises.
+        """
+
+    def kept(self) -> Collection[str] | None:
+        """Return the names of the binds that are to stay open; None for all of them."""
+
+    def opened(self, name: str, reason: str) -> None:
+        """Note that a bind was opened."""
+
+    def closed(self, name: str, reason: str) -> None:
+        """Note that a bind was closed."""
+
 
 class Ticket:
     """A bind that is open, and stays so for as long as somebody holds the ticket, unless it is
     closed by its name.
-
-    `timeout` is how many seconds its holder may wait for a connection; None: as configured.
     """
 
-    __slots__ = ("__weakref__", "pool", "timeout")
+    __slots__ = ("__weakref__", "_asked", "pool", "spent")
 
-    def __init__(self, pool: Any, timeout: float | None) -> None:
+    def __init__(self, pool: Any, asked: float | None, spent: float = 0.0) -> None:
+        """`asked` is how long its holder would wait, and `spent` how long it has done so."""
         self.pool = pool
-        self.timeout = timeout
-
-
-class Order(enum.Enum):
-    """What others want of a bind that is being opened."""
-
-    CLOSE = "it was closed by its name"
-    RELOAD = "its settings were replaced since they were loaded"
-
-
-class Turn:
-    """A caller that opens or closes the bind of a name. Others wait until its turn is over.
-
-    It is over as well when nobody holds it any more: an exception may have lost it.
-    """
-
-    __slots__ = ("__weakref__", "opens", "orders", "thread")
-
-    def __init__(self, *, opens: bool) -> None:
-        self.opens = opens
-        self.thread = threading.get_ident()
-        # What became of the bind that is being opened. Those who wait hold this, and not the turn.
-        self.orders: set[Order] = set()
+        self.spent = spent
+        self._asked = asked
 
     @property
-    def is_own(self) -> bool:
-        """Whether it is the caller's own: to wait for it would take forever."""
-        return self.thread == threading.get_ident()
+    def timeout(self) -> float | None:
+        """How many seconds its holder may go on to wait; None: as configured."""
+        if self.spent < GLANCE / 10:
+            return self._asked
+        asked = self._asked
+        if asked is None:
+            asked = self.pool.config.acquire_timeout
+        return float(max(asked - self.spent, 0.0))
 
 
 class Opened:
     """A bind that was opened by its name. The lock guards it."""
 
-    __slots__ = ("__weakref__", "_slot", "at", "name", "pool", "tickets")
+    __slots__ = ("__weakref__", "at", "name", "pool", "slot", "tickets")
 
     def __init__(self, name: str, pool: Member, slot: Place, at: float) -> None:
         self.name = name
         self.pool = pool
         self.at = at
+        self.slot = slot  # among those that may be open
         self.tickets: Census[Ticket] = Census()
-        self._slot = slot  # among those that may be open
 
     @property
     def engine(self) -> Engine:
         """What lends its connections."""
         return self.pool.engine
 
-    def ticket_locked(self, timeout: float | None) -> Ticket:
+    def ticket_locked(self, asked: float | None, spent: float) -> Ticket:
         """Return a ticket for it."""
-        ticket = Ticket(self.pool, timeout)
+        ticket = Ticket(self.pool, asked, spent)
         self.tickets.add(ticket)
         return ticket
 
@@ -92,24 +94,21 @@ class Opened:
         return self.engine.is_unused and not len(self.tickets)
 
     @property
+    def is_connecting(self) -> bool:
+        """Whether a connect is under way, for which nobody waits if it is idle."""
+        return self.engine.state.connector.opening > 0
+
+    @property
     def last_used(self) -> float:
         """When it was last used, by the clock."""
         return max(self.at, self.engine.last_used)
-
-    def move(self, slot: Place) -> None:
-        """Take another slot in place of its own."""
-        self._slot = slot
-
-    def leave(self) -> None:
-        """Give its slot back: nothing of it is open any more."""
-        self._slot.give_back()
 
 
 class NotOpen(PoolClosed):
     """The bind is not open, or not any more: whoever wants it opens it by its name."""
 
-    def __init__(self, message: str, open_it: Callable[[float | None], Ticket]) -> None:
-        """`open_it` waits for up to so many seconds."""
+    def __init__(self, message: str, open_it: Callable[..., Ticket]) -> None:
+        """`open_it` is `Registry.open()` of this bind."""
         super().__init__(message)
         self.open = open_it
 
@@ -132,9 +131,3 @@ class Unopened:
     def acquire(self, *_: object) -> Any:
         """Raise `NotOpen`."""
         raise self._refusal()
-
-
-def turn_in(turns: dict[str, weakref.ref[Turn]], name: str) -> Turn | None:
-    """Return the turn that is under way for a name."""
-    reference = turns.get(name)
-    return None if reference is None else reference()

@@ -46,9 +46,14 @@ class Places:
         """How many places are taken."""
         return len(self._taken)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more place may be taken, as far as this limit goes."""
+        return self.taken < self.most
+
     def take(self) -> Place | None:
         """Return a place, or None if none is free."""
-        if self.taken >= self.most:
+        if not self.has_room:
             return None
         of_parent = None if self._parent is None else self._parent.take()
         if self._parent is not None and of_parent is None:

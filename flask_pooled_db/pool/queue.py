@@ -23,7 +23,7 @@ class Waiter:
     takes several times as long.
     """
 
-    __slots__ = ("_settled", "entry", "error", "session")
+    __slots__ = ("_settled", "came", "entry", "error", "session")
 
     needs_up = False
     """Whether it gives up as soon as a connect fails."""
@@ -38,6 +38,7 @@ class Waiter:
         self.entry: Entry | None = None
         self.error: BaseException | None = None
         self.session = session
+        self.came = 0.0  # when its caller began to wait
 
     def again(self) -> Waiter:
         """Return another one for the same caller, who was handed a dead connection."""

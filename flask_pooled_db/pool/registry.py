@@ -1,386 +1,165 @@
-"""The pools of an app by the names of their binds: those that are always there, and those that are
-opened when somebody asks for their name.
-
-A bind that was opened is closed again when nobody has used it for a while, when another one needs
-its place among those that may be open, and by its name. Whoever had looked it up before opens it
-anew.
-"""
+"""Binds that are opened when somebody asks for their name."""
 
 from __future__ import annotations
 
 import functools
-import threading
-import weakref
-from collections.abc import Callable, Collection, Mapping
-from time import monotonic
-from typing import Any, Protocol
+from collections.abc import Collection
 
-from flask_pooled_db.config import DEFAULT_BIND, AppConfig, shown
+from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.pool import reports
-from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.opened import (
-    Member,
-    NotOpen,
-    Opened,
-    Order,
-    Ticket,
-    Turn,
-    Unopened,
-    turn_in,
-)
-from flask_pooled_db.pool.places import Place, Places
+from flask_pooled_db.pool.binds import Binds
+from flask_pooled_db.pool.opened import Member, Opened, Ticket
+from flask_pooled_db.pool.places import Place
+from flask_pooled_db.pool.turns import Order, Turn, refuse_closed
 from flask_pooled_db.runtime import guard
 
-GLANCE = 0.25
-"""Seconds after which a caller that waits looks again by itself: what is given back as garbage
-wakes nobody."""
 
+class Registry(Binds):
+    """The pools of an app in this process, by name. All methods may be called by any thread."""
 
-class Keeper(Protocol):
-    """What a registry asks of its app, and tells it: the app's code, called without the lock."""
-
-    def load(self, name: str, key: object) -> Member:
-        """Return a pool of this name, with this key. Raises `UnknownBind` if there is none of this
-        name, and what the app raises.
-        """
-
-    def kept(self) -> Collection[str] | None:
-        """Return the names of the binds that are to stay open; None for all of them."""
-
-    def opened(self, name: str, reason: str) -> None:
-        """Note that a bind was opened."""
-
-    def closed(self, name: str, reason: str) -> None:
-        """Note that a bind was closed."""
-
-
-class Registry:
-    """The pools of an app in this process. All methods may be called by any thread."""
-
-    def __init__(
-        self,
-        members: Mapping[str, Member],
-        keeper: Keeper,
-        config: AppConfig,
-        *,
-        clock: Callable[[], float] = monotonic,
-        tend: Callable[[Registry], None] = lambda _: None,
-    ) -> None:
-        """`members` are always there. `tend` is called when a bind was opened: from then on it is
-        to be closed when it is unused. `clock` is a monotonic clock, in seconds.
-        """
-        self.pools: dict[str, Any] = dict(members)  # by name; what is open now
-        self.engines: dict[str | None, Engine] = {
-            name: pool.engine for name, pool in members.items()
-        }
-        if DEFAULT_BIND in members:
-            self.engines[None] = self.engines[DEFAULT_BIND]
-        self.fixed = frozenset(members)
-        self.config = config
-        self.clock = clock
-        self.opened: dict[str, Opened] = {}
-        self._keeper = keeper
-        self._tend = tend
-        self._token = object()  # tells its keys from those of other registries
-        self._turns: dict[str, weakref.ref[Turn]] = {}
-        self._line: list[object] = []  # callers that wait until another bind may be opened
-        self._is_closed = False
-        self._begin()
-
-    def _begin(self) -> None:
-        """Begin with the lock as it is now, and with those slots taken that open binds have."""
-        self._changed = threading.Condition(guard.lock)
-        self._changes = 0
-        self._slots = Places(self.config.max_binds)
-        for one in self.opened.values():
-            slot = self._slots.take()
-            if slot is not None:
-                one.move(slot)
-
-    def after_fork(self) -> None:
-        """In a forked child, go on with what the parent had open, but not with what its other
-        threads were about to do.
-        """
-        for name, engine in list(self.engines.items()):
-            if name is not None and name not in self.fixed and engine.state.is_closed:
-                self._remove_locked(name)
-        self._line.clear()
-        me = threading.get_ident()
-        for name in list(self._turns):
-            turn = turn_in(self._turns, name)
-            if turn is None or turn.thread != me:
-                del self._turns[name]
-        self._begin()
-
-    # Looking up
-
-    def key(self, name: str) -> object:
-        """Return what all pools of this name have in common, one after the other."""
-        return self._token, name
-
-    def not_open(self, name: str) -> NotOpen:
-        """Return the error of a caller whose bind is not open."""
-        text = f"bind {shown(name)} is not open any more: ask for it by its name again"
-        return NotOpen(text, functools.partial(self.open, name))
-
-    def unopened(self, name: str) -> Unopened:
-        """Return what a scope of this bind needs until it is entered."""
-        return Unopened(self.key(name), functools.partial(self.not_open, name))
-
-    def all_pools(self) -> list[Any]:
-        """Return what is open now."""
-        with guard.lock:
-            return list(self.pools.values())
-
-    def kept(self) -> Collection[str] | None:
-        """Ask the app which binds are to stay open; None for all."""
-        return self._keeper.kept()
-
-    # Opening
-
-    def open(self, name: str, timeout: float | None = None) -> Ticket:
+    def open(self, name: str, timeout: float | None = None, spent: float = 0.0) -> Ticket:
         """Return a ticket for the bind of this name, and open it if it is not.
 
-        Waits up to `timeout` seconds (None: as configured) for others that open or close it, and
-        until one more may be open. Raises `UnknownBind`, `PoolTimeout`, `PoolClosed`, and what the
-        app's loader raises.
+        Waits up to `timeout` seconds (None: as configured), of which some are `spent`, for others
+        that open or close it, and until one more may be open. The app's loader takes the time that
+        it takes. Raises `UnknownBind`, `PoolTimeout`, `PoolClosed`, and what the loader raises.
         """
         if guard.is_inside():
             raise reports.inside()
-        started = self.clock()
-        deadline = started + (self.config.acquire_timeout if timeout is None else timeout)
-        turn = self._its_turn(name, deadline)
-        if isinstance(turn, Ticket):
-            return turn
+        patience = self.config.acquire_timeout if timeout is None else timeout
+        turn = Turn(opens=True, began=self.clock() - spent, patience=patience)
         try:
-            return self._open(name, turn, deadline)
+            with turn.of_caller():
+                return self._begin(name, turn, timeout) or self._open(name, turn, timeout)
         finally:
-            self._end(name, turn)
+            try:
+                self._end(name, turn)
+            finally:  # again: a signal handler may have interrupted it
+                self._end(name, turn)
 
-    def _its_turn(self, name: str, deadline: float) -> Turn | Ticket:
-        """Return the caller's turn to open a bind, or a ticket if it is open."""
-        started, mine = self.clock(), Turn(opens=True)
-        with guard.lock:
-            while True:
+    def _begin(self, name: str, turn: Turn, asked: float | None) -> Ticket | None:
+        """Begin a caller's turn to open a bind, or return a ticket if it is open."""
+        while True:
+            with guard.lock:
                 self._refuse_locked()
-                if (opened := self.opened.get(name)) is not None:
-                    return opened.ticket_locked(self._left(started, deadline))
-                turn = turn_in(self._turns, name)
-                if turn is None:
-                    self._turns[name] = weakref.ref(mine)
-                    return mine
-                if turn.is_own:
+                opened = self.opened.get(name)
+                if opened is not None and not opened.engine.is_closed:
+                    return opened.ticket_locked(asked, self.clock() - turn.began)
+                other = self.turns.of_locked(name)
+                if other is None:
+                    self.turns.begin_locked(name, turn)
+                    return None
+                if other.is_own:
                     raise UsageError(
                         f"bind {shown(name)} is asked for by what opens or closes it: its loader, "
                         "the guard or a receiver of a signal; these must not use the bind itself"
                     )
-                orders, turn = turn.orders, None  # whoever loses the turn ends it
-                if not self._wait_locked(deadline):
-                    break
-                self._refuse_closing(name, orders)
-        raise self._timeout(name, started, "another caller is opening or closing it")
+                orders, other = other.orders, None  # whoever loses the turn ends it
+                bell = self.turns.bell_locked()
+            if not self.turns.wait(bell, turn.deadline):
+                raise self._timeout(name, turn, "another caller is opening or closing it")
+            refuse_closed(shown(name), orders)
 
-    def _left(self, started: float, deadline: float) -> float | None:
-        """Return the seconds that a caller may go on to wait; None if it did not have to yet."""
-        now = self.clock()
-        return None if now - started < GLANCE / 10 else max(deadline - now, 0.0)
-
-    def _open(self, name: str, turn: Turn, deadline: float) -> Ticket:
+    def _open(self, name: str, turn: Turn, asked: float | None) -> Ticket:
         reason = "first use"
+        self._tend(self)
         while True:
             turn.orders.discard(Order.RELOAD)
-            pool = self._keeper.load(name, self.key(name))
-            slot = self._slot(name, turn, deadline)
-            opened = Opened(name, pool, slot, self.clock())
+            began = self.clock()
+            pool = self.keeper.load(name, self.key(name))
+            if reason == "first use":  # the first time is the loader's, and no waiting
+                turn.began += self.clock() - began
+            self._wait_for_slot(name, turn)
+            self.turns.pay(turn)
             with guard.lock:
                 self._refuse_locked()
-                self._refuse_closing(name, turn.orders)
-                if Order.RELOAD not in turn.orders:
-                    opened.engine.supply.emptied = functools.partial(self._leave_locked, opened)
-                    ticket = opened.ticket_locked(None)
-                    self.opened[name], self.pools[name] = opened, pool
-                    self.engines[name] = opened.engine
-                    self._watch_locked(opened)
+                refuse_closed(shown(name), turn.orders)
+                slot = turn.slot
+                if Order.RELOAD not in turn.orders and slot is not None:
+                    opened = self._publish_locked(name, pool, slot)
+                    turn.slot = None
+                    ticket = opened.ticket_locked(asked, self.clock() - turn.began)
                     break
-            slot.give_back()
             reason = "replaced"
-        self._tend(self)
-        self._keeper.opened(name, reason)
+            if self.clock() >= turn.deadline:
+                raise self._timeout(name, turn, "its settings are replaced again and again")
+        self.keeper.opened(name, reason)
         return ticket
 
-    def _slot(self, name: str, turn: Turn, deadline: float) -> Place:
-        """Return a place among the binds that may be open. Callers wait for it in line."""
-        started, me = self.clock(), object()
-        try:
-            while True:
-                with guard.lock:
-                    self._refuse_closing(name, turn.orders)
-                    seen = self._changes
-                    is_first = not self._line or self._line[0] is me
-                    slot = self._slots.take() if is_first else None
-                    if slot is not None:
-                        return slot
-                    if me not in self._line:
-                        self._line.append(me)
-                        self._watch_all_locked()
-                if is_first and self._make_room():
-                    continue
-                with guard.lock:
-                    if seen == self._changes and not self._wait_locked(deadline):
-                        break
-        finally:
-            with guard.lock:
-                if me in self._line:
-                    self._line.remove(me)
-                    self._watch_all_locked()
-                    self._notify_locked()
-        most = self.config.max_binds
-        raise self._timeout(
-            name,
-            started,
-            f"{most} binds are open, which POOLED_DB_MAX_BINDS allows, and each of them is in use "
-            "or kept by the bind_guard",
-        )
-
-    def _make_room(self) -> bool:
-        """Close the bind that was used longest ago, of those that may be closed."""
-        idle = [one for one in list(self.opened.values()) if one.is_idle]
-        kept = self.kept() if idle else None
-        if kept is None:
-            return False
-        for opened in sorted(idle, key=lambda one: one.last_used):
-            if opened.name not in kept and self.evict(opened, "another bind needs its place"):
-                return True
-        return False
-
-    # Closing
-
-    def evict(self, opened: Opened, reason: str, still: Callable[[], bool] = lambda: True) -> bool:
-        """Close a bind that nobody uses, if it still is so. Returns whether it did."""
-
-        def only_if() -> bool:
-            return opened.is_idle and still()
-
-        return self._close(opened, reason, only_if)
-
-    def close_bind(self, name: str) -> bool:
-        """Close a bind by its name: idle connections now, those in use when they come back. Callers
-        that wait get `PoolClosed`. Returns False if it was not open.
-        """
-        return self._close_by_name(name, "closed by its name", is_closed=True)
-
-    def replace_bind(self, name: str) -> bool:
-        """Close a bind like `close_bind`; callers that wait get a connection with its new settings.
-        Returns False if it was not open.
-        """
-        return self._close_by_name(name, "replaced", is_closed=False)
-
-    def _close_by_name(self, name: str, reason: str, *, is_closed: bool) -> bool:
-        waiting = None if is_closed else functools.partial(self.not_open, name)
-        while True:
-            with guard.lock:
-                opened, turn = self.opened.get(name), turn_in(self._turns, name)
-                if opened is None:
-                    if turn is None or not turn.opens:
-                        return False
-                    turn.orders.add(Order.CLOSE if is_closed else Order.RELOAD)
-                    self._notify_locked()
-                    return True
-                if turn is not None and not turn.is_own:
-                    self._changed.wait(GLANCE)  # it is being announced
-                    continue
-            if self._close(opened, reason, lambda: True, waiting):
-                return True
-
-    def close(self) -> None:
-        """Open nothing more, and close what was opened."""
-        with guard.lock:
-            self._is_closed = True
-            self._notify_locked()
-        for opened in list(self.opened.values()):
-            self._close(opened, "the pools were closed", lambda: True)
-
-    def _close(
-        self,
-        opened: Opened,
-        reason: str,
-        only_if: Callable[[], bool],
-        waiting: Callable[[], PoolClosed] | None = None,
-    ) -> bool:
-        name, mine = opened.name, Turn(opens=False)
-
-        def decide() -> bool:
-            turn = turn_in(self._turns, name)
-            is_taken = turn is not None and not turn.is_own
-            if self.opened.get(name) is not opened or is_taken or not only_if():
-                return False
-            if turn is None:
-                self._turns[name] = weakref.ref(mine)
-            self._remove_locked(name)
-            return True
-
-        late = functools.partial(self.not_open, name)
-        try:
-            if not opened.engine.close(only_if=decide, late=late, waiting=waiting):
-                return False
-            with guard.lock:
-                opened.engine.supply.tell_emptied_locked()
-            self._keeper.closed(name, reason)
-        finally:
-            self._end(name, mine)
-        return True
-
-    def _remove_locked(self, name: str) -> None:
-        self.opened.pop(name, None)
-        self.pools.pop(name, None)
-        self.engines.pop(name, None)
-
-    def _leave_locked(self, opened: Opened) -> None:
-        opened.leave()
-        self._notify_locked()
-
-    # Turns
+    def _publish_locked(self, name: str, pool: Member, slot: Place) -> Opened:
+        opened = Opened(name, pool, slot, self.clock())
+        pool.engine.when_emptied(functools.partial(self._free_locked, slot))
+        self.opened[name], self.pools[name] = opened, pool
+        self._watch_one_locked(opened)
+        self.engines[name] = pool.engine
+        return opened
 
     def _end(self, name: str, turn: Turn) -> None:
+        """End a caller's turn to open a bind, whatever it has come to."""
         with guard.lock:
-            if turn_in(self._turns, name) is turn:
-                del self._turns[name]
-                self._notify_locked()
+            self._slots.leave_line_locked(turn)
+            self._watch_locked()
+            slot, turn.slot = turn.slot, None
+            if slot is not None:
+                self._free_locked(slot)
+        self.turns.end(name, turn)
+
+    # One more may be open
+
+    def _wait_for_slot(self, name: str, turn: Turn) -> None:
+        """Return when a caller has a slot. Those who wait for one stand in line."""
+        most = self.config.max_binds
+        while turn.slot is None:
+            with guard.lock:
+                self._refuse_locked()
+                refuse_closed(shown(name), turn.orders)
+                has_slot = self._slots.take_locked(turn)
+                self._watch_locked()
+                if has_slot:
+                    self.turns.ring_locked()  # it has left the line
+                    return
+                if self._slots.is_nested_locked(turn):
+                    raise UsageError(
+                        f"bind {shown(name)} is asked for by the bind_guard, which is asked since "
+                        "no more binds may be open: it must not need one that is not open"
+                    )
+                may_evict = self._slots.may_evict_locked(turn)
+                bell = self.turns.bell_locked()
+            if may_evict:
+                self._make_room(turn)  # which rings, if it does
+            if not self.turns.wait(bell, turn.deadline):
+                raise self._timeout(
+                    name,
+                    turn,
+                    f"{most} binds are open, which POOLED_DB_MAX_BINDS allows, and each of them is "
+                    "in use or kept by the bind_guard",
+                )
+
+    def _make_room(self, turn: Turn) -> None:
+        """Close the bind that was used longest ago, of those that may be closed. The app hears of
+        it when the caller has its slot, and has left the line.
+        """
+        idle = [one for one in list(self.opened.values()) if one.is_idle]
+        idle.sort(key=lambda one: (one.is_connecting, one.last_used))
+        kept: Collection[str] | None = None
+        for opened in idle:
+            if kept is None or opened.name not in kept:
+                kept = self.keeper.kept()  # right before it is closed
+            if kept is None:
+                return
+            if opened.name in kept:
+                continue
+            if self.evict(opened, "another bind needs its place", owed=turn.owed):
+                return
+
+    # Errors
 
     def _refuse_locked(self) -> None:
         if self._is_closed:
             raise PoolClosed("the pools of this app were closed: no bind is opened any more")
 
-    def _refuse_closing(self, name: str, orders: Collection[Order]) -> None:
-        if Order.CLOSE in orders:
-            raise PoolClosed(f"bind {shown(name)} was closed while it was being opened")
-
-    def _wait_locked(self, deadline: float) -> bool:
-        """Wait for a change. Returns False at the deadline."""
-        left = deadline - self.clock()
-        if left > 0:
-            self._changed.wait(min(left, GLANCE))
-        return left > 0
-
-    def _notify_locked(self) -> None:
-        self._changes += 1
-        self._changed.notify_all()
-
-    def _timeout(self, name: str, started: float, why: str) -> PoolTimeout:
-        waited = self.clock() - started
+    def _timeout(self, name: str, turn: Turn, why: str) -> PoolTimeout:
+        waited = self.clock() - turn.began
         text = f"bind {shown(name)} could not be opened in {waited:.1f} s: {why}"
         return PoolTimeout(text, bind=name, waited=waited)
-
-    # Those who wait in line are told when a bind becomes idle
-
-    def _watch_all_locked(self) -> None:
-        for opened in self.opened.values():
-            self._watch_locked(opened)
-
-    def _watch_locked(self, opened: Opened) -> None:
-        opened.engine.watch_returns(self._returned if self._line else None)
-
-    def _returned(self) -> None:
-        with guard.lock:
-            self._notify_locked()

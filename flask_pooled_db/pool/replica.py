@@ -8,6 +8,7 @@ from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.liveness import PING_GRACE
 from flask_pooled_db.pool.queue import ServerDown, Waiter
+from flask_pooled_db.runtime import guard
 
 
 def read_from(pool: Engine, replica: Engine) -> None:
@@ -45,18 +46,61 @@ class Reader(Waiter):
         return True
 
 
-def acquire_to_read(pool: Engine, timeout: float | None, session: Session) -> tuple[Engine, Entry]:
-    """Return a connection for reads and its pool: the replica if it is up, else the pool itself."""
+class Reading:
+    """The home of a lease on a replica. It counts as one of the pool that was asked for it, which
+    is in use meanwhile.
+    """
+
+    __slots__ = ("__weakref__", "_pool", "_replica", "interrupter", "terms")
+
+    def __init__(self, pool: Engine, replica: Engine) -> None:
+        self._pool = pool
+        self._replica = replica
+        self.terms = replica.terms
+        self.interrupter = replica.interrupter
+
+    def begin(self) -> bool:
+        """Count from now on. Returns False if the pool is closed."""
+        with guard.lock:
+            if not self._pool.is_closed:
+                self._pool.state.readers.add(self)
+            return not self._pool.is_closed
+
+    def end(self) -> None:
+        """Count no more."""
+        state = self._pool.state
+        with guard.lock:
+            state.readers.discard(self)
+            state.used_at = self._pool.terms.clock()
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Give a connection back to the replica."""
+        self.end()
+        self._replica.release(entry, unused=unused)
+
+    def invalidate(self) -> None:
+        """Have all connections of the replica checked."""
+        self._replica.invalidate()
+
+
+def acquire_to_read(
+    pool: Engine, timeout: float | None, session: Session
+) -> tuple[Engine | Reading, Entry]:
+    """Return a connection for reads and its home: the replica if it is up, else the pool itself."""
     replica = pool.replica
     if replica is None:
         return pool, pool.acquire(timeout, session)
+    reading = Reading(pool, replica)
+    if guard.is_inside() or not reading.begin():
+        return pool, pool.acquire(timeout, session)  # which is refused
     if not pool.terms.config.replica_fallback:
-        return replica, replica.acquire(timeout, session)
+        return reading, replica.acquire(timeout, session)
     seconds = replica.terms.config.acquire_timeout if timeout is None else timeout
     deadline = pool.terms.clock() + seconds
     # A reader with little time keeps half of it for the pool itself.
     patience = min(replica.liveness.silence, max(seconds / 2, PING_GRACE))
     try:
-        return replica, replica.acquire_for(Reader(session, replica, patience), seconds)
+        return reading, replica.acquire_for(Reader(session, replica, patience), seconds)
     except (ServerDown, ConnectFailed):
+        reading.end()
         return pool, pool.acquire(max(deadline - pool.terms.clock(), 0.0), session)

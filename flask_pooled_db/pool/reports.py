@@ -5,7 +5,16 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from flask_pooled_db.errors import ConfigError, ConnectFailed, PoolClosed, PoolTimeout, UsageError
+from flask_pooled_db.config import shown
+from flask_pooled_db.drivers import words_of_asking
+from flask_pooled_db.errors import (
+    ConfigError,
+    ConnectFailed,
+    PoolClosed,
+    PooledDBError,
+    PoolTimeout,
+    UsageError,
+)
 
 WORDS = "pooled_db_words"
 """The attribute of a connect's error with what its driver says that is safe to show."""
@@ -23,6 +32,21 @@ class Snapshot(NamedTuple):
     checkouts: int
 
 
+class Shortage(NamedTuple):
+    """What a limit over several pools has, and which pool has the most of it."""
+
+    open: int
+    limit: int
+    bind: str
+    most: int
+
+    def __str__(self) -> str:
+        return (
+            f"all binds together have {self.open} of {self.limit} connections open "
+            f"(POOLED_DB_BINDS_MAXCONNECTIONS), bind {shown(self.bind)} the most with {self.most}"
+        )
+
+
 def pool_timeout(
     bind: str,
     now: Snapshot,
@@ -31,18 +55,22 @@ def pool_timeout(
     *,
     may_wait: bool,
     outage: float = 0.0,
+    shortage: Shortage | None = None,
 ) -> PoolTimeout:
     """Return the error of a caller that got no connection, with the last connect error as cause.
 
-    `outage` is for how many seconds connecting has failed, if callers are turned away for that.
+    `outage` is for how many seconds connecting has failed, if callers are turned away for that,
+    `shortage` what a limit over several pools has, if that was in the way.
     """
     limit = now.maxconnections or "an unlimited number"
     what = f"in {waited:.1f} s" if may_wait else "without waiting any more"
     text = (
-        f"no connection {what} from the pool of bind {bind!r}: of {limit}, "
+        f"no connection {what} from the pool of bind {shown(bind)}: of {limit}, "
         f"{now.in_use} are in use and {now.idle} idle, {now.waiting} others wait, "
         f"the longest lease is {now.longest_lease:.1f} s old"
     )
+    if shortage is not None:
+        text += f"; {shortage}"
     if cause is not None and outage:
         since = time.strftime("%H:%M:%S", time.localtime(time.time() - outage))
         text += f"; connecting has failed for {outage:.0f} s, since {since}, "
@@ -59,6 +87,7 @@ def pool_timeout(
         longest_lease=now.longest_lease,
         waited=waited,
         outage=outage,
+        binds_maxconnections=shortage.limit if shortage is not None else 0,
     )
     error.__cause__ = cause
     return error
@@ -67,8 +96,8 @@ def pool_timeout(
 def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
     """Return the error of a caller for whom no connect can succeed."""
     error = ConnectFailed(
-        f"connecting to the database of bind {bind!r} failed ({describe(cause)}), and trying again "
-        "won't help: check its credentials and settings"
+        f"connecting to the database of bind {shown(bind)} failed ({describe(cause)}), and trying "
+        "again won't help: check its credentials and settings"
     )
     error.__cause__ = cause
     return error
@@ -76,7 +105,17 @@ def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:
 
 def pool_closed(bind: str) -> PoolClosed:
     """Return the error of a caller that comes after the pool was closed."""
-    return PoolClosed(f"the pool of bind {bind!r} was closed: it lends no connections any more")
+    return PoolClosed(
+        f"the pool of bind {shown(bind)} was closed: it lends no connections any more"
+    )
+
+
+def name_tenant(error: PooledDBError, bind: str) -> None:
+    """Have an error of a server's pool name the tenant that it is about, too."""
+    if shown(bind) not in str(error):
+        error.args = (f"bind {shown(bind)}: {error}",)
+    if isinstance(error, PoolTimeout):
+        error.bind = bind
 
 
 def inside() -> UsageError:
@@ -94,6 +133,8 @@ def describe(error: BaseException) -> str:
 
     The text of another's error may hold anything, even a password.
     """
+    if words := words_of_asking(error):
+        return f"{type(error).__name__}: {words}"
     if isinstance(error, ConfigError):
         return "; ".join(error.problems)
     number = getattr(error, "errno", None) or (error.args[0] if error.args else None)

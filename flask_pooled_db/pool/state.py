@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections import deque
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
-from flask_pooled_db.drivers import Driver, Session
+from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
@@ -53,21 +55,27 @@ class State:
     come back: whatever exception makes its holders lose it, it is garbage then, and is found.
     """
 
-    def __init__(self, terms: Terms, sizes: Sizes) -> None:
+    def __init__(self, terms: Terms, sizes: Sizes, common: Places | None) -> None:
+        """`common` are the places that its places are a part of, if they are."""
         self.lock = guard.lock
-        self.returned = threading.Condition(guard.lock)  # notified when a place becomes free
+        # Notified when a place becomes free; made by who waits for that.
+        self.returned: threading.Condition | None = None
         self.open: set[EntryRef] = set()  # all, also those being closed
         self.idle: deque[Entry] = deque()  # the last used is at the right end
         self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing
         self.queue = Queue()
         self.waiters = self.queue.waiters
-        self.places = Places(sizes.maxconnections)  # taken by idle, in use, opening and closing
+        # Taken by idle, in use, opening and closing.
+        self.places = Places(sizes.maxconnections, common)
         self.checkouts = 0
+        self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
         self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
         self.generation = 0  # how often the pool was drained: older connections are not kept
         self.lost: deque[EntryRef] = deque()  # filled by finalizers; it needs no lock
         self.most_idle = sizes.maxcached or math.inf
-        self.was_resized = False  # only then may more be in use than there are places
+        # Whether what is returned may find no place: after a resize, or beside other pools.
+        self.may_lack_room = common is not None
+        self.probe_asked = math.inf  # when a caller was turned away, for whom a connect is tried
         self.is_closed = False
         self.is_tended = False  # from the first checkout on: nothing is opened ahead of it
         self.connector = Connector(terms.config, terms.ping, terms.driver, terms.clock)
@@ -106,14 +114,14 @@ class State:
         """Take the idle connection used last; a nearby one if its session fits and the last does
         not, since bringing a session to another state costs a round trip.
         """
-        idle = self.idle
-        readonly = session is not None and session.readonly
-        if idle[-1].session.readonly != readonly:
-            for place in range(-2, -1 - min(len(idle), _NEARBY), -1):
-                if idle[place].session.readonly == readonly:
-                    entry = idle[place]
-                    del idle[place]
-                    return entry
+        idle, wanted = self.idle, session or FRESH_SESSION
+        readonly, schema = wanted.readonly, wanted.schema
+        for place in range(-1, -1 - min(len(idle), _NEARBY), -1):
+            found = idle[place].session
+            if found.readonly == readonly and found.schema == schema:
+                entry = idle[place]
+                del idle[place]
+                return entry
         entry = idle[-1]
         del idle[-1]  # no call, like pop(), after which an interruption would lose it
         return entry
@@ -147,8 +155,20 @@ class State:
                 surplus -= 1
         return expired
 
+    def drained_locked(self, now: float, interval: float) -> list[Entry]:
+        """Return all idle connections if one of them has been open for `interval`. Then, or at that
+        age, those in use are closed when they are returned.
+        """
+        is_due = any(now - entry.origin.opened_at >= interval for entry in self.idle)
+        for entry in self.in_use_locked():
+            if is_due or now - entry.origin.opened_at >= interval:
+                entry.expires_at = 0.0
+        return list(self.idle) if is_due else []
+
     def wanted_locked(self, sizes: Sizes, *, is_replica: bool) -> int:
         """Return how many more connections should be opened, if there are places for them."""
+        if self.is_closed:
+            return 0
         missing = 0
         if self.is_tended:
             missing = sizes.mincached - len(self.in_use) - len(self.idle)
@@ -158,6 +178,32 @@ class State:
             missing = max(missing, backoff.pause_locked() <= 0)
         wanted = max(len(self.queue), missing) - self.connector.opening
         return min(wanted, self.connector.room_locked())
+
+    def is_asked_locked(self) -> bool:
+        """Return whether callers wait for a connection, or for what becomes of a connect."""
+        return not self.is_closed and (bool(self.waiters) or self.probe_asked < math.inf)
+
+    def missing_locked(self) -> int:
+        """Return how many more connections would be opened at once for those who wait, if there
+        were places beside those of other pools.
+        """
+        connector, places = self.connector, self.places
+        wanted = max(len(self.queue), self.probe_asked < math.inf) - connector.opening
+        if wanted <= 0 or self.is_closed or connector.backoff.pause_locked() > 0:
+            return 0
+        return max(int(min(wanted, connector.room_locked(), places.most - places.taken)), 0)
+
+    def came_locked(self) -> float:
+        """Return when the first caller came who is among those that `missing_locked()` counts."""
+        opening = self.connector.opening
+        return self.waiters[opening].came if opening < len(self.waiters) else self.probe_asked
+
+    def is_at_rest_locked(self, sizes: Sizes, *, is_replica: bool) -> bool:
+        """Return whether nothing is left to be looked after, until the next caller has to wait."""
+        backoff = self.connector.backoff
+        is_probed = backoff.is_down and (is_replica or not backoff.is_permanent)
+        is_empty = not (self.places.taken or self.open or self.queue or self.lost)
+        return is_empty and (self.is_closed or not (sizes.mincached or is_probed))
 
     def has_room_locked(self) -> bool:
         """Return whether one more connection may be kept. The sizes may have changed while it was
@@ -183,25 +229,24 @@ class State:
             and all(entry.since < recently for entry in self.in_use_locked())
         )
 
-    def is_overrun_locked(self, config: PoolConfig) -> bool:
-        """Return whether one more caller would wait although it must not."""
-        limit = self.places.limit
-        if not limit or (config.blocking and not config.max_waiting):
-            return False
-        allowed = config.max_waiting if config.blocking else 0
-        return len(self.in_use) + len(self.queue) - limit >= allowed
-
 
 class Change:
     """What a change of the state asks for. Whoever holds the lock notes it here; it is carried out
     when the lock has been released.
     """
 
-    __slots__ = ("attempts", "evictions")
+    __slots__ = ("attempts", "evictions", "later")
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []  # each for an opener to start with
         self.evictions: list[tuple[Entry, str]] = []
+        self.later: list[Callable[[], None]] = []  # what other pools have to do
+
+    def of(self, carry_out: Callable[[Change], None]) -> Change:
+        """Return a change of another pool, which carries it out by this function."""
+        change = Change()
+        self.later.append(functools.partial(carry_out, change))
+        return change
 
     def take_attempt(self) -> Attempt | None:
         """Return an attempt for an opener that goes on, or None."""

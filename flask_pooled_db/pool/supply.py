@@ -14,15 +14,17 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed
 from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.connector import Attempt, end_late
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.queue import ServerDown
 from flask_pooled_db.pool.state import Change, Sizes, State, Terms
-from flask_pooled_db.runtime import reporter, workers
+from flask_pooled_db.runtime import housekeeper, reporter, workers
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -38,19 +40,27 @@ LIFETIME_JITTER = 0.1
 class Supply:
     """Opens connections for one pool, hands them over, and closes them. See `connector.Host`."""
 
-    def __init__(self, terms: Terms, sizes: Sizes, liveness: Liveness) -> None:
+    def __init__(
+        self, terms: Terms, sizes: Sizes, liveness: Liveness, budget: Budget | None = None
+    ) -> None:
         self.terms = terms
         self.sizes = sizes
+        self.budget = budget
         self.is_replica = False
         self._liveness = liveness
         self.refusal: Refusal = functools.partial(reports.pool_closed, terms.bind)  # once closed
+        self.refusal_of_waiting: Refusal = self.refusal
+        self.closed_at = math.inf
         self.emptied: Callable[[], None] | None = None  # called once closed, with the lock held
-        self.state = State(terms, sizes)
+        self.state = self._new_state()
+
+    def _new_state(self) -> State:
+        return State(self.terms, self.sizes, None if self.budget is None else self.budget.places)
 
     def start_afresh(self) -> State:
         """Begin with nothing open, as in a forked child. Returns the new state."""
         is_closed = self.state.is_closed
-        self.state = State(self.terms, self.sizes)
+        self.state = self._new_state()
         self.state.is_closed = is_closed
         return self.state
 
@@ -75,6 +85,8 @@ class Supply:
         """
         for attempt in change.attempts:
             self.state.connector.start(self, attempt)
+        for do in change.later:  # first: none of it waits for a server
+            do()
         for entry, reason in change.evictions:
             self.close(entry, reason)
 
@@ -85,6 +97,18 @@ class Supply:
         finally:
             self.closed(entry.ref, reason)
 
+    def close_elsewhere(self, entry: Entry, reason: str) -> None:
+        """Like `close()`, in a thread of its own."""
+        housekeeper.call_later(0.0, functools.partial(self._start_closing, entry, reason))
+
+    def _start_closing(self, entry: Entry, reason: str) -> None:
+        close = functools.partial(self.close, entry, reason)
+        try:
+            workers.start("closer", close)
+        except Exception:  # noqa: BLE001  no more threads: terminating takes no time
+            entry.condemn("there was no thread to close it")
+            close()
+
     def closed(self, ref: EntryRef, reason: str) -> None:
         """Free the place of a connection that was closed, for those who wait."""
         state, place = self.state, ref.link.place
@@ -93,38 +117,67 @@ class Supply:
         change = Change()
         with state.lock:
             state.in_use.pop(ref, None)
-            self._free_locked(place)
+            self._free_locked(place, change)
             state.open.discard(ref)
             self.assign_locked(change)
         self.carry_out(change)
 
-    def _free_locked(self, place: Place | None) -> None:
+    def _free_locked(self, place: Place | None, change: Change) -> None:
         if place is not None:
             place.give_back()
-            self.state.returned.notify_all()
+            if self.state.returned is not None:
+                self.state.returned.notify_all()
+            if self.budget is not None:
+                self.budget.freed_locked(self, place, change)
             self.tell_emptied_locked()
 
     def tell_emptied_locked(self) -> None:
         """Tell who has closed the pool that nothing is open any more, if that is so."""
-        if self.emptied is not None and self.state.is_closed and not self.state.places.taken:
-            self.emptied()
+        if self.state.is_closed and not self.state.places.taken:
+            emptied, self.emptied = self.emptied, None
+            if emptied is not None:
+                emptied()
 
     def assign_locked(self, change: Change) -> None:
         """Hand idle connections to waiters, and take places for openers: this is where waiters,
         idle connections and free places meet.
         """
         state = self.state
-        if state.is_closed:
-            return
         while state.waiters and state.idle:
             entry = state.pop_idle_locked(state.waiters[0].session)
             state.check_out_locked(entry, self.terms.clock())
             state.queue.next_locked().settle(entry)
-        for _ in range(state.wanted_locked(self.sizes, is_replica=self.is_replica)):
+        if self.budget is None or self.budget.serve_locked(self, change):
+            self.open_locked(change, state.wanted_locked(self.sizes, is_replica=self.is_replica))
+
+    def open_locked(self, change: Change, count: int) -> None:
+        """Take up to so many places, each for an opener."""
+        state = self.state
+        for _ in range(count):
+            if self.budget is not None:
+                self.budget.holds_locked(self)
             place = state.places.take()
             if place is None:
                 return
             change.attempts.append(state.connector.begin_locked(place))
+
+    def keeps_locked(self, entry: Entry) -> bool:
+        """Return whether a connection may be kept that is neither idle nor in use."""
+        budget = self.budget
+        return self.state.has_room_locked() and not (budget and budget.takes_locked(self, entry))
+
+    def is_overrun_locked(self) -> bool:
+        """Return whether one more caller would wait although it must not."""
+        config, state = self.terms.config, self.state
+        if config.blocking and not config.max_waiting:
+            return False
+        allowed = config.max_waiting if config.blocking else 0
+        return len(state.in_use) + len(state.queue) - self.limit_locked() >= allowed
+
+    def limit_locked(self) -> float:
+        """Return how many connections its callers may have, with what others have and wait for."""
+        most = self.state.places.most
+        return most if self.budget is None else min(most, self.budget.left_locked(self))
 
     def note_silence(self) -> None:
         """Have readers avoid a replica that did not answer a ping, until a connect succeeds."""
@@ -133,8 +186,8 @@ class Supply:
             is_first = state.connector.backoff.failed_locked(error, is_permanent=False)
             state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up)
         if is_first:
-            text = "The database of bind %r does not answer"
-            reporter.tell(logger.warning, text, self.terms.bind)
+            text = "The database of bind %s does not answer"
+            reporter.tell(logger.warning, text, shown(self.terms.bind))
 
     def hurry(self) -> None:
         """If the server is down, have a connect tried soon: a caller is turned away."""
@@ -143,7 +196,12 @@ class Supply:
 
     def _hurry_locked(self, change: Change) -> None:
         if self.state.connector.backoff.is_due_locked():
+            self.state.probe_asked = min(self.state.probe_asked, self.terms.clock())
             self.assign_locked(change)
+
+    def shortage(self) -> reports.Shortage | None:
+        """Return what to say to a caller who waited for other pools, or None."""
+        return None if self.budget is None else self.budget.shortage(self)
 
     # The whole pool
 
@@ -180,14 +238,16 @@ class Supply:
             if not only_if():
                 return False
             self.state.is_closed = True
-            self.state.queue.fail_locked(waiting or self.refusal)
+            self.closed_at = self.terms.clock()
+            self.refusal_of_waiting = waiting or self.refusal
+            self.state.queue.fail_locked(self.refusal_of_waiting)
             self.refusal = late or self.refusal
             self._retire_locked(change, "the pool was closed")
             return True
 
         is_closed = self.change(decide)
         if is_closed:
-            self.state.connector.closing.set()
+            self.state.connector.end_pauses()
         return is_closed
 
     def _retire_locked(self, change: Change, reason: str) -> None:
@@ -208,7 +268,7 @@ class Supply:
         self.sizes = sizes
         state.places.set_limit(sizes.maxconnections)
         state.most_idle = sizes.maxcached or math.inf
-        state.was_resized = True
+        state.may_lack_room = True
         idle = list(state.idle)
         surplus = max(state.places.taken - state.places.most, len(idle) - state.most_idle, 0)
         oldest = idle[: int(min(surplus, len(idle)))]
@@ -221,15 +281,21 @@ class Supply:
         return self.state.generation
 
     def next_turn(self, attempt: Attempt) -> float | None:
-        state = self.state
-        with state.lock:
-            pause = state.connector.backoff.pause_locked()
-            is_needed = len(state.queue) > 0 or (pause <= 0 and not workers.is_forking)
-            is_wanted = is_needed and not state.is_closed
-            if is_wanted and state.places.taken <= state.places.most:  # else it was made smaller
-                return pause
-            state.connector.end_locked(attempt)
-            self._free_locked(attempt.place)
+        return self.change(functools.partial(self._next_turn_locked, attempt))
+
+    def _next_turn_locked(self, attempt: Attempt, change: Change) -> float | None:
+        state, budget = self.state, self.budget
+        pause = state.connector.backoff.pause_locked()
+        is_needed = len(state.queue) > 0 or (pause <= 0 and not workers.is_forking)
+        if is_needed and budget is not None and (pause > 0 or not state.is_asked_locked()):
+            is_needed = not budget.is_short_locked()  # else another pool has more use for the place
+        is_wanted = is_needed and not state.is_closed
+        if is_wanted and state.places.taken <= state.places.most:  # else it was made smaller
+            return pause
+        state.connector.end_locked(attempt)
+        self._free_locked(attempt.place, change)
+        if budget is not None:
+            budget.serve_locked(self, change)
         return None
 
     def connected(self, attempt: Attempt, entry: Entry) -> Attempt | None:
@@ -250,16 +316,17 @@ class Supply:
             state.connector.end_locked(attempt)
             state.open.add(ref)
             has_recovered = state.connector.backoff.succeeded_locked()
+            state.probe_asked = math.inf
             is_current = attempt.generation == state.generation and not state.is_closed
-            if is_current and state.has_room_locked():
+            if is_current and self.keeps_locked(entry):
                 state.idle.append(entry)
             else:
-                change.evict([entry], "it is not needed any more")
+                change.evict([entry], entry.link.reason or "it is not needed any more")
             self.assign_locked(change)
             following = change.take_attempt()
         if has_recovered:
-            text = "The database of bind %r is back"
-            reporter.tell(logger.warning, text, self.terms.bind)
+            text = "The database of bind %s is back"
+            reporter.tell(logger.warning, text, shown(self.terms.bind))
         self.carry_out(change)
         return following
 
@@ -278,17 +345,20 @@ class Supply:
             if not hangs:
                 connector.end_locked(attempt)
             is_first = connector.backoff.failed_locked(error, is_permanent=is_permanent)
+            state.probe_asked = math.inf
             state.queue.fail_locked(
                 lambda: reports.connect_failed(bind, error),
                 lambda waiter: is_permanent or waiter.needs_up,
             )
-            self._free_locked(place)
+            self._free_locked(place, change)
             if state.waiters:  # else upkeep makes the next try
                 self.assign_locked(change)
+            elif self.budget is not None:
+                self.budget.serve_locked(self, change)
             following = change.take_attempt()
         if is_first:
-            text = "Connecting to the database of bind %r failed: %s"
-            reporter.tell(logger.warning, text, bind, reports.describe(error))
+            text = "Connecting to the database of bind %s failed: %s"
+            reporter.tell(logger.warning, text, shown(bind), reports.describe(error))
         self.carry_out(change)
         return following
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import traceback
 import weakref
 from time import monotonic
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.entry import EntryRef
+from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.link import detach_all
 from flask_pooled_db.pool.state import Change
 from flask_pooled_db.runtime import Job, Part, guard, housekeeper, join, reporter, workers
@@ -21,6 +23,9 @@ logger = logging.getLogger("flask_pooled_db")
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.02, 1.0
 """Seconds between two sweeps of a pool. Within these limits it is a quarter of the shortest time
 that the pool has to keep."""
+
+MOST_AT_ONCE = 100
+"""How many pools are swept in one job of the housekeeping: others must not wait for thousands."""
 
 
 class Estate:
@@ -32,10 +37,8 @@ class Estate:
 
     def __init__(self, pool: Engine) -> None:
         self.pool = weakref.ref(pool)
-        self.interval = _interval(pool)
         self._driver: Driver = pool.terms.driver
         self._open: set[EntryRef] = pool.state.open
-        self.due = 0.0  # when the pool is swept next
 
     def settle(self) -> None:
         """Close what the pool left behind."""
@@ -55,11 +58,15 @@ def sweep(pool: Engine) -> None:
     It does not wait: connections are opened and closed by other threads.
     """
     state, supply, now = pool.state, pool.supply, pool.terms.clock()
+    config = pool.terms.config
     pool.leaks.report_long_leases(now)
     opening, closing = Change(), Change()
+    drained: list[Entry] = []
     with state.lock:
-        least = supply.sizes.mincached
-        expired = state.expired_locked(now, pool.terms.config.idle_timeout, least)
+        if config.drain_interval:
+            drained = state.drained_locked(now, config.drain_interval)
+            closing.evict(state.take_idle_locked(drained), "the drain interval is over")
+        expired = state.expired_locked(now, config.idle_timeout, supply.sizes.mincached)
         closing.evict(state.take_idle_locked(expired), "it was idle or open for too long")
         if state.connector.backoff.pause_locked() <= 0:
             supply.assign_locked(opening)
@@ -67,9 +74,10 @@ def sweep(pool: Engine) -> None:
     supply.carry_out(opening)
     if closing.evictions or state.lost:
         try:
-            workers.start("closer", functools.partial(_close, pool, closing))
+            close = _drain if drained else _close
+            workers.start("closer", functools.partial(close, pool, closing))
         except Exception:  # noqa: BLE001  no more threads: terminating takes no time
-            for entry in expired:
+            for entry, _ in closing.evictions:
                 entry.condemn("there was no thread to close it")
             _close(pool, closing)
 
@@ -79,12 +87,48 @@ def _close(pool: Engine, closing: Change) -> None:
     pool.supply.carry_out(closing)
 
 
+def _drain(pool: Engine, closing: Change) -> None:
+    """Close connections, the last one after a checkpoint: no other has to wait for that."""
+    last, reason = closing.evictions.pop()
+    _close(pool, closing)
+    with contextlib.suppress(Exception):  # there may be none, or it is not its time
+        last.driver.checkpoint(last.raw)
+    pool.supply.close(last, reason)
+
+
+class Round:
+    """The pools that are swept at the same interval: all at the same times, so that thousands of
+    them wake nobody more often than one does.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.estates: set[Estate] = set()
+        self._left: list[Estate] = []  # to be swept in this turn
+        self.set_due()
+
+    def set_due(self) -> None:
+        """Have it begin at its next time."""
+        self.due = (monotonic() // self.interval + 1.0) * self.interval
+
+    def next_ones(self, now: float) -> list[Estate]:
+        """Return what to sweep next, not many at once; nothing if it is not due."""
+        if self.due > now:
+            return []
+        if not self._left:
+            self._left = list(self.estates)
+        some, self._left = self._left[:MOST_AT_ONCE], self._left[MOST_AT_ONCE:]
+        if not self._left:
+            self.set_due()
+        return some
+
+
 class Upkeep(Part):
     """Keeps all pools of a process in order. There is one, and one job that sweeps all pools."""
 
     def __init__(self) -> None:
         self._pools: weakref.WeakSet[Engine] = weakref.WeakSet()
-        self._estates: set[Estate] = set()  # of the pools that have been used
+        self._rounds: dict[float, Round] = {}  # by their intervals; of the pools that are in use
         self._job: Job | None = None
 
     def add(self, pool: Engine) -> None:
@@ -97,25 +141,39 @@ class Upkeep(Part):
             return list(self._pools)
 
     def tend(self, pool: Engine) -> None:
-        """Begin to sweep a pool, at its first checkout; go on if an error has ended the sweeps."""
+        """Begin to sweep a pool, at its first checkout and after a rest; go on if an error has
+        ended the sweeps.
+        """
         is_first = not pool.state.is_tended
         if is_first:
-            estate = Estate(pool)
-            estate.due = monotonic() + estate.interval
-            with pool.state.lock:
+            estate, interval = Estate(pool), _interval(pool)
+            with guard.lock:
                 if not pool.state.is_tended:
-                    self._estates.add(estate)
+                    if interval not in self._rounds:
+                        self._rounds[interval] = Round(interval)
+                    self._rounds[interval].estates.add(estate)
                     pool.state.is_tended = True  # last: an interruption may come before each line
         if is_first or self._job is None or self._job.cancelled:
             self._schedule()
+
+    def _due(self) -> float:
+        return min((each.due for each in list(self._rounds.values())), default=math.inf)
+
+    def is_at_work(self) -> bool:
+        """Return whether it has pools to look after."""
+        return bool(self._estates())
+
+    def _estates(self) -> list[Estate]:
+        return [estate for each in list(self._rounds.values()) for estate in list(each.estates)]
 
     def _schedule(self) -> None:
         """Have the next sweep at its time. Two threads at once may schedule two: that is harmless,
         since a sweep looks at what is due.
         """
-        due = min((estate.due for estate in list(self._estates)), default=None)
-        before = self._job
-        self._job = None if due is None else housekeeper.call_at(due, self._sweep)
+        due, before = self._due(), self._job
+        # Not at a time that has passed: it would come before other jobs that are due.
+        when = max(due, monotonic())
+        self._job = None if due == math.inf else housekeeper.call_at(when, self._sweep)
         if before is not None:
             before.cancel()
 
@@ -126,26 +184,36 @@ class Upkeep(Part):
             self._schedule()
 
     def _sweep_due(self, now: float) -> None:
-        for estate in [estate for estate in list(self._estates) if estate.due <= now]:
-            try:
-                self._sweep_one(estate, now)
-            except Exception:  # noqa: BLE001  the other pools are swept all the same
-                reporter.tell(logger.error, "Sweeping a pool failed:\n%s", traceback.format_exc())
+        for each in list(self._rounds.values()):
+            for estate in each.next_ones(now):
+                try:
+                    self._sweep_one(each, estate)
+                except Exception:  # noqa: BLE001  the other pools are swept all the same
+                    text = "Sweeping a pool failed:\n%s"
+                    reporter.tell(logger.error, text, traceback.format_exc())
+        with guard.lock:
+            for each in [each for each in self._rounds.values() if not each.estates]:
+                self._rounds.pop(each.interval)
 
-    def _sweep_one(self, estate: Estate, now: float) -> None:
-        estate.due = now + estate.interval
+    def _sweep_one(self, each: Round, estate: Estate) -> None:
         pool = estate.pool()
         if pool is None:
             workers.start("closer", estate.settle)
-            self._estates.discard(estate)
-        elif pool.state.is_closed and not pool.state.places.taken:
-            self._estates.discard(estate)  # not earlier: a lease may be leaked after the end
-        else:
-            sweep(pool)
+            each.estates.discard(estate)
+            return
+        sweep(pool)
+        state, supply = pool.state, pool.supply
+        with guard.lock:
+            if (
+                state.is_at_rest_locked(supply.sizes, is_replica=supply.is_replica)
+                and not pool.terms.driver.holds_anything
+            ):
+                state.is_tended = False  # first: the next checkout begins anew
+                each.estates.discard(estate)
 
     def _without_pool(self) -> list[Estate]:
         """Return those whose pool is garbage."""
-        return [estate for estate in list(self._estates) if estate.pool() is None]
+        return [estate for estate in self._estates() if estate.pool() is None]
 
     # The process
 
@@ -159,9 +227,9 @@ class Upkeep(Part):
             if guard.is_inside():
                 reporter.tell(
                     logger.warning,
-                    "Forking while bind %r is busy in this very thread (a signal handler?): its "
+                    "Forking while bind %s is busy in this very thread (a signal handler?): its "
                     "idle connections are not closed first. Fork outside of signal handlers",
-                    pool.terms.bind,
+                    shown(pool.terms.bind),
                 )
             else:
                 pool.supply.evict_idle("the process forks")
@@ -170,9 +238,13 @@ class Upkeep(Part):
         detach_all()  # before anything is forgotten, which would close it
         for estate in self._without_pool():
             estate.abandon()
-        self._estates.clear()
+        self._rounds.clear()
         self._job = None
-        for pool in self._all():
+        pools = self._all()
+        for budget in {pool.supply.budget for pool in pools}:
+            if budget is not None:
+                budget.start_afresh()  # before the pools, whose places are a part of it
+        for pool in pools:
             pool.after_fork()
 
     def at_exit(self) -> None:
@@ -182,7 +254,7 @@ class Upkeep(Part):
         for estate in self._without_pool():
             with contextlib.suppress(Exception):
                 estate.settle()
-        self._estates.clear()
+        self._rounds.clear()
 
     def after_exit(self) -> None:
         for pool in self._all():
@@ -191,7 +263,10 @@ class Upkeep(Part):
 
 def _interval(pool: Engine) -> float:
     config = pool.terms.config
-    times = (config.idle_timeout, config.max_lifetime, config.leak_threshold)
+    times = (
+        *(config.idle_timeout, config.max_lifetime, config.drain_interval),
+        config.leak_threshold,
+    )
     shortest = min((seconds / 4 for seconds in times if seconds), default=LONGEST_INTERVAL)
     return max(SHORTEST_INTERVAL, min(shortest, LONGEST_INTERVAL))
 

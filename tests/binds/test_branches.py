@@ -101,7 +101,7 @@ def test_drop_is_not_held_up(branches: Branches) -> None:
     with pytest.raises(ConnectFailed):
         branches.stock("north")
     branches.db.close_bind("north")
-    assert branches.server.connections(database=database) == []
+    wait_until(lambda: not branches.server.connections(database=database), "the end of them all")
 
 
 @pytest.mark.shared_server

@@ -156,6 +156,18 @@ def test_closed_by_two() -> None:
         assert names.told("a") == ["opened", "closed"]
 
 
+def test_interrupted_close() -> None:
+    """A caller that is interrupted while it closes a bind has closed it, and its end is told."""
+    names = Names()
+    with registry(names, most=1) as binds:
+        use(binds, "a")
+        names.drivers["a"].fail("close", KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            binds.close_bind("a")
+        assert names.told("a") == ["opened", "closed"]
+        use(binds, "b")
+
+
 def in_child(check: str, function: object) -> None:
     """Run a function in a forked child, which must return True."""
     pid = os.fork()

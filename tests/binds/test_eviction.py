@@ -11,6 +11,7 @@ import weakref
 import pytest
 
 from flask_pooled_db import PoolTimeout
+from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool.ageing import age
@@ -213,7 +214,7 @@ def test_all_busy_waits_for_a_return() -> None:
     with registry(names, most=1) as binds:
         with block(binds, "a"):
             caller = call(use, binds, "b")
-            wait_until(lambda: binds._line, "a caller in line")
+            wait_until(lambda: binds._slots._line, "a caller in line")
             assert set(binds.opened) == {"a"}
         caller.result()
         assert set(binds.opened) == {"b"}
@@ -225,11 +226,11 @@ def test_all_busy_times_out() -> None:
         with pytest.raises(PoolTimeout, match=r"1 binds are open, .*POOLED_DB_MAX_BINDS") as caught:
             use(binds, "b")
         assert caught.value.bind == "b"
-        assert not binds._line
+        assert not binds._slots._line
 
 
 def _has_line_of(binds: Registry, length: int) -> bool:
-    return len(binds._line) == length
+    return len(binds._slots._line) == length
 
 
 def test_waiters_in_order() -> None:
@@ -252,7 +253,7 @@ def test_waiter_that_gives_up_holds_up_nobody() -> None:
     with registry(Names(), most=1) as binds:
         with block(binds, "a"):
             first = call(binds.open, "b", 0.05)
-            wait_until(lambda: binds._line, "a caller in line")
+            wait_until(lambda: binds._slots._line, "a caller in line")
             second = call(use, binds, "c")
             with pytest.raises(PoolTimeout):
                 first.result()
@@ -268,6 +269,27 @@ def test_never_more_than_max_binds() -> None:
             with pytest.raises(PoolTimeout):
                 use(binds, "b")
         use(binds, "b")
+
+
+def test_hung_server_keeps_its_place() -> None:
+    """A bind whose connect hangs would give its place only later: another one makes room, and one
+    is enough.
+    """
+    names = Names()
+    gates: list[Gate] = []
+
+    def hold(name: str) -> None:
+        if name == "hung":
+            gates.append(names.drivers[name].hold("connect"))
+
+    names.on_opened = hold
+    with registry(names, most=3) as binds:
+        with pytest.raises(PoolTimeout):
+            Scope(binds.unopened("hung"), Leases(), ScopeOptions(timeout=0.05)).__enter__()
+        for name in "abc":
+            use(binds, name)
+        assert set(binds.opened) == {"hung", "b", "c"}
+        gates[0].open()
 
 
 # The guard
@@ -357,7 +379,7 @@ def test_many_names_at_random() -> None:
     for name in {name for _, name, _ in names.events}:
         told = names.told(name)
         assert told == ["opened", "closed"] * (len(told) // 2), name
-    assert not binds._turns
+    assert not len(binds.turns)
 
 
 def test_sweep_holds_up_no_checkout() -> None:

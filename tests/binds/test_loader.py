@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from flask_pooled_db import (
     ConfigError,
     PoolClosed,
     PooledDB,
+    PoolTimeout,
     UnknownBind,
     UsageError,
     db_connection_context,
@@ -471,3 +474,138 @@ def test_app_is_not_kept(tmp_path: Path) -> None:
     reference = make()
     gc.collect()
     assert reference() is None
+
+
+def test_run_transaction_joins_after_a_close(shops: tuple[Flask, PooledDB]) -> None:
+    """T9: `run_transaction` in a block whose bind was closed is a part of the block, and opens
+    nothing.
+    """
+    app, db = shops
+    with db_connection_context("shop1") as conn:
+        db.close_bind("shop1")
+        assert db.run_transaction(lambda inner: inner is conn, bind="shop1")
+        assert not app.extensions["pooled_db"].registry.opened
+
+
+def test_in_an_async_view(shops: tuple[Flask, PooledDB], tmp_path: Path) -> None:
+    """Coroutine functions of the app work where a loop runs already."""
+    app, db = shops
+    heard = []
+
+    async def load(name: str) -> str:
+        await asyncio.sleep(0)
+        return f"sqlite:///{tmp_path}/{name}.db"
+
+    async def guard() -> list[str]:
+        return ["kept"]
+
+    async def hear(_app: Flask, bind: str, reason: str) -> None:
+        heard.append(bind)
+
+    async def view() -> str:
+        return name_in(db, "fromview")
+
+    db.loader, db.guard = load, guard
+    app.add_url_rule("/", view_func=view)
+    with signals.bind_opened.connected_to(hear, app):
+        assert app.test_client().get("/").text == "fromview"
+    assert heard == ["fromview"]
+
+
+def test_interrupting_receiver(shops: tuple[Flask, PooledDB]) -> None:
+    """A receiver that is interrupted stops neither the end nor the other receivers, and what
+    interrupted it is not lost.
+    """
+    app, db = shops
+    heard = []
+
+    def interrupt(_app: Flask, **_: Any) -> None:
+        raise SystemExit(3)
+
+    def hear(_app: Flask, bind: str, reason: str) -> None:
+        heard.append(bind)
+
+    name_in(db, "shop1")
+    with (
+        signals.bind_closed.connected_to(interrupt, app),
+        signals.bind_closed.connected_to(hear, app),
+        pytest.raises(SystemExit),
+    ):
+        db.close_bind("shop1")
+    assert heard == ["shop1"]
+    assert not app.extensions["pooled_db"].registry.opened
+    assert name_in(db, "shop1") == "shop1"
+
+
+def test_failing_end_of_the_context(
+    shops: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A teardown function of the app's that raises after a receiver does not stop the pool."""
+    app, db = shops
+    failing = [True]
+
+    @app.teardown_appcontext
+    def fail(_: BaseException | None) -> None:
+        if failing:
+            raise LookupError("teardown")
+
+    def hear(_app: Flask, **_: Any) -> None:
+        pass
+
+    with signals.bind_closed.connected_to(hear, app):
+        name_in(db, "shop1")
+        assert call(db.close_bind, "shop1").result()
+    wait_until(lambda: "A receiver of the signal bind-closed failed" in caplog.text, "a line")
+    failing.clear()
+
+
+def test_kept_error_keeps_nothing_open(tmp_path: Path) -> None:
+    """An error that somebody keeps does not keep its bind open."""
+    with pooled_app("sqlite://", max_binds=1, acquire_timeout=0.05) as (_, db):
+        db.bind_loader(lambda name: f"sqlite:///{tmp_path}/{name}.db")
+        errors = []
+        conn = get_db_connection("one")
+        for way in (get_db_connection, lambda bind: enter(db_connection_context(bind))):
+            with pytest.raises(PoolTimeout) as caught:
+                way("two")
+            errors.append(caught.value)
+        conn.close()
+        assert name_in(db, "two") == "two"
+        assert errors
+
+
+@pytest.mark.parametrize("timeout", ["abc", -1, float("nan"), True])
+def test_wrong_timeout(shops: tuple[Flask, PooledDB], timeout: Any) -> None:
+    """A timeout that is none is refused at the first use as well."""
+    for bind in ("shop1", "shop1", "default"):
+        with pytest.raises(UsageError, match="timeout"):
+            get_db_connection(bind, timeout=timeout)
+
+
+@pytest.mark.parametrize("answer", [[1, 2], [b"shop1"], [None]])
+def test_guard_with_wrong_names(shops: tuple[Flask, PooledDB], answer: Any) -> None:
+    """What a guard returns beside texts protects everything, and is logged."""
+    app, db = shops
+    db.bind_guard(lambda: answer)
+    keeper = app.extensions["pooled_db"].registry.keeper
+    assert keeper.kept() is None
+
+
+def test_replica_keeps_its_bind_open(tmp_path: Path) -> None:
+    """A bind is in use while a lease that was asked of it reads from its replica."""
+    for name in ("x", "replica"):
+        sqlite3.connect(tmp_path / name).close()
+    replica = {"replica": f"sqlite:///{tmp_path}/replica"}
+    with pooled_app("sqlite://", binds=replica, bind_idle_timeout=1000) as (app, db):
+        db.bind_loader(lambda _: {"URL": f"sqlite:///{tmp_path}/x", "REPLICA": "replica"})
+        registry = app.extensions["pooled_db"].registry
+        with db_connection_context("x", readonly=True):
+            opened = registry.opened["x"]
+            opened.at = opened.engine.state.used_at = -1e9
+            assert not opened.is_idle
+            assert db.housekeep().evicted == 0
+        assert opened.is_idle
+        assert db.housekeep().evicted == 0  # it was used a moment ago
+        db.close_bind("x")
+        with db_connection_context("x", readonly=True):
+            assert registry.opened["x"] is not opened

@@ -99,7 +99,7 @@ def test_unknown_names_leave_nothing() -> None:
                 use(binds, name)
         assert not binds.opened
         assert not binds.pools
-        assert not binds._turns
+        assert not len(binds.turns)
         assert not names.events
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask
@@ -42,7 +42,7 @@ def test_forms_of_binds() -> None:
             "POOLED_DB_BINDS": {"a": "sqlite:///a", "b": {"URL": "sqlite:///b", "MINCACHED": 0}},
         }
     )
-    names = {name: made.url and made.url.database for name, made in binds.items()}
+    names = {name: cast("Any", made.url).database for name, made in binds.items()}
     assert names == {"default": "top", "a": "a", "b": "b"}
     assert (binds["a"].mincached, binds["b"].mincached) == (3, 0)
 
@@ -143,3 +143,48 @@ def test_nested_binds() -> None:
     """BINDS inside a bind is refused."""
     (problem,) = problems_of({"POOLED_DB_BINDS": {"a": {"URL": URL, "BINDS": {"b": URL}}}})
     assert problem.startswith("POOLED_DB_BINDS['a'].BINDS is not a known key")
+
+
+@pytest.mark.parametrize(
+    ("limit", "keys", "mincached"),
+    [
+        (20, {}, {"a": 3, "b": 3}),
+        (5, {}, {"a": 2, "b": 2}),
+        (1, {}, {"a": 0, "b": 0}),
+        (0, {}, {"a": 3, "b": 3}),
+        (5, {"POOLED_DB_BINDS": {"a": {"URL": URL, "MINCACHED": 4}, "b": URL}}, {"a": 4, "b": 1}),
+        (5, {"POOLED_DB_BINDS": {"a": {"URL": URL, "MINCACHED": None}, "b": URL}}, {"a": 2}),
+        (4, {"POOLED_DB_MINCACHED": 2}, {"a": 2, "b": 2}),
+    ],
+)
+def test_mincached_and_common_limit(
+    limit: int, keys: dict[str, Any], mincached: dict[str, int]
+) -> None:
+    """Defaults of MINCACHED shrink to what BINDS_MAXCONNECTIONS leaves for all binds."""
+    binds = binds_of(
+        {"POOLED_DB_BINDS": {"a": URL, "b": URL}, "POOLED_DB_BINDS_MAXCONNECTIONS": limit} | keys
+    )
+    assert {name: binds[name].mincached for name in mincached} == mincached
+
+
+def test_mincached_above_common_limit() -> None:
+    """MINCACHED that was set is not lowered: it is refused."""
+    (problem,) = problems_of(
+        {
+            "POOLED_DB_BINDS_MAXCONNECTIONS": 5,
+            "POOLED_DB_MINCACHED": 2,
+            "POOLED_DB_BINDS": {"a": URL, "b": {"URL": URL, "MINCACHED": 4}},
+        }
+    )
+    assert problem == (
+        "POOLED_DB_BINDS_MAXCONNECTIONS (5) is less than the MINCACHED of all binds together (6): "
+        "raise the first or lower the others"
+    )
+
+
+def test_common_limit_is_the_apps() -> None:
+    """BINDS_MAXCONNECTIONS is a key of the app: no bind has one, and it is a count."""
+    (problem,) = problems_of({"POOLED_DB_BINDS": {"a": {"URL": URL, "BINDS_MAXCONNECTIONS": 1}}})
+    assert "POOLED_DB_BINDS['a'].BINDS_MAXCONNECTIONS is not a known key" in problem
+    (problem,) = problems_of({"POOLED_DB_BINDS_MAXCONNECTIONS": -1, "POOLED_DB_BINDS": {"a": URL}})
+    assert problem.startswith("POOLED_DB_BINDS_MAXCONNECTIONS must be a whole number, 0 or more")

@@ -15,7 +15,7 @@ from flask import Flask
 
 import flask_pooled_db
 from flask_pooled_db import PooledDB
-from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config import DatabaseURL, PoolConfig
 from flask_pooled_db.config.pool import KEYS
 from flask_pooled_db.lease.dbutils import Pool
 from harness.waiting import wait_until
@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_WAITING": 0,
     "MAX_LIFETIME": 1800.0,
     "IDLE_TIMEOUT": 600.0,
+    "DRAIN_INTERVAL": 0.0,
     "PING_AFTER": 5.0,
     "CONNECT_TIMEOUT": 5.0,
     "STATEMENT_TIMEOUT": 0.0,
@@ -51,6 +52,8 @@ DEFAULTS: dict[str, Any] = {
     "TARGET": "any",
     "REPLICA": None,
     "REPLICA_FALLBACK": True,
+    "SERVER": None,
+    "SCHEMA": None,
 }
 
 
@@ -167,7 +170,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (top.maxconnections, top.blocking, top.acquire_timeout) == (7, False, 2.5)
     assert (top.setsession, top.reset, top.ping) == (("PRAGMA cache_size=7",), "session", 7)
     assert top.connect_args == {"timeout": 1.5}
-    assert log.url is not None
+    assert isinstance(log.url, DatabaseURL)
     assert (log.url.database, log.maxconnections) == ("log", 7)
     assert (top.rows, log.rows, reports.rows) == ("dict", "dict", "namedtuple")
     assert (reports.maxconnections, reports.connect_args) == (2, {"timeout": 3})

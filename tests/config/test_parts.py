@@ -229,7 +229,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     binds = binds_of(keys)
     assert binds["orders"].url == parse_url("sqlite://")
     url = binds["default"].url
-    assert url is not None
+    assert isinstance(url, DatabaseURL)
     assert (url.username, url.password) == ("ann", HARD)
     assert url.hosts == (("db1", 3307), ("db2", 3307))
     assert url.query == {"charset": "utf8mb4", "connect_timeout": "7"}
@@ -246,7 +246,7 @@ def test_a3_password_read_as_json(monkeypatch: pytest.MonkeyPatch, password: str
     assert "='\"...\"'" in problem
     quoted = '"{}"'.format(password.replace('"', '\\"'))
     config = binds_of(env_config(monkeypatch, URL__PASSWORD=quoted))["default"]
-    assert config.url is not None
+    assert isinstance(config.url, DatabaseURL)
     assert config.url.password == password
 
 
@@ -255,7 +255,7 @@ def test_password_read_as_null(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, password in (("null", None), ('"null"', "null")):
         keys = env_config(monkeypatch, URL__DRIVERNAME="mysql", URL__PASSWORD=text)
         url = binds_of(keys)["default"].url
-        assert url is not None
+        assert isinstance(url, DatabaseURL)
         assert url.password == password
 
 
@@ -266,7 +266,7 @@ def test_environment_over_code(monkeypatch: pytest.MonkeyPatch) -> None:
     app.config["POOLED_DB_URL"] = {"drivername": "mysql", "password": "development"}
     app.config.from_prefixed_env()
     config = PoolConfig.from_mapping({"URL": app.config["POOLED_DB_URL"]})
-    assert config.url is not None
+    assert isinstance(config.url, DatabaseURL)
     assert config.url.password == "production"
 
 
@@ -291,7 +291,7 @@ def test_bind_in_parts() -> None:
         {"URL": dict(made._asdict(), port=1, database="d", query={})},
     ):
         config = binds_of({"POOLED_DB_BINDS": {"orders": bind}})["orders"]
-        assert config.url is not None
+        assert isinstance(config.url, DatabaseURL)
         assert config.url.password == HARD
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psycopg
 import pymysql
 import pytest
 
@@ -23,72 +20,18 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool.interrupter import Helper
-from harness.postgres import postgres
-from harness.server import SCHEMES, MariaDBServer
+from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
+from tests.drivers.rotating import Rotating
 from tests.support.pools import open_pool
 
-USER = "rotating"
-DATABASES = ["pymysql", "mariadbconnector", "psycopg"]
 HARD = "p@ss/w:or?d#%41 '\"\\"
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server with the user whose password rotates."""
-
-    parts: dict[str, Any]
-    """The parts of its URL, without the password."""
-    set_password: Callable[[str], object]
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    """The URL of a server of this module's own, which asks the user for the password."""
-    with postgres() as url:
-        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as own:
-            (hba,) = own.execute("SHOW hba_file").fetchone() or ("",)
-            rules = Path(hba)
-            rules.write_text(f"host all {USER} 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
-            own.execute("SELECT pg_reload_conf()")
-            own.execute(f"CREATE USER {USER}")
-        yield url
-
-
-@contextlib.contextmanager
-def on_postgresql(url: str) -> Iterator[Server]:
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as own:
-        alter = psycopg.sql.SQL("ALTER USER {} PASSWORD {}").format
-        name = psycopg.sql.Identifier(USER)
-        parts = {"host": "127.0.0.1", "port": own.info.port, "database": "postgres"}
-        yield Server(
-            {"drivername": "postgresql", "username": USER, **parts},
-            lambda password: own.execute(alter(name, password)),
-        )
-
-
-@contextlib.contextmanager
-def on_mariadb(server: MariaDBServer, driver: str) -> Iterator[Server]:
-    server.execute(f"CREATE USER '{USER}'@'%'")
-    try:
-        where = {"host": server.host, "port": server.port}
-        yield Server(
-            {"drivername": SCHEMES[driver], "username": USER, **where},
-            lambda password: server.execute(f"ALTER USER '{USER}'@'%%' IDENTIFIED BY %s", password),
-        )
-    finally:
-        server.execute(f"DROP USER '{USER}'@'%'")
-
-
-@pytest.fixture(params=DATABASES)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+@pytest.fixture
+def server(rotating: Rotating) -> Rotating:
     """A server of each kind, for each driver."""
-    if request.param == "psycopg":
-        with on_postgresql(request.getfixturevalue("postgres_url")) as server:
-            yield server
-    else:
-        with on_mariadb(request.getfixturevalue("mariadb"), request.param) as server:
-            yield server
+    return rotating
 
 
 @pytest.fixture
@@ -122,7 +65,7 @@ def rotate(file: Path, password: str) -> None:
     new.replace(file)
 
 
-def test_rotation(server: Server, file: Path) -> None:
+def test_rotation(server: Rotating, file: Path) -> None:
     """After a rotation, connections that are open go on, and new ones have the new password."""
     server.set_password("first")
     rotate(file, "first")
@@ -139,7 +82,7 @@ def test_rotation(server: Server, file: Path) -> None:
         assert pool.stats().connect_errors == 0
 
 
-def test_late_rotation(server: Server, file: Path) -> None:
+def test_late_rotation(server: Rotating, file: Path) -> None:
     """Between the server's new password and that of the file connects fail, and then they work."""
     server.set_password("second")
     rotate(file, "first")
@@ -165,7 +108,7 @@ def _succeeds(pool: Pool) -> bool:
         ("a\r", "\r\n"),
     ],
 )
-def test_any_password(server: Server, file: Path, password: str, end: str) -> None:
+def test_any_password(server: Rotating, file: Path, password: str, end: str) -> None:
     """A file may hold any password, in UTF-8; the end of its line is no part of it."""
     server.set_password(password)
     file.write_bytes((password + end).encode())
@@ -174,7 +117,7 @@ def test_any_password(server: Server, file: Path, password: str, end: str) -> No
 
 
 @pytest.mark.parametrize("form", ["query", "connect_args", "field", "query of parts"])
-def test_forms(server: Server, file: Path, form: str) -> None:
+def test_forms(server: Rotating, file: Path, form: str) -> None:
     """The file is named in a URL's query, in CONNECT_ARGS, or as a part of the URL."""
     server.set_password(HARD)
     rotate(file, HARD)
@@ -192,7 +135,7 @@ def test_forms(server: Server, file: Path, form: str) -> None:
         assert works(pool)
 
 
-def test_helper_connection(server: Server, file: Path) -> None:
+def test_helper_connection(server: Rotating, file: Path) -> None:
     """The connection that interrupts statements has the file's password too."""
     server.set_password("first")
     rotate(file, "first")
@@ -283,7 +226,7 @@ def test_unreadable_file(mariadb: MariaDBServer, file: Path, fault: Callable[[Pa
     assert "Kolibri" not in told
 
 
-def test_linked_file(server: Server, file: Path) -> None:
+def test_linked_file(server: Rotating, file: Path) -> None:
     """A link to a file will do, also that of an open file."""
     server.set_password("first")
     rotate(file.with_name("real"), "first")
@@ -296,7 +239,7 @@ def test_linked_file(server: Server, file: Path) -> None:
             assert works(pool)
 
 
-def test_file_comes_late(server: Server, file: Path) -> None:
+def test_file_comes_late(server: Rotating, file: Path) -> None:
     """Once a file that was missing is there, the pool works by itself."""
     server.set_password("first")
     with open_pool(url={**server.parts, "password_file": file}) as pool:

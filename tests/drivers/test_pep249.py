@@ -13,17 +13,21 @@ import mariadb
 import psycopg
 import pymysql
 import pytest
+from sqlcipher3 import dbapi2 as sqlcipher3
 
 from flask_pooled_db import get_db_connection
 from harness.server import MariaDBServer
 from tests.drivers.pep249 import OF_CONNECTION, OF_MODULE, Check, Subject
+from tests.support import cipher
 from tests.support.apps import pooled_app
+from tests.support.stages import ON_FILES
 
 MODULES: dict[str, ModuleType] = {
     "pymysql": pymysql,
     "mariadbconnector": mariadb,
     "psycopg": psycopg,
     "sqlite": sqlite3,
+    "sqlcipher": sqlcipher3,
 }
 
 BARE, LEASE, SHAPED = "bare", "lease", "shaped"
@@ -52,6 +56,11 @@ DIFFERENCES: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
 """What does not hold, by the driver and the check: how the driver is used then, and why. None of it
 is the lease's own: what holds for the bare driver holds through a lease too.
 """
+DIFFERENCES |= {
+    ("sqlcipher", check): difference
+    for (name, check), difference in DIFFERENCES.items()
+    if name == "sqlite"
+}
 
 
 @pytest.fixture
@@ -68,13 +77,17 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         path = tmp_path / "file.db"
         url = f"sqlite:///{path}"
         new = lambda: sqlite3.connect(path)  # noqa: E731
+    elif name == "sqlcipher":
+        path = tmp_path / "file.db"
+        url = cipher.url_of(path)
+        new = lambda: cipher.connect(path)  # noqa: E731
     else:
         server: MariaDBServer = request.getfixturevalue("mariadb")
         database, table_type = server.create_database(), " ENGINE=InnoDB"
         url = server.url(name, database)
         connect: Any = getattr(MODULES[name], "connect")  # noqa: B009
         new = lambda: connect(**server.connect_args(database))  # noqa: E731
-    placeholder = "?" if (name, how) == ("sqlite", BARE) else "%s"
+    placeholder = "?" if name in ON_FILES and how == BARE else "%s"
     with contextlib.ExitStack() as stack:
         if how != BARE:
             rows = "namedtuple" if how == SHAPED else "tuple"

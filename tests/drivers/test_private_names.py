@@ -16,9 +16,9 @@ import pymysql
 import pytest
 from mariadb.constants import INFO
 
-from flask_pooled_db.drivers import mariadbconnector, unknown
+from flask_pooled_db.drivers import mariadbconnector, pymysql_connection, unknown
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
-from flask_pooled_db.drivers.sqlite_connection import Connection
+from flask_pooled_db.drivers.sqlite_connection import WatchedConnection
 from flask_pooled_db.errors import ConnectFailed
 from harness.server import MariaDBServer
 from tests.support.pools import open_pool
@@ -46,6 +46,7 @@ PYMYSQL_OWN = {
     "_read_packet_in_time",
     "_dial",
     "_shake_hands",
+    "_tls_contexts",
 }
 MARIADB_PRIVATE = {"_closed", "_get_socket", "_mariadb_get_info"}
 MARIADB_CURSOR_PRIVATE = {"_text", "_initresult"}
@@ -72,7 +73,8 @@ def private_names(
 
 def test_private_names_of_pymysql(mariadb: MariaDBServer) -> None:
     """The list has every private name of PyMySQL that the adapter uses, and each exists."""
-    touched = private_names(pymysql_adapter, "Connection") - PYMYSQL_OWN
+    touched = private_names(pymysql_connection, "Connection") - PYMYSQL_OWN
+    touched |= private_names(pymysql_adapter, "")
     assert touched == PYMYSQL_PRIVATE | PYMYSQL_RESULT_PRIVATE, (
         "keep the list of private names complete"
     )
@@ -154,7 +156,7 @@ def test_t1_sqlite3_that_calls_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Python that does not is refused when the pool connects."""
-    monkeypatch.delattr(Connection, "__call__")
+    monkeypatch.delattr(WatchedConnection, "__call__")
     with open_pool(url=f"sqlite:///{tmp_path}/file") as pool:
         with pytest.raises(ConnectFailed) as caught:
             pool.lease()

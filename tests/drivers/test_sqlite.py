@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_pooled_db import PooledDB, TransactionAborted, db_connection_context
-from flask_pooled_db.drivers.sqlite_connection import statements_of
+from flask_pooled_db.drivers.sqlite_cursors import statements_of
 from tests.drivers.sqlite_app import query
 from tests.support.stages import ENDLESS
 

@@ -134,7 +134,7 @@ def test_in_memory_close() -> None:
         lease.commit()
         lease.close()
         pool.close()
-        assert pool.driver._anchor is None  # type: ignore[attr-defined]
+        assert pool.driver._shared.anchor is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "x", ""])

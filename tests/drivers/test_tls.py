@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,8 @@ import pymysql
 import pytest
 
 from flask_pooled_db.config import PoolConfig
-from flask_pooled_db.drivers import make_driver
-from flask_pooled_db.drivers import pymysql as adapter
-from flask_pooled_db.drivers.pymysql import TLSContexts, connection_class
+from flask_pooled_db.drivers import make_driver, pymysql_connection
+from flask_pooled_db.drivers.pymysql_connection import TLSContexts, connection_class
 from harness.server import MariaDBServer
 from harness.tls import Certificates
 
@@ -36,7 +36,7 @@ def test_tls_contexts_built_once(
     server: MariaDBServer, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All pools without TLS arguments have one context together, and others one each."""
-    monkeypatch.setattr(adapter, "WITHOUT_ARGUMENTS", TLSContexts())
+    monkeypatch.setattr(pymysql_connection, "WITHOUT_ARGUMENTS", TLSContexts())
     built = count_contexts(monkeypatch)
     pool_of = [PoolConfig.from_mapping({"URL": server.url()}) for _ in range(2)]
     for made in map(make_driver, pool_of):
@@ -89,7 +89,7 @@ def tls_of(connection: Any) -> dict[str, Any]:
 def test_p11_tls_arguments(name: str, certificates: Certificates) -> None:
     """The shared context is the one that PyMySQL would build for the same arguments."""
     arguments = TLS_ARGUMENTS[name](certificates)
-    ours = connection_class(pymysql, TLSContexts())
+    ours = functools.partial(connection_class(pymysql), TLSContexts())
     made = [ours(defer_connect=True, **arguments) for _ in range(2)]
     expected = tls_of(pymysql.Connection(defer_connect=True, **arguments))
     assert [tls_of(connection) for connection in made] == [expected, expected]
@@ -99,12 +99,12 @@ def test_p11_tls_arguments(name: str, certificates: Certificates) -> None:
 def test_p11_own_context() -> None:
     """An `ssl.SSLContext` of the application is used as it is."""
     own = ssl.create_default_context()
-    assert connection_class(pymysql, TLSContexts())(defer_connect=True, ssl=own).ctx is own
+    assert connection_class(pymysql)(TLSContexts(), defer_connect=True, ssl=own).ctx is own
 
 
 def test_p11_context_per_arguments(certificates: Certificates) -> None:
     """Connections share a context only if their TLS arguments are the same."""
-    ours = connection_class(pymysql, TLSContexts())
+    ours = functools.partial(connection_class(pymysql), TLSContexts())
     checked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=True)
     unchecked = ours(defer_connect=True, ssl_ca=str(certificates.ca), ssl_verify_cert=False)
     assert checked.ctx is not unchecked.ctx

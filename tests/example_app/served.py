@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from harness.gunicorn import GunicornServer
 from harness.processes import PROJECT
@@ -32,12 +33,18 @@ class Gunicorn(GunicornServer):
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """The status and the text of an answer, on a connection of its own."""
+        text = json.dumps(body) if body is not None else None
+        return self._send(method, path, text, "application/json")
+
+    def submit(self, path: str, **fields: str) -> int:
+        """The status of the answer to a form."""
+        return self._send("POST", path, urlencode(fields), "application/x-www-form-urlencoded")[0]
+
+    def _send(self, method: str, path: str, text: str | None, kind: str) -> tuple[int, str]:
         connection = self.connect()
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers = {"Content-Type": kind} if text is not None else {}
         try:
-            connection.request(
-                method, path, json.dumps(body) if body is not None else None, headers
-            )
+            connection.request(method, path, text, headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         finally:

@@ -277,6 +277,36 @@ def test_p2_timeout_tells_holdings_of_thread(url: str) -> None:
         third.close()
 
 
+def test_p2_timeout_tells_holdings_of_other_binds(url: str) -> None:
+    """Where the common limit is in the way, what the request holds of other binds is told."""
+    binds = {"other": {"URL": "sqlite://"}}
+
+    def greedy() -> str:
+        with db_connection_context():
+            with pytest.raises(PoolTimeout) as nested, db_connection_context("other"):
+                pass
+        conn = get_db_connection("other")
+        with pytest.raises(PoolTimeout) as borrowed:
+            get_db_connection()
+        conn.close()
+        with db_connection_context():
+            pass
+        return f"{nested.value}\n{borrowed.value}"
+
+    with pooled_app(
+        url, binds=binds, binds_maxconnections=1, acquire_timeout=0.05, mincached=0
+    ) as (app, db):
+        db.pool("other").lease(timeout=PATIENCE).close()
+        db.pool().lease(timeout=PATIENCE).close()
+        first, second = serve(app, "/", greedy).get("/").text.splitlines()
+    what = "all binds together have 1 of 1 connections open (POOLED_DB_BINDS_MAXCONNECTIONS)"
+    who = "endpoint 'greedy' holds 1 of them already"
+    assert what in first
+    assert f"{who} (by a db_connection_context() of bind 'default')" in first
+    assert "give POOLED_DB_BINDS_MAXCONNECTIONS room" in first
+    assert f"{who} (taken at {line_of(greedy, 4)} of bind 'other')" in second
+
+
 def test_a1_garbage_of_task(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """What a task has lost with its frames is found: the pool keeps neither it nor its frames."""
 

@@ -12,12 +12,13 @@ from flask_pooled_db import ConfigError, UsageError, db_connection_context, get_
 from flask_pooled_db.lease.fate import verb_of
 from flask_pooled_db.lease.lease import Lease
 from tests.support.apps import pooled_app
-from tests.support.stages import ServerStage, Stage
+from tests.support.stages import ON_FILES, ServerStage, Stage
 
 TITLES = {
     "pymysql": "PyMySQL",
     "mariadbconnector": "MariaDB Connector/Python",
     "sqlite": "sqlite3",
+    "sqlcipher": "sqlcipher3",
 }
 
 
@@ -42,7 +43,10 @@ def test_absent_method(stage: ServerStage, name: str) -> None:
 def test_absent_attribute(any_stage: Stage) -> None:
     """Any other names the driver, of a connection and of its cursors."""
     title = TITLES[any_stage.driver]
-    with get_db_connection() as conn, conn.cursor() if title != "sqlite3" else conn as _:
+    with (
+        get_db_connection() as conn,
+        conn.cursor() if any_stage.driver not in ON_FILES else conn as _,
+    ):
         cur = conn.cursor()
         told = refusal(conn, "foo")
         assert f"{title} connection" in told

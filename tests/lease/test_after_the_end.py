@@ -11,6 +11,7 @@ from typing import Any
 import mariadb
 import pymysql
 import pytest
+from sqlcipher3 import dbapi2 as sqlcipher3
 
 from flask_pooled_db import (
     PooledDBError,
@@ -25,6 +26,7 @@ CLOSED: dict[str, type[Exception]] = {
     "pymysql": pymysql.InterfaceError,
     "mariadbconnector": mariadb.ProgrammingError,
     "sqlite": sqlite3.ProgrammingError,
+    "sqlcipher": sqlcipher3.ProgrammingError,
 }
 LOST: dict[str, type[Exception]] = {
     "pymysql": pymysql.OperationalError,

@@ -22,7 +22,7 @@ from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import MOVED
 from tests.support.sites import warnings_in
-from tests.support.stages import UNTOUCHED, ServerStage, Stage
+from tests.support.stages import ON_FILES, UNTOUCHED, ServerStage, Stage
 
 Work = Callable[[Any], object]
 
@@ -187,7 +187,7 @@ def test_t10_transactions_by_text(
     any_stage: Stage, statements: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever borrows a connection may begin and end transactions by text: no word is said."""
-    if any_stage.driver == "sqlite":
+    if any_stage.driver in ON_FILES:
         statements = tuple(sql.replace("START TRANSACTION", "SAVEPOINT a") for sql in statements)
     conn = get_db_connection()
     does(*statements)(conn)

@@ -16,7 +16,7 @@ from harness.server import MariaDBServer
 from harness.workloads import add, run
 from tests.drivers.generic import MODULES, keys
 from tests.support.apps import pooled_app
-from tests.support.stages import ServerStage, Stage
+from tests.support.stages import ON_FILES, ServerStage, Stage
 
 CREATE = "CREATE TABLE notes (id INTEGER PRIMARY KEY {}, n INTEGER)"
 INSERT = "INSERT INTO notes (n) VALUES (7)"
@@ -26,7 +26,7 @@ INSERT = "INSERT INTO notes (n) VALUES (7)"
 def notes(any_stage: Stage) -> Stage:
     """A stage with a table that numbers its rows, one of which is there."""
     with db_connection_context() as conn:
-        run(conn, CREATE.format("" if any_stage.driver == "sqlite" else "AUTO_INCREMENT"))
+        run(conn, CREATE.format("" if any_stage.driver in ON_FILES else "AUTO_INCREMENT"))
         run(conn, INSERT)
     return any_stage
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import linecache
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import gevent
 import pytest
 
-import flask_pooled_db
 from flask_pooled_db.config import ScopeOptions
 from flask_pooled_db.errors import PooledDBError, PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
@@ -23,15 +17,14 @@ from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.scope import Scope, scopes_of
 from flask_pooled_db.pool.upkeep import sweep
-from flask_pooled_db.runtime import guard, housekeeper
+from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.housekeeper import THREAD_NAME
 from flask_pooled_db.runtime.workers import THREADS
 from harness.waiting import wait_until
+from tests.pool.budgets import check_together, fill, sharing
+from tests.pool.injections import Injection
 from tests.support.fake_driver import Error, FakeDriver, OperationalError
-from tests.support.pools import check_counts, open_pool
-
-PACKAGE = Path(flask_pooled_db.__file__).parent
-TRACED = tuple(f"{PACKAGE / folder}/" for folder in ("pool", "lease"))
+from tests.support.pools import check_counts, open_pool, queue_up
 
 
 def no_threads() -> BaseException:
@@ -44,66 +37,6 @@ CAUSES: dict[str, Callable[[], BaseException]] = {
     "no threads": no_threads,
     "a timeout": gevent.Timeout,
 }
-
-
-class Injection:
-    """Raises before the line of this number of the pool, the lease and the scope.
-
-    Not where a `with` block is left: the interpreter reports its line once more, between the body
-    and the call of `__exit__`. Nothing but a tracer can raise there.
-    """
-
-    def __init__(self, line: int, make: Callable[[], BaseException]) -> None:
-        self._left = line
-        self._make = make
-        self._before: dict[FrameType, int] = {}  # the line that each frame was at
-        self.is_done = False
-        self.where = ""
-
-    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        if not frame.f_code.co_filename.startswith(TRACED):
-            return None
-        if event == "line" and not self.is_done:
-            before, self._before[frame] = self._before.get(frame, 0), frame.f_lineno
-            if before <= frame.f_lineno or not self._is_with(frame):
-                self._left -= 1
-            if self._left < 0:
-                self.is_done = True
-                self._before.clear()
-                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                raise self._make()
-        return self
-
-    def _is_with(self, frame: FrameType) -> bool:
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        return line.lstrip().startswith("with ")
-
-    @contextlib.contextmanager
-    def here(self) -> Iterator[None]:
-        """In this thread."""
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-            self._before.clear()  # frames hold what they work with
-
-    @contextlib.contextmanager
-    def in_background(self) -> Iterator[None]:
-        """In the threads of the package, which begin anew."""
-        housekeeper.pause(self, 20)
-        before = threading.gettrace()
-        threading.settrace(self._if_ours)
-        housekeeper.resume(self)
-        try:
-            yield
-        finally:
-            threading.settrace(before)
-            self._before.clear()
-
-    def _if_ours(self, frame: FrameType, event: str, arg: object) -> Any:
-        return self if threading.current_thread().name.startswith(THREADS) else None
 
 
 def run(pool: Pool, options: ScopeOptions | None = None) -> None:
@@ -282,4 +215,57 @@ def test_p13_error_at_every_line_of_threads(work: Callable[[Pool], None]) -> Non
             if not injection.is_done:
                 break
         serve_all(pool)
+        assert line > 15
+
+
+def use_both(a: Pool, b: Pool) -> None:
+    """Have connections of each closed for the other, idle ones and one that is returned."""
+    fill(a, 2)
+    fill(b, 2)
+    lease = a.lease()
+    with contextlib.suppress(PoolTimeout):
+        b.lease(timeout=0).close()
+    others = [b.lease()]
+    caller = queue_up(a, a.lease)
+    with contextlib.closing(lease):
+        others.pop().close()
+    caller.result().close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cause", KINDS)
+def test_p13_error_at_every_line_of_two(cause: str) -> None:
+    """Nor does it cost a place of the limit that two pools have together."""
+    make, driver = CAUSES[cause], FakeDriver()
+    with sharing(2, driver, driver, maxconnections=2, acquire_timeout=1) as (a, b):
+        for line in range(10_000):
+            injection = Injection(line, make)
+            with contextlib.suppress(type(make()), PooledDBError, Error), injection.here():
+                use_both(a, b)
+            assert not guard.is_inside(), injection.where
+            for pool in (a, b):
+                rest(pool)
+            assert check_together(a, b) <= driver.most_open <= 2
+            if not injection.is_done:
+                break
+        assert line > 50
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_p13_error_in_threads_of_two() -> None:
+    """Nor does an error at a line that a thread of the package runs for them."""
+    driver = FakeDriver()
+    with sharing(1, driver, driver, maxconnections=1, acquire_timeout=0.1) as (a, b):
+        for line in range(0, 10_000, 4):  # each takes a while
+            injection = Injection(line, MemoryError)
+            with contextlib.suppress(PooledDBError), injection.in_background():
+                fill(a, 1)
+                fill(b, 1)
+                wait_until(is_idle, "the threads end")
+            for pool in (a, b):
+                rest(pool)
+            assert check_together(a, b) <= 1
+            if not injection.is_done:
+                break
         assert line > 15

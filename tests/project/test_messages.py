@@ -7,6 +7,7 @@ import gc
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.runtime import notices
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
+from tests.support import cipher
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool
@@ -98,9 +100,28 @@ def take_two(site: Site, logged: Callable[[], str]) -> None:
         get_db_connection()
 
 
+def take_two_together(site: Site, logged: Callable[[], str]) -> None:
+    binds = {"a": "sqlite://", "b": "sqlite://"}
+    with pooled_app(binds=binds, binds_maxconnections=1), db_connection_context("a"):
+        get_db_connection("b", timeout=0.05)
+
+
 def connect_in_vain(site: Site, logged: Callable[[], str]) -> None:
     with pooled_app("sqlite:////no/such/folder/file"), db_connection_context():
         pass
+
+
+def raise_for_url(site: Site, logged: Callable[[], str]) -> None:
+    def tell() -> str:
+        raise LookupError
+
+    with open_pool(url=tell) as pool:
+        pool.lease(timeout=0.2)
+
+
+def answer_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(url=lambda: None) as pool:
+        pool.lease(timeout=PATIENCE)
 
 
 def take_from_closed(site: Site, logged: Callable[[], str]) -> None:
@@ -152,6 +173,17 @@ def fail() -> None:
 def ask_for_autocommit(site: Site, logged: Callable[[], str]) -> None:
     with pooled_app("sqlite:///f?autocommit=1"):
         pass
+
+
+def share_a_file(site: Site, logged: Callable[[], str]) -> None:
+    with pooled_app("sqlite:///f", binds={"red": {"SERVER": "default", "SCHEMA": "red"}}):
+        pass
+
+
+def drain_a_tenant(site: Site, logged: Callable[[], str]) -> None:
+    binds = {"red": {"SERVER": "default", "SCHEMA": "red"}}
+    with pooled_app("mysql://app@db1/shop", binds=binds) as (_, db):
+        db.pool("red").drain()
 
 
 def nest(conn: Any) -> None:
@@ -216,6 +248,21 @@ def break_receiver(db: PooledDB) -> None:
         db.pool("one")
 
 
+def connect_with_wrong_key(site: Site, logged: Callable[[], str]) -> None:
+    Path(site[1].pool().driver._arguments["database"] + "2").write_bytes(bytes(4096))
+    connect_encrypted(site, "SELECT 1")
+
+
+def change_key(site: Site, logged: Callable[[], str]) -> None:
+    connect_encrypted(site, f"PRAGMA rekey={cipher.KEY!r}")
+
+
+def connect_encrypted(site: Site, sql: str) -> None:
+    path = Path(site[1].pool().driver._arguments["database"] + "2")
+    with pooled_app(cipher.url_of(path)), db_connection_context() as conn:
+        conn.execute(sql)
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -228,7 +275,11 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "A receiver of the signal": by_name(break_receiver),
     "no connection in": take_two,
     "of them already (": take_two,
+    "all binds together have": take_two_together,
     "and trying again won't help": connect_in_vain,
+    "the function in URL raised it": raise_for_url,
+    "what the function in URL returned": answer_in_vain,
+    "the key is wrong, or it is missing": connect_with_wrong_key,
     "it lends no connections any more": take_from_closed,
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),
@@ -241,7 +292,10 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "cursor has no attribute": in_block(lambda conn: conn.cursor().foo),
     "autocommit can't be set": in_block(lambda conn: setattr(conn, "autocommit", True)),
     "the connect argument 'autocommit' can't be set": ask_for_autocommit,
+    "which can't have tenants by schema": share_a_file,
+    "its connections are those of the bind": drain_a_tenant,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
+    "a lease can't change the key": change_key,
     "inside a nested db_connection_context()": in_block(nest),
     "there is no bind": by_name(lambda db: db.pool("unknown")),
     "can't be pickled or copied": in_block(pickle.dumps),

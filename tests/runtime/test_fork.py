@@ -5,6 +5,7 @@ Each test runs a program of its own that forks, and looks at what reached the se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from harness.processes import without_coverage
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
 from tests.runtime.forking import CHILDREN, FORKING, run_program
+from tests.support import cipher
 
 
 @pytest.mark.parametrize("child", CHILDREN)
@@ -65,13 +67,46 @@ def test_p6_unknown_module(postgresql: str, module: str) -> None:
     run_program(UNKNOWN.format(module=module), postgresql)
 
 
+each_sqlite = pytest.mark.parametrize("url_of", [lambda path: f"sqlite:///{path}", cipher.url_of])
+
+
+@each_sqlite
 @pytest.mark.parametrize("child", CHILDREN)
-def test_p6_sqlite(tmp_path: Path, child: str) -> None:
+def test_p6_sqlite(tmp_path: Path, child: str, url_of: Callable[[Path], str]) -> None:
     """A child opens its own SQLite connections and does not touch its parent's."""
-    run_program(CHILDREN[child] + FORKING, f"sqlite:///{tmp_path}/db")
+    run_program(CHILDREN[child] + FORKING, url_of(tmp_path / "db"))
 
 
-def test_p6_sqlite_transaction(tmp_path: Path) -> None:
+def test_p6_common_limit(tmp_path: Path) -> None:
+    """A child has all places of a limit over several pools, and so does the parent."""
+    program = """
+from flask_pooled_db.pool import Budget
+budget = Budget(2)
+with open_pool(url=url, budget=budget) as a, open_pool(url=url, bind="b", budget=budget) as b:
+    lease, other = a.lease(), b.lease()
+    held = a.engine.state.in_use_locked() + b.engine.state.in_use_locked()
+    def child():
+        assert budget.places.taken == 0
+        lease.close()
+        own = [a.lease(timeout=5), b.lease(timeout=5)]
+        assert budget.places.taken == 2
+        own.pop().close()
+        with a.lease(timeout=5):
+            assert (a.stats().open, b.stats().open, budget.places.taken) == (2, 0, 2)
+        own.pop().close()
+    fork(child)
+    del held
+    assert budget.places.taken == 2
+    other.close()
+    with a.lease(timeout=5):
+        assert (a.stats().open, b.stats().open, budget.places.taken) == (2, 0, 2)
+    lease.close()
+"""
+    run_program(program, f"sqlite:///{tmp_path}/db")
+
+
+@each_sqlite
+def test_p6_sqlite_transaction(tmp_path: Path, url_of: Callable[[Path], str]) -> None:
     """The parent's transaction on SQLite keeps its lock and commits as a whole."""
     program = """
 with open_pool(url=url) as pool:

@@ -47,9 +47,9 @@ if sys.argv[2] == "forks":
     assert os.waitpid(pid, 0)[1] == 0
 if sys.argv[2] in ("waits", "forks"):
     deadline = time.monotonic() + 20
-    while upkeep._estates and time.monotonic() < deadline:
+    while upkeep.is_at_work() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not upkeep._estates
+    assert not upkeep.is_at_work()
     gc.collect()
 """
 

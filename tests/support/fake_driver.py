@@ -246,6 +246,9 @@ class FakeDriver(Driver):
         self.note("reset", raw)
         return self.resets
 
+    def checkpoint(self, raw: Any) -> None:
+        self.note("checkpoint", raw)
+
     def cut(self, raw: Any) -> None:
         self.look_at_lock("cut")
         super().cut(raw)

@@ -13,7 +13,7 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.pool import PoolStats
+from flask_pooled_db.pool import Budget, PoolStats
 from harness.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ def open_pool(
     *,
     bind: str = "default",
     clock: Callable[[], float] = time.monotonic,
+    budget: Budget | None = None,
     **keys: Any,
 ) -> Iterator[Pool]:
     """A pool of these configuration keys (in lower case), closed at the end.
@@ -33,7 +34,7 @@ def open_pool(
     """
     keys = {"mincached": 0, **({"creator": driver} if driver else {}), **keys}
     config = PoolConfig.from_mapping({name.upper(): value for name, value in keys.items()})
-    pool = Pool(config, driver or make_driver(config), bind=bind, clock=clock)
+    pool = Pool(config, driver or make_driver(config), bind=bind, clock=clock, budget=budget)
     try:
         yield pool
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from harness.proxy import Proxy
 from harness.server import SCHEMES, MariaDBServer
 from harness.waiting import PATIENCE, wait_until
 from harness.workloads import balances, connection_id, create_accounts
+from tests.support import cipher
 from tests.support.apps import pooled_app
 
 ACCOUNTS = 4
@@ -29,6 +30,9 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 
 ON_SHARED_SERVER = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
 """The drivers, as parameters of what asks for the fixture `mariadb` by itself."""
+
+ON_FILES = ["sqlite", "sqlcipher"]
+"""The drivers for files."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,8 @@ class FileStage(Stage):
         )
 
     def committed(self) -> dict[int, int]:
-        connection = sqlite3.connect(self.path)
-        try:
+        with _opened(self.path, self.driver) as connection:
             return dict(connection.execute("SELECT id, balance FROM accounts ORDER BY id"))
-        finally:
-            connection.close()
 
     def streaming_cursor(self, connection: Any) -> Any:
         return connection.cursor()
@@ -144,17 +145,23 @@ def on_server(
                 yield ServerStage(kind, driver, app, naive, server, database, proxy)
 
 
+def _opened(path: Path, driver: str) -> AbstractContextManager[Any]:
+    return cipher.opened(path) if driver == "sqlcipher" else closing(sqlite3.connect(path))
+
+
 @contextmanager
-def on_file(kind: str, path: Path, **settings: Any) -> Iterator[FileStage]:
-    """A stage on an SQLite file, which is made."""
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")
-    connection.executemany("INSERT INTO accounts VALUES (?, ?)", UNTOUCHED.items())
-    connection.commit()
-    connection.close()
+def on_file(kind: str, path: Path, driver: str = "sqlite", **settings: Any) -> Iterator[FileStage]:
+    """A stage on an SQLite file, which is made; with sqlcipher it is encrypted."""
+    with _opened(path, driver) as connection:
+        connection.execute(
+            "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)"
+        )
+        connection.executemany("INSERT INTO accounts VALUES (?, ?)", UNTOUCHED.items())
+        connection.commit()
     if kind == "ours":
-        with pooled_app(f"sqlite:///{path}", **settings) as (app, db):
-            yield FileStage(kind, "sqlite", app, db, path)
+        url = cipher.url_of(path) if driver == "sqlcipher" else f"sqlite:///{path}"
+        with pooled_app(url, **settings) as (app, db):
+            yield FileStage(kind, driver, app, db, path)
     else:
         app = Flask("naive")
         with NaiveDB.on_sqlite(path) as naive, app.app_context():

@@ -1,0 +1,229 @@
+"""SERVER and SCHEMA: a tenant, whose connections are another bind's, in a schema of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any
+
+from flask_pooled_db.drivers import Session
+from flask_pooled_db.errors import ConnectFailed, PoolClosed, PoolTimeout
+from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.census import Census
+from flask_pooled_db.pool.engine import Engine
+from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.opened import NotOpen
+from flask_pooled_db.pool.queue import Waiter
+from flask_pooled_db.pool.state import State
+from flask_pooled_db.pool.supply import Refusal, Supply
+from flask_pooled_db.runtime import guard
+
+_GLANCE = 0.05
+"""Seconds between two looks of `close()` at the leases that it waits for."""
+
+
+class Schema(str):
+    """A tenant's schema. That of another tenant may be equal, and is another object."""
+
+    __slots__ = ()
+
+
+class Caller:
+    """A caller that is about to get a connection, or waits for one."""
+
+    __slots__ = ("__weakref__",)
+
+
+def doubt_schemas(server: Engine) -> None:
+    """Have each lease of a pool enter its schema anew, the pool's own leases too: whoever had the
+    connection before may have left it without any sign. Those that did so by now are replaced.
+
+    `acquire_for()` is for readonly leases, which no driver of this kind has.
+    """
+    acquire = server.acquire
+    if "acquire" in vars(server):
+        return
+
+    def acquire_in_doubt(timeout: float | None = None, session: Session | None = None) -> Entry:
+        entry = acquire(timeout, session)
+        try:
+            entry.doubt_schema()
+        except BaseException:
+            server.evict(entry, "its checkout was interrupted")
+            raise
+        return entry
+
+    server.acquire = acquire_in_doubt  # type: ignore[method-assign]
+    server.supply.drain()
+
+
+class Tenant:
+    """A schema of a server that others share. To scopes and leases it is an engine.
+
+    Each of its leases asks for a session in its schema, and brings its connection there before its
+    first statement. It counts its callers and its leases, and keeps none of them alive.
+    """
+
+    def __init__(self, server: Engine, bind: str, schema: str, key: Any = None) -> None:
+        """`key` is what a block inside another one is compared by (None: this tenant alone)."""
+        self.server = server
+        self.terms = server.terms._replace(bind=bind)
+        self.key = object() if key is None else key
+        self.schema = Schema(schema)
+        self.usual_session = server.usual_session._replace(schema=self.schema)
+        self._reading_session = server.session(True, None)._replace(schema=self.schema)
+        self.replica: Tenant | None = None  # where its readonly leases go
+        if server.replica is not None:
+            self.replica = Tenant(server.replica, server.replica.terms.bind, schema)
+        self.lease_classes = server.lease_classes
+        self.interrupter = server.interrupter
+        self.liveness = server.liveness
+        self.is_closed = False
+        self.refusal: Refusal = functools.partial(reports.pool_closed, bind)  # once closed
+        self.emptied: Callable[[], None] | None = None  # called once closed, with the lock held
+        self._told: Callable[[], None] | None = None  # after each return
+        self._used = self.terms.clock()
+        if server.terms.driver.hides_schema:
+            doubt_schemas(server)
+        self._start(server.state)
+
+    def _start(self, state: State) -> None:
+        self._state = state  # a forked child has a new one
+        self._callers: Census[Caller] = Census()
+        self._leases: Census[Entry] = Census()
+
+    @property
+    def state(self) -> State:
+        """The state of the server's pool."""
+        return self.server.state
+
+    @property
+    def supply(self) -> Supply:
+        """The supply of the server's pool."""
+        return self.server.supply
+
+    def session(self, readonly: bool, statement_timeout: float | None) -> Session:
+        """Return the session state for these options; None stands for the configured limit."""
+        if statement_timeout is None:
+            return self._reading_session if readonly else self.usual_session
+        return Session(readonly, statement_timeout, self.schema)
+
+    # Checkout
+
+    def acquire(self, timeout: float | None = None, session: Session | None = None) -> Entry:
+        """Return a connection like `Engine.acquire()`; its errors name the tenant's bind."""
+        return self._borrow(self.server.acquire, timeout, session or self.usual_session)
+
+    def acquire_for(self, waiter: Waiter, timeout: float | None) -> Entry:
+        """Return a connection like `Engine.acquire_for()`."""
+        return self._borrow(self.server.acquire_for, waiter, timeout)
+
+    def _borrow(self, acquire: Callable[..., Entry], *args: Any) -> Entry:
+        caller, entry = Caller(), None
+        try:
+            if not guard.is_inside():  # else the server refuses it
+                with guard.lock:
+                    self._count_locked(caller)
+            entry = acquire(*args)
+            self._leases.add(entry)
+            return entry  # noqa: TRY300  an interruption may come before each line
+        except NotOpen:  # by its name the tenant is opened, never the server alone
+            raise
+        except (PoolTimeout, PoolClosed, ConnectFailed) as error:
+            reports.name_tenant(error, self.terms.bind)
+            raise
+        except BaseException:
+            if entry is not None:
+                self.server.evict(entry, "its checkout was interrupted")
+            raise
+        finally:
+            self._callers.discard(caller)  # whoever keeps an error keeps its frames
+
+    def _count_locked(self, caller: Caller) -> None:
+        if self.is_closed:
+            raise self.refusal()
+        if self._state is not self.server.state:
+            self._start(self.server.state)
+        self._callers.add(caller)
+        self._used = self.terms.clock()
+
+    # Return
+
+    def release(self, entry: Entry, *, unused: bool = False) -> None:
+        """Take back a connection like `Engine.release()`."""
+        self._leases.discard(entry)
+        self._used = self.terms.clock()
+        self.server.release(entry, unused=unused)
+        if self.is_closed:
+            with guard.lock:
+                self.tell_emptied_locked()
+        if self._told is not None:
+            self._told()
+
+    def when_emptied(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called, with the lock held, once it is closed and no lease is out."""
+        self.emptied = told
+
+    def watch_returns(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called after each return, or nothing any more."""
+        self._told = told
+
+    def tell_emptied_locked(self) -> None:
+        """Tell who has closed it that no lease is out any more, if that is so."""
+        if self.is_closed and not self._leases:
+            emptied, self.emptied = self.emptied, None
+            if emptied is not None:
+                emptied()
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether no lease and no caller is in it. Only the lock makes that last."""
+        is_used = self._state is self.server.state and (self._callers or self._leases)
+        return not is_used and (self.replica is None or self.replica.is_unused)
+
+    @property
+    def last_used(self) -> float:
+        """When a caller came, or a lease ended, the last time, by the pool's clock."""
+        return self._used if self.replica is None else max(self._used, self.replica.last_used)
+
+    # What else is asked of an engine
+
+    def invalidate(self) -> None:
+        """Have every connection of the server's pool pinged before it is lent again."""
+        self.server.invalidate()
+
+    def open_outside(self) -> Entry:
+        """Return a new connection that belongs to no pool."""
+        return self.server.open_outside()
+
+    def snapshot(self) -> reports.Snapshot:
+        """Return the numbers of the server's pool at this moment."""
+        return self.server.snapshot()
+
+    def close(
+        self,
+        timeout: float = 0.0,
+        only_if: Callable[[], bool] = lambda: True,
+        *,
+        late: Refusal | None = None,
+        waiting: Refusal | None = None,
+    ) -> bool:
+        """Lend nothing more, and wait up to `timeout` seconds for leases. Callers that wait get
+        `PoolClosed`. The server's pool stays open. The rest is as in `Engine.close()`.
+        """
+        deadline = monotonic() + timeout
+        with guard.lock:
+            if not only_if():
+                return False
+            self.is_closed = True
+            self.state.queue.fail_locked(
+                waiting or self.refusal,
+                lambda waiter: waiter.session is not None and waiter.session.schema is self.schema,
+            )
+            self.refusal = late or self.refusal
+        if self.replica is not None:
+            self.replica.close(late=late, waiting=waiting)
+        while not self.is_unused and (left := deadline - monotonic()) > 0:
+            sleep(min(left, _GLANCE))
+        return True
