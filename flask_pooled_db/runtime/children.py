@@ -7,6 +7,7 @@ left to multiprocessing, which has finalizers of its own. It is not imported for
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -31,4 +32,10 @@ class Children:
     def _begin(self) -> None:
         """In the child, which has forgotten its parent's finalizers."""
         util: Any = sys.modules["multiprocessing.util"]
-        util.Finalize(None, self._at_exit, exitpriority=_AFTER_ALL_OTHERS)
+        util.Finalize(None, self._end, exitpriority=_AFTER_ALL_OTHERS)
+
+    def _end(self) -> None:
+        """Do it, unless threads go on: multiprocessing waits for them after its finalizers."""
+        me = threading.current_thread()
+        if not any(each is not me and not each.daemon for each in threading.enumerate()):
+            self._at_exit()

@@ -51,6 +51,31 @@ def test_p12_goodbye_of_children(server: MariaDBServer, proxy: Proxy, mariadb_dr
     wait_until(lambda: ends() == dict.fromkeys(range(1, 5), COM_QUIT))
 
 
+LATE = """
+import multiprocessing
+processes = multiprocessing.get_context("fork")
+reader, writer = os.pipe()
+with open_pool(url=url) as pool:
+    def use_late():
+        time.sleep(0.3)  # until what its main thread does is done
+        with pool.connection() as conn:
+            os.write(writer, str(ask(conn, "SELECT 7")).encode())
+    def beget():
+        pool.connection().close()
+        threading.Thread(target=use_late).start()
+    child = processes.Process(target=beget)
+    child.start()
+    os.close(writer)
+    assert os.read(reader, 10) == b"7"
+    child.join()
+"""
+
+
+def test_p12_threads_of_children(url: str) -> None:
+    """A thread that a child waits for at its end uses the pool until then."""
+    run_program(LATE, url)
+
+
 def test_p6_pickling(site: tuple[Flask, PooledDB]) -> None:
     """What belongs to a process is neither pickled nor copied, and the error says what to do."""
     app, db = site
