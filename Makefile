@@ -17,6 +17,8 @@ CONNECTOR_PACKAGES := gcc=gcc /usr/include/stdio.h=libc6-dev mariadb_config=libm
 SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client-core \
 	/usr/lib/galera/libgalera_smm.so=galera-4 \
 	pg_ctlcluster=postgresql
+# Valkey does as well, where it is installed.
+QUEUE_PACKAGES := $(if $(wildcard /usr/bin/valkey-server),,redis-server=redis-server)
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
@@ -38,7 +40,8 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help run test test-quick test-mysql lint bench faults clean \
-	mysql-url system-python system-connector system-server system-faults system-browser
+	mysql-url system-python system-connector system-server system-faults system-tests \
+	system-browser
 
 help:
 	@cat <<'END'
@@ -58,7 +61,7 @@ run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
 
 # The tests start servers of their own: they must not meet the one POOLED_DB_URL names.
 # Ubuntu has no Chromium among its packages: there, the browser's tests are left out; never in CI.
-test: system-faults $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
+test: system-tests $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	unset POOLED_DB_URL
 	$(TREE) >$(TREE_BEFORE)
 	left_out="alone"
@@ -150,10 +153,12 @@ system-connector: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES)
 system-server: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES)
 system-faults: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES) \
 	$(FAULTS_PACKAGES)
+system-tests: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES) \
+	$(FAULTS_PACKAGES) $(QUEUE_PACKAGES)
 system-browser: PACKAGES := $(PYTHON_PACKAGES) $(CONNECTOR_PACKAGES) $(SERVER_PACKAGES) \
 	$(FAULTS_PACKAGES) $(BROWSER_PACKAGES)
 
-system-python system-connector system-server system-faults system-browser:
+system-python system-connector system-server system-faults system-tests system-browser:
 	@python=$(VENV)/bin/python
 	[ -e $(VENV)/.made ] || python=$(PYTHON)
 	if ! $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then

@@ -22,6 +22,7 @@ from harness.mysql import URL_VARIABLE, MySQLServer, versions
 from harness.postgres import postgres
 from harness.processes import ServerError
 from harness.proxy import Proxy
+from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
@@ -51,6 +52,7 @@ _SERVERS = {
     "private_mariadb",
     "private_server",
     "postgresql",
+    "redis_server",
 }
 _failed = pytest.StashKey[bool]()
 
@@ -225,6 +227,13 @@ def shared_postgresql() -> Iterator[str]:
     """The URL of the PostgreSQL shared by all tests. Never stop or reconfigure it."""
     with postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis shared by all tests. Empty it at the start."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import PoolStats
+from flask_pooled_db.runtime import refuse_to_pickle
 
 if TYPE_CHECKING:
     from flask_pooled_db.lease.aio import AsyncScope
@@ -44,6 +45,12 @@ class Serving:
 
     def __init__(self) -> None:
         self.states: weakref.WeakSet[AppState] = weakref.WeakSet()
+
+    __reduce_ex__ = refuse_to_pickle(
+        "a PooledDB",
+        "another process has one of its own. Give it a function of a module that imports it, as in "
+        "executor.submit(function), and use it in there",
+    )
 
     def here(self) -> tuple[AppState, Held]:
         """Return the state of the app that a call is for, and what is to hold its leases.

@@ -13,6 +13,7 @@ from flask_pooled_db.lease.handle import GONE, hand_out
 from flask_pooled_db.lease.reading import ReadingLease
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.streams import bare
+from flask_pooled_db.runtime import refuse_to_pickle
 
 _END, _ABSENT = object(), object()
 _set = object.__setattr__  # past LeaseCursor's own, which forwards
@@ -35,6 +36,8 @@ class LeaseCursor:
     """A driver's cursor that works as long as its lease does."""
 
     __slots__ = ("__weakref__", "_lease", "_told", "driver_cursor")
+
+    __reduce_ex__ = refuse_to_pickle("a cursor", "fetch its rows")
 
     _told: dict[str, Any] | None  # of its last statement; not set unless the driver's forgets it
 

@@ -32,6 +32,7 @@ from flask_pooled_db.lease.whereabouts import whereabouts_of
 from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
+from flask_pooled_db.runtime import refuse_to_pickle
 
 
 class Pool(PooledDB):  # type: ignore[misc]
@@ -40,6 +41,8 @@ class Pool(PooledDB):  # type: ignore[misc]
     `connection()`, `dedicated_connection()`, `steady_connection()`, `unshare()`, `cache()` and
     `close()` are DBUtils'. Nothing is opened before the first of them is called.
     """
+
+    __reduce_ex__ = refuse_to_pickle("a pool", "another process has one of its own, use that")
 
     def __init__(
         self,

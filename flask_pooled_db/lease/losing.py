@@ -13,7 +13,7 @@ from flask_pooled_db.lease.home import Home
 from flask_pooled_db.lease.preamble import Preamble
 from flask_pooled_db.lease.state import TRANSITIONS, Event, State
 from flask_pooled_db.pool import Entry
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import guard, refuse_to_pickle
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -40,6 +40,10 @@ class Losing:
         "_state",
         "_told",
         "driver",
+    )
+
+    __reduce_ex__ = refuse_to_pickle(
+        "a connection", "another process takes one of its own. Give it rows, or their keys"
     )
 
     driver: Driver  # that opened its connection

@@ -17,6 +17,7 @@ from flask_pooled_db.lease.preamble import Part
 from flask_pooled_db.lease.rows import Make, Shape, shape_of
 from flask_pooled_db.lease.transaction import TransactionLease
 from flask_pooled_db.pool import Engine, Entry
+from flask_pooled_db.runtime import refuse_to_pickle
 
 _CLASSES_OF_CURSORS = ("cursor_class", "streaming_class", "named_class")
 _SHAPING = "_shaping"  # the attribute in which a class of leases has the one that shapes
@@ -145,6 +146,8 @@ class ShapedCursor:
     """
 
     __slots__ = ("__weakref__", "_cursor", "_make", "_shape")
+
+    __reduce_ex__ = refuse_to_pickle("a cursor", "fetch its rows")
 
     _cursor: LeaseCursor
     _make: Make | None  # of the present result; None until its first row

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime.children import Children
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from flask_pooled_db.runtime.reporter import reporter
 from flask_pooled_db.runtime.workers import workers
@@ -40,7 +41,7 @@ FORK_PATIENCE = 5.0
 """Seconds for which a fork is put off while connections are being opened."""
 
 EXIT_PATIENCE = 1.0
-"""Seconds that the exit waits for log handlers."""
+"""Seconds that the exit waits for log handlers, and for connects under way."""
 
 
 class Part:
@@ -98,6 +99,7 @@ class Fork:
         self._has_begun = True
         guard.lock.release()
         _try(_warn_of_open_connections)
+        _try(children.watch)
         workers.make_way(self)
         self._is_late = not workers.wait_for_the_rest(FORK_PATIENCE)
         for part in parts():
@@ -302,6 +304,7 @@ def close_everything() -> None:
     for part in parts():
         with contextlib.suppress(Exception):
             part.at_exit()
+    workers.wait_for_the_rest(EXIT_PATIENCE)  # a server takes a broken handshake for an attack
     housekeeper.stop()
     reporter.flush(EXIT_PATIENCE)
 
@@ -328,3 +331,6 @@ def _free_log_handlers() -> None:
 
 
 atexit.register(_at_exit)
+
+children = Children(close_everything)
+children.watch()  # a fork server's child is forked before it imports this

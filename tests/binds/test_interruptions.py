@@ -49,6 +49,23 @@ WORK: dict[str, Callable[[Registry], None]] = {
 }
 
 
+def interrupted(
+    work: Callable[[Registry], None], binds: Registry, injection: Injection
+) -> list[BaseException]:
+    """Do something that is interrupted. Returns the error that came of it."""
+    errors: list[BaseException] = []
+    with contextlib.suppress(Interruption), injection.here():
+        try:
+            work(binds)
+        except Interruption as error:
+            errors.append(error)
+            raise
+        except PoolTimeout:
+            if not injection.is_done:
+                raise
+    return errors
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 @pytest.mark.parametrize("is_kept", [False, True], ids=["dropped", "kept"])
@@ -63,17 +80,8 @@ def test_p12_interrupted_anywhere(
     for line in itertools.count(random.randrange(STEP), STEP):
         names = Names()
         injection = Injection(line, Interruption)
-        errors = []
         with registry(names, most=1, timeout=2.0) as binds:
-            with contextlib.suppress(Interruption), injection.here():
-                try:
-                    work(binds)
-                except Interruption as error:
-                    errors.append(error)
-                    raise
-                except PoolTimeout:
-                    if not injection.is_done:
-                        raise
+            errors = interrupted(work, binds, injection)
             if injection.is_done and not errors:
                 continue  # it came in a finalizer, where nobody hears of it
             if not is_kept or Path(injection.where.partition(":")[0]).name not in OF_OPENING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -404,6 +405,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     ),
     "is in use by another thread, task or greenlet": in_task(disturb),
     "there is no bind": by_name(lambda db: db.pool("unknown")),
+    "can't be pickled or copied": in_block(pickle.dumps),
     "is asked for by what opens or closes it": by_name(load_itself),
     "is in the configuration, which keeps it open": by_name(lambda db: db.close_bind("default")),
 }

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.protocol import COM_QUIT
+from harness.proxy import Proxy
+from harness.server import MariaDBServer
 from tests.runtime.forking import run_program, untraced
 
 BEGINNING = """
@@ -111,6 +114,24 @@ def test_p12_exit(tmp_path: Path, what: str) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
     assert time.monotonic() - began < 30
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+WARMS_UP = """
+pools = open_pool(url=url, mincached=5)  # nobody closes it
+with pools.__enter__().connection() as conn:
+    ask(conn, "SELECT 1")
+"""
+
+
+def test_p12_exit_during_connects(server: MariaDBServer, proxy: Proxy, mariadb_driver: str) -> None:
+    """What is being connected when the process ends is finished, and ends with a goodbye: a server
+    takes what stops amid a handshake for an attack.
+    """
+    proxy.delay = 0.01
+    run_program(WARMS_UP, server.url(mariadb_driver, port=proxy.port))
+    ends = {command.connection: command.code for command in proxy.commands}
+    assert ends == dict.fromkeys(range(1, proxy.connections + 1), COM_QUIT)
+    assert len(ends) > 1
 
 
 FORKS_WHILE_POOLS_ARE_MADE = """
