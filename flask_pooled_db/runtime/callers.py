@@ -14,8 +14,8 @@ from typing import Any
 _PACKAGE = __name__.partition(".")[0]
 _NOT_THE_APPLICATIONS = frozenset({_PACKAGE, "flask", "werkzeug", "dbutils"})
 
-# Where Python's own modules are, and those that were installed, with their commands. The frozen ones
-# have no file.
+# Where Python's own modules are, and those that were installed, with their commands. Those that are
+# frozen have no file.
 _PATHS = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
 _LIBRARIES = ("<frozen ", *(sysconfig.get_path(name) + os.sep for name in _PATHS))
 
