@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,20 @@ def save(token: str) -> str:
         cur.execute(_INSERT, (token,))
         time.sleep(request.args.get("seconds", 0.0, float))
     return token
+
+
+async def save_async(token: str) -> str:
+    """Store a token in a block, and two more in tasks that are started in it."""
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute(_INSERT, (token,))
+        await asyncio.gather(*(_store_later(f"{token}-{number}") for number in range(2)))
+    return token
+
+
+async def _store_later(token: str) -> None:
+    with db_connection_context() as conn, conn.cursor() as cur:
+        cur.execute(_INSERT, (token,))
+        await asyncio.sleep(0.01)
 
 
 def stream(token: str) -> Response:
@@ -112,6 +127,7 @@ def _forget(token: str) -> None:
 VIEWS: dict[str, Any] = {
     "/": stats,
     "/save/<token>": save,
+    "/save-async/<token>": save_async,
     "/stream/<token>": stream,
     "/stream-alone/<token>": stream_alone,
     "/threads/<token>": threads,

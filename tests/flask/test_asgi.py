@@ -49,11 +49,13 @@ def test_t1_requests_under_asgi(served: Served) -> None:
         answers = list(clients.map(served.get, paths))
         assert [len(answer) for answer in answers[::10]] == [3 * streaming_app.CHUNK] * 8
         assert answers[1] == b"1"
+        assert list(clients.map(served.get, ["/save-async/a", "/save-async/b"])) == [b"a", b"b"]
     served.leave("/save/left-view?seconds=0.1")
     served.leave("/stream/left-stream?chunks=200", after=10)
     served.wait_for_connections()
-    left = {"left-view", "left-stream"}
-    assert set(served.query(STORED)) == {*map(str, range(REQUESTS)), *left}
+    expected = {*map(str, range(REQUESTS)), "left-view", "left-stream"}
+    expected |= {"a", "a-0", "a-1", "b", "b-0", "b-1"}
+    assert set(served.query(STORED)) == expected
     assert 0 < len(served.connections()) <= MAXCONNECTIONS
 
     with ThreadPoolExecutor(1) as client:
@@ -61,10 +63,6 @@ def test_t1_requests_under_asgi(served: Served) -> None:
         wait_until(served.transactions, "its transaction", 0.15)  # the server looks no more often
         served.server.stop()
         assert last.result() == b"last"
-    assert set(served.query(STORED)) == {
-        *map(str, range(REQUESTS)),
-        *left,
-        "last",
-    }
+    assert set(served.query(STORED)) == expected | {"last"}
     wait_until(lambda: not served.connections(), "the server to see the end")
     assert "Traceback" not in served.server.log
