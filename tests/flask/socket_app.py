@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from typing import Any
 
 import flask_socketio
@@ -14,15 +14,13 @@ from flask_socketio import SocketIO
 from simple_websocket import Server
 
 from flask_pooled_db import PooledDB, db_connection_context, get_db_connection
+from harness.waiting import PATIENCE
 
 MESSAGES = """
     CREATE TABLE `{}`.messages (
         client VARCHAR(20) NOT NULL, number INT NOT NULL, PRIMARY KEY (client, number)
     )
 """
-
-SECONDS_HELD = 0.6
-"""How long an event of Socket.IO goes on, also when its client has left."""
 
 _INSERT = "INSERT INTO messages (client, number) VALUES (%s, %s)"
 
@@ -44,6 +42,12 @@ def create_app() -> Flask:
     def stats() -> ResponseReturnValue:
         now = db.stats()
         return {"in_use": now.in_use, "open": now.open, "leaked": now.leaked}
+
+    @app.get("/end")
+    def end() -> ResponseReturnValue:
+        """Let the events end that wait for it."""
+        _may_end.set()
+        return "ended"
 
     return app
 
@@ -91,18 +95,21 @@ def on_say(client: str, number: int) -> str:
 
 
 def on_hold(client: str, number: int) -> None:
-    """Go on in a block when its client has left."""
+    """Stay in a block until it may end."""
+    _may_end.clear()
     with db_connection_context() as conn, conn.cursor() as cur:
         cur.execute(_INSERT, (client, number))
         flask_socketio.emit("stored")
-        time.sleep(SECONDS_HELD)
+        assert _may_end.wait(PATIENCE)
 
 
 def on_forget(client: str, number: int) -> str:
-    """Keep a connection for too long, and beyond the event."""
+    """Keep a connection until the event may end, and beyond that."""
+    _may_end.clear()
     _kept[client] = get_db_connection()
-    time.sleep(SECONDS_HELD)
+    assert _may_end.wait(PATIENCE)
     return str(_kept[client].open)
 
 
 _kept: dict[str, Any] = {}
+_may_end = threading.Event()

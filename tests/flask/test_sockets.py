@@ -96,6 +96,9 @@ def test_t1_socket_dies_in_block(served: Served, clients: ExitStack, kind: type[
         assert one.answer() == "stored"
     for one in dying:
         one.die()
+    if kind is Events:
+        assert served.in_use == len(dying)
+        served.get("/end")
     served.wait_for_connections()
     stored = [1] if kind is Events else []
     assert [messages(served, name) for name in names] == [stored] * len(names)
@@ -106,7 +109,6 @@ def test_a1_forgetful_handler(served: Served, clients: ExitStack, kind: type[Pla
     """A connection that is kept over messages is reported, with the handler's name and the line."""
     socket = clients.enter_context(closing(kind(served.server.port, "forgetful", "forget")))
     socket.send(1)
-    assert socket.answer() == "True"
     name = {Plain: "endpoint 'forget'", Events: "Socket.IO event 'forget'"}[kind]
     taken = re.escape(f"taken at {socket_app.__file__}:")
     report = rf"has been out for .*: {taken}(\d+) by {name}, in .*, which is at (.*):\d+ now"
@@ -116,6 +118,8 @@ def test_a1_forgetful_handler(served: Served, clients: ExitStack, kind: type[Pla
     line = inspect.getsource(socket_app).splitlines()[int(found[1]) - 1]
     assert "get_db_connection()" in line
     assert found[2] == socket_app.__file__
+    served.get("/end")
+    assert socket.answer() == "True"
     leak = f"was not given back by {name}, which took it at {socket_app.__file__}:{found[1]}"
     if kind is Plain:
         assert leak not in served.server.log
