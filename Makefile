@@ -113,7 +113,7 @@ $(VENV)/.made: | system-python
 
 $(VENV)/.run: $(PINS)
 	@echo "Installing the example app's requirements."
-	$(INSTALL) --editable '.[pymysql]' gunicorn
+	$(INSTALL) --editable '.[pymysql]' gunicorn flask-sock
 	touch $@
 
 $(VENV)/.dev: $(PINS)

@@ -9,7 +9,17 @@ from typing import Any
 
 from flask import Flask
 
-from example_app import database, errors, health, orders, scans, station, tenants, workshops
+from example_app import (
+    database,
+    errors,
+    health,
+    live,
+    orders,
+    scans,
+    station,
+    tenants,
+    workshops,
+)
 
 __all__ = ["create_app"]
 
@@ -32,6 +42,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     database.init_app(app)
     tenants.init_app(app)
     errors.init_app(app)
+    live.init_app(app)
     for module in (station, scans, orders, health, workshops):
         app.register_blueprint(module.bp)
     return app

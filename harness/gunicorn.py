@@ -29,6 +29,8 @@ class GunicornServer(Managed):
     It is ready when `GET` of `ready` answers 200.
     """
 
+    program = "gunicorn"
+
     def __init__(
         self,
         directory: Path,
@@ -68,12 +70,13 @@ class GunicornServer(Managed):
 
     def start(self) -> None:
         """Start, and return when it serves."""
-        command = [sys.executable, "-m", "gunicorn", *self._options]
-        options = ["--no-control-socket", "--bind", f"{LOOPBACK}:{self.port}"]
-        self._process = start(
-            [*command, *options], self._log, env=self.env, cwd=PROJECT, new_session=False
-        )
-        wait_until_ready(self._process, self._serves, "gunicorn", self._log.read_text)
+        command = [sys.executable, "-m", self.program, *self._options, *self.where()]
+        self._process = start(command, self._log, env=self.env, cwd=PROJECT, new_session=False)
+        wait_until_ready(self._process, self._serves, self.program, self._log.read_text)
+
+    def where(self) -> list[str]:
+        """The options that say where it listens."""
+        return ["--no-control-socket", "--bind", f"{LOOPBACK}:{self.port}"]
 
     def stop(self) -> int:
         """Send SIGTERM to the arbiter and return its exit code."""

@@ -12,22 +12,27 @@ export async function refresh() {
   if (!code) {
     return;
   }
-  let note = "";
   try {
     const [counters, { scans }] = await Promise.all([
       get(`orders/${code}`),
       get(`scans?order=${code}&limit=10`),
     ]);
     if (mine === refreshes) {
-      showOrder(counters);
-      showScans(scans);
+      show(counters, scans);
     }
   } catch (error) {
-    note = `Not up to date: ${error.message}`;
+    if (mine === refreshes) {
+      find("#order-note").textContent = `Not up to date: ${error.message}`;
+    }
   }
-  if (mine === refreshes) {
-    find("#order-note").textContent = note;
-  }
+}
+
+// Show what the server has just said; an answer that is still under way may be older.
+export function show(counters, scans) {
+  refreshes += 1;
+  showOrder(counters);
+  showScans(scans);
+  find("#order-note").textContent = "";
 }
 
 export function change() {

@@ -1,6 +1,7 @@
 // The form. A scan goes into the queue before anything is sent, and leaves it when the server has
 // confirmed it: whatever fails in between, the scan is still there.
 
+import * as live from "./live.js";
 import * as order from "./order.js";
 import * as queue from "./queue.js";
 import { submitBursts } from "./scanner.js";
@@ -49,6 +50,7 @@ function recall() {
 form.addEventListener("submit", submit);
 form.addEventListener("change", remember);
 fields.order.addEventListener("change", order.change);
+fields.order.addEventListener("change", live.follow);
 fields.quality.addEventListener("change", () => fields.box.focus());
 find("#send-now").addEventListener("click", () => {
   fields.box.focus();
@@ -63,3 +65,4 @@ form.querySelector("input:invalid").focus(); // the first that is empty
 showUnsaved();
 order.offerAll();
 sendAll();
+live.connect();

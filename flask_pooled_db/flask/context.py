@@ -169,7 +169,8 @@ def _note_caller(exc: BaseException | None) -> None:
 
 def release_all() -> None:
     """Release the leases this context still holds, except what another thread that is alive has
-    borrowed, and may be at work with.
+    borrowed, and may be at work with: only its user keeps that from here on. So what the job of an
+    executor has forgotten is found when the job is over, though its thread goes on.
     """
     pair = g.get(CURRENT)
     if pair is None or not pair[1]:
@@ -179,6 +180,7 @@ def release_all() -> None:
     for lease in list(held):
         is_leak = not any(lease is one for one in own)
         if is_leak and lease.owner != owner and is_running(lease.owner):
+            lease.outlive_holder()
             continue
         take_back(lease, "was taken back when its app context ended", is_leak=is_leak)
     if not held:

@@ -99,3 +99,14 @@ class Leases(dict[Any, None]):
     A lease stays in the set from checkout to release; whoever removes it must release it. A set
     that is garbage with its leases needs no finalizer: the pool finds their connections.
     """
+
+
+class Alone(Leases):
+    """The holder of one lease whose app context has ended. It does not keep the lease alive."""
+
+    def __init__(self) -> None:
+        super().__init__({None: None})
+
+    def pop(self, _: Any, *default: Any) -> Any:
+        """Return None the first time, and the default after that."""
+        return super().pop(None, *default)

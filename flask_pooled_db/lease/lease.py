@@ -17,7 +17,7 @@ from flask_pooled_db.errors import PooledDBError, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit
 from flask_pooled_db.lease.fate import NOTHING_TOLD
-from flask_pooled_db.lease.home import Home, Leases, OpenCursor, OpenCursors
+from flask_pooled_db.lease.home import Alone, Home, Leases, OpenCursor, OpenCursors
 from flask_pooled_db.lease.losing import Losing
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, enter_session
@@ -344,6 +344,11 @@ class Lease(Losing):
                 return  # the end of the call releases it
         self.release()
         self._revoked = reason
+
+    def outlive_holder(self) -> None:
+        """Stay with its user, when its app context has ended, and be garbage once that drops it."""
+        holder, self._holder = self._holder, Alone()  # first: its user may be releasing it
+        holder.pop(self, None)
 
     def inherit(self) -> None:
         """In a forked child, refuse everything: the connection is the parent's."""

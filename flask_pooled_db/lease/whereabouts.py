@@ -42,11 +42,8 @@ def whereabouts_of(entry: Entry) -> tuple[callers.Place | None, str]:
 def _describe(lease: Lease, entry: Entry) -> tuple[callers.Place | None, str]:
     name, frame = _name_and_frame(lease.owner)
     dbapi: Any = entry.driver.dbapi
-    now = (
-        callers.place(frame, beside=getattr(dbapi, "__name__", "").partition(".")[0])
-        if frame
-        else None
-    )
+    driver = getattr(dbapi, "__name__", "").partition(".")[0]
+    now = callers.place_at_work(frame, beside=driver) if frame else None
     told = f"in {name}" + (f", which is {callers.at(now)} now" if now else "")
     if lease.place:
         by = f" by {lease.taker}" if lease.taker else ""

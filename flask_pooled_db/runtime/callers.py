@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -11,6 +13,11 @@ from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 _NOT_THE_APPLICATIONS = frozenset({_PACKAGE, "flask", "werkzeug", "dbutils"})
+
+# Where Python's own modules are, and those that were installed, with their commands. Those that are
+# frozen have no file.
+_PATHS = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+_LIBRARIES = ("<frozen ", *(sysconfig.get_path(name) + os.sep for name in _PATHS))
 
 Place = tuple[str, int]
 """A file and a line."""
@@ -30,6 +37,16 @@ def place(frame: FrameType | None = None, *, beside: str = "") -> Place | None:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return None
+
+
+def place_at_work(frame: FrameType | None, *, beside: str = "") -> Place | None:
+    """Return the place of the innermost frame, from this one on, that is in no library: what waits
+    does so in one. If there is none, return what `place()` does.
+    """
+    own = frame
+    while own is not None and own.f_code.co_filename.startswith(_LIBRARIES):
+        own = own.f_back
+    return (place(own, beside=beside) if own else None) or place(frame, beside=beside)
 
 
 def at(place: Place | None) -> str:

@@ -127,6 +127,8 @@ def server(tmp_path: Path, file: Path) -> Iterator[Gunicorn]:
 @pytest.fixture
 def station(browser: Chrome, server: Gunicorn) -> Station:
     """The page, loaded. A server on a port of its own is an origin with a storage of its own."""
+    browser.get("about:blank")
+    browser.get_log("browser")  # type: ignore[no-untyped-call]  # another test's, whose server ended
     browser.get(server.address)
     station = Station(browser)
     station.set_up()
@@ -159,6 +161,22 @@ def test_scan_shows_up(station: Station, file: Path) -> None:
     assert station.browser.switch_to.active_element == station.field("box")
     assert not station.find("#unsaved").is_displayed()
     assert saved(file) == [("A-1001", "BOX-1", "ok"), ("A-1001", "BOX-2", "dent")]
+    log = station.browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [entry for entry in log if entry["level"] in ("WARNING", "SEVERE")] == []
+
+
+def test_scan_of_another_worker(station: Station, server: Gunicorn) -> None:
+    """What another worker scans shows up by itself, for the order on the page alone."""
+    body = {"order": "A-1001", "box": "BOX-7", "quality": "ok", "operator": "Bob"}
+    assert server.request("POST", "/scans", {**body, "order": "A-1002"})[0] == 201
+    assert server.request("POST", "/scans", body)[0] == 201
+    station.wait(lambda: station.last_scans == ["BOX-7"])
+    assert station.find("#scanned").text == "1"
+    station.set_up(order="A-1002")
+    station.wait(lambda: station.find("#order-title").text == "Order A-1002")
+    assert server.request("POST", "/scans", {**body, "order": "A-1002", "box": "BOX-8"})[0] == 201
+    station.wait(lambda: station.last_scans == ["BOX-8", "BOX-7"])
+    assert station.find("#message").text == "Ready."
     log = station.browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert [entry for entry in log if entry["level"] in ("WARNING", "SEVERE")] == []
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -228,6 +229,34 @@ def test_a1_finished_thread(site: tuple[Flask, PooledDB], caplog: pytest.LogCapt
     serve(app, "/", with_thread).get("/")
     assert len(warnings_in(caplog)) == 1
     assert (pool_of(app, db).in_use, pool_of(app, db).leaked) == (0, 1)
+
+
+def test_a1_forgotten_by_executor(
+    site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a job has forgotten is taken back when its request has ended, though the thread of its
+    executor goes on, and without waiting for the garbage collector.
+    """
+    app, db = site
+
+    def job() -> None:
+        insert(get_db_connection(), 1)
+
+    def with_executor() -> str:
+        executor.submit(contextvars.copy_context().run, job).result()
+        return "done"
+
+    gc.collect()
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            assert serve(app, "/", with_executor).get("/").text == "done"
+            wait_until(lambda: "never given back" in caplog.text)
+            wait_until(lambda: pool_of(app, db).in_use == 0)
+    finally:
+        gc.enable()
+    with app.app_context():
+        assert ids() == []
 
 
 def test_a1_async_view(site: tuple[Flask, PooledDB], caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import threading
 from collections.abc import Callable
@@ -220,6 +221,22 @@ def test_a1_place_of_long_lease(url: str, caplog: pytest.LogCaptureFixture) -> N
         with db_connection_context():
             wait_until(lambda: "has been out" in caplog.text)
         assert "in thread 'MainThread', which is at " in caplog.text
+
+
+def test_a1_place_of_waiting_lease(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The place of a scope is the application's, though its thread waits in a library."""
+    may_end = threading.Event()
+
+    def wait() -> None:
+        with db_connection_context():
+            assert may_end.wait(PATIENCE)
+
+    with pooled_app(url, leak_threshold=0.05, idle_timeout=0.1):
+        waiting = call(contextvars.copy_context().run, wait)
+        wait_until(lambda: "has been out" in caplog.text)
+        may_end.set()
+        waiting.result()
+    assert f"which is at {line_of(wait, 2)} now" in caplog.text
 
 
 def fill(db: PooledDB) -> Pool:
