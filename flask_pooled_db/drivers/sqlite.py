@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from time import monotonic, sleep
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
-_CHECKPOINT_PATIENCE = 0.1
+_CHECKPOINT_PATIENCE, _CHECKPOINT_PAUSE = 0.1, 0.005
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -302,9 +303,10 @@ class SQLiteDriver(Driver):
         """Return None: SQLite's transactions are serializable, which includes every level."""
 
     def checkpoint(self, raw: Any) -> None:
-        # Meanwhile readers go on, and who writes waits: not longer than this for a slow reader.
-        raw.run(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE * 1000:.0f}").fetchall()
-        raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        raw.run("PRAGMA busy_timeout=0").fetchall()
+        deadline = monotonic() + _CHECKPOINT_PATIENCE
+        while not _has_emptied_log(raw) and monotonic() < deadline:
+            sleep(_CHECKPOINT_PAUSE)
 
     def close(self, raw: Any) -> None:
         # With a statement that some cursor still keeps, SQLite puts the end of a connection off,
@@ -328,6 +330,17 @@ class SQLiteDriver(Driver):
 
 def _names_uri(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("uri")) and sqlite_uris.is_uri(arguments["database"])
+
+
+def _has_emptied_log(raw: Any) -> bool:
+    """Try to empty the WAL. Those who write are not locked out while its pages are copied, which
+    may take long, nor until a reader has done.
+    """
+    is_busy, pages, copied = raw.run("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if is_busy or copied != pages:  # somebody reads an old state
+        return False
+    is_busy, *_ = raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
 
 
 def _check_compiling(raw: WatchedConnection) -> None:

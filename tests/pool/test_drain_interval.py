@@ -266,6 +266,28 @@ class TestFiles:
                 drain(pool, clock)
                 assert log_of(path) == 0
 
+    @pytest.mark.parametrize("reads_old_state", [True, False])
+    def test_p5_writers(
+        self, tmp_path: Path, clock: Clock, url_of: Any, opened: Any, reads_old_state: bool
+    ) -> None:
+        """While somebody reads, the checkpoint does not lock out those who write, however short
+        the time that they wait.
+        """
+        path = tmp_path / "db"
+        with open_pool(url=url_of(path), clock=clock, drain_interval=INTERVAL) as pool:
+            write(pool, 100)
+            with opened(path) as reader, opened(path) as writer:
+                writer.execute("PRAGMA busy_timeout=20").fetchall()
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM t").fetchone()
+                if reads_old_state:
+                    write(pool)
+                clock.now += INTERVAL
+                sweep(pool.engine)
+                while not is_settled(pool, 0)():
+                    writer.execute("BEGIN IMMEDIATE")
+                    writer.execute("ROLLBACK")
+
     def test_read_only(self, tmp_path: Path, clock: Clock, url_of: Any, opened: Any) -> None:
         """A file that may only be read is no error."""
         path = tmp_path / "db"
