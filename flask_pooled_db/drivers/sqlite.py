@@ -158,9 +158,10 @@ class SQLiteDriver(Driver):
         return checks.seconds(float(text)) if name == "timeout" else super().from_text(name, text)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        secret = self.secret()  # first: to open a file that is not there makes it
         raw = self._open()
         try:
-            self.unlock(raw)
+            self.unlock(raw, secret)
             raw.adopt()
             self.store_at_once(raw, True)  # a journal mode is not changed in a transaction
             raw.run(f"PRAGMA foreign_keys={self._settings.foreign_keys:d}")
@@ -174,7 +175,11 @@ class SQLiteDriver(Driver):
             raise
         return raw
 
-    def unlock(self, raw: Any) -> None:
+    def secret(self) -> str | bytes | None:
+        """Return what a new connection needs to read the file, or None."""
+        return None
+
+    def unlock(self, raw: Any, secret: str | bytes | None) -> None:
         """Make a new connection able to read the file."""
 
     def _set_journal_mode(self, raw: Any) -> None:
@@ -246,7 +251,7 @@ class SQLiteDriver(Driver):
         return bool(raw.is_changed)
 
     def session_is_set(self, raw: Any) -> None:
-        raw.is_changed = False
+        raw.is_changed, raw.is_lent = False, True
 
     def translate(self, sql: Any, parameters: Any = None) -> Any:
         if not isinstance(sql, str) or "%" not in sql:
