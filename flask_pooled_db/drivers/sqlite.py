@@ -6,12 +6,11 @@ import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from time import monotonic, sleep
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
-from flask_pooled_db.drivers import sqlite_creators, sqlite_uris
+from flask_pooled_db.drivers import sqlite_checkpoints, sqlite_creators, sqlite_uris
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import (
@@ -28,9 +27,6 @@ from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
-_CHECKPOINT_PATIENCE, _CHECKPOINT_PAUSE = 0.1, 0.005
-_MOST_TO_WRITERS = 100  # milliseconds
-_LAST_PAGES = 2000
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -310,12 +306,7 @@ class SQLiteDriver(Driver):
         """Return None: SQLite's transactions are serializable, which includes every level."""
 
     def checkpoint(self, raw: Any) -> None:
-        # Who writes waits while the log is emptied: a small part of their time at the most.
-        (own_timeout,) = raw.run("PRAGMA busy_timeout").fetchone()
-        raw.run(f"PRAGMA busy_timeout={min(own_timeout // 20, _MOST_TO_WRITERS)}").fetchall()
-        deadline = monotonic() + _CHECKPOINT_PATIENCE
-        while not _has_emptied_log(raw) and monotonic() < deadline:
-            sleep(_CHECKPOINT_PAUSE)
+        sqlite_checkpoints.empty_log(raw)
 
     def close(self, raw: Any) -> None:
         # With a statement that some cursor still keeps, SQLite puts the end of a connection off,
@@ -324,6 +315,11 @@ class SQLiteDriver(Driver):
             raw.rollback()
         finally:
             raw.close()
+
+    @property
+    def outlives_connections(self) -> bool:
+        is_uri = _names_uri({"database": "", **self._arguments})
+        return not (is_uri and sqlite_uris.is_in_memory(self._arguments["database"]))
 
     @property
     def holds_anything(self) -> bool:
@@ -339,17 +335,6 @@ class SQLiteDriver(Driver):
 
 def _names_uri(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("uri")) and sqlite_uris.is_uri(arguments["database"])
-
-
-def _has_emptied_log(raw: Any) -> bool:
-    """Try to empty the WAL. Those who write are not locked out while its pages are copied, which
-    may take long, but while the last ones are, and until the readers of an older state have done.
-    """
-    is_busy, pages, copied = raw.run("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    if is_busy or pages - copied > _LAST_PAGES:  # somebody has read an old state for long
-        return False
-    is_busy, *_ = raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not is_busy
 
 
 def _check_compiling(raw: WatchedConnection) -> None:

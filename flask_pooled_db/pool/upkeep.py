@@ -63,7 +63,7 @@ def sweep(pool: Engine) -> None:
     opening, closing = Change(), Change()
     makes_checkpoint = False
     with state.lock:
-        if config.drain_interval:
+        if config.drain_interval and pool.terms.driver.outlives_connections:
             drained = state.drained_locked(now, config.drain_interval)
             closing.evict(state.take_idle_locked(drained), "the drain interval is over")
         expired = state.expired_locked(now, config.idle_timeout, supply.sizes.mincached)

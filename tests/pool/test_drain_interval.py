@@ -366,6 +366,19 @@ class TestFiles:
             assert pool.stats().connects == 2
 
 
+@pytest.mark.parametrize("name", ["m1?mode=memory&cache=shared", "/m2?vfs=memdb"])
+def test_in_memory(clock: Clock, name: str) -> None:
+    """A database in memory that only its connections keep is not drained."""
+    url = f"sqlite:///file:{name}&uri=true"
+    with open_pool(url=url, clock=clock, drain_interval=INTERVAL) as pool:
+        write(pool)
+        clock.now += INTERVAL
+        sweep(pool.engine)
+        assert is_settled(pool, 1)()
+        use_file(pool)
+        assert pool.stats().connects == 1
+
+
 def use_file(pool: Pool) -> None:
     with pool.connection() as conn:
         conn.cursor().execute("SELECT * FROM t")
