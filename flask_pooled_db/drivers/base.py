@@ -373,6 +373,11 @@ class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
         self.close(raw)
 
     @property
+    def outlives_connections(self) -> bool:
+        """Whether the database is there while no connection to it is open."""
+        return True
+
+    @property
     def holds_anything(self) -> bool:
         """Whether `close_all()` has anything to release."""
         return False

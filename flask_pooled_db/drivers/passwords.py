@@ -80,12 +80,12 @@ def _beginning_of(path: str | os.PathLike[str]) -> bytes:
         os.close(descriptor)
 
 
-def read(path: str | os.PathLike[str]) -> str:
-    """Return the password that a file holds now, without the end of its line.
+def read(path: str | os.PathLike[str], kind: str = "password") -> str:
+    """Return the password, or the key, that a file holds now, without the end of its line.
 
     Raises `ConfigError`, which shows nothing of the content.
     """
-    what = f"the password file {os.fspath(path)!r}"
+    what = f"the {kind} file {os.fspath(path)!r}"
     try:
         content = _beginning_of(path)
     except (OSError, ValueError) as error:
@@ -96,8 +96,8 @@ def read(path: str | os.PathLike[str]) -> str:
     except UnicodeError:
         password = None  # the error holds the content
     if password is None or len(content) > _LARGEST:
-        raise ConfigError([f"{what} holds no password: it is no UTF-8, or too long for one"])
+        raise ConfigError([f"{what} holds no {kind}: it is no UTF-8, or too long for one"])
     password = password[:-2] if password.endswith("\r\n") else password.removesuffix("\n")
     if not password:
-        raise ConfigError([f"{what} is empty: put the password there"])
+        raise ConfigError([f"{what} is empty: put the {kind} there"])
     return password

@@ -16,14 +16,15 @@ from flask_pooled_db.drivers.base import Failure
 from flask_pooled_db.drivers.creators import is_module_connect, parameters_of, what_connects
 from flask_pooled_db.drivers.sqlite import SQLiteDriver
 from flask_pooled_db.drivers.sqlite_connection import WatchedConnection, code_of, watched_class
-from flask_pooled_db.drivers.sqlite_statements import is_for_all
+from flask_pooled_db.drivers.sqlite_statements import Pragma, pragma_in
 from flask_pooled_db.errors import ConfigError, UsageError
 
 KEY, KEY_FILE = "key", "key_file"
 
 _FOR_ALL_REFUSED = (
-    "a lease can't change the key, or the settings, by which all connections read the file: use "
-    "PRAGMA rekey on a connection of your own, and give the pool the new key with db.replace_bind()"
+    "a lease can't change the key of a database, or the cipher's settings of one that is not new: "
+    "nobody could read it any more. Give the settings as connect arguments; for a new key, use "
+    "PRAGMA rekey on a connection of your own, and give it to the pool with db.replace_bind()"
 )
 _WRONG_KEY = (
     "the key is wrong, or it is missing, or the file is no database that it encrypts: check the "
@@ -80,12 +81,20 @@ class CipherConnection(WatchedConnection):
     """A connection to an encrypted file."""
 
     def __call__(self, sql: str) -> Any:
-        return super().__call__(str(sql))
+        # SQLCipher runs its pragmas when they are compiled, so that none is to be kept.
+        return super().__call__(sql if pragma_in(sql) else str(sql))
 
-    def check_change(self, sql: str) -> None:
-        super().check_change(sql)
-        if is_for_all(sql):
+    def check_pragma(self, pragma: Pragma) -> None:
+        super().check_pragma(pragma)
+        if pragma.rekeys or (pragma.is_of_cipher and not self._is_new(pragma)):
             raise UsageError(_FOR_ALL_REFUSED)
+
+    def _is_new(self, pragma: Pragma) -> bool:
+        """Return whether a PRAGMA is about a database that was attached and has no content yet."""
+        if not pragma.is_of_attached:
+            return False
+        ask = self.own_cursor.plain(self).execute
+        return bool(ask(f"PRAGMA {pragma.schema}.page_count").fetchone() == (0,))
 
     def reset_key(self, *_: Any) -> None:
         """Refuse what `PRAGMA rekey` does."""
@@ -123,7 +132,8 @@ class SQLCipherDriver(SQLiteDriver):
     def __init__(
         self, creator: Any, dbapi: ModuleType, arguments: dict[str, Any], timeout: float
     ) -> None:
-        self._key = self._key_file = None
+        self._key: str | bytes | None = None
+        self._key_file: Any = None
         self._cipher = {name: arguments.pop(name) for name in _CIPHER if name in arguments}
         self._cipher.pop("cipher", None)  # it has no other, and takes no orders
         is_own = is_module_connect(creator, dbapi)
@@ -173,11 +183,12 @@ class SQLCipherDriver(SQLiteDriver):
         ]
         return problems
 
-    def unlock(self, raw: Any) -> None:
-        if self._key_file is not None:
-            raw.set_key(passwords.read(self._key_file))
-        elif self._key is not None:
-            raw.set_key(self._key)
+    def secret(self) -> str | bytes | None:
+        return self._key if self._key_file is None else passwords.read(self._key_file, "key")
+
+    def unlock(self, raw: Any, secret: str | bytes | None) -> None:
+        if secret is not None:
+            raw.set_key(secret)
         for name, value in self._cipher.items():
             raw.run(f"PRAGMA {name}={value}")
         try:

@@ -10,7 +10,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DatabaseURL, checks
-from flask_pooled_db.drivers import sqlite_creators, sqlite_uris
+from flask_pooled_db.drivers import sqlite_checkpoints, sqlite_creators, sqlite_uris
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import of_sqlite
 from flask_pooled_db.drivers.sqlite_connection import (
@@ -27,7 +27,6 @@ from flask_pooled_db.errors import ConfigError
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
-_CHECKPOINT_PATIENCE = 0.1
 
 _POOL_SETS_IT = "can't be set: the pool sets it"
 
@@ -155,9 +154,10 @@ class SQLiteDriver(Driver):
         return checks.seconds(float(text)) if name == "timeout" else super().from_text(name, text)
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        secret = self.secret()  # first: to open a file that is not there makes it
         raw = self._open()
         try:
-            self.unlock(raw)
+            self.unlock(raw, secret)
             raw.adopt()
             self.store_at_once(raw, True)  # a journal mode is not changed in a transaction
             raw.run(f"PRAGMA foreign_keys={self._settings.foreign_keys:d}")
@@ -171,7 +171,11 @@ class SQLiteDriver(Driver):
             raise
         return raw
 
-    def unlock(self, raw: Any) -> None:
+    def secret(self) -> str | bytes | None:
+        """Return what a new connection needs to read the file, or None."""
+        return None
+
+    def unlock(self, raw: Any, secret: str | bytes | None) -> None:
         """Make a new connection able to read the file."""
 
     def _set_journal_mode(self, raw: Any) -> None:
@@ -243,7 +247,7 @@ class SQLiteDriver(Driver):
         return bool(raw.is_changed)
 
     def session_is_set(self, raw: Any) -> None:
-        raw.is_changed = False
+        raw.is_changed, raw.is_lent = False, True
 
     def translate(self, sql: Any, parameters: Any = None) -> Any:
         if not isinstance(sql, str) or "%" not in sql:
@@ -302,9 +306,7 @@ class SQLiteDriver(Driver):
         """Return None: SQLite's transactions are serializable, which includes every level."""
 
     def checkpoint(self, raw: Any) -> None:
-        # Meanwhile readers go on, and who writes waits: not longer than this for a slow reader.
-        raw.run(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE * 1000:.0f}").fetchall()
-        raw.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        sqlite_checkpoints.empty_log(raw)
 
     def close(self, raw: Any) -> None:
         # With a statement that some cursor still keeps, SQLite puts the end of a connection off,
@@ -313,6 +315,11 @@ class SQLiteDriver(Driver):
             raw.rollback()
         finally:
             raw.close()
+
+    @property
+    def outlives_connections(self) -> bool:
+        is_uri = _names_uri({"database": "", **self._arguments})
+        return not (is_uri and sqlite_uris.is_in_memory(self._arguments["database"]))
 
     @property
     def holds_anything(self) -> bool:

@@ -22,7 +22,9 @@ from flask_pooled_db.drivers.sqlite_statements import (
     READS,
     WRITES,
     Effect,
+    Pragma,
     effect_of,
+    pragma_in,
 )
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.runtime import Job, housekeeper
@@ -69,6 +71,7 @@ class WatchedConnection(PlainConnection):
     was_in_transaction = False  # when its last statement came
     is_readonly = False  # as the scope has it
     is_set_up = False  # as the driver's settings say
+    is_lent = False  # from then on, when SETSESSION was run
     is_changed = False  # so that the session must not reach another lease
     stores_at_once = False  # what sqlite3 itself would store without a transaction
     has_stored = False  # a statement that may write came in none
@@ -149,6 +152,17 @@ class WatchedConnection(PlainConnection):
         """Raise if a statement changes of its session what no lease may change."""
         if self.is_readonly and "query_only" in sql.lower():
             raise UsageError("PRAGMA query_only is the scope's: it has readonly=True")
+        pragma = pragma_in(sql)
+        if pragma is not None:
+            self.check_pragma(pragma)
+
+    def check_pragma(self, pragma: Pragma) -> None:
+        """Raise if a PRAGMA sets what is not the lease's. SETSESSION may set what all share."""
+        if pragma.is_of_process and self.is_lent:
+            raise UsageError(
+                f"PRAGMA {pragma.name} is a setting of the whole process, and not of a lease: set "
+                "it once, when the process starts, on a connection of your own"
+            )
 
     def _keeps_foreign_keys(self, sql: str) -> bool:
         """Return whether a statement only sets what is set already, as many applications do for

@@ -20,6 +20,11 @@ def is_uri(name: str) -> bool:
     return name.startswith(_SCHEME)
 
 
+def is_in_memory(uri: str) -> bool:
+    """Return whether a URI names a database in memory: it ends with its last connection."""
+    return _IN_MEMORY.match(uri.removeprefix(_SCHEME)) is not None
+
+
 def with_parameters(uri: str, parameters: Mapping[str, str]) -> str:
     """Return a URI with these parameters behind its own."""
     if not parameters:
@@ -34,7 +39,7 @@ def placed(uri: str, folder: str) -> tuple[str, Path | None]:
     name = uri.removeprefix(_SCHEME)
     end = re.search(r"[?#]|\Z", name)
     path, rest = (name, "") if end is None else (name[: end.start()], name[end.start() :])
-    if not path or path.startswith("/") or _IN_MEMORY.match(name):
+    if not path or path.startswith("/") or is_in_memory(uri):
         return uri, None
     file = Path(folder, unquote(path))
     return f"{_SCHEME}{quote(str(file))}{rest}", file.parent

@@ -309,14 +309,23 @@ class Engine(Whole):
             if self._returned is not None:
                 self._returned()
             if not is_settled:
-                reason = entry.condemned or entry.link.reason or "it has served its time"
-                self.supply.close(entry, reason)
+                self._close_returned(entry, now)
             elif change is not None:
                 self.supply.carry_out(change)
         except BaseException:
             if not is_settled:
                 self._abandon(entry)
             raise
+
+    def _close_returned(self, entry: Entry, now: float) -> None:
+        reason = entry.condemned or entry.link.reason or "it has served its time"
+        interval = 0.0 if entry.condemned else self.terms.config.drain_interval
+        with self.state.lock:
+            makes_checkpoint = self.state.owes_checkpoint_locked(now, interval)
+        if makes_checkpoint:  # which this thread does not wait for
+            self.supply.close_elsewhere(entry, reason, after_checkpoint=True)
+        else:
+            self.supply.close(entry, reason)
 
     def _reset(self, entry: Entry) -> None:
         try:

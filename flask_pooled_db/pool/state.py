@@ -70,6 +70,7 @@ class State:
         self.checkouts = 0
         self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
         self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
+        self.drained_at = math.inf  # or when its first connection was opened
         self.generation = 0  # how often the pool was drained: older connections are not kept
         self.lost: deque[EntryRef] = deque()  # filled by finalizers; it needs no lock
         self.most_idle = sizes.maxcached or math.inf
@@ -164,6 +165,15 @@ class State:
             if is_due or now - entry.origin.opened_at >= interval:
                 entry.expires_at = 0.0
         return list(self.idle) if is_due else []
+
+    def owes_checkpoint_locked(self, now: float, interval: float) -> bool:
+        """Return whether the next connection to be closed has to make the checkpoint: since the
+        last one, `interval` is over.
+        """
+        is_due = 0 < interval <= now - self.drained_at
+        if is_due:
+            self.drained_at = now
+        return is_due
 
     def wanted_locked(self, sizes: Sizes, *, is_replica: bool) -> int:
         """Return how many more connections should be opened, if there are places for them."""

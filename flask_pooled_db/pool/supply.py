@@ -7,6 +7,7 @@ ended, so that the limit holds at every instant.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -110,17 +111,25 @@ class Supply:
         finally:
             self.closed(entry.ref, reason)
 
-    def close_elsewhere(self, entry: Entry, reason: str) -> None:
-        """Like `close()`, in a thread of its own."""
-        housekeeper.call_later(0.0, functools.partial(self._start_closing, entry, reason))
+    def close_after_checkpoint(self, entry: Entry, reason: str) -> None:
+        """Like `close()`, but first bring into the database what lies beside it."""
+        with contextlib.suppress(Exception):  # there may be none, or it is not its time
+            entry.driver.checkpoint(entry.raw)
+        self.close(entry, reason)
 
-    def _start_closing(self, entry: Entry, reason: str) -> None:
-        close = functools.partial(self.close, entry, reason)
+    def close_elsewhere(self, entry: Entry, reason: str, *, after_checkpoint: bool = False) -> None:
+        """Like `close()`, in a thread of its own."""
+        close = self.close_after_checkpoint if after_checkpoint else self.close
+        housekeeper.call_later(0.0, functools.partial(self._start_closing, close, entry, reason))
+
+    def _start_closing(
+        self, close: Callable[[Entry, str], None], entry: Entry, reason: str
+    ) -> None:
         try:
-            workers.start("closer", close)
+            workers.start("closer", functools.partial(close, entry, reason))
         except Exception:  # noqa: BLE001  no more threads: terminating takes no time
             entry.condemn("there was no thread to close it")
-            close()
+            self.close(entry, reason)
 
     def closed(self, ref: EntryRef, reason: str) -> None:
         """Free the place of a connection that was closed, for those who wait."""
@@ -335,6 +344,7 @@ class Supply:
             entry.link.place = attempt.place
             state.connector.end_locked(attempt)
             state.open.add(ref)
+            state.drained_at = min(state.drained_at, entry.origin.opened_at)
             has_recovered = state.connector.backoff.succeeded_locked()
             state.probe_asked = math.inf
             is_current = attempt.generation == state.generation and not state.is_closed

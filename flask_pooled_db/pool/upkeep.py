@@ -13,7 +13,7 @@ from time import monotonic
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool.engine import Engine
-from flask_pooled_db.pool.entry import Entry, EntryRef
+from flask_pooled_db.pool.entry import EntryRef
 from flask_pooled_db.pool.link import detach_all
 from flask_pooled_db.pool.state import Change
 from flask_pooled_db.runtime import Job, Part, guard, housekeeper, join, reporter, workers
@@ -61,20 +61,22 @@ def sweep(pool: Engine) -> None:
     config = pool.terms.config
     pool.leaks.report_long_leases(now)
     opening, closing = Change(), Change()
-    drained: list[Entry] = []
+    makes_checkpoint = False
     with state.lock:
-        if config.drain_interval:
+        if config.drain_interval and pool.terms.driver.outlives_connections:
             drained = state.drained_locked(now, config.drain_interval)
             closing.evict(state.take_idle_locked(drained), "the drain interval is over")
         expired = state.expired_locked(now, config.idle_timeout, supply.sizes.mincached)
         closing.evict(state.take_idle_locked(expired), "it was idle or open for too long")
+        if closing.evictions:
+            makes_checkpoint = state.owes_checkpoint_locked(now, config.drain_interval)
         if state.connector.backoff.pause_locked() <= 0:
             supply.assign_locked(opening)
         state.lost.extend(state.lost_locked())
     supply.carry_out(opening)
     if closing.evictions or state.lost:
         try:
-            close = _drain if drained else _close
+            close = _drain if makes_checkpoint else _close
             workers.start("closer", functools.partial(close, pool, closing))
         except Exception:  # noqa: BLE001  no more threads: terminating takes no time
             for entry, _ in closing.evictions:
@@ -91,9 +93,7 @@ def _drain(pool: Engine, closing: Change) -> None:
     """Close connections, the last one after a checkpoint: no other has to wait for that."""
     last, reason = closing.evictions.pop()
     _close(pool, closing)
-    with contextlib.suppress(Exception):  # there may be none, or it is not its time
-        last.driver.checkpoint(last.raw)
-    pool.supply.close(last, reason)
+    pool.supply.close_after_checkpoint(last, reason)
 
 
 class Round:

@@ -26,7 +26,7 @@ from flask_pooled_db import (
     db_connection_context,
 )
 from flask_pooled_db.drivers.sqlcipher import SQLCipherDriver
-from flask_pooled_db.drivers.sqlite_statements import is_for_all
+from flask_pooled_db.drivers.sqlite_statements import pragma_in
 from tests.drivers.sqlite_app import query
 from tests.support.apps import pooled_app
 from tests.support.cipher import KEY, opened, url_of
@@ -101,6 +101,26 @@ class TestKeys:
             db.pool().drain()
             with pytest.raises(ConnectFailed, match="the key is wrong"):
                 query("SELECT id FROM t")
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (None, "can't be read: No such file"),
+            (b"", "is empty: put the key there"),
+            (b"\xff", "holds no key"),
+        ],
+    )
+    def test_no_key_in_file(self, tmp_path: Path, content: bytes | None, words: str) -> None:
+        """While the file holds no key, the error says so, and no database is made."""
+        path, folder = tmp_path / "key", tmp_path / "data"
+        folder.mkdir()
+        if content is not None:
+            path.write_bytes(content)
+        url = f"sqlite+sqlcipher:///{folder}/new.db?key_file={path}"
+        with pooled_app(url), pytest.raises(ConnectFailed, match="the key file") as caught:
+            query("SELECT 1")
+        assert words in str(caught.value)
+        assert list(folder.iterdir()) == []
 
     @pytest.mark.parametrize(
         "settings",
@@ -268,6 +288,13 @@ class TestSettings:
                 pass
 
 
+def attach(conn: Any, sql: str, name: str = "ö") -> None:
+    """Attach a new database and run a statement."""
+    with contextlib.suppress(sqlcipher3.OperationalError):  # not inside of a transaction
+        conn.execute(f"ATTACH '' AS {name}")
+    conn.execute(sql)
+
+
 class OwnCursor(sqlcipher3.Cursor):  # type: ignore[misc]
     """A cursor class of an application's own."""
 
@@ -285,6 +312,13 @@ WAYS: dict[str, Callable[[Any, str], object]] = {
     "script": lambda conn, sql: conn.cursor().executescript(sql),
     "script_of_own_cursor": lambda conn, sql: conn.cursor(OwnCursor).executescript(sql),
 }
+
+
+QUESTIONS = (
+    *("cipher", "cipher_version", "cipher_provider", "cipher_provider_version", "cipher_settings"),
+    *("cipher_default_settings", "cipher_integrity_check", "cipher_status", "cipher_fips_status"),
+    *("cipher_salt", "cipher_page_size", "cipher_log_level", "cipher_memory_security", "kdf_iter"),
+)
 
 
 class TestTransactions:
@@ -372,6 +406,31 @@ class TestTransactions:
             lambda conn: conn.execute("PRAGMA cipher_migrate"),
             lambda conn: conn.execute("PRAGMA cipher_default_kdf_iter = 1000"),
             lambda conn: conn.reset_key(SECRET),
+            lambda conn: attach(conn, f"PRAGMA ö.rekey = '{SECRET}'"),
+            lambda conn: attach(conn, f"PRAGMA ö . key = '{SECRET}'"),
+            lambda conn: attach(conn, f"PRAGMA table_info.rekey = '{SECRET}'", "table_info"),
+            lambda conn: attach(conn, f"PRAGMA user_versionö.rekey = '{SECRET}'", "user_versionö"),
+            lambda conn: attach(conn, f'PRAGMA "a""b".rekey(\'{SECRET}\')', '"a""b"'),
+            *(
+                lambda conn, setting=setting: conn.execute(f"PRAGMA {setting}")
+                for setting in (
+                    "cipher_hmac_pgno=be",
+                    "MAIN.cipher_plaintext_header_size = 32",
+                    "temp.cipher_use_hmac(off)",
+                    "'main' . \"cipher_page_size\" /**/ = 8192",
+                    "cipher_compatibility=3",
+                    "cipher='aes-128-cbc'",
+                    "cipher_salt = \"x'00112233445566778899aabbccddeeff'\"",
+                    "cipher_hmac_salt_mask = \"x'aa'\"",
+                    "cipher_setting_to_come=1",
+                    "kdf_iter=1000",
+                    "fast_kdf_iter=3",
+                    "rekey_kdf_iter=3",
+                    "key='a'",
+                    "hexkey='aabb'",
+                    "textkey=z",
+                )
+            ),
         ],
     )
     def test_t10_rekey(self, file: Path, change: Callable[[Any], object]) -> None:
@@ -398,12 +457,53 @@ class TestTransactions:
             with pytest.raises(UsageError, match="SELECT"):
                 conn.open_blob("t", "name", 1)
 
-    def test_p9_key_by_text(self, app: tuple[Flask, PooledDB]) -> None:
-        """A lease that sent `PRAGMA key`, or the like, leaves its connection to nobody."""
-        for sql in ("PRAGMA key='a'", "PRAGMA cipher_page_size=8192"):
-            query(sql)
-            assert query("SELECT id FROM t") == []
-        assert app[1].stats().connects == 3
+    def test_p9_settings_of_new_file(self, app: tuple[Flask, PooledDB], tmp_path: Path) -> None:
+        """A lease may set the cipher for a file that it attaches, until that has content; its
+        connection is left to nobody.
+        """
+        query("INSERT INTO t VALUES (7, 'a')")
+        path = tmp_path / "ö.db"
+        with db_connection_context() as conn:
+            conn.execute(f"ATTACH '{path}' AS ö KEY \"{OTHER_KEY}\"")
+            conn.execute("PRAGMA ö.cipher_page_size=8192")
+            conn.execute('PRAGMA "ö".cipher_use_hmac(off)')
+            conn.execute("SELECT sqlcipher_export('ö')").fetchall()
+            with pytest.raises(UsageError, match="of one that is not new"):
+                conn.execute("PRAGMA ö.cipher_page_size=4096")
+        with opened(path, OTHER_KEY) as other:
+            other.execute("PRAGMA cipher_page_size=8192")
+            other.execute("PRAGMA cipher_use_hmac=off")
+            assert other.execute("SELECT id FROM t").fetchall() == [(7,)]
+        assert query("SELECT name FROM pragma_database_list") == [("main",)]
+        assert app[1].stats().connects == 2
+
+    @pytest.mark.parametrize("readonly", [True, False])
+    @pytest.mark.parametrize("name", QUESTIONS)
+    def test_t4_questions(
+        self, app: tuple[Flask, PooledDB], file: Path, name: str, readonly: bool
+    ) -> None:
+        """A PRAGMA of SQLCipher that only asks takes no lock, and leaves the session as it was."""
+        query("SELECT id FROM t")
+        with opened(file) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for sql in (f"PRAGMA {name}", f'pragma "main" . {name} ;'):
+                with db_connection_context(readonly=readonly) as conn:
+                    conn.execute(sql).fetchall()
+        query("INSERT INTO t VALUES (1, 'a')")
+        assert ids(file) == [1]
+        assert app[1].stats().connects == 1
+
+    @pytest.mark.usefixtures("app")
+    def test_question_asked_again(self, file: Path) -> None:
+        """Each time it is asked, a question is answered anew."""
+        text = "PRAGMA cipher_integrity_check"
+        query("INSERT INTO t VALUES (1, 'a')")
+        query("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert query(text) == []
+        with file.open("r+b") as stream:
+            stream.seek(4096 + 100)
+            stream.write(b"broken")
+        assert query(text) != []
 
 
 @pytest.mark.parametrize("part", ["PRAGMA rekey/* */ ", '"a" . rekey /**/ ', "/* ", "x.", "["])
@@ -411,7 +511,7 @@ class TestTransactions:
 def test_reading_time(beginning: str, part: str) -> None:
     """To look for a change of the key takes no longer than the text is long."""
     began = time.perf_counter()
-    is_for_all(beginning + part * 20_000)
+    pragma_in(beginning + part * 20_000)
     assert time.perf_counter() - began < 0.5
 
 

@@ -17,6 +17,7 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB, UsageError, db_connection_context
 from tests.drivers.sqlite_app import query
+from tests.support import cipher
 from tests.support.apps import pooled_app
 
 SETTINGS = (
@@ -238,3 +239,30 @@ def test_database_without_write_permission(file_mode: int, folder_mode: int) -> 
             path.parent.chmod(0o755)
     lines = ["[(1,)]", "attempt to write a readonly database"]
     assert result.stdout.splitlines() == lines, result.stderr
+
+
+SHARED = ("soft_heap_limit", "hard_heap_limit", "temp_store_directory", "data_store_directory")
+SHARED_BY_CIPHER = ("cipher_log", "cipher_log_level", "cipher_memory_security", "cipher_profile")
+
+
+@pytest.mark.parametrize("name", [*SHARED, *SHARED_BY_CIPHER])
+@pytest.mark.parametrize("sql", ["PRAGMA {}='0'", 'pragma main . "{}" (0)', "EXPLAIN PRAGMA {}=0"])
+def test_p9_of_process(tmp_path: Path, name: str, sql: str) -> None:
+    """What a PRAGMA sets for the whole process is refused in a lease, whose end could not undo
+    that for others; to ask for it takes no lock.
+    """
+    url = cipher.url_of(tmp_path / "a.db") if "cipher" in name else "sqlite://"
+    with pooled_app(url) as (_, db):
+        with pytest.raises(UsageError, match=f"PRAGMA {name} is a setting of the whole process"):
+            query(sql.format(name))
+        with db_connection_context(readonly=True) as conn:
+            conn.execute(f"PRAGMA {name}").fetchall()
+        assert query("SELECT 1") == [(1,)]
+        assert db.stats().connects == 1
+
+
+@pytest.mark.parametrize("name", ["soft_heap_limit", "cipher_memory_security"])
+def test_of_process_in_setsession(tmp_path: Path, name: str) -> None:
+    """SETSESSION may set it: that is the same for all connections."""
+    with pooled_app(cipher.url_of(tmp_path / "a.db"), setsession=[f"PRAGMA {name}=0"]):
+        assert query("SELECT 1") == [(1,)]

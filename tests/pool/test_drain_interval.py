@@ -128,6 +128,47 @@ class TestAnyDriver:
             wait_until(is_settled(pool, 1))
             assert fake.count("checkpoint") == 1
 
+    def test_p8_always_in_use(self, fake: FakeDriver, clock: Clock) -> None:
+        """Where no connection is ever idle at that age, one that comes back makes the checkpoint,
+        once in the interval, and its caller does not wait for that.
+        """
+        with open_pool(fake, clock=clock, drain_interval=INTERVAL, reset="rollback") as pool:
+            for round_ in range(1, 4):
+                leases = [pool.connection(), pool.connection()]
+                clock.now += INTERVAL
+                sweep(pool.engine)
+                gate = fake.hold("checkpoint")
+                close_all(leases)
+                gate.wait_for_arrivals()
+                gate.open()
+                wait_until(is_settled(pool, 0))
+                assert fake.count("checkpoint") == round_
+                clock.now += 1
+
+    def test_p8_older_than_its_lifetime(self, fake: FakeDriver, clock: Clock) -> None:
+        """Where no connection becomes that old, since its lifetime is shorter, one that is closed
+        for its lifetime makes the checkpoint, once in the interval.
+        """
+        keys: Any = {"drain_interval": INTERVAL, "max_lifetime": INTERVAL / 4, "maxconnections": 2}
+        with open_pool(fake, clock=clock, **keys) as pool:
+            for _ in range(16):
+                use(pool)
+                clock.now += INTERVAL / 4
+                sweep(pool.engine)
+                wait_until(is_settled(pool, 0))
+            assert fake.count("close") == 16
+            assert fake.count("checkpoint") == 4
+
+    def test_p4_lost_lease(self, fake: FakeDriver, clock: Clock) -> None:
+        """A connection whose lease was lost makes no checkpoint."""
+        with open_pool(fake, clock=clock, drain_interval=INTERVAL) as pool:
+            entry = pool.engine.acquire()
+            clock.now += INTERVAL
+            entry.condemn("it was lost")
+            pool.engine.release(entry)
+            assert is_settled(pool, 0)()
+            assert fake.count("checkpoint") == 0
+
     @pytest.mark.parametrize("step", ["checkpoint", "close"])
     def test_p13_failing_step(self, fake: FakeDriver, clock: Clock, step: str) -> None:
         """A checkpoint, or a close, that fails is no error: the connections are closed."""
@@ -266,6 +307,52 @@ class TestFiles:
                 drain(pool, clock)
                 assert log_of(path) == 0
 
+    def test_p8_never_idle(self, tmp_path: Path, clock: Clock, url_of: Any, opened: Any) -> None:
+        """The WAL is emptied also while some lease always reads."""
+        path = tmp_path / "db"
+        with open_pool(url=url_of(path), clock=clock, drain_interval=INTERVAL) as pool:
+            write(pool, 100)
+            with opened(path) as other:
+                other.execute("SELECT count(*) FROM t").fetchall()
+                reader = pool.connection()
+                for _ in range(3):
+                    reader.cursor().execute("SELECT count(*) FROM t").fetchall()
+                    clock.now += INTERVAL
+                    sweep(pool.engine)
+                    following = pool.connection()
+                    following.cursor().execute("SELECT count(*) FROM t").fetchall()
+                    reader.close()
+                    reader = following
+                    wait_until(lambda: log_of(path) == 0)
+                    other.execute("INSERT INTO t VALUES (zeroblob(100000))")
+                    other.commit()
+                    assert log_of(path) > 0
+                reader.close()
+
+    @pytest.mark.parametrize("reads_old_state", [True, False])
+    def test_p5_writers(
+        self, tmp_path: Path, clock: Clock, url_of: Any, opened: Any, reads_old_state: bool
+    ) -> None:
+        """While somebody reads, the checkpoint does not lock out those who write for longer than
+        they wait, however short that is.
+        """
+        path = tmp_path / "db"
+        with open_pool(
+            url=f"{url_of(path)}?timeout=0.05", clock=clock, drain_interval=INTERVAL
+        ) as pool:
+            write(pool, 100)
+            with opened(path) as reader, opened(path) as writer:
+                writer.execute("PRAGMA busy_timeout=50").fetchall()
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM t").fetchone()
+                if reads_old_state:
+                    write(pool)
+                clock.now += INTERVAL
+                sweep(pool.engine)
+                while not is_settled(pool, 0)():
+                    writer.execute("BEGIN IMMEDIATE")
+                    writer.execute("ROLLBACK")
+
     def test_read_only(self, tmp_path: Path, clock: Clock, url_of: Any, opened: Any) -> None:
         """A file that may only be read is no error."""
         path = tmp_path / "db"
@@ -277,6 +364,19 @@ class TestFiles:
             drain(pool, clock)
             use_file(pool)
             assert pool.stats().connects == 2
+
+
+@pytest.mark.parametrize("name", ["m1?mode=memory&cache=shared", "/m2?vfs=memdb"])
+def test_in_memory(clock: Clock, name: str) -> None:
+    """A database in memory that only its connections keep is not drained."""
+    url = f"sqlite:///file:{name}&uri=true"
+    with open_pool(url=url, clock=clock, drain_interval=INTERVAL) as pool:
+        write(pool)
+        clock.now += INTERVAL
+        sweep(pool.engine)
+        assert is_settled(pool, 1)()
+        use_file(pool)
+        assert pool.stats().connects == 1
 
 
 def use_file(pool: Pool) -> None:

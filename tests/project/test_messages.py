@@ -355,6 +355,10 @@ def change_key(site: Site, logged: Callable[[], str]) -> None:
     connect_encrypted(site, f"PRAGMA rekey={cipher.KEY!r}")
 
 
+def set_for_process(site: Site, logged: Callable[[], str]) -> None:
+    connect_encrypted(site, "PRAGMA soft_heap_limit=0")
+
+
 def connect_encrypted(site: Site, sql: str) -> None:
     path = Path(site[1].pool().driver._arguments["database"] + "2")
     with pooled_app(cipher.url_of(path)), db_connection_context() as conn:
@@ -396,6 +400,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "its connections are those of the bind": drain_a_tenant,
     "close() inside db_connection_context()": in_block(lambda conn: conn.close()),
     "a lease can't change the key": change_key,
+    "is a setting of the whole process": set_for_process,
     "inside a nested db_connection_context()": in_block(nest),
     "its driver has no way to end it": cancel_what_goes_on,
     "would block the event loop": in_task(lambda _, conn: conn.execute("SELECT 1")),
