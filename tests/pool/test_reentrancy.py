@@ -78,6 +78,19 @@ def test_p12_waiter_served_after_collection(fake: FakeDriver) -> None:
         caller.result().close()
 
 
+def test_p13_comes_back_as_garbage(fake: FakeDriver) -> None:
+    """The connection of a generator that the collector closes is garbage with it, and nobody's to
+    keep: weak references to it are gone by then.
+    """
+    with open_pool(fake, maxconnections=2) as pool:
+        Cycle(suspended(pool))
+        gc.collect()
+        state = pool.engine.state
+        assert all(entry.ref() is entry for entry in state.idle)
+        wait_until(lambda: check_counts(pool).open == 0)
+        pool.lease(timeout=20).close()
+
+
 @pytest.mark.parametrize("allocations", [2, 3, 4, 5, 6, 7])
 def test_p12_collections_everywhere(fake: FakeDriver, allocations: int) -> None:
     """With collections after so few allocations, threads that lose generators do no harm."""
