@@ -387,11 +387,11 @@ def test_many_names_at_random() -> None:
 
 
 def test_sweep_holds_up_no_checkout() -> None:
-    """While a sweep closes many binds, each of which takes its time, other binds lend."""
+    """While a sweep closes 200 binds, each of which takes its time, other binds lend."""
     names, gate = Names(), Gate()
     with registry(names, idle=1000) as binds:
         use(binds, "busy")
-        for i in range(20):
+        for i in range(200):
             use(binds, f"n{i}")
             old(binds, f"n{i}")
         names.on_closed = lambda _: gate.stop_here()
@@ -401,7 +401,7 @@ def test_sweep_holds_up_no_checkout() -> None:
         use(binds, "new")
         gate.open()
         names.on_closed = lambda _: None
-        assert sweeper.result().evicted == 20
+        assert sweeper.result().evicted == 200
 
 
 def test_scope_without_registry() -> None:
