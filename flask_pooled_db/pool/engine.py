@@ -284,20 +284,18 @@ class Engine(Whole):
             change = None
             with state.lock:
                 in_use, ref = state.in_use, entry.ref
-                if ref not in in_use:
-                    return  # it was returned before, or opened before a fork
+                # It was returned before, or opened before a fork. Or a finalizer of its own garbage
+                # returns it: it counts as lost by now, and is closed as such.
+                if ref not in in_use or ref() is not entry:
+                    entry.link.reason = entry.link.reason or "its lease ended as garbage"
+                    return
                 del in_use[ref]
                 entry.since = now
                 entry.valid_until = 0.0 if entry.is_suspect else now + self._trust
-                # One that comes back by a finalizer of its own garbage is not known any more.
-                if (
-                    ref() is entry
-                    and now < entry.expires_at
-                    and (
-                        self.supply.keeps_locked(entry)
-                        if state.may_lack_room
-                        else len(state.idle) < state.most_idle or state.waiters
-                    )
+                if now < entry.expires_at and (
+                    self.supply.keeps_locked(entry)
+                    if state.may_lack_room
+                    else len(state.idle) < state.most_idle or state.waiters
                 ):
                     state.idle.append(entry)
                     is_settled = True
