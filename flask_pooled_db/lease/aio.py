@@ -65,6 +65,7 @@ class AsyncScope:
                 leave(exc_type, exc, traceback)
             elif is_closing(exc) or line.is_left:  # nothing may, or can, be awaited
                 error = exc or refusals.left_alone()
+                self.scope.hide()
                 line.submit(Job(leave, (type(error), error, None), lease))
                 if exc is None:
                     raise error

@@ -199,6 +199,10 @@ class Scope:
                 return scope._lease
         return None
 
+    def hide(self) -> None:
+        """Enclose nothing any more: it is about to be left, by somebody else."""
+        self._scopes.pop(self._reference, None)
+
     def holds(self, lease: object) -> bool:
         """Return whether this is the outermost scope of a lease."""
         return self._lease is lease and self._part is None
