@@ -98,8 +98,12 @@ def test_pep249_named_statement(any_app: PooledDB, name: str) -> None:
 
 def test_pep249_optional_methods(any_app: PooledDB) -> None:
     """A cursor has the optional methods that the driver's has, and no others."""
-    with db_connection_context() as conn, conn.cursor() as cur:
-        drivers = any_app.pool().driver.connect().cursor()
+    with (
+        db_connection_context() as conn,
+        conn.cursor() as cur,
+        contextlib.closing(any_app.pool().driver.connect()) as raw,
+    ):
+        drivers = raw.cursor()
         for each in (cur, drivers):
             each.execute("SELECT 1")  # before, PyMySQL's has no `lastrowid`
             each.fetchall()

@@ -76,7 +76,7 @@ def test_p3_together_at_random(seed: int, monkeypatch: pytest.MonkeyPatch) -> No
     with sharing(LIMIT, *[fake] * 6, mincached=1, maxconnections=6, acquire_timeout=20) as pools:
         work = [Work(pools, seed * 100 + number, stop) for number in range(12)]
         threads = [call(each.run) for each in work]
-        until = time.monotonic() + 6
+        until = time.monotonic() + 3
         while time.monotonic() < until:
             check_counts_now(pools)
             for pool in pools:
