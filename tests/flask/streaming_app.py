@@ -68,6 +68,20 @@ async def _store_later(token: str) -> None:
         await asyncio.sleep(0.01)
 
 
+async def save_awaited(token: str) -> str:
+    """Store a token in an asynchronous block, and two more in those of tasks started in it."""
+    async with db.async_connection_context() as conn, conn.cursor() as cur:
+        await cur.execute(_INSERT, (token,))
+        await asyncio.gather(*(_store_awaited(f"{token}-{number}") for number in range(2)))
+    return token
+
+
+async def _store_awaited(token: str) -> None:
+    async with db.async_connection_context() as conn, conn.cursor() as cur:
+        await cur.execute(_INSERT, (token,))
+        await asyncio.sleep(0.01)
+
+
 def stream(token: str) -> Response:
     """Store a token in a block that lasts as long as the answer, within the request's context."""
     return Response(stream_with_context(_chunks(token, db_connection_context)))
@@ -128,6 +142,7 @@ VIEWS: dict[str, Any] = {
     "/": stats,
     "/save/<token>": save,
     "/save-async/<token>": save_async,
+    "/save-awaited/<token>": save_awaited,
     "/stream/<token>": stream,
     "/stream-alone/<token>": stream_alone,
     "/threads/<token>": threads,

@@ -49,12 +49,13 @@ def test_t1_requests_under_asgi(served: Served) -> None:
         answers = list(clients.map(served.get, paths))
         assert [len(answer) for answer in answers[::10]] == [3 * streaming_app.CHUNK] * 8
         assert answers[1] == b"1"
-        assert list(clients.map(served.get, ["/save-async/a", "/save-async/b"])) == [b"a", b"b"]
+        views = ["/save-async/a", "/save-async/b", "/save-awaited/c", "/save-awaited/d"]
+        assert list(clients.map(served.get, views)) == [b"a", b"b", b"c", b"d"]
     served.leave("/save/left-view?seconds=0.1")
     served.leave("/stream/left-stream?chunks=200", after=10)
     served.wait_for_connections()
     expected = {*map(str, range(REQUESTS)), "left-view", "left-stream"}
-    expected |= {"a", "a-0", "a-1", "b", "b-0", "b-1"}
+    expected |= {token + child for token in "abcd" for child in ("", "-0", "-1")}
     assert set(served.query(STORED)) == expected
     assert 0 < len(served.connections()) <= MAXCONNECTIONS
 
