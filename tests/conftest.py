@@ -82,6 +82,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Make SIGTERM end the session as Ctrl-C does, so that fixtures stop their servers."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # A shell has what it starts in the background ignore SIGINT, and so would what tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
