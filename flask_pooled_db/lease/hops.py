@@ -97,13 +97,21 @@ def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
 # Calls of leases
 
 
+def _submit(
+    lease: Lease, line: Line, function: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[Job, asyncio.Future[None]]:
+    """Have a call of a lease made in its turn. The future is done when the call has ended."""
+    job = Job(function, args, lease)
+    future = _future_of(job, line)
+    line.submit(job)
+    return job, future
+
+
 async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> Any:
     """Make a call of a lease. A cancelled one is ended; its connection is not used again."""
     if line.is_left:
         raise refusals.left_alone()
-    job = Job(function, args, lease)
-    future = _future_of(job, line)
-    line.submit(job)
+    job, future = _submit(lease, line, function, args)
     try:
         await future
     except BaseException as error:
@@ -115,9 +123,7 @@ async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: An
 
 async def call_for_sure(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> None:
     """Make a call of a lease that has to be made, whatever comes: a block is left."""
-    job = Job(function, args, lease)
-    future = _future_of(job, line)
-    line.submit(job)
+    job, future = _submit(lease, line, function, args)
     try:
         await future
     except BaseException as error:
@@ -132,9 +138,7 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
     """
     if line.is_left:
         raise refusals.left_alone()
-    job = Job(function, args, lease)
-    future = _future_of(job, line)
-    line.submit(job)
+    job, future = _submit(lease, line, function, args)
     try:
         await future
     except BaseException as error:
