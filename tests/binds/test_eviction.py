@@ -25,16 +25,6 @@ from tests.support.fake_driver import Gate
 from tests.support.pools import call
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def old(binds: Registry, name: str) -> None:
     """Have a bind look as if it was used long ago."""
     opened = binds.opened[name]

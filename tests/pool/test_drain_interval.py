@@ -20,6 +20,7 @@ from flask_pooled_db.pool.upkeep import sweep
 from harness.waiting import wait_until
 from tests.pool.helpers import close_all, use
 from tests.support import cipher
+from tests.support.clock import Clock
 from tests.support.fake_driver import FakeDriver
 from tests.support.handles import handles
 from tests.support.pools import call, open_pool
@@ -27,19 +28,9 @@ from tests.support.pools import call, open_pool
 INTERVAL = 60.0
 
 
-class Clock:
-    """A clock that a test puts forward."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    """A clock for a pool."""
+    """A clock that the test puts forward."""
     return Clock()
 
 

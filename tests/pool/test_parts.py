@@ -18,22 +18,13 @@ from flask_pooled_db.pool.events import listener
 from flask_pooled_db.pool.liveness import FRESH, Liveness, Verdict
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
+from tests.support.clock import Clock
 from tests.support.fake_driver import FakeDriver, OperationalError
-
-
-class Clock:
-    """A monotonic clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of the part under test."""
+    """A clock that the test puts forward."""
     return Clock()
 
 

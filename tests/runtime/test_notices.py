@@ -6,16 +6,8 @@ import pytest
 
 from flask_pooled_db.runtime import Notices
 from flask_pooled_db.runtime.notices import MOST, PAUSE
+from tests.support.clock import Clock
 from tests.support.sites import warnings_in
-
-
-class Clock:
-    """A clock that stands still."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_once_then_counted(caplog: pytest.LogCaptureFixture) -> None:
