@@ -190,7 +190,9 @@ def test_t5_commit_by_hand(fake: FakeDriver) -> None:
 
 
 def test_t1_cancelled_before_commit(fake: FakeDriver) -> None:
-    """A cancellation that comes before COMMIT is under way rolls the block back."""
+    """A cancellation that comes before COMMIT is under way rolls the block back. If a worker has
+    begun with it already, the cancellation says that the work is committed.
+    """
     with open_pool(fake) as pool:
 
         async def main() -> None:
@@ -200,12 +202,15 @@ def test_t1_cancelled_before_commit(fake: FakeDriver) -> None:
                     task.cancel()
 
             task = asyncio.create_task(work())
-            with must_raise(asyncio.CancelledError):
+            with must_raise(asyncio.CancelledError) as caught:
                 await task
+            notes = getattr(caught[0], "__notes__", [])
+            assert any(NOTE in note for note in notes) is bool(fake.count("commit"))
 
         run(main)
         assert check_counts(pool).in_use == 0
         assert fake.count("commit") in (0, 1)
+        assert fake.count("commit") + min(fake.count("rollback") + fake.count("close"), 1) == 1
         assert fake.count("commit") + fake.count("rollback") + fake.count("close") > 0
 
 
