@@ -211,15 +211,15 @@ class Pool(PooledDB):  # type: ignore[misc]
 
     def stats(self) -> PoolStats:
         """Return the state of the pool at this moment."""
-        now, totals = self.engine.snapshot(), self.counters
-        return PoolStats(
-            **now._asdict(),
-            timeouts=totals.timeouts,
-            connects=totals.connects,
-            connect_errors=totals.connect_errors,
-            discarded=totals.discarded,
-            leaked=totals.leaks,
-        )
+        state, supply = self.engine.state, self.engine.supply
+        with state.lock:
+            now = state.snapshot_locked(self.engine.terms.clock())
+            return PoolStats(
+                **now._asdict(),
+                mincached=supply.sizes.mincached,
+                use_time=state.use_times.taken_locked(),
+                **self.counters.taken_locked(now.checkouts),
+            )
 
     @property
     def open_connections(self) -> int:

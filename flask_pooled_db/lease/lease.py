@@ -29,7 +29,7 @@ from flask_pooled_db.lease.state import (
     State,
 )
 from flask_pooled_db.lease.tidy import tidy
-from flask_pooled_db.pool import Entry, reports
+from flask_pooled_db.pool import Entry, evictions, reports
 from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.runtime import callers, guard
 
@@ -54,7 +54,6 @@ class Lease(Losing):
         "_ended",
         "_holder",
         "_in_scope",
-        "_session",
         "after_commit",
         "cursor_settings",
         "has_committed",
@@ -105,7 +104,7 @@ class Lease(Losing):
 
     def session_changed(self, how: str) -> None:
         """Note that the caller changed the session in a way that cannot be undone."""
-        self._condemn(f"its session was changed by {how}")
+        self._condemn(evictions.changed_by(how))
 
     def __repr__(self) -> str:
         state = "aborted" if self._state in (ROLLED_BACK, ABORTED, BROKEN) else "in use"
@@ -296,6 +295,8 @@ class Lease(Losing):
         if entry is None:
             return  # for the type checker: it was held
         if ended is not UNUSED:
+            if ended is not IDLE:
+                self._tell_end(ended)
             self._cause = self._doom = None  # their frames refer to this lease
         if guard.is_inside():  # nothing may wait here: the pool will find it
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
@@ -317,7 +318,7 @@ class Lease(Losing):
                 driver.forget(entry.raw)
             entry.is_changed = entry.is_changed or driver.has_changed(entry.raw)
             if entry.condemned is None and not driver.is_intact(entry.raw, entry.session):
-                entry.condemn("its session was left in another state")
+                entry.condemn(evictions.OTHER_STATE)
         except Exception as error:  # noqa: BLE001  the caller must see its own error, not this one
             entry.condemn("its state could not be told")
             logger.debug("Returning a connection failed: %s", type(error).__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask_pooled_db.drivers import Driver, Failure
-from flask_pooled_db.errors import PooledDBError
+from flask_pooled_db.drivers import Driver, Failure, Session
+from flask_pooled_db.errors import CommitOutcomeUnknown, PooledDBError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.fate import Told
 from flask_pooled_db.lease.home import Home
@@ -37,6 +37,7 @@ class Losing:
         "_is_ready",
         "_preamble",
         "_revoked",
+        "_session",
         "_state",
         "_told",
         "driver",
@@ -57,6 +58,7 @@ class Losing:
     _is_certain: bool
     _is_ready: bool  # nothing comes before its next statement
     _preamble: Preamble | None
+    _session: Session  # that its next statement is to find
     _revoked: str | None  # why it was, or is to be, taken back from its owner
     _told: Told  # what SQL text did to its transactions
 
@@ -135,6 +137,17 @@ class Losing:
 
     def _move(self, event: Event) -> None:
         self._state = TRANSITIONS[event][self._state]
+
+    def _tell_end(self, state: State) -> None:
+        """Tell what became of a transaction that was not committed by the end of the lease, which
+        came in this state.
+        """
+        if self._session.readonly or isinstance(self._cause, CommitOutcomeUnknown):
+            return  # there was none, or it was told
+        if state is IN_TRANSACTION:
+            self._home.terms.events.rolled_back()
+        elif state > IN_TRANSACTION:
+            self._home.terms.events.aborted(self._cause)
 
     # What another thread may ask for: its caller was cancelled
 

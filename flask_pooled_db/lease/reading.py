@@ -13,7 +13,7 @@ from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Preamble
 from flask_pooled_db.lease.state import AFTER_STATEMENT, State
 from flask_pooled_db.lease.streams import SpentCursor, Stream
-from flask_pooled_db.pool import Entry
+from flask_pooled_db.pool import Entry, evictions
 
 IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
 
@@ -127,9 +127,9 @@ class ReadingLease(Lease):
                 handle.drop()
                 self.fetch(driver.finish_handle, entry.raw, handle.driver_cursor)
         if driver.has_unread_rows(entry.raw) and not driver.has_only_results(entry.raw):
-            self._condemn("it was released with unread rows")
+            self._condemn(evictions.UNREAD)
         if any(stream.has_rows(driver) for stream in entry.streams):
-            self._condemn("it was released with unread rows")
+            self._condemn(evictions.UNREAD)
         self._read_rest(entry)
         if driver.has_unread_rows(entry.raw) or self.is_queueing(entry):
             self.fetch(driver.finish_reading, entry.raw)

@@ -12,7 +12,7 @@ import weakref
 from typing import Generic, Protocol, TypeVar
 
 from flask_pooled_db.drivers import hazard_of_sharing
-from flask_pooled_db.pool import Engine, Entry
+from flask_pooled_db.pool import Engine, Entry, evictions
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.state import State
 
@@ -104,7 +104,7 @@ class Sharing(Generic[S]):
             if entry.look() <= 0:
                 return entry
             if self.leave(entry, is_valid=False):
-                self._pool.evict(entry, "it was found dead")
+                self._pool.evict(entry, evictions.DEAD)
 
     def join(self, entry: Entry, lease: S) -> Shared[S]:
         """Note a new lease of a connection that `acquire()` returned."""

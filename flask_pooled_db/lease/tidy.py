@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from flask_pooled_db.lease.home import OpenCursor
 from flask_pooled_db.lease.state import State
-from flask_pooled_db.pool import Entry
+from flask_pooled_db.pool import Entry, evictions
 from flask_pooled_db.runtime import housekeeper, reporter
 
 logger = logging.getLogger("flask_pooled_db")
@@ -33,7 +33,7 @@ def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly:
             or driver.has_unread_rows(entry.raw)
         )
     ):
-        entry.condemn("it was released with unread rows")
+        entry.condemn(evictions.UNREAD)
     if entry.condemned is not None:
         driver.cut(entry.raw)  # no cursor reads on, and none waits for the server
     try:

@@ -68,7 +68,7 @@ class TransactionLease(WatchingLease):
         self._look_for_transaction(entry)
         if self._state in (UNUSED, IDLE):
             return
-        cause, self._cause = self._cause, None
+        was_lost, (cause, self._cause) = self.is_over, (self._cause, None)
         self._state, self._before = IN_TRANSACTION, IDLE  # nothing of it is to survive
         try:
             if entry.streams or self.driver.has_unread_rows(entry.raw):
@@ -79,7 +79,10 @@ class TransactionLease(WatchingLease):
                 self.abort(cause or error)
             raise
         self._end_transaction()
-        self._home.terms.events.rolled_back()
+        if was_lost:
+            self._home.terms.events.aborted(cause)
+        else:
+            self._home.terms.events.rolled_back()
         if self.after_commit is not None:
             self.after_commit.undone()
 
@@ -330,7 +333,7 @@ class TransactionLease(WatchingLease):
 
     def _commit_failed(self, entry: Entry, error: BaseException) -> None:
         if not isinstance(error, Exception):
-            self._cause = refusals.outcome_unknown(error)
+            self._lose_outcome(error)
             text = "COMMIT was interrupted: whether it took place is not known"
             reporter.tell(logger.error, text)
             return
@@ -343,5 +346,9 @@ class TransactionLease(WatchingLease):
                 self._move(Event.COMMIT_REFUSED)  # nothing was committed
             self._cause = error
         elif not self.driver.never_sent(entry.raw, error):
-            self._cause = refusals.outcome_unknown(error)
-            raise self._cause from error
+            raise self._lose_outcome(error) from error
+
+    def _lose_outcome(self, error: BaseException) -> CommitOutcomeUnknown:
+        self._cause = unknown = refusals.outcome_unknown(error)
+        self._home.terms.events.outcome_unknown()
+        return unknown

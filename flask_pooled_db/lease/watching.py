@@ -215,11 +215,17 @@ class WatchingLease(ReadingLease):
             return
         self._tell(fate=whole, offence=whole)
         self._warn(fate)
+        if fate.ending is Ending.COMMITTED or fate.ending is Ending.EACH:
+            self._home.terms.events.implicitly_committed()
         self.has_committed = self.has_committed or fate.ending is not Ending.UNDONE
+        self._settle_work(fate, has_parts=bool(parts))
+
+    def _settle_work(self, fate: Fate, *, has_parts: bool) -> None:
+        """Tell those who wait for a COMMIT of a transaction's end, and abort what can't go on."""
         if fate.ending is Ending.COMMITTED or fate.ending.is_each:
             if self.after_commit is not None:
                 self.after_commit.committed()
-        elif fate.ending is Ending.ENDED or parts:
+        elif fate.ending is Ending.ENDED or has_parts:
             if fate.ending is Ending.ENDED and self.after_commit is not None:
                 self.after_commit.unknown()
             self.abort(TransactionAborted(f"{fate}"))

@@ -8,6 +8,7 @@ from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.events import Events, NoEvents
+from flask_pooled_db.pool.histogram import Histogram
 from flask_pooled_db.pool.stats import Counters, PoolStats
 
-__all__ = ["Budget", "Counters", "Engine", "Entry", "Events", "NoEvents", "PoolStats"]
+__all__ = ["Budget", "Counters", "Engine", "Entry", "Events", "Histogram", "NoEvents", "PoolStats"]

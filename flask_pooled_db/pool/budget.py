@@ -16,12 +16,12 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from flask_pooled_db.pool.entry import Entry
+from flask_pooled_db.pool.evictions import NEEDED
 from flask_pooled_db.pool.places import Place, Places
 from flask_pooled_db.pool.reports import Shortage
 from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.runtime import guard
 
-NEEDED = "another bind needs its place"
 """Why a connection is closed for another pool."""
 
 PROBES = 0.25

@@ -6,16 +6,18 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
-from flask_pooled_db.pool import reports
+from flask_pooled_db.pool import evictions, reports
 from flask_pooled_db.pool.budget import Budget
-from flask_pooled_db.pool.entry import Entry
-from flask_pooled_db.pool.events import Events, NoEvents, listener
+from flask_pooled_db.pool.entry import DRAINED_AT, Entry
+from flask_pooled_db.pool.events import Events, NoEvents
+from flask_pooled_db.pool.histogram import BOUNDS
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
@@ -73,8 +75,6 @@ class Engine(Whole):
         self._tend = tend
         # What each checkout and each return needs, at hand.
         self._clock = clock
-        self._acquired = listener(self.terms.events, "acquired")
-        self._returned = listener(self.terms.events, "returned")
         self._trust = self.liveness.trust
         self._resets_always = config.reset == "session"
         self._resets_changed = config.reset == "changed"
@@ -115,9 +115,7 @@ class Engine(Whole):
                     state.in_use[entry.ref] = None
                     state.checkouts += 1
             if entry is not None and now < entry.valid_until and not entry.look():
-                if self._acquired is not None:  # most often no more is needed than this
-                    self._acquired()
-                return entry
+                return entry  # most often no more is needed than this
             return run(self._acquiring(entry, now, timeout, Waiter(session)))
         except BaseException:
             self._abandon(entry)
@@ -170,7 +168,7 @@ class Engine(Whole):
                 if self.liveness.needs_no_ping(entry) or (
                     yield Call(self._is_valid, (entry, until), entry)
                 ):
-                    self.terms.events.acquired()
+                    self.terms.events.waited(self._clock() - started)
                     return entry
                 entry = None
                 had_its_turn = True  # and got a dead connection
@@ -197,6 +195,8 @@ class Engine(Whole):
             if not self.state.is_tended:  # any more
                 self._tend(self)
             if may_wait:
+                if not at_head:
+                    self.terms.events.queued()
                 yield from self._waiting(waiter, deadline)
             else:
                 self.supply.hurry()
@@ -252,9 +252,10 @@ class Engine(Whole):
         if verdict is Verdict.VALID:
             return True
         if verdict is Verdict.SILENT:  # the next caller must not wait for each of them as well
-            self.supply.evict_idle("its server is silent")
+            self.supply.evict_idle(evictions.SILENT)
+        self.terms.events.found_dead()
         self.invalidate()
-        self.evict(entry, "it was found dead")
+        self.evict(entry, evictions.DEAD)
         return False
 
     def invalidate(self) -> None:
@@ -287,9 +288,12 @@ class Engine(Whole):
                 # It was returned before, or opened before a fork. Or a finalizer of its own garbage
                 # returns it: it counts as lost by now, and is closed as such.
                 if ref not in in_use or ref() is not entry:
-                    entry.link.reason = entry.link.reason or "its lease ended as garbage"
+                    entry.link.reason = entry.link.reason or evictions.ENDED_AS_GARBAGE
                     return
                 del in_use[ref]
+                times, seconds = state.use_times, now - entry.since
+                times.counts[bisect_left(BOUNDS, seconds)] += 1
+                times.total += seconds
                 entry.since = now
                 entry.valid_until = 0.0 if entry.is_suspect else now + self._trust
                 if now < entry.expires_at and (
@@ -316,7 +320,7 @@ class Engine(Whole):
             raise
 
     def _close_returned(self, entry: Entry, now: float) -> None:
-        reason = entry.condemned or entry.link.reason or "it has served its time"
+        reason = entry.condemned or entry.link.reason or self._reason_to_close(entry, now)
         interval = 0.0 if entry.condemned else self.terms.config.drain_interval
         with self.state.lock:
             makes_checkpoint = self.state.owes_checkpoint_locked(now, interval)
@@ -325,10 +329,19 @@ class Engine(Whole):
         else:
             self.supply.close(entry, reason)
 
+    def _reason_to_close(self, entry: Entry, now: float) -> str:
+        if self.state.is_closed:
+            return evictions.CLOSED
+        if now < entry.expires_at:
+            return evictions.NOT_NEEDED
+        return evictions.DRAINED if entry.expires_at == DRAINED_AT else evictions.SERVED
+
     def _reset(self, entry: Entry) -> None:
         try:
             if not entry.reset_session():
-                entry.condemn("only closing it resets its session")
+                entry.condemn(evictions.NOT_RESET)
+            else:
+                self.terms.events.was_reset()
         except Exception as error:  # noqa: BLE001  a return never raises
             entry.condemn(f"resetting its session failed ({type(error).__name__})")
         except BaseException:

@@ -17,6 +17,9 @@ from flask_pooled_db.pool.link import Link
 from flask_pooled_db.pool.reports import WORDS
 from flask_pooled_db.runtime import housekeeper
 
+DRAINED_AT = -1.0
+"""When a connection expires that is in use while its pool is drained: it did so long ago."""
+
 
 @dataclass(slots=True)
 class Origin:

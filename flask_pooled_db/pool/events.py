@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 
 class Events(Protocol):
     """The events of one pool. They are told without any lock held, by the thread they happen in.
 
-    An implementation must be quick, must not block, and must not raise.
+    An implementation must be quick, must not block, and must not raise. What happens at each
+    checkout and at each return is no event: the pool counts it where it holds its lock anyway.
     """
 
-    def opened(self) -> None:
-        """A connection was opened."""
+    def opened(self, seconds: float) -> None:
+        """A connection was opened, which took so many seconds."""
 
     def connect_failed(self, error: BaseException) -> None:
         """A connect failed, or hangs beyond its time limit."""
 
-    def acquired(self) -> None:
-        """A connection was checked out."""
+    def went_down(self, error: BaseException) -> None:
+        """Connecting failed for the first time in a row, or a server does not answer."""
 
-    def timed_out(self) -> None:
-        """A caller got no connection in time."""
+    def came_back(self) -> None:
+        """Connecting has succeeded after it had failed."""
 
-    def returned(self) -> None:
-        """A connection was returned."""
+    def queued(self) -> None:
+        """A caller has to wait for a connection."""
+
+    def waited(self, seconds: float) -> None:
+        """A caller got a connection that it had to wait for, or that had to be checked first."""
+
+    def timed_out(self, seconds: float) -> None:
+        """A caller got no connection in this time."""
+
+    def found_dead(self) -> None:
+        """A connection that was about to be lent was found dead: another one takes its place."""
+
+    def was_reset(self) -> None:
+        """The session of a connection was reset."""
 
     def evicted(self, reason: str) -> None:
-        """A connection was closed by the pool, for this reason."""
+        """A connection was closed by the pool, for this reason: see `evictions.kind_of`."""
 
     def leaked(self) -> None:
         """A lease was taken back from an owner that did not return it."""
@@ -37,21 +49,41 @@ class Events(Protocol):
         """A lease committed its transaction."""
 
     def rolled_back(self) -> None:
-        """A lease rolled its transaction back."""
+        """A lease rolled its transaction back, as its caller wanted."""
+
+    def aborted(self, cause: BaseException | None) -> None:
+        """A transaction was lost, or could not be committed, because of `cause` if it is known."""
+
+    def outcome_unknown(self) -> None:
+        """The answer to a COMMIT was lost."""
+
+    def implicitly_committed(self) -> None:
+        """SQL text has committed what came before it."""
+
+    def forked(self) -> None:
+        """This is a forked child: what was told so far was told of its parent's pool."""
 
 
 class NoEvents:
     """Nobody watches."""
 
-    def opened(self) -> None: ...
+    def opened(self, seconds: float) -> None: ...
 
     def connect_failed(self, error: BaseException) -> None: ...
 
-    def acquired(self) -> None: ...
+    def went_down(self, error: BaseException) -> None: ...
 
-    def timed_out(self) -> None: ...
+    def came_back(self) -> None: ...
 
-    def returned(self) -> None: ...
+    def queued(self) -> None: ...
+
+    def waited(self, seconds: float) -> None: ...
+
+    def timed_out(self, seconds: float) -> None: ...
+
+    def found_dead(self) -> None: ...
+
+    def was_reset(self) -> None: ...
 
     def evicted(self, reason: str) -> None: ...
 
@@ -61,12 +93,10 @@ class NoEvents:
 
     def rolled_back(self) -> None: ...
 
+    def aborted(self, cause: BaseException | None) -> None: ...
 
-def listener(events: Events, name: str) -> Callable[[], None] | None:
-    """Return what to call for an event, or None if nobody listens: a frequent event that is not
-    wanted then costs a comparison.
-    """
-    if getattr(type(events), name, None) is getattr(NoEvents, name):
-        return None
-    told: Callable[[], None] = getattr(events, name)
-    return told
+    def outcome_unknown(self) -> None: ...
+
+    def implicitly_committed(self) -> None: ...
+
+    def forked(self) -> None: ...

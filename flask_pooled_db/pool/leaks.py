@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from flask_pooled_db.config import shown
+from flask_pooled_db.pool import evictions
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.pool.supply import Supply
@@ -40,7 +41,7 @@ class Leaks:
 
     def _reclaim(self, ref: EntryRef) -> None:
         if ref.link.reason is None:
-            ref.link.reason = "its lease was garbage"
+            ref.link.reason = evictions.LOST
             bind, place = shown(self._terms.bind), ref.link.taken_at
             taken = f", taken {callers.at(place)}," if place else ""
             self._terms.events.leaked()

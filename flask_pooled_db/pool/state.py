@@ -16,6 +16,7 @@ from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
+from flask_pooled_db.pool.histogram import Times
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
 from flask_pooled_db.pool.reports import Snapshot
@@ -68,6 +69,7 @@ class State:
         # Taken by idle, in use, opening and closing.
         self.places = Places(sizes.maxconnections, common)
         self.checkouts = 0
+        self.use_times = Times()  # of what was returned
         self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
         self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
         self.drained_at = math.inf  # or when its first connection was opened

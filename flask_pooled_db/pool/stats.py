@@ -2,57 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from flask_pooled_db.pool.events import NoEvents
+from flask_pooled_db.pool.evictions import kind_of
+from flask_pooled_db.pool.histogram import NOTHING, Histogram, Times
 from flask_pooled_db.runtime import guard
 
 
 class Counters(NoEvents):
-    """Totals of a pool's rarer events since it was made.
+    """Totals of a pool since it was made, of what it does not count itself under its own lock.
 
-    Checkouts are not among them: the pool numbers those itself, under its own lock.
+    Checkouts and returns are not among them: see `state.State`.
     """
 
     def __init__(self) -> None:
-        self.timeouts = 0
-        self.connects = 0
-        self.connect_errors = 0
-        self.discarded = 0
-        self.leaks = 0
+        self.forked()
 
-    def opened(self) -> None:
+    def forked(self) -> None:
+        """Start afresh: what was counted is the parent's."""
+        self._totals: Counter[str] = Counter()
+        self._evictions: Counter[str] = Counter()
+        self._wait_times, self._connect_times = Times(), Times()
+        self._found_dead = 0
+        self._told_at_once = 0
+
+    def taken_locked(self, checkouts: int) -> dict[str, Any]:
+        """Return the numbers of this moment, by their names in `PoolStats`. `checkouts` is how many
+        connections the pool has lent.
+        """
+        waited = self._wait_times.taken_locked()
+        # Those that neither waited nor were checked first. One that is being checked at the moment
+        # looks like one of them; what was told once is never taken back.
+        self._told_at_once = max(self._told_at_once, checkouts - waited.count - self._found_dead)
+        counts = (waited.counts[0] + self._told_at_once, *waited.counts[1:])
+        return {
+            **self._totals,
+            "evictions": dict(self._evictions),
+            "wait_time": Histogram(counts, waited.sum),
+            "connect_time": self._connect_times.taken_locked(),
+        }
+
+    def _count(self, name: str) -> None:
         with guard.lock:
-            self.connects += 1
+            self._totals[name] += 1
+
+    def opened(self, seconds: float) -> None:
+        with guard.lock:
+            self._totals["connects"] += 1
+            self._connect_times.add_locked(seconds)
 
     def connect_failed(self, error: BaseException) -> None:
-        with guard.lock:
-            self.connect_errors += 1
+        self._count("connect_errors")
 
-    def timed_out(self) -> None:
+    def queued(self) -> None:
+        self._count("waits")
+
+    def waited(self, seconds: float) -> None:
         with guard.lock:
-            self.timeouts += 1
+            self._wait_times.add_locked(seconds)
+
+    def timed_out(self, seconds: float) -> None:
+        self._count("timeouts")
+
+    def found_dead(self) -> None:
+        with guard.lock:
+            self._found_dead += 1
+
+    def was_reset(self) -> None:
+        self._count("resets")
 
     def evicted(self, reason: str) -> None:
         with guard.lock:
-            self.discarded += 1
+            self._evictions[kind_of(reason)] += 1
 
     def leaked(self) -> None:
-        with guard.lock:
-            self.leaks += 1
+        self._count("leaked")
+
+    def committed(self) -> None:
+        self._count("commits")
+
+    def rolled_back(self) -> None:
+        self._count("rollbacks")
+
+    def aborted(self, cause: BaseException | None) -> None:
+        self._count("aborted")
+
+    def outcome_unknown(self) -> None:
+        self._count("outcomes_unknown")
+
+    def implicitly_committed(self) -> None:
+        self._count("implicit_commits")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolStats:
     """One consistent snapshot of a pool, of this process alone.
 
     `open` counts every connection that takes one of the `maxconnections` places (0: no limit),
-    including those being opened and closed; `in_use` and `idle` are the usable ones among them.
-    `waiting` is the number of callers in the queue; `longest_lease` is the age in seconds of the
-    oldest lease. The others are totals since the pool was made: `checkouts`, `timeouts` (callers
-    that got no connection in time), `connects`, `connect_errors`, `discarded` (connections that
-    were closed and not reused) and `leaked` (leases that were taken back because their owner did
-    not return them).
+    including those being opened and closed; `in_use` and `idle` are the usable ones among them, and
+    `mincached` is how many are kept. `waiting` is the number of callers in the queue;
+    `longest_lease` is the age in seconds of the oldest lease.
+
+    The others are totals since the pool was made in this process:
+
+    - `checkouts`: connections that were lent; `waits`: callers that had to wait for one, and
+      `timeouts`: those that got none in time.
+    - `connects` and `connect_errors`: connections that were opened, and connects that failed.
+    - `evictions`: connections that were closed, by reason: "idle" (IDLE_TIMEOUT), "lifetime"
+      (MAX_LIFETIME, MAXUSAGE), "surplus" (more than the pool may keep), "drained", "closed" (with
+      the pool), "fork", "dead" (found so by a check), "broken" (by an error or an interruption),
+      "unclean" (unread rows, or a session that can't be reset), "leaked".
+    - `resets`: sessions that were reset before the next lease.
+    - `commits`, `rollbacks` (that a caller or its exception wanted), `aborted` (transactions that
+      were lost, or could not be committed), `outcomes_unknown` (COMMITs without an answer) and
+      `implicit_commits` (by SQL text).
+    - `leaked`: leases that were taken back because their owner did not return them.
+    - `wait_time` of checkouts, `use_time` of leases that were returned, `connect_time`: histograms,
+      in seconds.
     """
 
     open: int
@@ -60,10 +130,26 @@ class PoolStats:
     idle: int
     waiting: int
     maxconnections: int
+    mincached: int
     longest_lease: float
     checkouts: int
-    timeouts: int
-    connects: int
-    connect_errors: int
-    discarded: int
-    leaked: int
+    waits: int = 0
+    timeouts: int = 0
+    connects: int = 0
+    connect_errors: int = 0
+    evictions: Mapping[str, int] = field(default_factory=dict)
+    resets: int = 0
+    commits: int = 0
+    rollbacks: int = 0
+    aborted: int = 0
+    outcomes_unknown: int = 0
+    implicit_commits: int = 0
+    leaked: int = 0
+    wait_time: Histogram = NOTHING
+    use_time: Histogram = NOTHING
+    connect_time: Histogram = NOTHING
+
+    @property
+    def discarded(self) -> int:
+        """How many connections were closed."""
+        return sum(self.evictions.values())

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed
-from flask_pooled_db.pool import reports
+from flask_pooled_db.pool import evictions, reports
 from flask_pooled_db.pool.budget import Budget, is_probed
 from flask_pooled_db.pool.connector import Attempt, end_late
-from flask_pooled_db.pool.entry import Entry, EntryRef
+from flask_pooled_db.pool.entry import DRAINED_AT, Entry, EntryRef
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.pool.queue import ServerDown, Waiter
@@ -215,6 +215,7 @@ class Supply:
             change.tell(state.queue.fail_locked(ServerDown, lambda waiter: waiter.needs_up))
         self.carry_out(change)
         if is_first:
+            self.terms.events.went_down(error)
             text = "The database of bind %s does not answer"
             reporter.tell(logger.warning, text, shown(self.terms.bind))
 
@@ -247,7 +248,7 @@ class Supply:
 
     def drain(self) -> None:
         """Replace every connection: the idle ones now, those in use when they are returned."""
-        self.change(lambda change: self._retire_locked(change, "the pool was drained"))
+        self.change(lambda change: self._retire_locked(change, evictions.DRAINED))
 
     def close_all(
         self,
@@ -271,7 +272,7 @@ class Supply:
             self.refusal_of_waiting = waiting or self.refusal
             change.tell(self.state.queue.fail_locked(self.refusal_of_waiting))
             self.refusal = late or self.refusal
-            self._retire_locked(change, "the pool was closed")
+            self._retire_locked(change, evictions.CLOSED)
             return True
 
         is_closed = self.change(decide)
@@ -283,7 +284,7 @@ class Supply:
         """Have nothing that is open or being opened used again."""
         self.state.generation += 1
         for entry in self.state.in_use_locked():
-            entry.expires_at = 0.0
+            entry.expires_at = DRAINED_AT
         change.evict(self.state.take_idle_locked(), reason)
 
     def resize(self, sizes: Sizes) -> None:
@@ -301,7 +302,7 @@ class Supply:
         idle = list(state.idle)
         surplus = max(state.places.taken - state.places.most, len(idle) - state.most_idle, 0)
         oldest = idle[: int(min(surplus, len(idle)))]
-        change.evict(state.take_idle_locked(oldest), "the pool was made smaller")
+        change.evict(state.take_idle_locked(oldest), evictions.SMALLER)
         self.assign_locked(change)
 
     # For openers
@@ -338,7 +339,7 @@ class Supply:
             entry.expires_at = entry.origin.opened_at + config.max_lifetime * share
         self._liveness.welcome(entry)
         ref = entry.join(state.lost.append)
-        self.terms.events.opened()
+        self.terms.events.opened(self.terms.clock() - entry.origin.opened_at)
         change = Change()
         with state.lock:
             entry.link.place = attempt.place
@@ -351,10 +352,11 @@ class Supply:
             if is_current and self.keeps_locked(entry):
                 state.idle.append(entry)
             else:
-                change.evict([entry], entry.link.reason or "it is not needed any more")
+                change.evict([entry], entry.link.reason or evictions.NOT_NEEDED)
             self.assign_locked(change)
             following = change.take_attempt()
         if has_recovered:
+            self.terms.events.came_back()
             text = "The database of bind %s is back"
             reporter.tell(logger.warning, text, shown(self.terms.bind))
         self.carry_out(change)
@@ -388,6 +390,7 @@ class Supply:
                 self.budget.serve_locked(self, change)
             following = change.take_attempt()
         if is_first:
+            self.terms.events.went_down(error)
             text = "Connecting to the database of bind %s failed: %s"
             reporter.tell(logger.warning, text, shown(bind), reports.describe(error))
         self.carry_out(change)

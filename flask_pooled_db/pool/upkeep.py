@@ -12,6 +12,7 @@ from time import monotonic
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool import evictions
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import EntryRef
 from flask_pooled_db.pool.link import detach_all
@@ -65,9 +66,11 @@ def sweep(pool: Engine) -> None:
     with state.lock:
         if config.drain_interval and pool.terms.driver.outlives_connections:
             drained = state.drained_locked(now, config.drain_interval)
-            closing.evict(state.take_idle_locked(drained), "the drain interval is over")
+            closing.evict(state.take_idle_locked(drained), evictions.DRAIN_INTERVAL)
         expired = state.expired_locked(now, config.idle_timeout, supply.sizes.mincached)
-        closing.evict(state.take_idle_locked(expired), "it was idle or open for too long")
+        for entry in state.take_idle_locked(expired):
+            is_old = now >= entry.expires_at
+            closing.evict([entry], evictions.LIFETIME if is_old else evictions.IDLE)
         if closing.evictions:
             makes_checkpoint = state.owes_checkpoint_locked(now, config.drain_interval)
         if state.connector.backoff.pause_locked() <= 0:
@@ -232,7 +235,7 @@ class Upkeep(Part):
                     shown(pool.terms.bind),
                 )
             else:
-                pool.supply.evict_idle("the process forks")
+                pool.supply.evict_idle(evictions.FORKING)
 
     def after_fork_in_child(self) -> None:
         detach_all()  # before anything is forgotten, which would close it

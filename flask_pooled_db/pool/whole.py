@@ -9,7 +9,6 @@ from typing import Any
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
-from flask_pooled_db.pool.events import listener
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.state import Change, State, Terms
@@ -27,7 +26,7 @@ class Whole:
     leaks: Leaks
     interrupter: Interrupter
     _clock: Callable[[], float]
-    _returned: Callable[[], None] | None
+    _returned: Callable[[], None] | None = None
     _refused: Callable[[], BaseException] | None = None
 
     def snapshot(self) -> reports.Snapshot:
@@ -37,8 +36,8 @@ class Whole:
 
     def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
         """Return the error of a caller that waits since `started` and gives up."""
-        self.terms.events.timed_out()
         waited = self._clock() - started
+        self.terms.events.timed_out(waited)
         backoff = self.state.connector.backoff
         return reports.pool_timeout(
             self.terms.bind,
@@ -96,14 +95,7 @@ class Whole:
 
     def watch_returns(self, told: Callable[[], None] | None) -> None:
         """Have `told` called after each return, or nothing any more."""
-        listening = listener(self.terms.events, "returned")
-        listeners = [each for each in (listening, told) if each is not None]
-
-        def tell_all() -> None:
-            for each in listeners:
-                each()
-
-        self._returned = tell_all if listeners else None
+        self._returned = told
 
     def when_emptied(self, told: Callable[[], None] | None) -> None:
         """Have `told` called, with the lock held, once it is closed and nothing is open."""
@@ -144,5 +136,6 @@ class Whole:
     def after_fork(self) -> None:
         """Start afresh in a forked child: what the parent opened is the parent's."""
         self.state = self.supply.start_afresh()
+        self.terms.events.forked()
         self.interrupter.after_fork()
         self.terms.driver.after_fork()

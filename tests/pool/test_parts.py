@@ -14,7 +14,6 @@ from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import Engine, NoEvents
 from flask_pooled_db.pool.connector import URGENT_PAUSE, Attempt, Backoff
 from flask_pooled_db.pool.entry import Entry, Origin
-from flask_pooled_db.pool.events import listener
 from flask_pooled_db.pool.liveness import FRESH, Liveness, Verdict
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
@@ -311,20 +310,29 @@ class Listener(NoEvents):
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def opened(self) -> None:
+    def opened(self, seconds: float) -> None:
         self.told.append("opened")
 
     def connect_failed(self, error: BaseException) -> None:
         self.told.append(f"connect failed: {type(error).__name__}")
 
-    def acquired(self) -> None:
-        self.told.append("acquired")
+    def went_down(self, error: BaseException) -> None:
+        self.told.append("went down")
 
-    def timed_out(self) -> None:
+    def came_back(self) -> None:
+        self.told.append("came back")
+
+    def queued(self) -> None:
+        self.told.append("queued")
+
+    def waited(self, seconds: float) -> None:
+        self.told.append("waited")
+
+    def timed_out(self, seconds: float) -> None:
         self.told.append("timed out")
 
-    def returned(self) -> None:
-        self.told.append("returned")
+    def found_dead(self) -> None:
+        self.told.append("found dead")
 
     def evicted(self, reason: str) -> None:
         self.told.append(f"evicted: {reason}")
@@ -344,18 +352,13 @@ def test_events_of_a_pool() -> None:
     engine.release(entry)
     engine.close()
     assert events.told == [
+        "queued",
         "connect failed: OperationalError",
+        "went down",
         "opened",
-        "acquired",
+        "came back",
+        "waited",
+        "queued",
         "timed out",
-        "returned",
-        "acquired",
-        "returned",
         "evicted: it is of no use",
     ]
-
-
-def test_an_event_without_a_listener() -> None:
-    """A frequent event that nobody wants is not told at all."""
-    assert listener(NoEvents(), "acquired") is None
-    assert listener(Listener(), "acquired") is not None
