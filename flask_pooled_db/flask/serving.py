@@ -60,7 +60,7 @@ class Serving:
         """
         try:
             pair = kept()
-        except RuntimeError:
+        except LookupError:
             return self._only(), Held()
         if pair is None:
             pair = current()

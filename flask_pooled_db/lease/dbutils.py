@@ -217,7 +217,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             return PoolStats(
                 **now._asdict(),
                 mincached=supply.sizes.mincached,
-                use_time=state.use_times.taken_locked(),
+                use_time=state.use_times_locked(),
                 **self.counters.taken_locked(now.checkouts),
             )
 

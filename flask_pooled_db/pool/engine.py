@@ -6,7 +6,6 @@ It knows connections, callers and places, and nothing of leases, transactions or
 from __future__ import annotations
 
 import functools
-from bisect import bisect_left
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -17,7 +16,7 @@ from flask_pooled_db.pool import evictions, reports
 from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.entry import DRAINED_AT, Entry
 from flask_pooled_db.pool.events import Events, NoEvents
-from flask_pooled_db.pool.histogram import BOUNDS
+from flask_pooled_db.pool.histogram import SHORTEST
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
@@ -291,9 +290,10 @@ class Engine(Whole):
                     entry.link.reason = entry.link.reason or evictions.ENDED_AS_GARBAGE
                     return
                 del in_use[ref]
-                times, seconds = state.use_times, now - entry.since
-                times.counts[bisect_left(BOUNDS, seconds)] += 1
-                times.total += seconds
+                seconds = now - entry.since
+                state.use_seconds += seconds
+                if seconds > SHORTEST:
+                    state.longer_uses.add_locked(seconds)
                 entry.since = now
                 entry.valid_until = 0.0 if entry.is_suspect else now + self._trust
                 if now < entry.expires_at and (
@@ -315,8 +315,7 @@ class Engine(Whole):
             elif change is not None:
                 self.supply.carry_out(change)
         except BaseException:
-            if not is_settled:
-                self._abandon(entry)
+            self._abandon(None if is_settled else entry)
             raise
 
     def _close_returned(self, entry: Entry, now: float) -> None:

@@ -12,6 +12,9 @@ BOUNDS = (
 """The upper bounds of the buckets, in seconds. Above the last one there is one more bucket."""
 
 
+SHORTEST = BOUNDS[0]
+
+
 @dataclass(frozen=True)
 class Histogram:
     """How often a time was in each bucket (up to its bound, and above the one before), and the sum
@@ -42,7 +45,7 @@ class Times:
         self.total = 0.0
 
     def add_locked(self, seconds: float) -> None:
-        """Add a time. The engine does so by itself at each return: a call would take it time."""
+        """Add a time."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 

@@ -16,7 +16,7 @@ from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
-from flask_pooled_db.pool.histogram import Times
+from flask_pooled_db.pool.histogram import Histogram, Times
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
 from flask_pooled_db.pool.reports import Snapshot
@@ -69,7 +69,9 @@ class State:
         # Taken by idle, in use, opening and closing.
         self.places = Places(sizes.maxconnections, common)
         self.checkouts = 0
-        self.use_times = Times()  # of what was returned
+        self.never_returned = 0  # of these, those that were closed while they were checked out
+        self.use_seconds = 0.0  # for how long all that was returned was out
+        self.longer_uses = Times()  # of what was out for longer than a moment
         self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
         self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
         self.drained_at = math.inf  # or when its first connection was opened
@@ -95,6 +97,15 @@ class State:
             longest_lease=max(0.0, now - oldest),
             checkouts=self.checkouts,
         )
+
+    def use_times_locked(self) -> Histogram:
+        """Return how long what was returned was out. The shortest uses are not counted one by one:
+        they are the rest.
+        """
+        returns = self.checkouts - self.never_returned - len(self.in_use)
+        longer = self.longer_uses.taken_locked()
+        counts = (returns - longer.count, *longer.counts[1:])
+        return Histogram(counts, self.use_seconds)
 
     def in_use_locked(self) -> list[Entry]:
         """Return what is checked out, apart from what is lost."""

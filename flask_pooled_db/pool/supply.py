@@ -138,7 +138,9 @@ class Supply:
             self.terms.events.evicted(reason)
         change = Change()
         with state.lock:
-            state.in_use.pop(ref, None)
+            if ref in state.in_use:
+                del state.in_use[ref]
+                state.never_returned += 1
             self._free_locked(place, change)
             state.open.discard(ref)
             self.assign_locked(change)
