@@ -27,6 +27,7 @@ from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.keeper import Keeper
 from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
+from flask_pooled_db.flask.telling import Announcements, Teller
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -218,9 +219,15 @@ class PooledDB(ByName, Statements):
         problems: list[str] = []
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
         limit = config.binds_maxconnections
-        maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None)
+        teller = Teller(app)
+        maker = PoolMaker(
+            config,
+            app.instance_path,
+            Budget(limit) if limit else None,
+            lambda bind: [Announcements(teller, bind)],
+        )
         pools = maker.fixed_pools(problems)
-        registry = Registry(pools, Keeper(app, self, maker), config, tend=registries.begin)
+        registry = Registry(pools, Keeper(teller, self, maker), config, tend=registries.begin)
         registries.add(registry)
         return registry
 

@@ -1,26 +1,19 @@
-"""What the pools of an app ask of the app, and tell it: its loader, its guard, its receivers."""
+"""What the pools of an app ask of the app: its loader and its guard."""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import logging
-import sys
 import traceback
-import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
-
-from flask import Flask
-from flask.globals import app_ctx
 
 from flask_pooled_db import signals
 from flask_pooled_db.config import is_plain_name, looks_like_url, shown
 from flask_pooled_db.errors import UnknownBind
 from flask_pooled_db.flask.pools import PoolMaker
+from flask_pooled_db.flask.telling import Teller, call
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.runtime import Notices, reporter, workers
+from flask_pooled_db.runtime import Notices
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -35,8 +28,8 @@ class Told(Protocol):
 class Keeper:
     """What the registry of an app asks of the app. It does not keep the app alive."""
 
-    def __init__(self, app: Flask, extension: Told, maker: PoolMaker) -> None:
-        self._app = weakref.ref(app)
+    def __init__(self, teller: Teller, extension: Told, maker: PoolMaker) -> None:
+        self._teller = teller
         self._extension = extension
         self._maker = maker
         self._notices = Notices()
@@ -45,8 +38,8 @@ class Keeper:
         loader = self._extension.loader
         settings = None
         if loader is not None:
-            with self._context() as app:
-                settings = _call(app, loader, name)
+            with self._teller.context() as app:
+                settings = call(app, loader, name)
         if settings is None:
             raise unknown_bind(name, self._maker.fixed, is_loaded=loader is not None)
         return self._maker.loaded_pool(name, settings, key)
@@ -56,8 +49,8 @@ class Keeper:
         if guard is None:
             return ()
         try:
-            with self._context() as app:
-                return _names(_call(app, guard))
+            with self._teller.context() as app:
+                return _names(call(app, guard))
         except Exception as error:  # noqa: BLE001  nothing is closed by mistake
             self._notices.warn(
                 ("guard", type(error)),
@@ -67,58 +60,11 @@ class Keeper:
             return None
 
     def opened(self, name: str, reason: str) -> None:
-        self._tell(signals.bind_opened, name, reason)
+        self._teller.tell(signals.bind_opened, bind=name, reason=reason)
 
     def closed(self, name: str, reason: str) -> None:
         logger.debug("Bind %s was closed: %s", shown(name), reason)
-        self._tell(signals.bind_closed, name, reason)
-
-    def _tell(self, signal: signals.NamedSignal, name: str, reason: str) -> None:
-        if not signal.receivers or signal.is_muted:
-            return
-        interruption: BaseException | None = None
-        try:
-            with self._context() as app:
-                for receiver in [] if app is None else list(signal.receivers_for(app)):
-                    try:
-                        _call(app, receiver, app, bind=name, reason=reason)
-                    except Exception:  # noqa: BLE001  neither the others nor the pool are at fault
-                        _log_receiver(signal)
-                    except BaseException as error:  # noqa: BLE001  raised when all have been called
-                        interruption = interruption or error
-        except Exception:  # noqa: BLE001  the end of the context is the app's code as well
-            _log_receiver(signal)
-        if interruption is not None:
-            raise interruption
-
-    @contextlib.contextmanager
-    def _context(self) -> Iterator[Any]:
-        """Be in a context of the app, and return the app; None if it is gone. A fork does not wait
-        for the app's code.
-        """
-        app = self._app()
-        with workers.resting():
-            if app is None or (app_ctx and app_ctx.app is app):
-                yield app
-            else:
-                with app.app_context():
-                    yield app
-
-
-def _log_receiver(signal: signals.NamedSignal) -> None:
-    text = "A receiver of the signal %s failed:\n%s"
-    reporter.tell(logger.error, text, signal.name, traceback.format_exc())
-
-
-def _call(app: Flask | None, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of the app's, which may be a coroutine function, also where a loop runs."""
-    ready = function if app is None else app.ensure_sync(function)
-    asyncio = sys.modules.get("asyncio")
-    if ready is function or asyncio is None or asyncio._get_running_loop() is None:
-        return ready(*args, **kwargs)
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1, "flask-pooled-db app's code") as executor:
-        return executor.submit(context.run, ready, *args, **kwargs).result()
+        self._teller.tell(signals.bind_closed, bind=name, reason=reason)
 
 
 def unknown_bind(bind: str, known: Iterable[str], *, is_loaded: bool) -> UnknownBind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, AppConfig, PoolConfig, shown
@@ -10,18 +10,22 @@ from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.tenants import TenantPool, why_no_tenants
-from flask_pooled_db.pool import Budget
+from flask_pooled_db.pool import Budget, Events
 from flask_pooled_db.pool.replica import read_from
+
+Watch = Callable[[str], Sequence[Events]]
+"""Returns who is to be told of the pool of a bind."""
 
 
 class PoolMaker:
     """Makes the pools of an app. Files that a URL names relatively are in `folder`."""
 
-    def __init__(self, config: AppConfig, folder: str, budget: Budget | None) -> None:
+    def __init__(self, config: AppConfig, folder: str, budget: Budget | None, watch: Watch) -> None:
         self.config = config
         self.fixed: dict[str, Pool] = {}  # those of the binds that the configuration names
         self._folder = folder
         self._budget = budget
+        self._watch = watch
 
     def fixed_pools(self, problems: list[str]) -> dict[str, Pool]:
         """Make the pools of the binds that the configuration names, and return them by name.
@@ -39,7 +43,13 @@ class PoolMaker:
         if problems:
             raise ConfigError(problems)
         pools = self.fixed = {
-            bind: Pool(binds[bind], driver, bind=bind, budget=self._budget)
+            bind: Pool(
+                binds[bind],
+                driver,
+                bind=bind,
+                budget=self._budget,
+                watchers=self._watch(bind),
+            )
             for bind, driver in drivers.items()
         }
         for pool in pools.values():
@@ -65,7 +75,9 @@ class PoolMaker:
         if config.replica is not None and config.replica not in self.fixed:
             text = f"{where}.REPLICA names no bind that is in POOLED_DB_BINDS: add it there"
             raise ConfigError([text])
-        pool = Pool(config, driver, bind=name, key=key, budget=self._budget)
+        pool = Pool(
+            config, driver, bind=name, key=key, budget=self._budget, watchers=self._watch(name)
+        )
         if config.replica is not None:
             read_from(pool.engine, self.fixed[config.replica].engine)
         return pool

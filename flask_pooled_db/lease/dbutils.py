@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -29,7 +29,8 @@ from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
-from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
+from flask_pooled_db.pool import Budget, Counters, Engine, Entry, Events, PoolStats
+from flask_pooled_db.pool.events import to_all
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import refuse_to_pickle
@@ -53,9 +54,10 @@ class Pool(PooledDB):  # type: ignore[misc]
         clock: Callable[[], float] = monotonic,
         key: object = None,
         budget: Budget | None = None,
+        watchers: Sequence[Events] = (),
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
-        of several pools together.
+        of several pools together. `watchers` are told the events.
         """
         super().__init__(
             driver,
@@ -74,7 +76,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             config,
             driver,
             bind=bind,
-            events=self.counters,
+            events=to_all([self.counters, *watchers]),
             clock=clock,
             tend=upkeep.tend,
             key=key,

@@ -337,7 +337,7 @@ class Lease(Losing):
             self._state = IDLE  # its owner may be doing something with it
         if is_leak:
             self._revoked = reason
-            self._home.terms.events.leaked()
+            self._home.terms.events.leaked(self.place)
         if self._state is BUSY:
             self._revoked = reason
             self._condemn(reason)

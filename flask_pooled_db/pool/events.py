@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+from flask_pooled_db.runtime.callers import Place
 
 
 class Events(Protocol):
@@ -42,8 +45,10 @@ class Events(Protocol):
     def evicted(self, reason: str) -> None:
         """A connection was closed by the pool, for this reason: see `evictions.kind_of`."""
 
-    def leaked(self) -> None:
-        """A lease was taken back from an owner that did not return it."""
+    def leaked(self, place: Place | None) -> None:
+        """A lease was taken back from an owner that did not return it. `place` is where it was
+        taken, if that is known.
+        """
 
     def committed(self) -> None:
         """A lease committed its transaction."""
@@ -87,7 +92,7 @@ class NoEvents:
 
     def evicted(self, reason: str) -> None: ...
 
-    def leaked(self) -> None: ...
+    def leaked(self, place: Place | None) -> None: ...
 
     def committed(self) -> None: ...
 
@@ -100,3 +105,27 @@ class NoEvents:
     def implicitly_committed(self) -> None: ...
 
     def forked(self) -> None: ...
+
+
+class _Several:
+    """Tells all events to several listeners, in their order."""
+
+    def __init__(self, listeners: Sequence[Events]) -> None:
+        self._listeners = listeners
+
+
+def _to_all(name: str) -> Callable[..., None]:
+    def tell(self: _Several, *args: Any) -> None:
+        for listener in self._listeners:
+            getattr(listener, name)(*args)
+
+    return tell
+
+
+for _name in [name for name in vars(Events) if not name.startswith("_")]:
+    setattr(_Several, _name, _to_all(_name))
+
+
+def to_all(listeners: Sequence[Events]) -> Events:
+    """Return what tells every event to all of these."""
+    return listeners[0] if len(listeners) == 1 else cast("Events", _Several(listeners))

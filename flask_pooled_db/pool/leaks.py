@@ -44,7 +44,7 @@ class Leaks:
             ref.link.reason = evictions.LOST
             bind, place = shown(self._terms.bind), ref.link.taken_at
             taken = f", taken {callers.at(place)}," if place else ""
-            self._terms.events.leaked()
+            self._terms.events.leaked(place)
             self._terms.notices.warn(
                 ("lost", place),
                 "A connection of bind %s%s was never given back; it is closed",

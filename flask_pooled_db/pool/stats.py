@@ -11,6 +11,7 @@ from flask_pooled_db.pool.events import NoEvents
 from flask_pooled_db.pool.evictions import kind_of
 from flask_pooled_db.pool.histogram import NOTHING, Histogram, Times
 from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime.callers import Place
 
 
 class Counters(NoEvents):
@@ -79,7 +80,7 @@ class Counters(NoEvents):
         with guard.lock:
             self._evictions[kind_of(reason)] += 1
 
-    def leaked(self) -> None:
+    def leaked(self, place: Place | None) -> None:
         self._count("leaked")
 
     def committed(self) -> None:

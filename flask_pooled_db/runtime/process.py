@@ -32,7 +32,7 @@ from types import FrameType
 from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.children import Children
 from flask_pooled_db.runtime.housekeeper import housekeeper
-from flask_pooled_db.runtime.reporter import reporter
+from flask_pooled_db.runtime.reporter import announcer, reporter
 from flask_pooled_db.runtime.workers import workers
 
 logger = logging.getLogger("flask_pooled_db")
@@ -274,6 +274,7 @@ def _after_fork_in_child() -> None:
     _waiting.clear()
     workers.after_fork()
     reporter.after_fork()
+    announcer.after_fork()
     housekeeper.after_fork()
     for part in parts():
         _try(part.after_fork_in_child)
@@ -306,6 +307,7 @@ def close_everything() -> None:
             part.at_exit()
     workers.wait_for_the_rest(EXIT_PATIENCE)  # a server takes a broken handshake for an attack
     housekeeper.stop()
+    announcer.flush(EXIT_PATIENCE)
     reporter.flush(EXIT_PATIENCE)
 
 

@@ -23,7 +23,8 @@ MAX_PENDING = 1000
 class Reporter:
     """Calls functions one after the other, in a thread that ends with the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name  # of the thread
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -37,12 +38,13 @@ class Reporter:
         nothing.
         """
         if guard.is_inside() or threading.current_thread().name.startswith(THREADS):
-            self._hand_over(function, *args)
+            self.hand_over(function, *args)
         else:
             with contextlib.suppress(Exception):
                 function(*args)
 
-    def _hand_over(self, function: Callable[..., object], *args: Any) -> None:
+    def hand_over(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function soon, elsewhere."""
         self._pending.append((function, args))
         starts = False
         try:
@@ -50,7 +52,7 @@ class Reporter:
                 starts = not self._works
                 self._works = True
             if starts:
-                workers.start("reporter", self._work)
+                workers.start(self._name, self._work)
         except BaseException as error:
             if starts:
                 self._works = False  # the next report tries again
@@ -80,5 +82,10 @@ class Reporter:
             return None
 
 
-reporter = Reporter()
+reporter = Reporter("reporter")
 """The reporter of this process."""
+
+announcer = Reporter("announcer")
+"""Calls those who subscribe to signals: they may take longer than a log handler, whom they must not
+hold up.
+"""
