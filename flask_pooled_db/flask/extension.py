@@ -37,6 +37,7 @@ from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.ageing import registries
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import reporter
+from flask_pooled_db.telemetry.openfiles import open_files
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -224,7 +225,7 @@ class PooledDB(ByName, Statements):
             config,
             app.instance_path,
             Budget(limit) if limit else None,
-            lambda bind: [Announcements(teller, bind)],
+            lambda bind: [Announcements(teller, bind), open_files],
         )
         pools = maker.fixed_pools(problems)
         registry = Registry(pools, Keeper(teller, self, maker), config, tend=registries.begin)

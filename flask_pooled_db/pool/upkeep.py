@@ -220,6 +220,13 @@ class Upkeep(Part):
 
     # The process
 
+    def connections_by_bind(self) -> dict[str, int]:
+        """Return how many places each bind's pools have taken, of all apps of the process."""
+        taken: dict[str, int] = {}
+        for pool in self._all():
+            taken[pool.terms.bind] = taken.get(pool.terms.bind, 0) + pool.state.places.taken
+        return taken
+
     def open_connections(self) -> int:
         return sum(pool.state.places.taken for pool in self._all())
 

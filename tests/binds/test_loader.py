@@ -566,7 +566,7 @@ def test_failing_end_of_the_context(
 
 def test_kept_error_keeps_nothing_open(tmp_path: Path) -> None:
     """An error that somebody keeps does not keep its bind open."""
-    with pooled_app("sqlite://", max_binds=1, acquire_timeout=0.05) as (_, db):
+    with pooled_app("sqlite://", max_binds=1, acquire_timeout=0.3) as (_, db):
         db.bind_loader(lambda name: f"sqlite:///{tmp_path}/{name}.db")
         errors = []
         conn = get_db_connection("one")

@@ -27,6 +27,7 @@ LAYERS = {
     "pool": 3,
     "lease": 4,
     "signals": 6,
+    "telemetry": 6,
     "flask": 7,
     "__init__": 8,
 }
@@ -37,12 +38,12 @@ PLACES = {
         "flask.commands",
         "flask.context",
         "flask.extension",
-        "flask.keeper",
         "flask.naming",
         "flask.serving",
+        "flask.telling",
     },
     "werkzeug": {"flask.extension"},
-    "blinker": {"signals"},
+    "blinker": {"flask.telling", "signals"},
     "click": {"flask.commands", "flask.naming"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
