@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import os
@@ -25,6 +26,7 @@ from harness.proxy import Proxy
 from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
+from tests.support.coverage import unmeasured
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 from tests.support.order import spread
 from tests.support.sites import bare_app
@@ -132,6 +134,15 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage of what is slow: it comes by the same lines again and again, and takes
+    three times as long when each is counted.
+    """
+    with unmeasured() if _is_long(item) else contextlib.nullcontext():
+        return (yield)
 
 
 def _is_long(item: pytest.Item) -> bool:

@@ -156,4 +156,4 @@ def test_t9_any_order_on_server(pymysql_stage: Stage) -> None:
 @pytest.mark.slow
 def test_t9_many_orders(sqlite_stage: FileStage) -> None:
     """The same with many more of them."""
-    play_programs(sqlite_stage, range(600, 10000))
+    play_programs(sqlite_stage, range(600, 6000))

@@ -616,12 +616,12 @@ def bounded(max_examples: int, steps: int) -> settings:
 
 def test_t1_to_t8_in_any_order_on_a_fake_server() -> None:
     """After any order of steps and failures a lease is what its contract says it is."""
-    run_state_machine_as_test(FakeMachine, settings=bounded(250, 50))
+    run_state_machine_as_test(FakeMachine, settings=bounded(100, 50))
 
 
 def test_t1_to_t8_in_any_order_on_a_file() -> None:
     """The same with SQLite, where what is committed is read by another connection."""
-    run_state_machine_as_test(FileMachine, settings=bounded(40, 50))
+    run_state_machine_as_test(FileMachine, settings=bounded(20, 50))
 
 
 @pytest.mark.slow

@@ -317,7 +317,7 @@ def test_t10_any_statements(mariadb: MariaDBServer, mariadb_driver: str) -> None
     and the ends of the blocks say, errors say nothing that is not so, and the next lease finds a
     session as good as new.
     """
-    play_many(mariadb, mariadb_driver, 200)
+    play_many(mariadb, mariadb_driver, 100)
 
 
 @pytest.mark.slow
