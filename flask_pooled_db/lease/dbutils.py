@@ -31,6 +31,7 @@ from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
 from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
+from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import refuse_to_pickle
 
@@ -53,9 +54,12 @@ class Pool(PooledDB):  # type: ignore[misc]
         clock: Callable[[], float] = monotonic,
         key: object = None,
         budget: Budget | None = None,
+        observer: Observer = NOBODY,
+        tags: Tags | None = None,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
-        of several pools together.
+        of several pools together. `observer` is told of all statements, and `tags` is what they end
+        in.
         """
         super().__init__(
             driver,
@@ -79,6 +83,8 @@ class Pool(PooledDB):  # type: ignore[misc]
             tend=upkeep.tend,
             key=key,
             budget=budget,
+            observer=observer,
+            tags=tags,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

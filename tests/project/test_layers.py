@@ -27,6 +27,7 @@ LAYERS = {
     "pool": 3,
     "lease": 4,
     "signals": 6,
+    "telemetry": 6,
     "flask": 7,
     "__init__": 8,
 }
@@ -39,6 +40,8 @@ PLACES = {
         "flask.extension",
         "flask.keeper",
         "flask.naming",
+        "flask.observed",
+        "flask.observing",
         "flask.serving",
     },
     "werkzeug": {"flask.extension"},
