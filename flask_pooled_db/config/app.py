@@ -24,6 +24,7 @@ APP_KEYS = {
     "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
     "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
     "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
+    "RECORD_STATEMENTS": Field("record_statements", checks.flag, None, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
 
@@ -36,7 +37,8 @@ class AppConfig:
     """The configuration of an app: its binds, and what those that are loaded by name have to keep.
 
     `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
-    number. `inherited` are the sizes and times that each bind has, unless its own settings say
+    number. `record_statements` is None if that is up to `app.testing` and `app.debug`. `inherited`
+    are the sizes and times that each bind has, unless its own settings say
     otherwise.
     """
 
@@ -44,6 +46,7 @@ class AppConfig:
     bind_idle_timeout: float
     max_binds: int
     binds_maxconnections: int = 0
+    record_statements: bool | None = None
     inherited: Mapping[str, Any] = field(repr=False)
 
     @property

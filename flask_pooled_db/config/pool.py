@@ -59,6 +59,8 @@ class PoolConfig:
     )
     rows: Rows = field(default="tuple", repr=False, metadata=pool(checks.rows))
     leak_threshold: float = field(default=0.0, metadata=pool(checks.seconds))
+    slow_statement: float = field(default=0.0, metadata=pool(checks.seconds))
+    tag_statements: bool = field(default=False, metadata=pool(checks.flag))
     host_order: Literal["given", "random"] = field(
         default="given", metadata=database(checks.one_of("given", "random"))
     )
@@ -87,7 +89,9 @@ class PoolConfig:
 KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
-OF_THE_APP = ("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS")
+OF_THE_APP = (
+    *("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS", "RECORD_STATEMENTS"),
+)
 """The keys that an app has, and a bind has not."""
 
 OF_TENANTS = frozenset({"server", "schema"})

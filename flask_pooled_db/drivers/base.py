@@ -9,6 +9,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from flask_pooled_db.drivers import creators, sockets, unknown
+from flask_pooled_db.drivers.comments import Comments
 from flask_pooled_db.drivers.configuration import FromConfiguration
 from flask_pooled_db.drivers.effects import of_mariadb
 from flask_pooled_db.drivers.limits import TimeLimits
@@ -51,7 +52,7 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
+class Driver(FromConfiguration, Comments, Results, Schemas, TimeLimits, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance
@@ -159,7 +160,8 @@ class Driver(FromConfiguration, Results, Schemas, TimeLimits, Watching):
 
         The connection begins a transaction with its first statement.
         """
-        return self._create(**{**self._arguments, **self.read_password(), **where})
+        own = self.introduction() if self._is_module_connect else {}
+        return self._create(**{**own, **self._arguments, **self.read_password(), **where})
 
     def set_up(self, raw: Any) -> None:
         """Prepare a new connection. Raises if it can't be used."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import re
+import sys
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-from flask_pooled_db.config import FROM_FILE, DatabaseURL
+from flask_pooled_db.config import DEFAULT_BIND, FROM_FILE, DatabaseURL
 from flask_pooled_db.drivers import creators, passwords
 from flask_pooled_db.errors import ConfigError
+
+_LONGEST_PROGRAM, _LONGEST_LABEL = 20, 63
 
 TEXTS = frozenset(
     {*passwords.NAMES, FROM_FILE, "host", "user", "username", "database", "db", "dbname"}
@@ -24,6 +30,8 @@ class FromConfiguration:
     _arguments: Mapping[str, Any]
     _is_module_connect: bool
     _from_file: Mapping[str, Any] = {}
+    bind = DEFAULT_BIND
+    """The name of the database."""
 
     module: ClassVar[str] = ""
     """The import name of the DB-API 2 module this adapter is for."""
@@ -155,6 +163,21 @@ class FromConfiguration:
         if text.isascii() and text.isdecimal():
             return int(text)
         return float(text) if name in cls.number_arguments else text
+
+    def label(self) -> str:
+        """Return what a connection that is made now calls itself: program, process and bind.
+
+        The name of a bind may come from outside. PostgreSQL keeps 63 bytes, of ASCII alone.
+        """
+        program = Path(sys.argv[0] if sys.argv else "").name or "python"
+        label = f"{program[:_LONGEST_PROGRAM]}[{os.getpid()}] {self.bind}"
+        return re.sub(r"[^ -~]", "?", label)[:_LONGEST_LABEL]
+
+    def introduction(self) -> Mapping[str, Any]:
+        """Return the connect arguments that give the label to the server; none if the module takes
+        no such argument.
+        """
+        return {}
 
     def read_password(self) -> Mapping[str, Any]:
         """Return the connect argument that is read from a file at each connect, if there is one."""

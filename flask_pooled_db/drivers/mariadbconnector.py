@@ -58,6 +58,7 @@ class MariaDBConnectorDriver(MySQLDriver):
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
     tells_schema = frozenset({"database"})
+    inserts_many_by_text = False
     tls_arguments: ClassVar = frozenset(
         {
             "ssl",

@@ -24,6 +24,7 @@ _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
 # The generators that hold their connection's lock while they are suspended.
 _HOLD_LOCK = frozenset({"copy", "notifies", "stream"})
 
+_FALLBACK = "fallback_application_name"
 _QUERY_CANCELED = "57014"
 
 
@@ -47,6 +48,8 @@ class PsycopgDriver(Driver):
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
+    counts_rows = True
+    inserts_many_by_text = False
     effects = staticmethod(effects_of)
     closed_error_name = "OperationalError"
     harmless = Driver.harmless | {
@@ -114,6 +117,24 @@ class PsycopgDriver(Driver):
         if self._sets_limit:
             where = {"connect_timeout": self._limit({**self._where, **where}), **where}
         return super().connect(where)
+
+    def introduction(self) -> Mapping[str, Any]:
+        # libpq takes it unless it finds an application_name: in the arguments, in PGAPPNAME, or in
+        # the file of a service.
+        has_own = _FALLBACK in _parse(self._arguments.get("conninfo"))
+        return {} if has_own else {_FALLBACK: self.label()}
+
+    def keeps_texts(self, raw: Any) -> bool:
+        return raw.prepare_threshold is not None
+
+    def reads_percent(self, cursor: Any) -> bool:
+        return not isinstance(cursor, getattr(self.dbapi, "RawCursor", ()))
+
+    def with_comment(self, sql: Any, comment: str, *, many: bool) -> Any:
+        if not hasattr(sql, "as_string"):
+            return super().with_comment(sql, comment, many=many)
+        module = cast("Any", importlib.import_module("psycopg.sql"))
+        return sql + module.SQL(f"\n{comment}")
 
     def _limit(self, where: Mapping[str, Any]) -> int:
         """Return how long one address may take, for psycopg tries each that a name has. It takes

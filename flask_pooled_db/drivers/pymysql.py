@@ -106,6 +106,9 @@ class PyMySQLDriver(MySQLDriver):
         groups = optionfiles.groups_of(group, () if group else ("client",))
         return super().asks_for_tls(arguments) or optionfiles.ask_for_tls(files, groups)
 
+    def introduction(self) -> Mapping[str, Any]:
+        return {"program_name": self.label()}
+
     def read_password(self) -> Mapping[str, Any]:
         return encoded(super().read_password())
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from flask_pooled_db.config import FROM_FILE, AskedURL, DatabaseURL, PoolConfig
+from flask_pooled_db.config import DEFAULT_BIND, FROM_FILE, AskedURL, DatabaseURL, PoolConfig
 from flask_pooled_db.drivers import passwords
 from flask_pooled_db.drivers.arguments import of_function, of_module
 from flask_pooled_db.drivers.asked import AskedDriver
@@ -35,21 +35,22 @@ ADAPTERS: tuple[type[Driver], ...] = (
 _SCHEMES = {scheme: adapter for adapter in ADAPTERS for scheme in adapter.schemes}
 
 
-def make_driver(config: PoolConfig, folder: str = "") -> Driver:
+def make_driver(config: PoolConfig, folder: str = "", bind: str = DEFAULT_BIND) -> Driver:
     """Return the driver that `config` asks for, connected to nothing. A file that its URL names
-    relatively is in `folder`, or in the current one.
+    relatively is in `folder`, or in the current one. `bind` is what its connections tell the server
+    that they are for.
 
     Raises `ConfigError` if the scheme is unknown, the driver is not installed, or the connect
     arguments can't be used. Where a function tells the URL, its answers are checked as they come.
     """
     if isinstance(config.url, AskedURL):
-        make = functools.partial(_make_driver, config, folder)
+        make = functools.partial(_make_driver, config, folder, bind)
         return AskedDriver(config.url, config.connect_timeout, make)
-    return _make_driver(config, folder, config.url, config.connect_timeout)
+    return _make_driver(config, folder, bind, config.url, config.connect_timeout)
 
 
 def _make_driver(
-    config: PoolConfig, folder: str, url: DatabaseURL | None, timeout: float
+    config: PoolConfig, folder: str, bind: str, url: DatabaseURL | None, timeout: float
 ) -> Driver:
     if url is not None:
         adapter = _adapter_for_scheme(url.scheme)
@@ -76,7 +77,7 @@ def _make_driver(
     driver = adapter(creator, dbapi, arguments, timeout)
     if driver.threadsafety < 1:
         raise ConfigError([UNSAFE])
-    driver.password_file = file
+    driver.password_file, driver.bind = file, bind
     if url is not None and folder:
         driver.place(folder)
     _set_servers(driver, config, url)

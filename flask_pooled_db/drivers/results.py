@@ -16,6 +16,10 @@ class Results:
     own connection, and `cursor` its own cursor.
     """
 
+    counts_rows: ClassVar[bool] = False
+    """Whether a statement that returns rows has their number as its `rowcount`, once the driver has
+    them all."""
+
     def makes_own_rows(self, cursor: Any) -> bool:
         """Return whether a cursor was told what its rows are to be."""
         return unknown.makes_own_rows(cursor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ from flask_pooled_db.drivers.sqlite_scripts import SQLITE
 from flask_pooled_db.drivers.sqlite_settings import SETTINGS, setting_problems, take_settings
 from flask_pooled_db.errors import ConfigError
 
+_IS_QUERY = re.compile(
+    r"\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES)\b", re.ASCII | re.IGNORECASE
+)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BUSY_TIMEOUT = 5.0
 
@@ -242,6 +246,13 @@ class SQLiteDriver(Driver):
     routines_end_nothing = True
     dialect = SQLITE
     texts_tell_changes = False  # the connection does, for each statement of a text
+
+    inserts_many_by_text = False
+
+    def with_comment(self, sql: Any, comment: str, *, many: bool) -> Any:
+        # The others are known by their whole text, as a PRAGMA is.
+        is_query = isinstance(sql, str) and _IS_QUERY.match(sql)
+        return super().with_comment(sql, comment, many=many) if is_query else sql
 
     def has_changed(self, raw: Any) -> bool:
         return bool(raw.is_changed)

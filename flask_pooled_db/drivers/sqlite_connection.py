@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from flask_pooled_db.drivers.comments import without_tags
 from flask_pooled_db.drivers.sqlite_cursors import WatchedCursor, with_scripts
 from flask_pooled_db.drivers.sqlite_statements import (
     CHANGES,
@@ -125,7 +126,7 @@ class WatchedConnection(PlainConnection):
         return statement
 
     def _compile(self, sql: str) -> tuple[Effect, Any]:
-        effect = effect_of(sql) if self.is_adopted else READS
+        effect = effect_of(without_tags(sql)) if self.is_adopted else READS
         if effect is not CHANGES_ROWS:  # which begins nothing if it can't be compiled
             self._prepare(effect, sql)  # compiling alone runs some pragmas
         self.was_in_transaction = self.in_transaction

@@ -16,6 +16,7 @@ from flask_pooled_db.config import DEFAULT_BIND, check_seconds, describe
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
+from flask_pooled_db.flask.observing import Watch, report_repeats
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
@@ -47,8 +48,9 @@ class AppState:
     It does not refer to the app, which it must not keep alive.
     """
 
-    def __init__(self, registry: Registry, extension: Any, root_path: str) -> None:
+    def __init__(self, registry: Registry, extension: Any, root_path: str, watch: Watch) -> None:
         self.registry = registry
+        self.watch = watch
         self.extension = extension  # the `PooledDB` that made it
         self.root_path = root_path  # of the app
         # What scopes need, by the bind as they name it: None is the default one.
@@ -234,6 +236,9 @@ def _release_last(app: Flask) -> None:
         try:
             tear_down(*args, **kwargs)
         finally:
-            release_all()
+            try:
+                release_all()
+            finally:
+                report_repeats()
 
     app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign]

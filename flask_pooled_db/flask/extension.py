@@ -25,9 +25,10 @@ from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.keeper import Keeper
+from flask_pooled_db.flask.observed import Observed
+from flask_pooled_db.flask.observing import Watch
 from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
-from flask_pooled_db.flask.telling import Announcements, Teller
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -37,7 +38,6 @@ from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.ageing import registries
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import reporter
-from flask_pooled_db.telemetry.openfiles import open_files
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -122,7 +122,7 @@ def get_db_connection(
     )
 
 
-class PooledDB(ByName, Statements):
+class PooledDB(ByName, Statements, Observed):
     """The extension: a pool of database connections for each bind of each app.
 
     `PooledDB(app)`, or `PooledDB()` and `init_app(app)` later; one object may serve several apps.
@@ -142,7 +142,8 @@ class PooledDB(ByName, Statements):
         """
         if context.EXTENSION in app.extensions:
             raise UsageError(f"PooledDB is initialised on {app!r} already: do it once")
-        state = AppState(self._registry_of(app), self, app.root_path)
+        registry, watch = self._registry_of(app)
+        state = AppState(registry, self, app.root_path, watch)
         app.extensions[context.EXTENSION] = state
         self.states.add(state)
         context.register(app)
@@ -215,22 +216,17 @@ class PooledDB(ByName, Statements):
             for pool in state.registry.close():
                 pool.close(timeout)
 
-    def _registry_of(self, app: Flask) -> Registry:
-        """Return the pools of an app, as its configuration has them."""
+    def _registry_of(self, app: Flask) -> tuple[Registry, Watch]:
+        """Return the pools of an app, as its configuration has them, and what observes them."""
         problems: list[str] = []
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
         limit = config.binds_maxconnections
-        teller = Teller(app)
-        maker = PoolMaker(
-            config,
-            app.instance_path,
-            Budget(limit) if limit else None,
-            lambda bind: [Announcements(teller, bind), open_files],
-        )
+        watch = Watch(app, config.record_statements)
+        maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None, watch)
         pools = maker.fixed_pools(problems)
-        registry = Registry(pools, Keeper(teller, self, maker), config, tend=registries.begin)
+        registry = Registry(pools, Keeper(watch.teller, self, maker), config, tend=registries.begin)
         registries.add(registry)
-        return registry
+        return registry, watch
 
 
 def _answer_503(app: Flask, error: PoolTimeout) -> Any:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, AppConfig, PoolConfig, shown
 from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import ConfigError
+from flask_pooled_db.flask.observing import Watch
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.tenants import TenantPool, why_no_tenants
-from flask_pooled_db.pool import Budget, Events
+from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.replica import read_from
-
-Watch = Callable[[str], Sequence[Events]]
-"""Returns who is to be told of the pool of a bind."""
 
 
 class PoolMaker:
     """Makes the pools of an app. Files that a URL names relatively are in `folder`."""
 
     def __init__(self, config: AppConfig, folder: str, budget: Budget | None, watch: Watch) -> None:
+        self._watch = watch
         self.config = config
         self.fixed: dict[str, Pool] = {}  # those of the binds that the configuration names
         self._folder = folder
@@ -36,21 +35,14 @@ class PoolMaker:
         for bind, config in binds.items():
             if config.server is None:
                 try:
-                    drivers[bind] = make_driver(config, self._folder)
+                    drivers[bind] = make_driver(config, self._folder, bind)
                 except ConfigError as error:
                     problems += [f"{_key_of(bind)}: {problem}" for problem in error.problems]
         problems += _problems_of_tenants(binds, drivers)
         if problems:
             raise ConfigError(problems)
         pools = self.fixed = {
-            bind: Pool(
-                binds[bind],
-                driver,
-                bind=bind,
-                budget=self._budget,
-                watchers=self._watch(bind),
-            )
-            for bind, driver in drivers.items()
+            bind: self._pool(binds[bind], driver, bind) for bind, driver in drivers.items()
         }
         for pool in pools.values():
             if pool.config.replica is not None:
@@ -59,6 +51,18 @@ class PoolMaker:
             if config.server is not None:
                 pools[bind] = TenantPool(config, pools[config.server], bind)
         return pools
+
+    def _pool(self, config: PoolConfig, driver: Driver, bind: str, key: object = None) -> Pool:
+        return Pool(
+            config,
+            driver,
+            bind=bind,
+            key=key,
+            budget=self._budget,
+            watchers=self._watch.watchers(bind),
+            observer=self._watch.observer(config),
+            tags=self._watch.tags(config),
+        )
 
     def loaded_pool(self, name: str, settings: Any, key: object) -> Pool:
         """Return the pool of a bind that the loader knows, from what that has returned.
@@ -69,15 +73,13 @@ class PoolMaker:
         try:
             if config.server is not None:
                 return TenantPool(config, self.fixed[config.server], name, key)
-            driver = make_driver(config, self._folder)
+            driver = make_driver(config, self._folder, name)
         except ConfigError as error:
             raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from error
         if config.replica is not None and config.replica not in self.fixed:
             text = f"{where}.REPLICA names no bind that is in POOLED_DB_BINDS: add it there"
             raise ConfigError([text])
-        pool = Pool(
-            config, driver, bind=name, key=key, budget=self._budget, watchers=self._watch(name)
-        )
+        pool = self._pool(config, driver, name, key)
         if config.replica is not None:
             read_from(pool.engine, self.fixed[config.replica].engine)
         return pool

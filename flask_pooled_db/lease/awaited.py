@@ -14,9 +14,11 @@ from flask_pooled_db.lease.cursor import LeaseCursor
 from flask_pooled_db.lease.handle import GONE, is_plain
 from flask_pooled_db.lease.hops import call, call_commit, is_closing
 from flask_pooled_db.lease.line import Line, line_of
+from flask_pooled_db.lease.observing import ObservingLease
 from flask_pooled_db.lease.proxy import LeaseConnection, SendingConnection
 from flask_pooled_db.lease.shaping import ShapedCursor
 from flask_pooled_db.lease.streaming import StreamingCursor
+from flask_pooled_db.runtime import callers
 
 _AHEAD = 200
 """How many rows `async for` reads at once, at most."""
@@ -56,7 +58,8 @@ class AsyncConnection:
         line = line_of(lease)
         face: AsyncConnection | None = None if line.face is None else line.face()
         if face is None:
-            face = cls(lease, line)
+            kind = ObservedAsyncConnection if isinstance(lease, ObservingLease) else cls
+            face = kind(lease, line)
             line.face = weakref.ref(face)
         return face
 
@@ -288,3 +291,30 @@ class AsyncCursor:
     ) -> None:
         if not is_closing(exc):  # else its connection closes it
             await self.close()
+
+
+class ObservedAsyncConnection(AsyncConnection):
+    """A connection whose lease is observed."""
+
+    __slots__ = ()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> AsyncCursor:
+        """Return a new cursor; the arguments are the driver's."""
+        cursor = super().cursor(*args, **kwargs)
+        cursor.__class__ = ObservedAsyncCursor
+        return cursor
+
+
+class ObservedAsyncCursor(AsyncCursor):
+    """A cursor whose statements are known to have come from the line that asked for them."""
+
+    __slots__ = ()
+
+    def _run(self, name: str, args: Any, kwargs: Any) -> Coroutine[Any, Any, Any]:
+        return self._run_from(callers.place(), name, args, kwargs)
+
+    async def _run_from(
+        self, place: callers.Place | None, name: str, args: Any, kwargs: Any
+    ) -> Any:
+        with callers.asked_from(place):
+            return await super()._run(name, args, kwargs)

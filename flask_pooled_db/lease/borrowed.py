@@ -239,7 +239,7 @@ Kind = TypeVar("Kind", bound=BorrowedLease)
 
 def borrowed_class(kind: type[Kind], entry: Entry, pool: Engine) -> type[Kind]:
     """Return the class for leases of this kind of a connection."""
-    plain = entry.lease_class or class_for(entry, pool.lease_classes)
+    plain = entry.lease_class or class_for(entry, pool.lease_classes, pool.terms)
     made: type[Kind] | None = pool.lease_classes.get((kind, plain))
     if made is None:
         made = extended(kind, storing_class(plain, entry.driver))

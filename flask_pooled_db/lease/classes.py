@@ -21,6 +21,7 @@ from flask_pooled_db.lease.attributes import (
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE
 from flask_pooled_db.lease.limits import LimitedLease
+from flask_pooled_db.lease.observing import ObservingLease
 from flask_pooled_db.lease.proxy import (
     IS_CONNECTED,
     ForwardingConnection,
@@ -29,8 +30,10 @@ from flask_pooled_db.lease.proxy import (
 )
 from flask_pooled_db.lease.shaping import CURSOR_SETTINGS, shaping_class
 from flask_pooled_db.lease.streaming import StreamingCursor
+from flask_pooled_db.lease.tagging import TaggingLease
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.entry import Origin
+from flask_pooled_db.pool.state import Terms
 
 _EXCEPTIONS = frozenset(
     {
@@ -83,23 +86,27 @@ class Traits(NamedTuple):
     has_shapes: bool
 
 
-def class_for(entry: Entry, known: dict[Any, type[LeaseConnection]]) -> type[LeaseConnection]:
-    """Return the class for leases of a connection; `known` are those of its pool so far.
+def class_for(
+    entry: Entry, known: dict[Any, type[LeaseConnection]], terms: Terms
+) -> type[LeaseConnection]:
+    """Return the class for leases of a connection of a pool with these terms; `known` are its
+    classes so far.
 
     Each attribute of the driver's connection is an attribute of the class. With a `__getattr__` for
     all of them, CPython would take the slow way for every attribute of a lease, its own too: a
     lease took a fifth more time.
     """
     streams = entry.driver.may_stream(entry.raw)
-    kind = type(entry.raw), entry.origin.needs_interrupting, streams
+    is_observed, is_tagged = terms.observer.is_on(), terms.tags is not None
+    kind = type(entry.raw), entry.origin.needs_interrupting, streams, is_observed, is_tagged
     if kind not in known:
-        traits = _traits_of(entry.raw, entry.origin)
+        traits = _traits_of(entry.raw, entry.origin, is_observed=is_observed, is_tagged=is_tagged)
         known[kind] = made_once(traits, functools.partial(_make_class, traits))
     entry.lease_class = known[kind]
     return known[kind]
 
 
-def _traits_of(raw: Any, origin: Origin) -> Traits:
+def _traits_of(raw: Any, origin: Origin, *, is_observed: bool, is_tagged: bool) -> Traits:
     kind: Any = type(raw)
     driver = origin.driver
     if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
@@ -111,10 +118,15 @@ def _traits_of(raw: Any, origin: Origin) -> Traits:
     is_plain = not (driver.prepare_cursor or driver.translate or driver.has_to_close_cursors)
     particular = IteratingCursor if driver.iterates_cursors else ParticularCursor
     cursor_class: type = LeaseCursor if is_plain else particular
+    more = (
+        (ObservingLease, is_observed),
+        (TaggingLease, is_tagged),
+        (LimitedLease, origin.needs_interrupting),
+    )
     return Traits(
         kind,
         driver.title,
-        (LimitedLease, base) if origin.needs_interrupting else (base,),
+        (*(one for one, is_wanted in more if is_wanted), base),
         tuple(names),
         tuple(name for name in CURSOR_SETTINGS if hasattr(raw, name)),
         StreamingCursor if driver.may_stream(raw) else cursor_class,

@@ -32,6 +32,7 @@ from flask_pooled_db.lease.whereabouts import whereabouts_of
 from flask_pooled_db.pool import Budget, Counters, Engine, Entry, Events, PoolStats
 from flask_pooled_db.pool.events import to_all
 from flask_pooled_db.pool.state import Sizes
+from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import refuse_to_pickle
 
@@ -55,9 +56,12 @@ class Pool(PooledDB):  # type: ignore[misc]
         key: object = None,
         budget: Budget | None = None,
         watchers: Sequence[Events] = (),
+        observer: Observer = NOBODY,
+        tags: Tags | None = None,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
-        of several pools together. `watchers` are told the events.
+        of several pools together. `watchers` are told the events, and `observer` all statements;
+        `tags` is what those end in.
         """
         super().__init__(
             driver,
@@ -81,6 +85,8 @@ class Pool(PooledDB):  # type: ignore[misc]
             tend=upkeep.tend,
             key=key,
             budget=budget,
+            observer=observer,
+            tags=tags,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

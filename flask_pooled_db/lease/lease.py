@@ -59,6 +59,7 @@ class Lease(Losing):
         "has_committed",
         "line",
         "owner",
+        "unread",
         "wanted_rows",
     )
 
@@ -76,6 +77,7 @@ class Lease(Losing):
     # As in `Part`; both are unset where all rows are as the driver makes them.
     wanted_rows: Any
     cursor_settings: Any
+    unread: dict[int, Any]  # set where statements are observed: whose rows are being counted
 
     def __init__(
         self,

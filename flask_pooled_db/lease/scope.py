@@ -115,7 +115,7 @@ class Scope:
             elif self.options is DEFAULT_OPTIONS:  # most often
                 session = pool.usual_session
                 entry = pool.acquire(None, session)
-                make = entry.lease_class or class_for(entry, pool.lease_classes)
+                make = entry.lease_class or class_for(entry, pool.lease_classes, pool.terms)
                 lease = make(pool, entry, owner, holder, session, True)
             else:
                 lease = self._borrow(owner, holder)
@@ -255,7 +255,7 @@ class Scope:
         self, home: Home, entry: Entry, owner: Any, holder: Leases, session: Session
     ) -> LeaseConnection:
         pool, options = self._pool, self.options
-        make = entry.lease_class or class_for(entry, pool.lease_classes)
+        make = entry.lease_class or class_for(entry, pool.lease_classes, home.terms)
         lease: LeaseConnection = make(home, entry, owner, holder, session, True)
         if options.rows is not None or home is not pool:  # which may be a replica
             shape_rows(lease, rows_of(pool, options))

@@ -22,6 +22,7 @@ from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
+from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from flask_pooled_db.pool.steps import Call, Steps, run
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.pool.whole import Whole
@@ -49,8 +50,11 @@ class Engine(Whole):
         tend: Callable[[Engine], None] = lambda _: None,
         key: object = None,
         budget: Budget | None = None,
+        observer: Observer = NOBODY,
+        tags: Tags | None = None,
     ) -> None:
-        """`events` are told what happens. `tend` is called by a checkout that has to wait or to
+        """`events` are told what happens, and `observer` what its leases' statements were. `tags`
+        is what those end in. `tend` is called by a checkout that has to wait or to
         check: upkeep begins with it. `clock` is a monotonic clock, in seconds. Pools of the same
         database, one after the other, have an equal `key`. `budget` is a limit of several pools
         together.
@@ -58,7 +62,8 @@ class Engine(Whole):
         self.key = key or object()
         ping = PingPolicy.parse(config.ping)
         notices = Notices(clock)
-        self.terms = Terms(config, ping, driver, bind, events or NoEvents(), clock, notices)
+        events = events or NoEvents()
+        self.terms = Terms(config, ping, driver, bind, events, clock, notices, observer, tags)
         self.liveness = Liveness(config, ping, clock)
         sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
         self.supply = Supply(self.terms, sizes, self.liveness, budget)
@@ -162,6 +167,7 @@ class Engine(Whole):
                 if entry is None:
                     at_head = had_its_turn
                     entry = yield from self._waiting_in_line(waiter, started, deadline, at_head)
+                    entry.waited_at = entry.since
                 asked = self._clock()
                 until = min(deadline, asked + waiter.patience)
                 if self.liveness.needs_no_ping(entry) or (

@@ -78,6 +78,7 @@ class Entry:
         "streams",
         "uses",
         "valid_until",
+        "waited_at",
     )
 
     ref: EntryRef  # set by the pool that it belongs to
@@ -98,6 +99,7 @@ class Entry:
         self.valid_until = 0.0  # until then a look is enough to lend it
         self.is_changed = False  # its session, so that the next lease must not find it
         self.is_suspect = False  # another one was found dead since its server last answered
+        self.waited_at = -math.inf  # the `since` of its last checkout by a caller that had to wait
         self.uses = 0  # statements, counted if `maxusage` limits them
         self.streams: list[Any] = []  # cursors with rows that the server has yet to send
         self.enter_session(FRESH_SESSION)
@@ -114,6 +116,11 @@ class Entry:
         # A lease that wants this very session has nothing to do before its statements, unless
         # something has to be done before each.
         self.ready_session = None if self._checks_statements(session) else session
+
+    @property
+    def was_waited_for(self) -> bool:
+        """Whether its present holder had to wait for it."""
+        return self.waited_at == self.since
 
     def doubt_schema(self) -> None:
         """Have the next lease enter its schema anew, whichever that is."""

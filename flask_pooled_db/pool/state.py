@@ -20,6 +20,7 @@ from flask_pooled_db.pool.histogram import Histogram, Times
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
 from flask_pooled_db.pool.reports import Snapshot
+from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from flask_pooled_db.runtime import Notices, guard
 
 _NEARBY = 8
@@ -44,6 +45,9 @@ class Terms(NamedTuple):
     events: Events
     clock: Callable[[], float]
     notices: Notices
+    observer: Observer = NOBODY
+    tags: Tags | None = None
+    """What each statement is to end in; None: nothing."""
 
 
 class State:

@@ -12,6 +12,7 @@ from flask_pooled_db.runtime.housekeeper import Job, housekeeper
 from flask_pooled_db.runtime.notices import Notices
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
 from flask_pooled_db.runtime.reporter import announcer, reporter
+from flask_pooled_db.runtime.throttle import Throttle
 from flask_pooled_db.runtime.workers import workers
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Job",
     "Notices",
     "Part",
+    "Throttle",
     "announcer",
     "callers",
     "crew",

@@ -7,7 +7,8 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,8 @@ _LIBRARIES = ("<frozen ", *(sysconfig.get_path(name) + os.sep for name in _PATHS
 
 Place = tuple[str, int]
 """A file and a line."""
+
+_asked_from: ContextVar[Place | None] = ContextVar("asked from", default=None)
 
 _names: list[Callable[[], str | None]] = []  # functions that know what the caller is
 _failures: list[Callable[[], bool]] = []  # functions that know whether it ends by an error
@@ -37,6 +40,25 @@ def place(frame: FrameType | None = None, *, beside: str = "") -> Place | None:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return None
+
+
+@contextlib.contextmanager
+def asked_from(asked: Place | None) -> Iterator[None]:
+    """Have `place_of_asking()` return this place in the block, and in whatever runs in a copy of
+    its context: a worker thread has no frame of the task that it works for.
+    """
+    token = _asked_from.set(asked)
+    try:
+        yield
+    finally:
+        _asked_from.reset(token)
+
+
+def place_of_asking() -> Place | None:
+    """Return the place in the application that a call of the package came from, whichever thread
+    makes it.
+    """
+    return _asked_from.get() or place()
 
 
 def place_at_work(frame: FrameType | None, *, beside: str = "") -> Place | None:

@@ -39,6 +39,8 @@ PLACES = {
         "flask.context",
         "flask.extension",
         "flask.naming",
+        "flask.observed",
+        "flask.observing",
         "flask.serving",
         "flask.telling",
     },

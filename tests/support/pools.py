@@ -14,6 +14,7 @@ from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Budget, PoolStats
+from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from harness.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ def open_pool(
     bind: str = "default",
     clock: Callable[[], float] = time.monotonic,
     budget: Budget | None = None,
+    observer: Observer = NOBODY,
+    tags: Tags | None = None,
     **keys: Any,
 ) -> Iterator[Pool]:
     """A pool of these configuration keys (in lower case), closed at the end.
@@ -34,7 +37,15 @@ def open_pool(
     """
     keys = {"mincached": 0, **({"creator": driver} if driver else {}), **keys}
     config = PoolConfig.from_mapping({name.upper(): value for name, value in keys.items()})
-    pool = Pool(config, driver or make_driver(config), bind=bind, clock=clock, budget=budget)
+    pool = Pool(
+        config,
+        driver or make_driver(config, bind=bind),
+        bind=bind,
+        clock=clock,
+        budget=budget,
+        observer=observer,
+        tags=tags,
+    )
     try:
         yield pool
     finally:

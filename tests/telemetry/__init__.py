@@ -1,1 +1,1 @@
-"""Tests of what becomes of what pools and leases tell."""
+"""Tests of `flask_pooled_db.telemetry`, and of what the app sees of it."""

@@ -1,0 +1,103 @@
+"""What is observed of an app's pools and statements, and what a request says of itself in them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+
+from flask import Flask, g, has_request_context, request
+from flask.globals import app_ctx
+
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.flask.telling import Announcements, Teller
+from flask_pooled_db.pool import Events
+from flask_pooled_db.pool.statements import Observer, Tags, observer_of
+from flask_pooled_db.telemetry.comments import (
+    comment_of,
+    current_traceparent,
+    has_spans,
+    valid_traceparent,
+)
+from flask_pooled_db.telemetry.openfiles import open_files
+from flask_pooled_db.telemetry.recording import RecordedStatement, Recorder, Recording
+from flask_pooled_db.telemetry.slow import SlowLog, SlowStatements
+
+_RECORDING = "_pooled_db_recording"
+_TAGS = "flask_pooled_db.tags"
+
+
+class Watch:
+    """What observes the pools and the statements of an app. It does not keep the app alive."""
+
+    def __init__(self, app: Flask, records: bool | None) -> None:
+        """`records`: whether statements are recorded; None: while the app is tested or debugged."""
+        self.teller = Teller(app)
+        self._app = weakref.ref(app)
+        self._records = records
+        self._slow = SlowStatements()
+        self._recorder = None
+        if records is not False:
+            self._recorder = Recorder(self._is_recorded, self._recording)
+
+    def watchers(self, bind: str) -> list[Events]:
+        """Return who is told of what happens to the pool of a bind."""
+        return [Announcements(self.teller, bind), open_files]
+
+    def observer(self, config: PoolConfig) -> Observer:
+        """Return who observes a pool of this configuration."""
+        slow = SlowLog(config.slow_statement, self._slow) if config.slow_statement else None
+        return observer_of([one for one in (slow, self._recorder) if one is not None])
+
+    def tags(self, config: PoolConfig) -> Tags | None:
+        """Return what the statements of a pool of this configuration end in."""
+        return _comment if config.tag_statements else None
+
+    def slow_statements(self) -> Mapping[str, int]:
+        """Return how many slow statements there were, by who ran them."""
+        return self._slow.counts()
+
+    def _is_recorded(self) -> bool:
+        if self._records is not None:
+            return self._records
+        app = self._app()
+        return app is not None and (app.debug or app.testing)
+
+    def _recording(self) -> Recording | None:
+        if not app_ctx or app_ctx.app is not self._app():
+            return None
+        values = app_ctx.g.__dict__
+        recording: Recording | None = values.get(_RECORDING)
+        return recording or values.setdefault(_RECORDING, Recording())
+
+
+def recorded() -> list[RecordedStatement]:
+    """Return what the current app context has on record."""
+    recording: Recording | None = g.get(_RECORDING)
+    return [] if recording is None else recording.statements()
+
+
+def report_repeats() -> None:
+    """Log what the app context, which is about to end, ran again and again."""
+    recording: Recording | None = g.get(_RECORDING)
+    if recording is not None:
+        recording.report()
+
+
+def _comment(may_change: bool) -> str:
+    """Return the comment of the current request; "" outside of one.
+
+    `may_change` says whether it may hold what is another one in each request.
+    """
+    if not has_request_context():
+        return ""
+    known: dict[bool, str] = request.environ.setdefault(_TAGS, {})
+    comment = known.get(may_change)
+    if comment is None:
+        header = valid_traceparent(request.headers.get("traceparent")) if may_change else None
+        trace = header or (current_traceparent() if may_change else None)
+        rule = request.url_rule
+        route = None if rule is None else rule.rule
+        comment = comment_of({"route": route, "method": request.method, "traceparent": trace})
+        if header or not (may_change and has_spans()):
+            known[may_change] = comment
+    return comment

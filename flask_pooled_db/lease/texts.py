@@ -1,0 +1,66 @@
+"""The texts of statements, as they may be shown: without what is a parameter."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+_SCRIPT = "executescript"
+_PROCEDURE = "callproc"
+_LITERAL = "Literal"  # psycopg's and psycopg2's class of values that are composed into a text
+_LIMITED = "_run_limited"
+_HIDDEN = "?"
+
+
+def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a call comes down to: the driver's own function."""
+    while isinstance(function, functools.partial):
+        # What limits the time of a call is given the call as its last argument.
+        is_limited = _name(function.func) == _LIMITED
+        function = function.args[-1] if is_limited else function.func
+    return function
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", "")
+
+
+def text_of(function: Callable[..., Any], args: tuple[Any, ...], raw: Any) -> str:
+    """Return the text of the statement that is run by a function of the driver's with these
+    arguments; the name of the function if there is none.
+    """
+    if args:
+        return shown_text(args[0], raw)
+    name = _name(innermost(function))
+    given = function
+    while isinstance(given, functools.partial):
+        first = next(iter((*given.args, *given.keywords.values())), None)
+        if isinstance(first, str) and name == _SCRIPT:
+            return first
+        if isinstance(first, str) and name == _PROCEDURE:
+            return f"CALL {first}"
+        given = given.args[-1] if _name(given.func) == _LIMITED else given.func
+    return f"{name}()"
+
+
+def shown_text(statement: Any, raw: Any) -> str:
+    """Return the text of a statement in whatever form the driver takes. A value that psycopg has
+    composed into it is hidden, like a parameter.
+    """
+    if isinstance(statement, str):
+        return str.__str__(statement)
+    if isinstance(statement, bytes | bytearray):
+        return statement.decode("utf-8", "replace")
+    with contextlib.suppress(Exception):  # it was sent all the same
+        if type(statement).__name__ == _LITERAL:
+            return _HIDDEN
+        if hasattr(statement, "strings"):  # a template string
+            return _HIDDEN.join(statement.strings)
+        if hasattr(statement, "as_string"):
+            parts = list(statement) if hasattr(statement, "__iter__") else []
+            if parts:
+                return "".join(shown_text(part, raw) for part in parts)
+            return str(statement.as_string(raw))
+    return f"a statement of type {type(statement).__name__}"
