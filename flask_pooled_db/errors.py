@@ -8,6 +8,7 @@ took place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class PooledDBError(Exception):
@@ -54,6 +55,8 @@ class PoolTimeout(PooledDBError):
     `longest_lease` (the age in seconds of the lease that has been out longest), `waited` (seconds).
     `outage` is for how many seconds every connect has failed, if that is why nobody waits; else 0.
     `binds_maxconnections` is the limit of all binds together, if that was in the way; else 0.
+    `holders` says who holds connections, the longest first, where that is known; see
+    POOLED_DB_LEAK_THRESHOLD.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class PoolTimeout(PooledDBError):
         waited: float = 0.0,
         outage: float = 0.0,
         binds_maxconnections: int = 0,
+        holders: Sequence[Any] = (),
     ) -> None:
         super().__init__(message)
         self.bind = bind
@@ -80,6 +84,7 @@ class PoolTimeout(PooledDBError):
         self.waited = waited
         self.outage = outage
         self.binds_maxconnections = binds_maxconnections
+        self.holders = tuple(holders)
 
 
 class PoolClosed(PooledDBError):

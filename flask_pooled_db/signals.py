@@ -16,8 +16,9 @@ harms nobody. If receivers take too long, and 1,000 are to be told, the oldest i
 - `connection_evicted`: the pool closed a connection. Keywords: `reason`, a word of a few as in
   `PoolStats.evictions`, and `detail`, a sentence.
 - `checkout_timed_out`: a caller got no connection. Keyword: `seconds`, for which it had waited.
-- `leak_found`: a lease was taken back from a caller that did not return it. Keyword: `place`, the
-  file and the line where it was taken, or None.
+- `leak_found`: a lease was taken back from a caller that did not return it, or has been out for
+  longer than POOLED_DB_LEAK_THRESHOLD. Keywords: `place`, the file and the line where it was taken,
+  or None; `seconds`, for which it has been out, None if it was taken back.
 - `transaction_aborted`: a transaction was lost, or could not be committed. Keyword: `reason`, the
   class of the error and its number.
 - `database_down`: connecting fails. Keyword: `reason`, as above.

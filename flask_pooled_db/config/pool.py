@@ -59,6 +59,7 @@ class PoolConfig:
     )
     rows: Rows = field(default="tuple", repr=False, metadata=pool(checks.rows))
     leak_threshold: float = field(default=0.0, metadata=pool(checks.seconds))
+    slow_acquire: float = field(default=0.0, metadata=pool(checks.seconds))
     slow_statement: float = field(default=0.0, metadata=pool(checks.seconds))
     tag_statements: bool = field(default=False, metadata=pool(checks.flag))
     host_order: Literal["given", "random"] = field(

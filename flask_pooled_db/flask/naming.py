@@ -8,6 +8,7 @@ from flask import g, has_app_context, has_request_context, request
 from flask_pooled_db.runtime import callers
 
 _NOTED = "_pooled_db_caller"
+_NAME = "_pooled_db_name"
 _FAILED = "_pooled_db_failed"
 
 
@@ -32,6 +33,15 @@ def _name() -> str | None:
 
 
 def _of_request() -> str:
+    """Return what the request is, which it is asked once: that takes Flask some time."""
+    values = request._get_current_object().__dict__  # type: ignore[attr-defined]
+    name: str | None = values.get(_NAME)
+    if name is None:
+        name = values[_NAME] = _name_of_request()
+    return name
+
+
+def _name_of_request() -> str:
     event = getattr(request, "event", None)  # is Flask-SocketIO's
     if isinstance(event, dict) and "message" in event:
         return f"Socket.IO event {event['message']!r}"

@@ -21,6 +21,8 @@ from flask_pooled_db.telemetry.comments import (
 from flask_pooled_db.telemetry.openfiles import open_files
 from flask_pooled_db.telemetry.recording import RecordedStatement, Recorder, Recording
 from flask_pooled_db.telemetry.slow import SlowLog, SlowStatements
+from flask_pooled_db.telemetry.slow_acquire import SlowAcquire
+from flask_pooled_db.telemetry.usage import PoolUsage, Usage
 
 _RECORDING = "_pooled_db_recording"
 _TAGS = "flask_pooled_db.tags"
@@ -35,13 +37,21 @@ class Watch:
         self._app = weakref.ref(app)
         self._records = records
         self._slow = SlowStatements()
+        self.usage = Usage()
+        self.wants_usage = False  # set before the first lease, by whoever shows it
         self._recorder = None
         if records is not False:
             self._recorder = Recorder(self._is_recorded, self._recording)
 
-    def watchers(self, bind: str) -> list[Events]:
+    def watchers(self, bind: str, config: PoolConfig) -> list[Events]:
         """Return who is told of what happens to the pool of a bind."""
-        return [Announcements(self.teller, bind), open_files]
+        slow = [SlowAcquire(config.slow_acquire, bind)] if config.slow_acquire else []
+        return [Announcements(self.teller, bind), open_files, *slow]
+
+    def holders(self, config: PoolConfig) -> PoolUsage:
+        """Return who wants to know of the leases of a pool of this configuration."""
+        is_wanted = bool(config.leak_threshold or config.slow_acquire)
+        return PoolUsage(self.usage, lambda: is_wanted or self.wants_usage)
 
     def observer(self, config: PoolConfig) -> Observer:
         """Return who observes a pool of this configuration."""

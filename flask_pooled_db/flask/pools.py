@@ -53,13 +53,15 @@ class PoolMaker:
         return pools
 
     def _pool(self, config: PoolConfig, driver: Driver, bind: str, key: object = None) -> Pool:
+        holders = self._watch.holders(config)
         return Pool(
             config,
             driver,
             bind=bind,
             key=key,
             budget=self._budget,
-            watchers=self._watch.watchers(bind),
+            watchers=[*self._watch.watchers(bind, config), holders],
+            holders=holders,
             observer=self._watch.observer(config),
             tags=self._watch.tags(config),
         )

@@ -104,7 +104,10 @@ class Announcements(NoEvents):
         self._announce(signals.checkout_timed_out, bind=self._bind, seconds=seconds)
 
     def leaked(self, place: Place | None) -> None:
-        self._announce(signals.leak_found, bind=self._bind, place=place)
+        self._announce(signals.leak_found, bind=self._bind, place=place, seconds=None)
+
+    def overdue(self, place: Place | None, seconds: float) -> None:
+        self._announce(signals.leak_found, bind=self._bind, place=place, seconds=seconds)
 
     def aborted(self, cause: BaseException | None) -> None:
         reason = "" if cause is None else reports.describe(cause)

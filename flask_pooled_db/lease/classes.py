@@ -20,6 +20,7 @@ from flask_pooled_db.lease.attributes import (
 )
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
 from flask_pooled_db.lease.handle import GONE
+from flask_pooled_db.lease.held import HeldLease
 from flask_pooled_db.lease.limits import LimitedLease
 from flask_pooled_db.lease.observing import ObservingLease
 from flask_pooled_db.lease.proxy import (
@@ -98,15 +99,19 @@ def class_for(
     """
     streams = entry.driver.may_stream(entry.raw)
     is_observed, is_tagged = terms.observer.is_on(), terms.tags is not None
-    kind = type(entry.raw), entry.origin.needs_interrupting, streams, is_observed, is_tagged
+    is_held = terms.holders.is_on() or terms.config.leak_threshold > 0
+    kinds = is_observed, is_tagged, is_held
+    kind = type(entry.raw), entry.origin.needs_interrupting, streams, kinds
     if kind not in known:
-        traits = _traits_of(entry.raw, entry.origin, is_observed=is_observed, is_tagged=is_tagged)
+        traits = _traits_of(entry.raw, entry.origin, *kinds)
         known[kind] = made_once(traits, functools.partial(_make_class, traits))
     entry.lease_class = known[kind]
     return known[kind]
 
 
-def _traits_of(raw: Any, origin: Origin, *, is_observed: bool, is_tagged: bool) -> Traits:
+def _traits_of(
+    raw: Any, origin: Origin, is_observed: bool, is_tagged: bool, is_held: bool
+) -> Traits:
     kind: Any = type(raw)
     driver = origin.driver
     if hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__:
@@ -121,6 +126,7 @@ def _traits_of(raw: Any, origin: Origin, *, is_observed: bool, is_tagged: bool) 
     more = (
         (ObservingLease, is_observed),
         (TaggingLease, is_tagged),
+        (HeldLease, is_held),
         (LimitedLease, origin.needs_interrupting),
     )
     return Traits(

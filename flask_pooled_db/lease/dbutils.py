@@ -31,6 +31,7 @@ from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
 from flask_pooled_db.pool import Budget, Counters, Engine, Entry, Events, PoolStats
 from flask_pooled_db.pool.events import to_all
+from flask_pooled_db.pool.holding import NOT_KNOWN, Holders
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from flask_pooled_db.pool.upkeep import upkeep
@@ -58,10 +59,11 @@ class Pool(PooledDB):  # type: ignore[misc]
         watchers: Sequence[Events] = (),
         observer: Observer = NOBODY,
         tags: Tags | None = None,
+        holders: Holders = NOT_KNOWN,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
         of several pools together. `watchers` are told the events, and `observer` all statements;
-        `tags` is what those end in.
+        `tags` is what those end in, and `holders` who wants to know of its leases.
         """
         super().__init__(
             driver,
@@ -87,6 +89,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             budget=budget,
             observer=observer,
             tags=tags,
+            holders=holders,
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

@@ -30,6 +30,7 @@ from flask_pooled_db.lease.state import (
 )
 from flask_pooled_db.lease.tidy import tidy
 from flask_pooled_db.pool import Entry, evictions, reports
+from flask_pooled_db.pool.holding import Hold
 from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.runtime import callers, guard
 
@@ -57,6 +58,7 @@ class Lease(Losing):
         "after_commit",
         "cursor_settings",
         "has_committed",
+        "hold",
         "line",
         "owner",
         "unread",
@@ -77,6 +79,7 @@ class Lease(Losing):
     # As in `Part`; both are unset where all rows are as the driver makes them.
     wanted_rows: Any
     cursor_settings: Any
+    hold: Hold | None  # set where holders are known; None once it is released
     unread: dict[int, Any]  # set where statements are observed: whose rows are being counted
 
     def __init__(

@@ -1,12 +1,8 @@
-"""Who has a connection, and what for: found out when somebody asks.
-
-Nothing is kept for that. Whoever has a connection refers to it, as the garbage collector knows.
-"""
+"""Where a lease was taken, and where its holder is at work now."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 import threading
 from types import FrameType
@@ -27,28 +23,19 @@ def place_of(lease: Lease) -> callers.Place | None:
     return lease.place or next((scope.place for scope in scopes if scope.holds(lease)), None)
 
 
-def whereabouts_of(entry: Entry) -> tuple[callers.Place | None, str]:
-    """Return the place of a connection that is in use, if one is known, and what a report says of
-    it: where it was taken, if its caller gives it back itself, and where its thread is at work. It
-    takes a look at all objects of the process.
+def whereabouts_of(entry: Entry) -> str:
+    """Return what a report says of a connection that is in use: where it was taken and by whom, and
+    where its thread or task is at work. Nothing is said where holders are not known.
     """
-    with contextlib.suppress(Exception):  # a lease that is being made, a thread that ends
-        for thing in gc.get_referrers(entry):
-            if issubclass(type(thing), Lease) and thing.lends(entry):
-                return _describe(thing, entry)
-    return None, ""
-
-
-def _describe(lease: Lease, entry: Entry) -> tuple[callers.Place | None, str]:
-    name, frame = _name_and_frame(lease.owner)
-    dbapi: Any = entry.driver.dbapi
-    driver = getattr(dbapi, "__name__", "").partition(".")[0]
+    hold, frame, name = entry.link.hold, None, ""
+    if hold is None:
+        return ""
+    with contextlib.suppress(Exception):  # a thread that ends
+        name, frame = _name_and_frame(hold.owner)
+    driver = getattr(entry.driver.dbapi, "__name__", "").partition(".")[0]
     now = callers.place_at_work(frame, beside=driver) if frame else None
-    told = f"in {name}" + (f", which is {callers.at(now)} now" if now else "")
-    if lease.place:
-        by = f" by {lease.taker}" if lease.taker else ""
-        told = f"taken {callers.at(lease.place)}{by}, {told}"
-    return lease.place or now, told
+    told = f"taken {callers.at(hold.place)}" + (f" by {hold.name}" if hold.name else "")
+    return f"{told}, in {name}" + (f", which is {callers.at(now)} now" if now else "")
 
 
 def _name_and_frame(owner: Any) -> tuple[str, FrameType | None]:

@@ -17,6 +17,7 @@ from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.entry import DRAINED_AT, Entry
 from flask_pooled_db.pool.events import Events, NoEvents
 from flask_pooled_db.pool.histogram import SHORTEST
+from flask_pooled_db.pool.holding import NOT_KNOWN, Holders
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
@@ -52,6 +53,7 @@ class Engine(Whole):
         budget: Budget | None = None,
         observer: Observer = NOBODY,
         tags: Tags | None = None,
+        holders: Holders = NOT_KNOWN,
     ) -> None:
         """`events` are told what happens, and `observer` what its leases' statements were. `tags`
         is what those end in. `tend` is called by a checkout that has to wait or to
@@ -63,7 +65,9 @@ class Engine(Whole):
         ping = PingPolicy.parse(config.ping)
         notices = Notices(clock)
         events = events or NoEvents()
-        self.terms = Terms(config, ping, driver, bind, events, clock, notices, observer, tags)
+        self.terms = Terms(
+            config, ping, driver, bind, events, clock, notices, observer, tags, holders
+        )
         self.liveness = Liveness(config, ping, clock)
         sizes = Sizes(config.mincached, config.maxcached, config.maxconnections)
         self.supply = Supply(self.terms, sizes, self.liveness, budget)
@@ -173,7 +177,7 @@ class Engine(Whole):
                 if self.liveness.needs_no_ping(entry) or (
                     yield Call(self._is_valid, (entry, until), entry)
                 ):
-                    self.terms.events.waited(self._clock() - started)
+                    self.terms.events.waited(self._clock() - started, self.holders)
                     return entry
                 entry = None
                 had_its_turn = True  # and got a dead connection

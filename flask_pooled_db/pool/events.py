@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
+from flask_pooled_db.pool.holding import Holder
 from flask_pooled_db.runtime.callers import Place
 
 
@@ -30,8 +31,10 @@ class Events(Protocol):
     def queued(self) -> None:
         """A caller has to wait for a connection."""
 
-    def waited(self, seconds: float) -> None:
-        """A caller got a connection that it had to wait for, or that had to be checked first."""
+    def waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
+        """A caller got a connection that it had to wait for, or that had to be checked first.
+        `holders` tells who holds connections now.
+        """
 
     def timed_out(self, seconds: float) -> None:
         """A caller got no connection in this time."""
@@ -49,6 +52,9 @@ class Events(Protocol):
         """A lease was taken back from an owner that did not return it. `place` is where it was
         taken, if that is known.
         """
+
+    def overdue(self, place: Place | None, seconds: float) -> None:
+        """A lease has been out for these seconds, and for longer than the leak threshold."""
 
     def committed(self) -> None:
         """A lease committed its transaction."""
@@ -82,7 +88,7 @@ class NoEvents:
 
     def queued(self) -> None: ...
 
-    def waited(self, seconds: float) -> None: ...
+    def waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None: ...
 
     def timed_out(self, seconds: float) -> None: ...
 
@@ -93,6 +99,8 @@ class NoEvents:
     def evicted(self, reason: str) -> None: ...
 
     def leaked(self, place: Place | None) -> None: ...
+
+    def overdue(self, place: Place | None, seconds: float) -> None: ...
 
     def committed(self) -> None: ...
 

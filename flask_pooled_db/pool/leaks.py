@@ -12,8 +12,8 @@ from flask_pooled_db.pool.state import Terms
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import callers, reporter
 
-Locate = Callable[[Entry], tuple[callers.Place | None, str]]
-"""Returns a place of a connection that is in use, if one is known, and what a report says of it."""
+Locate = Callable[[Entry], str]
+"""Returns where a connection that is in use was taken, and where its holder is at work now."""
 
 
 class Leaks:
@@ -21,7 +21,7 @@ class Leaks:
 
     def __init__(self, terms: Terms, supply: Supply) -> None:
         self._terms = terms
-        self.locate: Locate = lambda _: (None, "")  # set by who knows leases
+        self.locate: Locate = lambda _: ""  # set by who knows leases
         self._supply = supply
         self._reported: dict[EntryRef, float] = {}  # leases reported as long, by their checkout
 
@@ -69,13 +69,20 @@ class Leaks:
         for ref, since in long.items():
             entry = ref()
             if entry is not None and reported.get(ref) != since:
-                place, told = self.locate(entry)
-                self._terms.notices.warn(
-                    ("long", place),
-                    "A lease of bind %s has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is "
-                    "%.1f s)%s",
-                    shown(self._terms.bind),
-                    now - since,
-                    threshold,
-                    told and f": {told}",
-                )
+                self._report(entry, now)
+
+    def _report(self, entry: Entry, now: float) -> None:
+        hold, told, place = entry.link.hold, "", None
+        if hold is not None:
+            hold.is_reported, place = True, hold.place
+            holder = hold.at(now, self._terms.bind)
+            told = f": {self.locate(entry)}; {holder.doing()}"
+        self._terms.events.overdue(place, now - entry.since)
+        self._terms.notices.warn(
+            ("long", place),
+            "A lease of bind %s has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is %.1f s)%s",
+            shown(self._terms.bind),
+            now - entry.since,
+            self._terms.config.leak_threshold,
+            told,
+        )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool.holding import Hold
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import Errand, callers
 
@@ -23,7 +24,7 @@ class Link:
 
     __slots__ = (
         *("__weakref__", "_ending", "driver", "is_left", "is_open", "place", "raw", "reason"),
-        *("taken_at", "taken_by"),
+        *("hold", "taken_at", "taken_by"),
     )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
@@ -36,6 +37,7 @@ class Link:
         # If its caller gives it back itself: where it was taken, and the id of who took it.
         self.taken_at: callers.Place | None = None
         self.taken_by: int | None = None
+        self.hold: Hold | None = None  # of its lease, where holders are known
         self.reason: str | None = None  # why it was left to be ended; None if it was leaked
         _links.add(self)
 

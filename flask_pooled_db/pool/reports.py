@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flask_pooled_db.config import shown
@@ -15,6 +16,10 @@ from flask_pooled_db.errors import (
     PoolTimeout,
     UsageError,
 )
+from flask_pooled_db.pool.holding import Holder
+
+MOST_NAMED = 3
+"""How many holders of connections a message names."""
 
 WORDS = "pooled_db_words"
 """The attribute of a connect's error with what its driver says that is safe to show."""
@@ -56,11 +61,13 @@ def pool_timeout(
     may_wait: bool,
     outage: float = 0.0,
     shortage: Shortage | None = None,
+    holders: Sequence[Holder] = (),
 ) -> PoolTimeout:
     """Return the error of a caller that got no connection, with the last connect error as cause.
 
     `outage` is for how many seconds connecting has failed, if callers are turned away for that,
-    `shortage` what a limit over several pools has, if that was in the way.
+    `shortage` what a limit over several pools has, if that was in the way; `holders` are those who
+    hold connections, the longest first.
     """
     limit = now.maxconnections or "an unlimited number"
     what = f"in {waited:.1f} s" if may_wait else "without waiting any more"
@@ -69,6 +76,8 @@ def pool_timeout(
         f"{now.in_use} are in use and {now.idle} idle, {now.waiting} others wait, "
         f"the longest lease is {now.longest_lease:.1f} s old"
     )
+    if holders:
+        text += f"; held longest by {'; by '.join(map(str, holders[:MOST_NAMED]))}"
     if shortage is not None:
         text += f"; {shortage}"
     if cause is not None and outage:
@@ -88,6 +97,7 @@ def pool_timeout(
         waited=waited,
         outage=outage,
         binds_maxconnections=shortage.limit if shortage is not None else 0,
+        holders=holders,
     )
     error.__cause__ = cause
     return error

@@ -17,6 +17,7 @@ from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
 from flask_pooled_db.pool.histogram import Histogram, Times
+from flask_pooled_db.pool.holding import NOT_KNOWN, Holder, Holders
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
 from flask_pooled_db.pool.reports import Snapshot
@@ -48,6 +49,7 @@ class Terms(NamedTuple):
     observer: Observer = NOBODY
     tags: Tags | None = None
     """What each statement is to end in; None: nothing."""
+    holders: Holders = NOT_KNOWN
 
 
 class State:
@@ -123,6 +125,12 @@ class State:
         entry.since = now
         self.in_use[entry.ref] = None
         self.checkouts += 1
+
+    def holders_locked(self, now: float, bind: str) -> list[Holder]:
+        """Return who holds connections, the longest first, as far as it is known."""
+        holds = [entry.link.hold for entry in self.in_use_locked()]
+        known = [hold.at(now, bind) for hold in holds if hold is not None]
+        return sorted(known, key=lambda holder: -holder.age)
 
     def lost_locked(self) -> list[EntryRef]:
         """Return the connections that nobody holds any more."""

@@ -62,7 +62,7 @@ class Counters(NoEvents):
     def queued(self) -> None:
         self._count("waits")
 
-    def waited(self, seconds: float) -> None:
+    def waited(self, seconds: float, holders: object) -> None:
         with guard.lock:
             self._wait_times.add_locked(seconds)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.holding import Holder
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.state import Change, State, Terms
@@ -34,6 +35,11 @@ class Whole:
         with self.state.lock:
             return self.state.snapshot_locked(self._clock())
 
+    def holders(self) -> list[Holder]:
+        """Return who holds connections, the longest first, as far as it is known."""
+        with self.state.lock:
+            return self.state.holders_locked(self._clock(), self.terms.bind)
+
     def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
         """Return the error of a caller that waits since `started` and gives up."""
         waited = self._clock() - started
@@ -47,6 +53,7 @@ class Whole:
             may_wait=may_wait,
             outage=backoff.outage,
             shortage=self.supply.shortage(),
+            holders=self.holders(),
         )
 
     def when_refused(self, make: Callable[[], BaseException] | None) -> None:

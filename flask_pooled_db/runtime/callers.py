@@ -94,10 +94,12 @@ def has_failed() -> bool:
 def named() -> str | None:
     """Return what the caller is, in the words of those who know; None if nobody does."""
     for name in _names:
-        with contextlib.suppress(Exception):  # a message must not fail for it
+        try:
             found = name()
-            if found is not None:
-                return found
+        except Exception:  # noqa: BLE001  a message must not fail for it
+            found = None
+        if found is not None:
+            return found
     return None
 
 
@@ -111,6 +113,13 @@ def name_of(owner: Any) -> str:
     if isinstance(owner, int):
         return thread_name(owner)
     return f"task {owner.get_name()!r}" if hasattr(owner, "get_name") else "a greenlet"
+
+
+def kind_of(owner: Any) -> str:
+    """Return what a task, a greenlet, or a thread with this number is: one word, for a count."""
+    if isinstance(owner, int):
+        return "thread"
+    return "task" if hasattr(owner, "get_name") else "greenlet"
 
 
 def thread_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""At most so many log lines a second."""
+"""At most so many log lines in a time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from flask_pooled_db.runtime import guard
 
 
 class Throttle:
-    """Lets `most` through in each second, and counts the others."""
+    """Lets `most` through in each period, of so many seconds, and counts the others."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, most: int, period: float = 1.0, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._most = most
+        self._period = period
         self._clock = clock
-        self._began = -math.inf  # the present second
+        self._began = -math.inf  # the present period
         self._let_through = 0
         self._left_out = 0
 
@@ -25,7 +28,7 @@ class Throttle:
         """
         now = self._clock()
         with guard.lock:
-            if now - self._began >= 1.0:
+            if now - self._began >= self._period:
                 self._began, self._let_through = now, 0
             if self._let_through >= self._most:
                 self._left_out += 1

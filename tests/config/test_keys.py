@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "IMPLICIT_COMMIT": "warn",
     "ROWS": "tuple",
     "LEAK_THRESHOLD": 0.0,
+    "SLOW_ACQUIRE": 0.0,
     "SLOW_STATEMENT": 0.0,
     "TAG_STATEMENTS": False,
     "HOST_ORDER": "given",

@@ -19,15 +19,9 @@ from flask_pooled_db.lease.dbutils import Pool
 from harness.waiting import PATIENCE, wait_until
 from tests.support.apps import pooled_app
 from tests.support.pools import call
-from tests.support.sites import insert, serve, warnings_in
+from tests.support.sites import insert, line_of, serve, warnings_in
 
 Site = tuple[Flask, PooledDB]
-
-
-def line_of(function: Callable[..., object], offset: int) -> str:
-    """The place of a line of a function, as messages name it."""
-    code = function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno + offset}"
 
 
 def forget() -> Any:

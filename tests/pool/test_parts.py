@@ -325,7 +325,7 @@ class Listener(NoEvents):
     def queued(self) -> None:
         self.told.append("queued")
 
-    def waited(self, seconds: float) -> None:
+    def waited(self, seconds: float, holders: object) -> None:
         self.told.append("waited")
 
     def timed_out(self, seconds: float) -> None:

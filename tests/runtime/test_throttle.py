@@ -13,7 +13,7 @@ def test_seconds() -> None:
     left out.
     """
     clock = Clock()
-    throttle = Throttle(2, clock)
+    throttle = Throttle(2, 1.0, clock)
     assert [throttle.admit() for _ in range(5)] == [0, 0, None, None, None]
     clock.now += 0.9
     assert throttle.admit() is None
@@ -25,7 +25,7 @@ def test_seconds() -> None:
 
 def test_threads() -> None:
     """Threads that come at once do not get more through."""
-    throttle = Throttle(5, Clock())
+    throttle = Throttle(5, 1.0, Clock())
     answers: list[int | None] = []
 
     def ask() -> None:

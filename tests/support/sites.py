@@ -64,3 +64,9 @@ def serve(app: Flask, path: str, view: Callable[..., Any], **options: Any) -> Fl
     """The client of an app with this view."""
     app.add_url_rule(path, view_func=view, **options)
     return app.test_client()
+
+
+def line_of(function: Callable[..., object], offset: int) -> str:
+    """The place of a line of a function, as messages name it."""
+    code = function.__code__
+    return f"{code.co_filename}:{code.co_firstlineno + offset}"

@@ -13,5 +13,5 @@ from tests.support.clock import Clock
 def throttle_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the throttle of slow statements, which begins anew with each test."""
     clock = Clock()
-    monkeypatch.setattr(slow, "throttle", Throttle(slow.LINES, clock))
+    monkeypatch.setattr(slow, "throttle", Throttle(slow.LINES, 1.0, clock))
     return clock

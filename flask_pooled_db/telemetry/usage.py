@@ -1,0 +1,76 @@
+"""Who uses connections, and for how much of the time in vain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from flask_pooled_db.pool import NoEvents
+from flask_pooled_db.runtime import guard
+
+MOST_NAMES = 200
+"""How many callers are told from each other. All others count as one."""
+
+OTHER = "other"
+"""Their name."""
+
+_ENDPOINT = re.compile(r"""endpoint (?P<quote>['"])(?P<name>.*)(?P=quote)""", re.DOTALL)
+
+
+def label_of(name: str) -> str:
+    """Return what a caller is counted by: an endpoint's own name, or what messages call it."""
+    found = _ENDPOINT.fullmatch(name)
+    return found["name"] if found else name
+
+
+class Use(NamedTuple):
+    """The leases of a caller that have ended: how many, how many seconds they were out in all, and
+    for how much of that none of their statements was on its way.
+    """
+
+    leases: int = 0
+    seconds: float = 0.0
+    idle: float = 0.0
+
+    def and_one(self, seconds: float, idle: float) -> Use:
+        """Return this and one more lease."""
+        return Use(self.leases + 1, self.seconds + seconds, self.idle + idle)
+
+
+class Usage:
+    """The leases of one app in this process, by who held them."""
+
+    def __init__(self) -> None:
+        self._uses: dict[str, Use] = {}
+
+    def forked(self) -> None:
+        """Start afresh: what was counted is the parent's."""
+        self._uses = {}
+
+    def add(self, name: str, seconds: float, idle: float) -> None:
+        """Count a lease that has ended."""
+        label = label_of(name)
+        with guard.lock:
+            if label not in self._uses and len(self._uses) >= MOST_NAMES:
+                label = OTHER
+            self._uses[label] = self._uses.get(label, Use()).and_one(seconds, idle)
+
+    def by_name(self) -> Mapping[str, Use]:
+        """Return them, the one first that had connections for longest."""
+        with guard.lock:
+            uses = dict(self._uses)
+        return dict(sorted(uses.items(), key=lambda pair: -pair[1].seconds))
+
+
+class PoolUsage(NoEvents):
+    """Tells the usage of an app what the leases of one pool were."""
+
+    def __init__(self, usage: Usage, is_wanted: Callable[[], bool]) -> None:
+        self._is_wanted = is_wanted
+        self.ended = usage.add
+        self.forked = usage.forked  # type: ignore[method-assign]
+
+    def is_on(self) -> bool:
+        """Return whether anybody wants to know."""
+        return self._is_wanted()
