@@ -20,6 +20,9 @@ from flask_pooled_db import db_connection_context
 
 SIZE = 5
 STATIC = "a bind of POOLED_DB_BINDS"
+HELD = "held"
+MOST_TO_KNOW = 2.0
+"""Microseconds a checkout."""
 
 
 def run(effort: Effort) -> list[Row]:
@@ -36,7 +39,8 @@ def run(effort: Effort) -> list[Row]:
             pass
 
     settings = {"CREATOR": nothing, "MAXCONNECTIONS": SIZE}
-    with pooled_app(**settings, BINDS={"static": settings}) as app, app.app_context():
+    named = {"static": settings, HELD: {**settings, "LEAK_THRESHOLD": 60}}
+    with pooled_app(**settings, BINDS=named) as app, app.test_request_context():
         extension = app.extensions["pooled_db"].extension
         extension.bind_loader(lambda _: settings)
         contenders: dict[str, Callable[[], None]] = {
@@ -55,9 +59,17 @@ def run(effort: Effort) -> list[Row]:
             },
             effort.rounds,
         )
+        held = in_turn(
+            {
+                OURS: partial(_microseconds, partial(by_name, HELD), effort.calls),
+                STATIC: partial(_microseconds, partial(by_name, "static"), effort.calls),
+            },
+            effort.rounds,
+        )
     dbutils.close()
     queue_pool.dispose()
     bars = {SQLALCHEMY: Bar(0.6, at_most=True)}
+    more = [own - other for own, other in zip(held[OURS], held[STATIC], strict=True)]
     return [
         *compare("a scope without a statement, no server", "µs", samples, bars),
         *compare(
@@ -65,6 +77,12 @@ def run(effort: Effort) -> list[Row]:
             "µs",
             binds,
             {STATIC: Bar(1.05, at_most=True)},
+        ),
+        *compare(
+            "what it takes more to know who holds the connection",
+            "µs",
+            {OURS: more, SQLALCHEMY: samples[SQLALCHEMY]},
+            {SQLALCHEMY: Bar(MOST_TO_KNOW, at_most=True, of_ratio=False)},
         ),
     ]
 

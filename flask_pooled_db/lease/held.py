@@ -7,6 +7,7 @@ transaction is open: reports of leases that are out for too long tell it, and so
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,8 @@ class HeldLease(Lease):
         in_scope: bool = False,
     ) -> None:
         super().__init__(home, entry, owner, holder, session, in_scope)
-        place, name = callers.place_of_asking(), callers.named() or ""
+        # Most often the scope has called, and the application the scope.
+        place, name = callers.place(sys._getframe(2)), callers.named() or ""
         self.hold = entry.link.hold = Hold(entry.since, weakref.ref(self), owner, name, place)
 
     @property
@@ -77,13 +79,10 @@ class HeldLease(Lease):
         self.hold = None
         if entry.link.hold is hold:
             entry.link.hold = None
-        began = terms.clock()
-        super().release()
         now = terms.clock()
+        super().release()
         age = now - hold.since
-        idle = began - hold.since - hold.busy  # its end is a round trip, most often
-        name = hold.name or callers.kind_of(hold.owner)
-        terms.holders.ended(name, age, min(max(idle, 0.0), age))
+        terms.holders.ended(hold.name or callers.kind_of(hold.owner), age, age - hold.busy)
         if hold.is_reported:
             terms.notices.warn(
                 ("back", hold.place),

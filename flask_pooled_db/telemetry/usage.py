@@ -29,37 +29,48 @@ class Use(NamedTuple):
     for how much of that none of their statements was on its way.
     """
 
-    leases: int = 0
-    seconds: float = 0.0
-    idle: float = 0.0
-
-    def and_one(self, seconds: float, idle: float) -> Use:
-        """Return this and one more lease."""
-        return Use(self.leases + 1, self.seconds + seconds, self.idle + idle)
+    leases: int
+    seconds: float
+    idle: float
 
 
 class Usage:
     """The leases of one app in this process, by who held them."""
 
     def __init__(self) -> None:
-        self._uses: dict[str, Use] = {}
+        self.forked()
 
     def forked(self) -> None:
         """Start afresh: what was counted is the parent's."""
-        self._uses = {}
+        self._leases: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        self._idle: dict[str, float] = {}
 
     def add(self, name: str, seconds: float, idle: float) -> None:
         """Count a lease that has ended."""
-        label = label_of(name)
+        leases = self._leases
         with guard.lock:
-            if label not in self._uses and len(self._uses) >= MOST_NAMES:
-                label = OTHER
-            self._uses[label] = self._uses.get(label, Use()).and_one(seconds, idle)
+            if name not in leases:
+                name = self._begin_locked(name)
+            leases[name] += 1
+            self._seconds[name] += seconds
+            self._idle[name] += idle
+
+    def _begin_locked(self, name: str) -> str:
+        if len(self._leases) >= MOST_NAMES:
+            name = OTHER
+        if name not in self._leases:
+            self._leases[name] = 0
+            self._seconds[name] = self._idle[name] = 0.0
+        return name
 
     def by_name(self) -> Mapping[str, Use]:
         """Return them, the one first that had connections for longest."""
         with guard.lock:
-            uses = dict(self._uses)
+            uses = {
+                label_of(name): Use(count, self._seconds[name], self._idle[name])
+                for name, count in self._leases.items()
+            }
         return dict(sorted(uses.items(), key=lambda pair: -pair[1].seconds))
 
 
