@@ -24,6 +24,7 @@ APP_KEYS = {
     "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
     "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
     "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
+    "RUNTIME_DIR": Field("runtime_dir", checks.runtime_dir, None, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
 
@@ -37,13 +38,15 @@ class AppConfig:
 
     `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
     number. `inherited` are the sizes and times that each bind has, unless its own settings say
-    otherwise.
+    otherwise. `runtime_dir` is where the processes of the app meet: None for the default, "" for
+    nowhere.
     """
 
     binds: Mapping[str, PoolConfig]
     bind_idle_timeout: float
     max_binds: int
     binds_maxconnections: int = 0
+    runtime_dir: str | None = None
     inherited: Mapping[str, Any] = field(repr=False)
 
     @property

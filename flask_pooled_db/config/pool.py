@@ -87,7 +87,7 @@ class PoolConfig:
 KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
-OF_THE_APP = ("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS")
+OF_THE_APP = ("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS", "RUNTIME_DIR")
 """The keys that an app has, and a bind has not."""
 
 OF_TENANTS = frozenset({"server", "schema"})

@@ -15,6 +15,8 @@ from flask_pooled_db.config import DEFAULT_BIND, check_seconds, describe
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
+from flask_pooled_db.flask.numbers import AppNumbers
+from flask_pooled_db.host import Publisher
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
@@ -45,8 +47,17 @@ class AppState:
     It does not refer to the app, which it must not keep alive.
     """
 
-    def __init__(self, registry: Registry, extension: Any, root_path: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        extension: Any,
+        root_path: str,
+        numbers: AppNumbers,
+        publisher: Publisher | None,
+    ) -> None:
         self.registry = registry
+        self.numbers = numbers
+        self.publisher = publisher  # None if POOLED_DB_RUNTIME_DIR is False
         self.extension = extension  # the `PooledDB` that made it
         self.root_path = root_path  # of the app
         # What scopes need, by the bind as they name it: None is the default one.

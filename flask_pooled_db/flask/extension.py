@@ -25,8 +25,10 @@ from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.keeper import Keeper
+from flask_pooled_db.flask.numbers import AppNumbers, location_of
 from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
+from flask_pooled_db.host import Publisher
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -140,7 +142,7 @@ class PooledDB(ByName, Statements):
         """
         if context.EXTENSION in app.extensions:
             raise UsageError(f"PooledDB is initialised on {app!r} already: do it once")
-        state = AppState(self._registry_of(app), self, app.root_path)
+        state = self._state_of(app)
         app.extensions[context.EXTENSION] = state
         self.states.add(state)
         context.register(app)
@@ -210,19 +212,28 @@ class PooledDB(ByName, Statements):
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
         for state in list(self.states):
+            state.numbers.collect()  # of binds that are gone afterwards
             for pool in state.registry.close():
                 pool.close(timeout)
+            if state.publisher is not None:
+                state.publisher.end()
 
-    def _registry_of(self, app: Flask) -> Registry:
+    def _state_of(self, app: Flask) -> AppState:
         """Return the pools of an app, as its configuration has them."""
         problems: list[str] = []
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
         limit = config.binds_maxconnections
-        maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None)
+        numbers, publisher = AppNumbers(app.name), None
+        if config.runtime_dir != "":
+            folders = app.root_path, app.instance_path
+            publisher = Publisher(location_of(app.name, folders, config.runtime_dir), numbers)
+        in_use = None if publisher is None else publisher.begin
+        maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None, in_use)
         pools = maker.fixed_pools(problems)
         registry = Registry(pools, Keeper(app, self, maker), config, tend=registries.begin)
         registries.add(registry)
-        return registry
+        numbers.registry = registry
+        return AppState(registry, self, app.root_path, numbers, publisher)
 
 
 def _answer_503(app: Flask, error: PoolTimeout) -> Any:

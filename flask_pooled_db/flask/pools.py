@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flask_pooled_db.config import DEFAULT_BIND, AppConfig, PoolConfig, shown
@@ -17,11 +17,19 @@ from flask_pooled_db.pool.replica import read_from
 class PoolMaker:
     """Makes the pools of an app. Files that a URL names relatively are in `folder`."""
 
-    def __init__(self, config: AppConfig, folder: str, budget: Budget | None) -> None:
+    def __init__(
+        self,
+        config: AppConfig,
+        folder: str,
+        budget: Budget | None,
+        in_use: Callable[[], object] | None = None,
+    ) -> None:
+        """`in_use` is called when a pool is used for the first time in a process."""
         self.config = config
         self.fixed: dict[str, Pool] = {}  # those of the binds that the configuration names
         self._folder = folder
         self._budget = budget
+        self._in_use = in_use
 
     def fixed_pools(self, problems: list[str]) -> dict[str, Pool]:
         """Make the pools of the binds that the configuration names, and return them by name.
@@ -39,7 +47,7 @@ class PoolMaker:
         if problems:
             raise ConfigError(problems)
         pools = self.fixed = {
-            bind: Pool(binds[bind], driver, bind=bind, budget=self._budget)
+            bind: Pool(binds[bind], driver, bind=bind, budget=self._budget, in_use=self._in_use)
             for bind, driver in drivers.items()
         }
         for pool in pools.values():
@@ -65,7 +73,7 @@ class PoolMaker:
         if config.replica is not None and config.replica not in self.fixed:
             text = f"{where}.REPLICA names no bind that is in POOLED_DB_BINDS: add it there"
             raise ConfigError([text])
-        pool = Pool(config, driver, bind=name, key=key, budget=self._budget)
+        pool = Pool(config, driver, bind=name, key=key, budget=self._budget, in_use=self._in_use)
         if config.replica is not None:
             read_from(pool.engine, self.fixed[config.replica].engine)
         return pool

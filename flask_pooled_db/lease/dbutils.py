@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from time import monotonic
@@ -53,9 +54,11 @@ class Pool(PooledDB):  # type: ignore[misc]
         clock: Callable[[], float] = monotonic,
         key: object = None,
         budget: Budget | None = None,
+        in_use: Callable[[], object] | None = None,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
-        of several pools together.
+        of several pools together. `in_use` is called at the first checkout in a process, and maybe
+        at later ones.
         """
         super().__init__(
             driver,
@@ -76,7 +79,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             bind=bind,
             events=self.counters,
             clock=clock,
-            tend=upkeep.tend,
+            tend=upkeep.tend if in_use is None else functools.partial(_tend, in_use),
             key=key,
             budget=budget,
         )
@@ -235,6 +238,11 @@ class Pool(PooledDB):  # type: ignore[misc]
             f"<Pool {shown(self.bind)} of {self.driver.name}: {stats.in_use} in use, "
             f"{stats.idle} idle, {stats.waiting} waiting, at most {stats.maxconnections}>"
         )
+
+
+def _tend(in_use: Callable[[], object], engine: Engine) -> None:
+    upkeep.tend(engine)
+    in_use()
 
 
 class Outside:

@@ -39,6 +39,9 @@ class Events(Protocol):
     def rolled_back(self) -> None:
         """A lease rolled its transaction back."""
 
+    def forked(self) -> None:
+        """This is a forked child: what was told before is the parent's."""
+
 
 class NoEvents:
     """Nobody watches."""
@@ -60,6 +63,8 @@ class NoEvents:
     def committed(self) -> None: ...
 
     def rolled_back(self) -> None: ...
+
+    def forked(self) -> None: ...
 
 
 def listener(events: Events, name: str) -> Callable[[], None] | None:

@@ -15,6 +15,9 @@ class Counters(NoEvents):
     """
 
     def __init__(self) -> None:
+        self.forked()
+
+    def forked(self) -> None:
         self.timeouts = 0
         self.connects = 0
         self.connect_errors = 0

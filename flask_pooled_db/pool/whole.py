@@ -146,3 +146,4 @@ class Whole:
         self.state = self.supply.start_afresh()
         self.interrupter.after_fork()
         self.terms.driver.after_fork()
+        self.terms.events.forked()
