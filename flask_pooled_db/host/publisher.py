@@ -177,6 +177,7 @@ class Publisher:
     def after_fork(self) -> None:
         """In a forked child, publish nothing before its own first use of a pool."""
         self._job = None
+        self._member.after_fork()  # it has a token also if the parent has published nothing
         self._claim.after_fork()
         self._interval = INTERVAL
         self._source.after_fork()
