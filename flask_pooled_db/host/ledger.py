@@ -24,7 +24,6 @@ from flask_pooled_db.host.records import (
     NUMBERS,
     Merge,
     Numbers,
-    Record,
     complain,
     encode,
     ended_in,
@@ -60,14 +59,15 @@ def tokens_in(names: Collection[str], *ends: str) -> set[str]:
     return {match[1] for match in found if match is not None and match[2] in ends}
 
 
-def is_alive(directory: Directory, token: str, record: Record | None) -> bool:
-    """Return whether a process lives that has files; `record` is what it has published."""
+def is_alive(directory: Directory, token: str) -> bool:
+    """Return whether a process lives that has files."""
     name = f"{token}{ALIVE}"
     if lives(directory, name):
         return True
-    if record is None or directory.found(name) is not None:
+    if directory.found(name) is not None:
         return False
-    return 0 <= monotonic() - record.published < STALE
+    record = record_of(directory, token)
+    return record is not None and 0 <= monotonic() - record.published < STALE
 
 
 def settle_dead(directory: Directory, merge: Merge, *leaving: str) -> bool:
@@ -76,9 +76,7 @@ def settle_dead(directory: Directory, merge: Merge, *leaving: str) -> bool:
     """
     names = directory.names()
     tokens = tokens_in(names, ALIVE, NUMBERS)
-    dead = {
-        token for token in tokens if not is_alive(directory, token, record_of(directory, token))
-    }
+    dead = {token for token in tokens if not is_alive(directory, token)}
     # One that is about to be locked may go as well: its maker finds that out, and tries again.
     for token in tokens_in(names, DRAFT) - tokens:
         if not lives(directory, f"{token}{DRAFT}"):

@@ -168,7 +168,10 @@ class Publisher:
         job.cancel()
         publishing.remove(self._member)
         with contextlib.suppress(Unusable, TimeoutError, RuntimeError):
-            Errand("publisher", self._retire, lambda _: None).run(seconds)
+            if guard.is_inside():  # nothing may wait there
+                workers.start("publisher", self._retire)
+            else:
+                Errand("publisher", self._retire, lambda _: None).run(seconds)
 
     def _retire(self) -> None:
         numbers = self._source.collect()

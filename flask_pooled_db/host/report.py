@@ -60,7 +60,7 @@ def _read(directory: Directory, merge: Merge) -> HostStats:
     for token in ledger.tokens_in(directory.names(), ALIVE, NUMBERS):
         record = record_of(directory, token)
         if record is not None:
-            is_alive = ledger.is_alive(directory, token, record)
+            is_alive = ledger.is_alive(directory, token)
             (living if is_alive else dead)[token] = record
     settled = ended_in(directory, ledger.ENDED_FILE)  # last: see there
     ended = settled.totals
