@@ -63,11 +63,15 @@ class Member:
     def retire(self, numbers: Numbers | None) -> None:
         """Leave for good: the last numbers, or those that were published last, go to those of all
         that have ended. Raises `Unusable`; what is then left there is settled by others.
+
+        One that has published nothing makes no directory: a test suite has hundreds of such.
         """
         try:
             if numbers is not None or self._has_published:
-                with self.location.opened() as directory:
+                with self.location.opened(make=self._has_published) as directory:
                     self._retire(directory, numbers)
+        except FileNotFoundError:
+            pass
         finally:
             self._presence.abandon()
             self._begin()

@@ -82,6 +82,13 @@ def test_closed_app(url: str, folder: Path) -> None:
     assert checkouts(db.host_stats()) == 5
 
 
+def test_short_life(url: str, folder: Path) -> None:
+    """An app that is used and closed at once, as in most tests, leaves nothing."""
+    with pooled_app(url, runtime_dir=folder):
+        use()
+    assert list(folder.iterdir()) == []
+
+
 def test_garbage_app(url: str, folder: Path) -> None:
     """An app that is garbage leaves no file behind."""
     app = Flask("app_under_test")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_pooled_db.host import Unusable, ledger, presence, records
+from flask_pooled_db.host import Unusable, ledger, records
 from flask_pooled_db.host.directory import Directory
 from harness.waiting import holds_within, wait_until
 from tests.host.meeting import (
@@ -85,6 +85,7 @@ def test_fork_inherits_nothing(folder: Path, other: Other) -> None:
 child = os.fork()
 if not child:
     assert publisher.read().processes[0].pid == os.getppid()
+    assert counting.n == 0
     counting.n = 4
     publisher.begin()
     publisher.read()
@@ -102,24 +103,16 @@ if not child:
 
 
 def test_readers_at_once(folder: Path, other: Other) -> None:
-    """Several who look at once do not take each other for a living process, nor for a dead one."""
-    other.run("member = member_in(folder); member.publish({'n': 1})")
+    """Who looks whether a process lives is not taken for it by another who looks at that moment."""
     token = leave_dead(folder, 1)
-    seen: set[tuple[bool, ...]] = set()
-
-    def look() -> None:
-        with location_in(folder).opened() as directory:
-            tokens = sorted(ledger.tokens_in(directory.names(), ".alive"), key=token.__ne__)
-            for _ in range(300):
-                seen.add(tuple(presence.lives(directory, f"{one}.alive") for one in tokens))
-
-    threads = [threading.Thread(target=look) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    other.run("for _ in range(300): assert len(publisher_in(folder)[0].read().processes) == 1")
-    for thread in threads:
-        thread.join()
-    assert seen == {(False, True)}
+    other.run(f"""
+from flask_pooled_db.host import presence
+with location_in(folder).opened() as directory:
+    fd = directory.open("{token}.alive")
+assert presence.lock(fd, shared=True)
+""")
+    assert pids_in(folder) == set()
+    other.run("os.close(fd); assert not publisher_in(folder)[0].read().processes")
 
 
 def test_file_removed_meanwhile(folder: Path) -> None:
@@ -139,8 +132,8 @@ def test_descriptor_closed_by_others(folder: Path, other: Other) -> None:
     """A process whose descriptors somebody has closed goes on, and closes none of another's."""
     other.run("member = member_in(folder); member.publish({'n': 1})")
     other.run("os.closerange(3, 100)")
-    other.run("theirs = os.open(os.devnull, os.O_RDONLY)")
-    other.run("member.publish({'n': 2}); os.fstat(theirs)")
+    other.run("theirs = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]")
+    other.run("member.publish({'n': 2}); [os.fstat(fd) for fd in theirs]")
     assert pids_in(folder) == {other.pid}
     assert total_in(folder) == 2
 
@@ -302,6 +295,23 @@ def test_tokens_are_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     settle(folder)
     assert len(tokens()) == 1
     assert total_in(folder) == 5
+
+
+def test_settled_files_that_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was settled is counted once for as long as its files are there, after years too."""
+    now = 10_000.0
+    monkeypatch.setattr(ledger, "monotonic", lambda: now)
+    leave_dead(folder, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "remove", lambda *_: None)
+        for _ in range(3):
+            settle(folder)
+            now += 1e8
+    assert files_in(folder) == {"alive", "json"}
+    assert total_in(folder) == 1
+    settle(folder)
+    assert files_in(folder) == set()
+    assert total_in(folder) == 1
 
 
 # Garbage

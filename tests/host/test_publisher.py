@@ -90,12 +90,18 @@ def test_end(folder: Path, begun: Begun) -> None:
 
 
 def test_end_before_the_first_publication(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that ends before it has published anything is counted."""
+    """A process that ends before it has published anything is counted where others have met. If
+    nobody has, it makes nothing.
+    """
     monkeypatch.setattr(publisher, "FIRST_INTERVAL", 60.0)
-    short, _ = publisher_in(folder, 3)
-    short.begin()
-    short.end()
-    assert total_in(folder) == 3
+    for made, total in ((False, 0), (True, 3)):
+        if made:
+            (folder / NAME).mkdir()
+        short, _ = publisher_in(folder, 3)
+        short.begin()
+        short.end()
+        assert (folder / NAME).exists() == made
+        assert total_in(folder) == total
     assert files_in(folder) == set()
 
 
