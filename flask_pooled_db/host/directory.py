@@ -98,10 +98,11 @@ class Directory:
         """Return the names of all files in it."""
         return os.listdir(self._fd)  # noqa: PTH208  it has no path
 
-    def open(self, name: str, *, make: bool = False) -> int:
-        """Open a file for reading and writing. Whoever makes one finds none of its name."""
+    def open(self, name: str, *, make: bool = False, writes: bool = True) -> int:
+        """Open a file, and make it if that is asked for: then there must be none of its name."""
         if not make:
-            return os.open(name, os.O_RDWR | os.O_NONBLOCK | _NO_LINK, dir_fd=self._fd)
+            how = os.O_RDWR if writes else os.O_RDONLY
+            return os.open(name, how | os.O_NONBLOCK | _NO_LINK, dir_fd=self._fd)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK
         fd = os.open(name, flags, 0o600, dir_fd=self._fd)
         try:

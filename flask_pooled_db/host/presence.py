@@ -129,7 +129,7 @@ def lives(directory: Directory, name: str) -> bool:
     if name.partition(".")[0] in _own:
         return True
     try:
-        fd = directory.open(name)
+        fd = directory.open(name, writes=False)  # the file system may be there to be read alone
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO):
             return False

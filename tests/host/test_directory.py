@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_pooled_db.host import Location, Unusable
-from harness.processes import PROJECT
+from harness.processes import PROJECT, without_coverage
 from tests.host.meeting import NAME, location_in
 
 NOBODY = 65534
@@ -119,7 +119,8 @@ assert total_in(folder) == 3
     with tempfile.TemporaryDirectory() as folder:  # those of pytest are closed to others
         if os.geteuid() == 0:
             os.chown(folder, NOBODY, NOBODY)
-        subprocess.run([sys.executable, "-c", program, f"{folder}/run"], check=True, cwd=PROJECT)
+        command = [sys.executable, "-c", program, f"{folder}/run"]
+        subprocess.run(command, check=True, cwd=PROJECT, env=without_coverage())
         inside = sorted(Path(folder, "run").rglob("*"))
         modes = {path.stat().st_mode & 0o777 for path in inside}
     assert len(inside) == 5
