@@ -65,9 +65,9 @@ class Publisher:
     def begin(self) -> None:
         """Publish from now on. It may be called often, and costs nothing then."""
         if (self._job is None or self._job.cancelled) and not self._is_over:
+            publishing.add(self._member)  # first: an interruption may come before each line
             if self._member.started is None:
                 self._member.started = monotonic()
-            publishing.add(self._member)
             self._schedule(FIRST_INTERVAL)
 
     def _schedule(self, seconds: float) -> None:
@@ -166,7 +166,6 @@ class Publisher:
         if job is None:
             return
         job.cancel()
-        publishing.remove(self._member)
         with contextlib.suppress(Unusable, TimeoutError, RuntimeError):
             if guard.is_inside():  # nothing may wait there
                 workers.start("publisher", self._retire)
@@ -174,8 +173,11 @@ class Publisher:
                 Errand("publisher", self._retire, lambda _: None).run(seconds)
 
     def _retire(self) -> None:
-        numbers = self._source.collect()
-        self._at_work(functools.partial(self._member.retire, numbers), PATIENCE)
+        self._at_work(self._retire_now, PATIENCE)
+
+    def _retire_now(self) -> None:
+        self._member.retire(self._source.collect())
+        publishing.remove(self._member)  # last: what is interrupted before is left to the exit
 
     def after_fork(self) -> None:
         """In a forked child, publish nothing before its own first use of a pool."""
