@@ -46,7 +46,8 @@ def checkouts(stats: HostStats, bind: str = "default") -> int:
 
 
 def published(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name[0] not in "ae"]  # "app...", "ended..."
+    """The files of processes that live, or were killed."""
+    return [path for path in folder.glob("*/*") if not path.name.startswith("ended")]
 
 
 def test_own_numbers(shop: Shop) -> None:

@@ -68,14 +68,20 @@ def leave_dead(folder: Path, n: int) -> str:
     return token
 
 
+PRELUDE = """
+import os, sys, time, types
+package = sys.modules["flask_pooled_db"] = types.ModuleType("flask_pooled_db")
+package.__path__ = ["flask_pooled_db"]  # without Flask, which takes most of the time
+from tests.host.meeting import *
+folder = Path(sys.argv[1])
+"""
+"""What programs begin with: `folder`, and the names of this module."""
+
+
 class Other(Managed):
     """Another process, which runs Python that it is given: `folder`, and this module's names."""
 
     _PROGRAM = """
-import sys, os, time
-from pathlib import Path
-from tests.host.meeting import *
-folder = Path(sys.argv[1])
 for line in iter(sys.stdin.readline, ""):
     exec(eval(line))
     print("done", flush=True)
@@ -83,7 +89,7 @@ for line in iter(sys.stdin.readline, ""):
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", self._PROGRAM, str(folder)],
+            [sys.executable, "-c", PRELUDE + self._PROGRAM, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

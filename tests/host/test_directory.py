@@ -13,7 +13,7 @@ import pytest
 
 from flask_pooled_db.host import Location, Unusable
 from harness.processes import PROJECT, without_coverage
-from tests.host.meeting import NAME, location_in
+from tests.host.meeting import NAME, PRELUDE, location_in
 
 NOBODY = 65534
 
@@ -105,12 +105,9 @@ def test_umask(tmp_path: Path, umask: int) -> None:
     may do anything, so it is tried by nobody else if root runs this.
     """
     program = f"""
-import os, sys
-from tests.host.meeting import *
 if os.geteuid() == 0:  # the interpreter may be closed to others: so it is loaded before
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 os.umask({umask})
-folder = Path(sys.argv[1])
 for n in (1, 2):
     member_in(folder).publish({{"n": n}})
 assert total_in(folder) == 3
@@ -119,7 +116,7 @@ assert total_in(folder) == 3
     with tempfile.TemporaryDirectory() as folder:  # those of pytest are closed to others
         if os.geteuid() == 0:
             os.chown(folder, NOBODY, NOBODY)
-        command = [sys.executable, "-c", program, f"{folder}/run"]
+        command = [sys.executable, "-c", PRELUDE + program, f"{folder}/run"]
         subprocess.run(command, check=True, cwd=PROJECT, env=without_coverage())
         inside = sorted(Path(folder, "run").rglob("*"))
         modes = {path.stat().st_mode & 0o777 for path in inside}

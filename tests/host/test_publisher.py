@@ -26,6 +26,7 @@ from harness.processes import PROJECT, without_coverage
 from harness.waiting import PATIENCE, holds_within, wait_until
 from tests.host.meeting import (
     NAME,
+    PRELUDE,
     Counting,
     files_in,
     leave_dead,
@@ -318,9 +319,7 @@ os.waitpid(child, 0)
 def test_exit(folder: Path, how: str) -> None:
     """A process that ends removes its files, and what it has counted stays."""
     program = f"""
-import os, sys
-from tests.host.meeting import *
-publisher, counting = publisher_in(Path(sys.argv[1]), 3)
+publisher, counting = publisher_in(folder, 3)
 publisher.begin()
 publisher.read()
 counting.n = 5
@@ -332,14 +331,11 @@ counting.n = 5
 
 
 CROWD = """
-import os, random, sys, time
-from tests.host.meeting import *
 from flask_pooled_db.host import publisher as module
 module.INTERVAL = module.FIRST_INTERVAL = 0.01
 module.MOST_WORK = 1.0
 from flask_pooled_db.host import member
 member.SWEEP_INTERVAL = 0.05
-folder = Path(sys.argv[1])
 publisher, counting = publisher_in(folder)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -364,7 +360,7 @@ def test_crowd(folder: Path) -> None:
     """
     dice = random.Random(1)
     crowd = subprocess.Popen(
-        [sys.executable, "-c", CROWD, str(folder)],
+        [sys.executable, "-c", PRELUDE + CROWD, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=PROJECT,
@@ -411,5 +407,5 @@ def test_crowd(folder: Path) -> None:
 
 
 def run_program(program: str, folder: Path) -> None:
-    command = [sys.executable, "-c", program, str(folder)]
+    command = [sys.executable, "-c", PRELUDE + program, str(folder)]
     subprocess.run(command, check=False, timeout=60, cwd=PROJECT, env=without_coverage())
