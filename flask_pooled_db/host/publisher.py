@@ -84,13 +84,18 @@ class Publisher:
         try:
             if writer is None or not writer.is_alive():
                 workers.start("publisher", self._publish)
-            elif monotonic() - self._claim.since > PATIENCE:
+            elif self._is_silent():
                 workers.give_up_on(writer)  # a fork must not wait for it either
                 self._trouble.tell(_silence())
         except RuntimeError:  # the system has no more threads: next time it may
             pass
         finally:
             self._schedule(self._interval)
+
+    def _is_silent(self) -> bool:
+        """Whether somebody waits for the disk for too long. Then no other needs to."""
+        writer, since = self._claim.holder, self._claim.since
+        return writer is not None and writer.is_alive() and monotonic() - since > PATIENCE
 
     def _publish(self) -> None:
         began = thread_time()
@@ -132,12 +137,16 @@ class Publisher:
             return self._alone(
                 "asked by what has interrupted the pool, which can't wait for a disk"
             )
+        if self._is_silent():
+            return self._alone(str(_silence()))
         try:
             return Errand("reader", self._publish_and_read, lambda _: None).run(2 * PATIENCE)
         except TimeoutError:
             return self._alone(str(_silence()))
-        except (Unusable, RuntimeError) as error:  # no more threads
+        except Unusable as error:
             return self._alone(str(error))
+        except Exception as error:  # noqa: BLE001  no request fails for it: threads may run out
+            return self._alone(f"reading the numbers failed: {error!r}")
 
     def _publish_and_read(self) -> HostStats:
         trouble: Unusable | None = None
@@ -154,8 +163,11 @@ class Publisher:
         return replace(stats, problem=str(trouble))  # with what it has published before
 
     def _alone(self, problem: str) -> HostStats:
-        member = self._member
-        return report.alone(self._source.collect(), self._source.merge, problem, member.started)
+        try:
+            numbers = self._source.collect()
+        except Exception:  # noqa: BLE001  that it fails is logged where it is published
+            numbers = {}
+        return report.alone(numbers, self._source.merge, problem, self._member.started)
 
     def end(self, seconds: float = PATIENCE) -> None:
         """Publish for the last time, and be counted among those that have ended. Waits up to

@@ -42,7 +42,8 @@ class HostStats:
     ended: Mapping[str, Any] = field(default_factory=dict)
     """The part of the totals that those have left which have ended."""
     problem: str | None = None
-    """Why the processes can't be read: then this one tells its own numbers alone."""
+    """Why the processes can't be read, so that this one tells its own numbers alone; or why it
+    could not publish its latest. None if all is well."""
 
 
 def read(location: Location, merge: Merge) -> HostStats:

@@ -245,6 +245,10 @@ def test_disk_hangs(
         assert names.count("flask-pooled-db publisher") == 1
         assert workers.wait_for_the_rest(PATIENCE), "a fork would wait for it"
         began = time.monotonic()
+        for _ in range(50):
+            stats = pair[0].read()
+            assert (stats.totals, "does not answer" in str(stats.problem)) == ({"n": 3}, True)
+        assert not [thread for thread in threading.enumerate() if "reader" in thread.name]
         pair[0].end()
         assert time.monotonic() - began < PATIENCE / 2
     opened.set()
@@ -257,6 +261,7 @@ def test_numbers_that_fail(folder: Path, caplog: pytest.LogCaptureFixture) -> No
     del pair[1].n
     pair[0].begin()
     wait_until(lambda: "collecting the numbers failed" in caplog.text, "the log")
+    assert pair[0].read().problem is not None
     time.sleep(0.1)
     assert caplog.text.count("Traceback") == 1
     pair[1].n = 1
