@@ -12,6 +12,7 @@ from flask_pooled_db.errors import (
     UsageError,
 )
 from flask_pooled_db.flask.extension import PooledDB, db_connection_context, get_db_connection
+from flask_pooled_db.host import HostStats, ProcessStats
 from flask_pooled_db.pool import PoolStats
 from flask_pooled_db.pool.ageing import Housekeeping
 
@@ -19,12 +20,14 @@ __all__ = [
     "CommitOutcomeUnknown",
     "ConfigError",
     "ConnectFailed",
+    "HostStats",
     "Housekeeping",
     "PoolClosed",
     "PoolStats",
     "PoolTimeout",
     "PooledDB",
     "PooledDBError",
+    "ProcessStats",
     "TransactionAborted",
     "UnknownBind",
     "UsageError",

@@ -25,6 +25,7 @@ APP_KEYS = {
     "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
     "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
     "RECORD_STATEMENTS": Field("record_statements", checks.flag, None, scope="app"),
+    "RUNTIME_DIR": Field("runtime_dir", checks.runtime_dir, None, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
 
@@ -37,9 +38,9 @@ class AppConfig:
     """The configuration of an app: its binds, and what those that are loaded by name have to keep.
 
     `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
-    number. `record_statements` is None if that is up to `app.testing` and `app.debug`. `inherited`
-    are the sizes and times that each bind has, unless its own settings say
-    otherwise.
+    number. `record_statements` is None if that is up to `app.testing` and `app.debug`.
+    `runtime_dir` is where the processes of the app meet: None for the default, "" for nowhere.
+    `inherited` are the sizes and times that each bind has, unless its own settings say otherwise.
     """
 
     binds: Mapping[str, PoolConfig]
@@ -47,6 +48,7 @@ class AppConfig:
     max_binds: int
     binds_maxconnections: int = 0
     record_statements: bool | None = None
+    runtime_dir: str | None = None
     inherited: Mapping[str, Any] = field(repr=False)
 
     @property

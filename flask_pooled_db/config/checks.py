@@ -6,9 +6,11 @@ Each check returns the value in the form the package uses, or raises `Invalid`.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from flask_pooled_db.config.fields import DEFAULT_BIND
@@ -216,6 +218,20 @@ def creator(value: Any) -> Any:
     if not callable(value) and not callable(getattr(value, "connect", None)):
         raise Invalid(f"must be a DB-API 2 module or a callable, not {describe(value)}")
     return value
+
+
+def runtime_dir(value: Any) -> str | None:
+    """Check the directory in which processes meet: an absolute path, or False, which becomes ""."""
+    if value is False:
+        return ""
+    if not isinstance(value, str | os.PathLike):
+        raise Invalid(f"must be the path of a directory, or False, not {describe(value)}")
+    path = os.fspath(value)
+    if path == "":  # as an environment has it that sets nothing
+        return None
+    if not isinstance(path, str) or "\0" in path or not PurePath(path).is_absolute():
+        raise Invalid("must be an absolute path: all processes of the app have to find it")
+    return path
 
 
 def connect_args(value: Any) -> dict[str, Any]:

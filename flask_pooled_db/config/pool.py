@@ -91,7 +91,8 @@ KEYS = keys_of(PoolConfig)
 """The keys of a single pool."""
 
 OF_THE_APP = (
-    *("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS", "RECORD_STATEMENTS"),
+    *("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS"),
+    *("RECORD_STATEMENTS", "RUNTIME_DIR"),
 )
 """The keys that an app has, and a bind has not."""
 

@@ -16,7 +16,9 @@ from flask_pooled_db.config import DEFAULT_BIND, check_seconds, describe
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
+from flask_pooled_db.flask.numbers import AppNumbers
 from flask_pooled_db.flask.observing import Watch, report_repeats
+from flask_pooled_db.host import Publisher
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
@@ -48,9 +50,19 @@ class AppState:
     It does not refer to the app, which it must not keep alive.
     """
 
-    def __init__(self, registry: Registry, extension: Any, root_path: str, watch: Watch) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        extension: Any,
+        root_path: str,
+        watch: Watch,
+        numbers: AppNumbers,
+        publisher: Publisher | None,
+    ) -> None:
         self.registry = registry
         self.watch = watch
+        self.numbers = numbers
+        self.publisher = publisher  # None if POOLED_DB_RUNTIME_DIR is False
         self.extension = extension  # the `PooledDB` that made it
         self.root_path = root_path  # of the app
         # What scopes need, by the bind as they name it: None is the default one.

@@ -25,10 +25,12 @@ from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.keeper import Keeper
+from flask_pooled_db.flask.numbers import AppNumbers, location_of
 from flask_pooled_db.flask.observed import Observed
 from flask_pooled_db.flask.observing import Watch
 from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
+from flask_pooled_db.host import Publisher
 from flask_pooled_db.lease.after_commit import Call
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -142,8 +144,7 @@ class PooledDB(ByName, Statements, Observed):
         """
         if context.EXTENSION in app.extensions:
             raise UsageError(f"PooledDB is initialised on {app!r} already: do it once")
-        registry, watch = self._registry_of(app)
-        state = AppState(registry, self, app.root_path, watch)
+        state = self._state_of(app)
         app.extensions[context.EXTENSION] = state
         self.states.add(state)
         context.register(app)
@@ -213,20 +214,29 @@ class PooledDB(ByName, Statements, Observed):
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
         for state in list(self.states):
+            state.numbers.collect()  # of binds that are gone afterwards
             for pool in state.registry.close():
                 pool.close(timeout)
+            if state.publisher is not None:
+                state.publisher.end()
 
-    def _registry_of(self, app: Flask) -> tuple[Registry, Watch]:
+    def _state_of(self, app: Flask) -> AppState:
         """Return the pools of an app, as its configuration has them, and what observes them."""
         problems: list[str] = []
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
         limit = config.binds_maxconnections
         watch = Watch(app, config.record_statements)
+        numbers, publisher = AppNumbers(app.name, watch.usage), None
+        if config.runtime_dir != "":
+            folders = app.root_path, app.instance_path
+            publisher = Publisher(location_of(app.name, folders, config.runtime_dir), numbers)
+            watch.in_use = publisher.begin
         maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None, watch)
         pools = maker.fixed_pools(problems)
         registry = Registry(pools, Keeper(watch.teller, self, maker), config, tend=registries.begin)
         registries.add(registry)
-        return registry, watch
+        numbers.registry = registry
+        return AppState(registry, self, app.root_path, watch, numbers, publisher)
 
 
 def _answer_503(app: Flask, error: PoolTimeout) -> Any:

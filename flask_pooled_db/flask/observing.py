@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flask import Flask, g, has_request_context, request
 from flask.globals import app_ctx
@@ -38,6 +38,7 @@ class Watch:
         self._records = records
         self._slow = SlowStatements()
         self.usage = Usage()
+        self.in_use: Callable[[], object] | None = None  # called when a pool is used
         self.wants_usage = False  # set before the first lease, by whoever shows it
         self._recorder = None
         if records is not False:

@@ -19,7 +19,6 @@ class PoolMaker:
     """Makes the pools of an app. Files that a URL names relatively are in `folder`."""
 
     def __init__(self, config: AppConfig, folder: str, budget: Budget | None, watch: Watch) -> None:
-        self._watch = watch
         self.config = config
         self.fixed: dict[str, Pool] = {}  # those of the binds that the configuration names
         self._folder = folder
@@ -64,6 +63,7 @@ class PoolMaker:
             holders=holders,
             observer=self._watch.observer(config),
             tags=self._watch.tags(config),
+            in_use=self._watch.in_use,
         )
 
     def loaded_pool(self, name: str, settings: Any, key: object) -> Pool:

@@ -27,6 +27,8 @@ from flask_pooled_db.flask.context import (
     kept,
     take_back,
 )
+from flask_pooled_db.flask.numbers import merge
+from flask_pooled_db.host import HostStats, alone
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.ofcontext import ContextLease
 from flask_pooled_db.lease.owner import current_owner, is_running
@@ -136,6 +138,17 @@ class Serving:
     def stats(self, bind: str | None = None) -> PoolStats:
         """Return what the pool of a bind, in this process, is doing."""
         return self.pool(bind).stats()
+
+    def host_stats(self) -> HostStats:
+        """Return what all processes of the app on this host have published, each once a second.
+
+        It never fails: without a usable POOLED_DB_RUNTIME_DIR it returns the numbers of this
+        process alone, and says why. It waits up to two seconds for a disk that does not answer.
+        """
+        state = self.here()[0]
+        if state.publisher is not None:
+            return state.publisher.read()
+        return alone(state.numbers.collect(), merge, "POOLED_DB_RUNTIME_DIR is False")
 
     @property
     def connection(self) -> LeaseConnection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -60,10 +61,12 @@ class Pool(PooledDB):  # type: ignore[misc]
         observer: Observer = NOBODY,
         tags: Tags | None = None,
         holders: Holders = NOT_KNOWN,
+        in_use: Callable[[], object] | None = None,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
         of several pools together. `watchers` are told the events, and `observer` all statements;
-        `tags` is what those end in, and `holders` who wants to know of its leases.
+        `tags` is what those end in, and `holders` who wants to know of its leases. `in_use` is
+        called at the first checkout in a process, and maybe at later ones.
         """
         super().__init__(
             driver,
@@ -84,7 +87,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             bind=bind,
             events=to_all([self.counters, *watchers]),
             clock=clock,
-            tend=upkeep.tend,
+            tend=upkeep.tend if in_use is None else functools.partial(_tend, in_use),
             key=key,
             budget=budget,
             observer=observer,
@@ -246,6 +249,11 @@ class Pool(PooledDB):  # type: ignore[misc]
             f"<Pool {shown(self.bind)} of {self.driver.name}: {stats.in_use} in use, "
             f"{stats.idle} idle, {stats.waiting} waiting, at most {stats.maxconnections}>"
         )
+
+
+def _tend(in_use: Callable[[], object], engine: Engine) -> None:
+    upkeep.tend(engine)
+    in_use()
 
 
 class Outside:

@@ -13,7 +13,7 @@ from flask_pooled_db.runtime.notices import Notices
 from flask_pooled_db.runtime.process import FORK_PATIENCE, Part, join
 from flask_pooled_db.runtime.reporter import announcer, reporter
 from flask_pooled_db.runtime.throttle import Throttle
-from flask_pooled_db.runtime.workers import workers
+from flask_pooled_db.runtime.workers import wait_until, workers
 
 __all__ = [
     "FORK_PATIENCE",
@@ -30,5 +30,6 @@ __all__ = [
     "join",
     "refuse_to_pickle",
     "reporter",
+    "wait_until",
     "workers",
 ]

@@ -1,4 +1,4 @@
-"""Errors at any line of the pool and of the lease."""
+"""Errors at any line of the pool, of the lease, and of what tells their numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flask_pooled_db.runtime import housekeeper
 from flask_pooled_db.runtime.workers import THREADS
 
 PACKAGE = Path(flask_pooled_db.__file__).parent
-TRACED = tuple(f"{PACKAGE / folder}/" for folder in ("pool", "lease"))
+TRACED = tuple(f"{PACKAGE / folder}/" for folder in ("pool", "lease", "host"))
 
 
 class Injection:

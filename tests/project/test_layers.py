@@ -26,6 +26,7 @@ LAYERS = {
     "drivers": 2,
     "pool": 3,
     "lease": 4,
+    "host": 5,
     "signals": 6,
     "telemetry": 6,
     "flask": 7,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
+import os
 import pickle
 import re
+import shutil
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,8 @@ from flask_pooled_db import (
     get_db_connection,
     signals,
 )
+from flask_pooled_db.host import publisher
+from flask_pooled_db.host.directory import Directory
 from flask_pooled_db.lease import hops
 from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
@@ -78,6 +85,66 @@ def drop(site: Site, logged: Callable[[], str]) -> None:
     gc.collect()
     pool.lease(timeout=PATIENCE).close()
     wait_until(lambda: "was never given back" in logged())
+
+
+def meet(spoil: Callable[[Path, pytest.MonkeyPatch], object]) -> Callable[..., None]:
+    """Have a process publish where something is wrong."""
+
+    def cause(site: Site, logged: Callable[[], str]) -> None:
+        with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+            folder = Path(place, "parent", "run")
+            folder.mkdir(parents=True)
+            with pooled_app(f"sqlite:///{place}/shop.db", runtime_dir=folder) as (_, db):
+                db.fetch_value("SELECT 1")
+                db.host_stats()
+                spoil(folder, patch)
+                db.host_stats()
+                wait_until(lambda: "not seen by others" in logged() or "ignored" in logged())
+                patch.undo()
+
+    return cause
+
+
+def make_a_link(folder: Path, _: object) -> None:
+    folder.rename(folder.parent / "real")
+    folder.symlink_to(folder.parent / "real")
+
+
+def give_away(_: object, patch: pytest.MonkeyPatch) -> None:
+    mine = os.geteuid()
+    patch.setattr(os, "geteuid", lambda: mine + 1)
+
+
+def break_call(method: str, error: int) -> Callable[[object, pytest.MonkeyPatch], None]:
+    def spoil(_: object, patch: pytest.MonkeyPatch) -> None:
+        def failing(*_: object, **__: object) -> None:
+            raise OSError(error, os.strerror(error))
+
+        patch.setattr(method, failing)
+
+    return spoil
+
+
+def lose_locks(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    for file in folder.rglob("*.alive"):
+        file.unlink()
+    break_call("fcntl.lockf", errno.ENOLCK)(folder, patch)
+
+
+def stop_disk(_: object, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(publisher, "PATIENCE", 0.05)
+    replace = Directory.replace
+
+    def slow(self: Directory, name: str, data: bytes) -> None:
+        time.sleep(1.5)
+        replace(self, name, data)
+
+    patch.setattr(Directory, "replace", slow)
+
+
+def damage(folder: Path, _: object) -> None:
+    (folder_of_app,) = folder.iterdir()
+    (folder_of_app / "0123456789abcdef.json").write_text("{")
 
 
 def keep(site: Site, logged: Callable[[], str]) -> None:
@@ -371,6 +438,14 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was never given back; it is closed": drop,
     "has been out for": keep,
     "by itself: this is more than one transaction": commit_by_text,
+    "is a link, which is never followed": meet(make_a_link),
+    "belongs to the user with id": meet(give_away),
+    "others may write to": meet(lambda folder, _: folder.chmod(0o777)),
+    "was removed, or can't be made since": meet(lambda folder, _: shutil.rmtree(folder.parent)),
+    "make room on its disk": meet(break_call("os.rename", errno.ENOSPC)),
+    "record locks don't work there": meet(lose_locks),
+    "the disk of the directory does not answer": meet(stop_disk),
+    "in POOLED_DB_RUNTIME_DIR is ignored": meet(damage),
     "more times since)": lose_often,
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),

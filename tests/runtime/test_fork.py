@@ -354,3 +354,26 @@ with open_pool(url=url) as pool:
 """
     _, said = run_program(program, f"sqlite:///{tmp_path}/db")
     assert "Fork outside of signal handlers" in said
+
+
+TOTALS = """
+with open_pool(url=url) as pool:
+    pool.lease().close()
+    before = pool.stats()
+    assert (before.checkouts, before.connects) == (1, 1)
+    def child():
+        now = pool.stats()
+        assert (now.checkouts, now.connects, now.open) == (0, 0, 0), now
+        pool.lease().close()
+        now = pool.stats()
+        assert (now.checkouts, now.connects, now.open) == (1, 1, 1), now
+        pool.close()
+    fork(child)
+    pool.lease().close()
+    assert pool.stats().checkouts == 2
+"""
+
+
+def test_p6_totals(url: str) -> None:
+    """A child counts from zero, and its parent goes on to count."""
+    run_program(TOTALS, url)

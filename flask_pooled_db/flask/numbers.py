@@ -1,0 +1,130 @@
+"""What a process publishes of its pools, and how the numbers of several are added up."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+import platform
+import re
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from flask_pooled_db.host import Location
+from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.pool import Histogram, PoolStats
+from flask_pooled_db.pool.registry import Registry
+from flask_pooled_db.runtime import guard
+from flask_pooled_db.telemetry.usage import Usage
+
+MOMENTARY = frozenset(
+    {"open", "in_use", "idle", "waiting", "maxconnections", "mincached", "longest_lease"}
+)
+"""What tells of a moment, of the numbers of a pool. The others only grow."""
+
+Numbers = dict[str, Any]
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(PoolStats))
+
+
+def collect(pool: Pool) -> Numbers:
+    """Return the numbers of a pool."""
+    stats = pool.stats()
+    found = {name: getattr(stats, name) for name in _FIELDS}  # asdict() takes three times as long
+    for name, value in found.items():
+        if isinstance(value, Histogram):
+            found[name] = {"counts": value.counts, "sum": value.sum}
+    return found
+
+
+def merge(totals: Numbers, numbers: Numbers) -> Numbers:
+    """Return the totals with the counters of some numbers added to them, by the name of the bind.
+
+    What binds had counted that were closed meanwhile is in them.
+    """
+    pools, callers = totals.get("pools", {}), totals.get("callers", {})
+    for part in ("pools", "closed"):
+        counters = {bind: counters_of(found) for bind, found in numbers.get(part, {}).items()}
+        pools = added(pools, counters)
+    return {"pools": pools, "callers": added(callers, numbers.get("callers", {}))}
+
+
+def counters_of(numbers: Numbers) -> Numbers:
+    """Return what only grows, of the numbers of a pool."""
+    return {name: value for name, value in numbers.items() if name not in MOMENTARY}
+
+
+def added(total: Any, more: Any) -> Any:
+    """Return the sum of two numbers, or of what holds numbers under the same names or places."""
+    if total is None:
+        return more
+    if isinstance(more, Mapping):
+        return {**total, **{name: added(total.get(name), value) for name, value in more.items()}}
+    if isinstance(more, Sequence):
+        return [a + b for a, b in itertools.zip_longest(total, more, fillvalue=0)]
+    return total + more
+
+
+class AppNumbers:
+    """The numbers of one app in this process: what it publishes."""
+
+    def __init__(self, app_name: str, usage: Usage) -> None:
+        self._usage = usage
+        self.registry: Registry | None = None  # once there is one
+        self._app_name = app_name
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child, begin with nothing counted."""
+        # What was counted by pools that are closed, and those that were open the last time.
+        self._gone: Numbers = {}
+        self._last: dict[str, tuple[weakref.ref[Pool], Numbers]] = {}
+
+    def collect(self) -> Numbers:
+        """Return the numbers of this process. A tenant's are those of its server."""
+        pools = [] if self.registry is None else self.registry.all_pools()
+        by_bind = {pool.bind: pool for pool in pools if pool.config.server is None}
+        found = {bind: collect(pool) for bind, pool in by_bind.items()}
+        with guard.lock:
+            for bind, (reference, numbers) in self._last.items():
+                pool = reference()
+                if pool is None or by_bind.get(bind) is not pool:
+                    final = numbers if pool is None else collect(pool)
+                    self._gone[bind] = added(self._gone.get(bind, {}), counters_of(final))
+            self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
+            closed = dict(self._gone)
+        return {
+            "app": self._app_name,
+            "version": _version(),
+            "python": platform.python_version(),
+            "threads": threading.active_count(),
+            "pools": found,
+            "closed": closed,
+            "callers": {name: use._asdict() for name, use in self._usage.by_name().items()},
+        }
+
+    merge = staticmethod(merge)
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return metadata.version("flask-pooled-db")
+    except metadata.PackageNotFoundError:  # it runs from a folder
+        return "unknown"
+
+
+def location_of(name: str, folders: Iterable[str], base: str | None) -> Location:
+    """Return where the processes of an app meet that has this name and these folders.
+
+    All that run the same app find it, whether it was imported by its full name or run as a script.
+    """
+    name = name.rpartition(".")[2]
+    identity = "\0".join((name, *map(os.fspath, folders)))
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40]
+    return Location(base, f"{plain}-{hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]}")

@@ -1,0 +1,84 @@
+"""This process among those that meet: what it has published, and its end."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from flask_pooled_db.host import ledger
+from flask_pooled_db.host.directory import Directory, Location
+from flask_pooled_db.host.presence import Presence
+from flask_pooled_db.host.records import NUMBERS, Merge, Numbers, encode
+
+SWEEP_INTERVAL = 10.0
+"""Seconds between two looks for what processes have left that were killed."""
+
+
+class Member:
+    """One app of this process in its directory. One thread at a time may use it, and it does I/O.
+
+    It knows nothing of the app, so that it can tidy up when that is garbage.
+    """
+
+    def __init__(self, location: Location, merge: Merge) -> None:
+        self.location = location
+        self.merge = merge
+        self.started: float | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._presence = Presence()
+        self._has_published = False
+        self._swept = float("-inf")
+
+    @property
+    def token(self) -> str:
+        """What this process is called there."""
+        return self._presence.token
+
+    def after_fork(self) -> None:
+        """In a forked child, be another one: what lies there is the parent's."""
+        self._presence.abandon()
+        self.started = None
+        self._begin()
+
+    def publish(self, numbers: Numbers) -> None:
+        """Have all others see these numbers. Raises `Unusable`."""
+        now = monotonic()
+        with self.location.opened() as directory:
+            self._publish(directory, numbers, now)
+            if now - self._swept >= SWEEP_INTERVAL:
+                self._swept = now
+                self._presence.touch()
+                ledger.settle_dead(directory, self.merge)
+                ledger.touch(directory)
+
+    def _publish(self, directory: Directory, numbers: Numbers, now: float) -> None:
+        self._presence.show(directory)
+        started = now if self.started is None else self.started
+        content = encode(pid=os.getpid(), started=started, published=now, numbers=numbers)
+        directory.replace(f"{self.token}{NUMBERS}", content)
+        self._has_published = True
+
+    def retire(self, numbers: Numbers | None) -> None:
+        """Leave for good: the last numbers, or those that were published last, go to those of all
+        that have ended. Raises `Unusable`; what is then left there is settled by others.
+
+        One that has published nothing makes no directory: a test suite has hundreds of such.
+        """
+        try:
+            if numbers is not None or self._has_published:
+                with self.location.opened(make=self._has_published) as directory:
+                    self._retire(directory, numbers)
+        except FileNotFoundError:
+            pass
+        finally:
+            self._presence.abandon()
+            self._begin()
+
+    def _retire(self, directory: Directory, numbers: Numbers | None) -> None:
+        if not self._has_published and ledger.settle(directory, self.merge, (), numbers):
+            return  # nobody has seen it, so that it needs no token there
+        if numbers is not None:
+            self._publish(directory, numbers, monotonic())
+        ledger.settle_dead(directory, self.merge, self.token)
