@@ -20,6 +20,7 @@ from flask_pooled_db import db_connection_context
 
 SIZE = 5
 STATIC = "a bind of POOLED_DB_BINDS"
+UNOBSERVED = "without SLOW_STATEMENT"
 
 
 def run(effort: Effort) -> list[Row]:
@@ -31,12 +32,16 @@ def run(effort: Effort) -> list[Row]:
         with db_connection_context():
             pass
 
+    def one_statement(bind: str) -> None:
+        with db_connection_context(bind) as conn:
+            conn.cursor().execute("SELECT 1")
+
     def by_name(bind: str) -> None:
         with db_connection_context(bind):
             pass
 
     settings = {"CREATOR": nothing, "MAXCONNECTIONS": SIZE}
-    with pooled_app(**settings, BINDS={"static": settings}) as app, app.app_context():
+    with pooled_app(**settings, BINDS=binds_of(settings)) as app, app.app_context():
         extension = app.extensions["pooled_db"].extension
         extension.bind_loader(lambda _: settings)
         contenders: dict[str, Callable[[], None]] = {
@@ -55,6 +60,13 @@ def run(effort: Effort) -> list[Row]:
             },
             effort.rounds,
         )
+        observed = in_turn(
+            {
+                OURS: partial(_microseconds, partial(one_statement, "observed"), effort.calls),
+                UNOBSERVED: partial(_microseconds, partial(one_statement, "static"), effort.calls),
+            },
+            effort.rounds,
+        )
     dbutils.close()
     queue_pool.dispose()
     bars = {SQLALCHEMY: Bar(0.6, at_most=True)}
@@ -66,7 +78,13 @@ def run(effort: Effort) -> list[Row]:
             binds,
             {STATIC: Bar(1.05, at_most=True)},
         ),
+        *compare("a scope with one statement, SLOW_STATEMENT on", "µs", observed),
     ]
+
+
+def binds_of(settings: dict[str, object]) -> dict[str, object]:
+    """The binds beside the default one: one like it, and one whose statements are observed."""
+    return {"static": settings, "observed": {**settings, "SLOW_STATEMENT": 3600}}
 
 
 def _microseconds(call: Callable[[], None], count: int) -> float:

@@ -43,8 +43,8 @@ class ObservingLease(Lease):
     __slots__ = ()
 
     def __init__(self, *args: Any) -> None:
+        self.unread = {}  # first: an interruption may leave a lease that is made in part
         super().__init__(*args)
-        self.unread = {}
 
     def sent(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement, and tell of it if it took long enough."""

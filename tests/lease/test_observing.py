@@ -14,8 +14,12 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
+from flask_pooled_db.config import DEFAULT_OPTIONS
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.observing import MOST_UNREAD, ObservingLease
+from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.script import Script
 from flask_pooled_db.pool.statements import NOBODY, Observers, observer_of
 from harness.server import MariaDBServer
@@ -278,6 +282,28 @@ def test_waited() -> None:
     assert waited == {"SELECT 1": True, "SELECT 2": True, "SELECT 3": False}  # opened, and handed
 
 
+def test_readings_of_clock() -> None:
+    """An observer costs a statement two readings of the clock, and none if nobody observes."""
+
+    def readings(**options: Any) -> int:
+        clock, count = Clock(), 0
+
+        def read() -> float:
+            nonlocal count
+            count += 1
+            return clock()
+
+        with open_pool(FakeDriver(), clock=read, **options) as pool:
+            with pool.lease() as conn:
+                conn.cursor().execute("SELECT 1")
+            before = count
+            with pool.lease() as conn:
+                conn.cursor().execute("SELECT 2")
+            return count - before
+
+    assert readings(observer=Watcher(least=1.0)) == readings() + 2
+
+
 def test_threads_of_one_pool() -> None:
     """Statements of several threads are told each with its own lease."""
     with watched(maxconnections=4) as (pool, watcher):
@@ -307,6 +333,22 @@ def test_refused_statement() -> None:
         with pytest.raises(UsageError):
             cur.execute("SELECT 1")
     assert watcher.texts == []
+
+
+def test_t9_interrupted_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that an interruption left made in part is given back."""
+    make = Lease.__init__
+
+    def interrupted(*args: Any) -> None:
+        make(*args)
+        raise KeyboardInterrupt
+
+    with watched() as (pool, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(Lease, "__init__", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Scope(pool.engine, Leases(), DEFAULT_OPTIONS).__enter__()
+        assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
 
 def test_shaped_rows() -> None:

@@ -29,12 +29,15 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import Job, line_of
 from flask_pooled_db.lease.scope import Scope
-from flask_pooled_db.runtime import notices
+from flask_pooled_db.pool.statements import Statement
+from flask_pooled_db.runtime import Throttle, notices
+from flask_pooled_db.telemetry import slow
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
 from tests.support import cipher
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver
+from tests.support.observers import Watcher
 from tests.support.pools import open_pool
 from tests.support.sites import bare_app, ids, insert, serve
 
@@ -64,6 +67,26 @@ def lose_often(site: Site, logged: Callable[[], str]) -> None:
         patch.setattr(notices, "PAUSE", 0)
         for _ in range(2):
             lose(site, logged)
+
+
+def run_again(site: Site, logged: Callable[[], str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slow, "throttle", Throttle(1))
+        with pooled_app("sqlite://", slow_statement=1e-9, record_statements=True) as (_, db):
+            for _ in range(11):
+                db.fetch_all("SELECT 1")
+
+
+def observe(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(url="sqlite://", observer=Faulty()) as pool, pool.connection() as conn:
+        conn.execute("SELECT 1")
+
+
+class Faulty(Watcher):
+    """An observer that fails."""
+
+    def ran(self, statement: Statement) -> None:
+        raise LookupError
 
 
 def forget(site: Site, logged: Callable[[], str]) -> None:
@@ -372,6 +395,9 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "has been out for": keep,
     "by itself: this is more than one transaction": commit_by_text,
     "more times since)": lose_often,
+    "(POOLED_DB_SLOW_STATEMENT is": run_again,
+    "N+1: a statement was run": run_again,
+    "An observer of statements failed": observe,
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
