@@ -14,6 +14,7 @@ from flask_pooled_db.errors import (
 from flask_pooled_db.flask.extension import PooledDB, db_connection_context, get_db_connection
 from flask_pooled_db.pool import PoolStats
 from flask_pooled_db.pool.ageing import Housekeeping
+from flask_pooled_db.telemetry.recording import RecordedStatement
 
 __all__ = [
     "CommitOutcomeUnknown",
@@ -25,6 +26,7 @@ __all__ = [
     "PoolTimeout",
     "PooledDB",
     "PooledDBError",
+    "RecordedStatement",
     "TransactionAborted",
     "UnknownBind",
     "UsageError",

@@ -80,7 +80,9 @@ class ObservingLease(Lease):
             return
         entry = self._entry
         cursor = result if hasattr(result, "fetchone") else owner
-        rows = Rows(None) if error is not None or entry is None else self._rows_after(cursor)
+        # What a cursor says while something else reads is of the statement before.
+        is_unknown = error is not None or entry is None or name in self.driver.takes_sql
+        rows = Rows(None) if is_unknown else self._rows_after(cursor)
         raw = None if entry is None else entry.raw
         has_waited = entry is not None and entry.was_waited_for
         text = text_of(function, args, raw)
