@@ -20,7 +20,7 @@ from flask_pooled_db.telemetry.recording import RecordedStatement, Recorder, Rec
 from flask_pooled_db.telemetry.slow import SlowLog, SlowStatements
 
 _RECORDING = "_pooled_db_recording"
-_TAGS = "flask_pooled_db.tags"
+_TAGS = "_pooled_db_tags"
 
 
 class Watch:
@@ -82,7 +82,8 @@ def _comment(may_change: bool) -> str:
     """
     if not has_request_context():
         return ""
-    known: dict[bool, str] = request.environ.setdefault(_TAGS, {})
+    own = request._get_current_object().__dict__  # type: ignore[attr-defined]
+    known: dict[bool, str] = own.setdefault(_TAGS, {})
     comment = known.get(may_change)
     if comment is None:
         header = valid_traceparent(request.headers.get("traceparent")) if may_change else None

@@ -90,7 +90,9 @@ class ObservingLease(Lease):
         try:
             self._home.terms.observer.ran(statement)
         except Exception as failure:  # noqa: BLE001  the statement has not failed
-            reporter.tell(logger.error, "An observer of statements failed: %r", failure)
+            reporter.tell(
+                logger.error, "An observer of statements failed: %s", type(failure).__name__
+            )
 
     # Rows
 
