@@ -23,6 +23,7 @@ STATIC = "a bind of POOLED_DB_BINDS"
 HELD = "held"
 MOST_TO_KNOW = 2.0
 """Microseconds a checkout."""
+UNOBSERVED = "without SLOW_STATEMENT"
 
 
 def run(effort: Effort) -> list[Row]:
@@ -34,13 +35,16 @@ def run(effort: Effort) -> list[Row]:
         with db_connection_context():
             pass
 
+    def one_statement(bind: str) -> None:
+        with db_connection_context(bind) as conn:
+            conn.cursor().execute("SELECT 1")
+
     def by_name(bind: str) -> None:
         with db_connection_context(bind):
             pass
 
     settings = {"CREATOR": nothing, "MAXCONNECTIONS": SIZE}
-    named = {"static": settings, HELD: {**settings, "LEAK_THRESHOLD": 60}}
-    with pooled_app(**settings, BINDS=named) as app, app.test_request_context():
+    with pooled_app(**settings, BINDS=binds_of(settings)) as app, app.test_request_context():
         extension = app.extensions["pooled_db"].extension
         extension.bind_loader(lambda _: settings)
         contenders: dict[str, Callable[[], None]] = {
@@ -66,6 +70,13 @@ def run(effort: Effort) -> list[Row]:
             },
             effort.rounds,
         )
+        observed = in_turn(
+            {
+                OURS: partial(_microseconds, partial(one_statement, "observed"), effort.calls),
+                UNOBSERVED: partial(_microseconds, partial(one_statement, "static"), effort.calls),
+            },
+            effort.rounds,
+        )
     dbutils.close()
     queue_pool.dispose()
     bars = {SQLALCHEMY: Bar(0.6, at_most=True)}
@@ -84,7 +95,16 @@ def run(effort: Effort) -> list[Row]:
             {OURS: more, SQLALCHEMY: samples[SQLALCHEMY]},
             {SQLALCHEMY: Bar(MOST_TO_KNOW, at_most=True, of_ratio=False)},
         ),
+        *compare("a scope with one statement, SLOW_STATEMENT on", "µs", observed),
     ]
+
+
+def binds_of(settings: dict[str, object]) -> dict[str, object]:
+    """The binds beside the default one: one like it, one whose holders are known, and one whose
+    statements are observed.
+    """
+    held, observed = {"LEAK_THRESHOLD": 60}, {"SLOW_STATEMENT": 3600}
+    return {"static": settings, HELD: settings | held, "observed": settings | observed}
 
 
 def _microseconds(call: Callable[[], None], count: int) -> float:

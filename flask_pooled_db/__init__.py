@@ -15,6 +15,7 @@ from flask_pooled_db.flask.extension import PooledDB, db_connection_context, get
 from flask_pooled_db.host import HostStats, ProcessStats
 from flask_pooled_db.pool import PoolStats
 from flask_pooled_db.pool.ageing import Housekeeping
+from flask_pooled_db.telemetry.recording import RecordedStatement
 
 __all__ = [
     "CommitOutcomeUnknown",
@@ -28,6 +29,7 @@ __all__ = [
     "PooledDB",
     "PooledDBError",
     "ProcessStats",
+    "RecordedStatement",
     "TransactionAborted",
     "UnknownBind",
     "UsageError",

@@ -36,11 +36,14 @@ class Comments:
     """Whether `executemany()` may look for what follows VALUES to make one statement of many: a
     comment at the end would be in its way."""
 
+    has_prepared: ClassVar[bool] = True
+    """Whether connections may keep statements that were prepared, beyond a lease."""
+
     def keeps_texts(self, raw: Any) -> bool:
         """Return whether a connection may keep statements that were prepared, by their texts: then
         nothing may be in a text that changes with every request.
         """
-        return True
+        return self.has_prepared
 
     def reads_percent(self, cursor: Any) -> bool:
         """Return whether a percent sign in a statement with parameters has to be doubled."""

@@ -58,7 +58,9 @@ class MariaDBConnectorDriver(MySQLDriver):
     how_to_install = "pip install 'flask-pooled-db[mariadb]'"
     tells_transactions = True
     tells_schema = frozenset({"database"})
+    counts_rows = True
     inserts_many_by_text = False
+    has_prepared = False  # a cursor does, and is closed with its lease
     tls_arguments: ClassVar = frozenset(
         {
             "ssl",

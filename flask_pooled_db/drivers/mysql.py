@@ -77,11 +77,6 @@ class MySQLDriver(WithDatabases):
             raise self.new_error(2026, "TLS was asked for and the connection came up without it")
         return raw
 
-    counts_rows = True
-
-    def keeps_texts(self, raw: Any) -> bool:
-        return False  # a cursor may keep one, and is closed with its lease
-
     def make_connection(self, where: Mapping[str, Any]) -> Any:
         """Return a new connection of the driver's."""
         return super().connect(where)

@@ -48,6 +48,8 @@ class PyMySQLDriver(MySQLDriver):
         "cursorclass": ("pymysql.cursors", ("Cursor", "DictCursor", "SSCursor", "SSDictCursor"))
     }
     password_types = (str, bytes, bytearray)
+    counts_rows = True
+    has_prepared = False
     number_arguments: ClassVar = MySQLDriver.number_arguments | {"max_allowed_packet"}
     tls_arguments: ClassVar = frozenset(
         {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}

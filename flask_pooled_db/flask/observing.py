@@ -25,7 +25,7 @@ from flask_pooled_db.telemetry.slow_acquire import SlowAcquire
 from flask_pooled_db.telemetry.usage import PoolUsage, Usage
 
 _RECORDING = "_pooled_db_recording"
-_TAGS = "flask_pooled_db.tags"
+_TAGS = "_pooled_db_tags"
 
 
 class Watch:
@@ -52,12 +52,16 @@ class Watch:
     def holders(self, config: PoolConfig) -> PoolUsage:
         """Return who wants to know of the leases of a pool of this configuration."""
         is_wanted = bool(config.leak_threshold or config.slow_acquire)
-        return PoolUsage(self.usage, lambda: is_wanted or self.wants_usage)
+        return PoolUsage(self.usage, lambda: is_wanted or self.wants_usage, self._forked)
 
     def observer(self, config: PoolConfig) -> Observer:
         """Return who observes a pool of this configuration."""
         slow = SlowLog(config.slow_statement, self._slow) if config.slow_statement else None
         return observer_of([one for one in (slow, self._recorder) if one is not None])
+
+    def _forked(self) -> None:
+        self.usage.forked()
+        self._slow.forked()
 
     def tags(self, config: PoolConfig) -> Tags | None:
         """Return what the statements of a pool of this configuration end in."""
@@ -101,7 +105,8 @@ def _comment(may_change: bool) -> str:
     """
     if not has_request_context():
         return ""
-    known: dict[bool, str] = request.environ.setdefault(_TAGS, {})
+    own = request._get_current_object().__dict__  # type: ignore[attr-defined]
+    known: dict[bool, str] = own.setdefault(_TAGS, {})
     comment = known.get(may_change)
     if comment is None:
         header = valid_traceparent(request.headers.get("traceparent")) if may_change else None

@@ -43,8 +43,8 @@ class ObservingLease(Lease):
     __slots__ = ()
 
     def __init__(self, *args: Any) -> None:
+        self.unread = {}  # first: an interruption may leave a lease that is made in part
         super().__init__(*args)
-        self.unread = {}
 
     def sent(self, function: Callable[..., Any], *args: Any) -> Any:
         """Send a statement, and tell of it if it took long enough."""
@@ -80,7 +80,9 @@ class ObservingLease(Lease):
             return
         entry = self._entry
         cursor = result if hasattr(result, "fetchone") else owner
-        rows = Rows(None) if error is not None or entry is None else self._rows_after(cursor)
+        # What a cursor says while something else reads is of the statement before.
+        is_unknown = error is not None or entry is None or name in self.driver.takes_sql
+        rows = Rows(None) if is_unknown else self._rows_after(cursor)
         raw = None if entry is None else entry.raw
         has_waited = entry is not None and entry.was_waited_for
         text = text_of(function, args, raw)
@@ -88,7 +90,9 @@ class ObservingLease(Lease):
         try:
             self._home.terms.observer.ran(statement)
         except Exception as failure:  # noqa: BLE001  the statement has not failed
-            reporter.tell(logger.error, "An observer of statements failed: %r", failure)
+            reporter.tell(
+                logger.error, "An observer of statements failed: %s", type(failure).__name__
+            )
 
     # Rows
 

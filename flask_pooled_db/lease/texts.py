@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,13 @@ _SCRIPT = "executescript"
 _PROCEDURE = "callproc"
 _LITERAL = "Literal"  # psycopg's and psycopg2's class of values that are composed into a text
 _LIMITED = "_run_limited"
+
+# Statements about accounts and keys take no parameters.
+_QUOTED = r"""(?:'(?:[^'\\]|\\.|'')*+'|"(?:[^"\\]|\\.|"")*+")"""
+_FLAGS = re.IGNORECASE | re.DOTALL
+_PASSWORD = re.compile(rf"(\b(?:password|key)\b[\s=(]*+){_QUOTED}", _FLAGS)
+_IDENTIFIED = re.compile(r"\bidentified\b", _FLAGS)
+_IDENTIFIED_BY = re.compile(rf"(\b(?:by|as|using)\b[\s=(]*+){_QUOTED}", _FLAGS)
 _HIDDEN = "?"
 
 
@@ -38,7 +46,7 @@ def text_of(function: Callable[..., Any], args: tuple[Any, ...], raw: Any) -> st
     while isinstance(given, functools.partial):
         first = next(iter((*given.args, *given.keywords.values())), None)
         if isinstance(first, str) and name == _SCRIPT:
-            return first
+            return _without_passwords(first)
         if isinstance(first, str) and name == _PROCEDURE:
             return f"CALL {first}"
         given = given.args[-1] if _name(given.func) == _LIMITED else given.func
@@ -50,9 +58,9 @@ def shown_text(statement: Any, raw: Any) -> str:
     composed into it is hidden, like a parameter.
     """
     if isinstance(statement, str):
-        return str.__str__(statement)
+        return _without_passwords(str.__str__(statement))
     if isinstance(statement, bytes | bytearray):
-        return statement.decode("utf-8", "replace")
+        return _without_passwords(statement.decode("utf-8", "replace"))
     with contextlib.suppress(Exception):  # it was sent all the same
         if type(statement).__name__ == _LITERAL:
             return _HIDDEN
@@ -62,5 +70,10 @@ def shown_text(statement: Any, raw: Any) -> str:
             parts = list(statement) if hasattr(statement, "__iter__") else []
             if parts:
                 return "".join(shown_text(part, raw) for part in parts)
-            return str(statement.as_string(raw))
+            return _without_passwords(str(statement.as_string(raw)))
     return f"a statement of type {type(statement).__name__}"
+
+
+def _without_passwords(text: str) -> str:
+    text = _PASSWORD.sub(r"\1?", text)
+    return _IDENTIFIED_BY.sub(r"\1?", text) if _IDENTIFIED.search(text) else text

@@ -10,17 +10,12 @@ from flask_pooled_db.config import shown as shown_bind
 from flask_pooled_db.pool.statements import Rows, Statement
 from flask_pooled_db.runtime import Throttle, callers, guard, reporter
 from flask_pooled_db.telemetry.shown import rows, shown
+from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, label_of
 
 logger = logging.getLogger("flask_pooled_db")
 
 LINES = 5
 """Lines a second, at most, in this process."""
-
-MOST_NAMES = 200
-"""How many callers are told from each other. All others count as one."""
-
-OTHER = "other"
-"""Their name."""
 
 throttle = Throttle(LINES)
 """One for all apps of the process."""
@@ -30,6 +25,10 @@ class SlowStatements:
     """How many slow statements there were in this process, by who ran them."""
 
     def __init__(self) -> None:
+        self.forked()
+
+    def forked(self) -> None:
+        """Start afresh: what was counted is the parent's."""
         self._counts: dict[str, int] = {}
 
     def count(self, name: str) -> None:
@@ -60,14 +59,14 @@ class SlowLog:
     def ran(self, statement: Statement) -> None:
         """Count a statement, and log it as soon as the number of its rows is known."""
         lease, rows, error = statement.lease, statement.rows, statement.error
-        name = callers.named() or callers.name_of(lease.owner)
-        self._statements.count(name)
+        name = callers.named()
+        self._statements.count(label_of(name or callers.kind_of(lease.owner)))
         told = (
             shown_bind(lease.terms.bind),
             statement.duration,
             self.least,
             "" if error is None else f" and failed with {type(error).__name__}",
-            name,
+            name or callers.name_of(lease.owner),
             callers.at(callers.place_of_asking()),
             shown(statement.text),
         )

@@ -77,10 +77,12 @@ class Usage:
 class PoolUsage(NoEvents):
     """Tells the usage of an app what the leases of one pool were."""
 
-    def __init__(self, usage: Usage, is_wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, usage: Usage, is_wanted: Callable[[], bool], forked: Callable[[], None]
+    ) -> None:
         self._is_wanted = is_wanted
         self.ended = usage.add
-        self.forked = usage.forked  # type: ignore[method-assign]
+        self.forked = forked  # type: ignore[method-assign]
 
     def is_on(self) -> bool:
         """Return whether anybody wants to know."""

@@ -21,7 +21,7 @@ from harness.sockets import LOOPBACK
 TINY = Effort(rounds=1, calls=50, seconds=0.05, connects=1, threads=(1, 2), held=3)
 
 PEERS = {
-    "bare": {"DBUtils", "SQLAlchemy", "a bind of POOLED_DB_BINDS"},
+    "bare": {"DBUtils", "SQLAlchemy", "a bind of POOLED_DB_BINDS", "without SLOW_STATEMENT"},
     "bytecodes": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
     "throughput": {"DBUtils", "SQLAlchemy", "SQLAlchemy, pre_ping", "private connections"},
     "tasks": {"threads with blocking scopes"},

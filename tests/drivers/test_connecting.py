@@ -204,7 +204,8 @@ def test_replaced_connect(monkeypatch: pytest.MonkeyPatch, module: ModuleType, f
     assert driver.dbapi is module
     with pytest.raises(LookupError):
         driver.connect()
-    assert calls == ([{"connect_timeout": 5}] if module is psycopg else [{}])
+    ours = {"connect_timeout": 5, "fallback_application_name": driver.label()}
+    assert calls == ([ours] if module is psycopg else [{}])
 
 
 def test_replaced_connect_of_url(monkeypatch: pytest.MonkeyPatch) -> None:

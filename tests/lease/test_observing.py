@@ -14,9 +14,14 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
+from flask_pooled_db.config import DEFAULT_OPTIONS
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.observing import MOST_UNREAD, ObservingLease
+from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.script import Script
+from flask_pooled_db.lease.texts import shown_text
 from flask_pooled_db.pool.statements import NOBODY, Observers, observer_of
 from harness.server import MariaDBServer
 from tests.support.clock import Clock
@@ -176,7 +181,7 @@ def test_observer_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
     with open_pool(url="sqlite://", observer=Broken()) as pool, pool.connection() as conn:
         assert conn.execute("SELECT 1").fetchall() == [(1,)]
-    assert "An observer of statements failed: LookupError('broken')" in caplog.text
+    assert "An observer of statements failed: LookupError" in caplog.text
 
 
 READS: dict[str, Callable[[Any], object]] = {
@@ -278,6 +283,28 @@ def test_waited() -> None:
     assert waited == {"SELECT 1": True, "SELECT 2": True, "SELECT 3": False}  # opened, and handed
 
 
+def test_readings_of_clock() -> None:
+    """An observer costs a statement two readings of the clock, and none if nobody observes."""
+
+    def readings(**options: Any) -> int:
+        clock, count = Clock(), 0
+
+        def read() -> float:
+            nonlocal count
+            count += 1
+            return clock()
+
+        with open_pool(FakeDriver(), clock=read, **options) as pool:
+            with pool.lease() as conn:
+                conn.cursor().execute("SELECT 1")
+            before = count
+            with pool.lease() as conn:
+                conn.cursor().execute("SELECT 2")
+            return count - before
+
+    assert readings(observer=Watcher(least=1.0)) == readings() + 2
+
+
 def test_threads_of_one_pool() -> None:
     """Statements of several threads are told each with its own lease."""
     with watched(maxconnections=4) as (pool, watcher):
@@ -298,6 +325,29 @@ def test_threads_of_one_pool() -> None:
     assert sorted(watcher.texts) == [f"SELECT {number}" for number in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "CREATE USER a IDENTIFIED BY 'se''cret' ACCOUNT LOCK",
+            "CREATE USER a IDENTIFIED BY ? ACCOUNT LOCK",
+        ),
+        (
+            'ALTER USER a IDENTIFIED VIA x USING "se\\"cret"',
+            "ALTER USER a IDENTIFIED VIA x USING ?",
+        ),
+        ("SET PASSWORD FOR a = PASSWORD('secret')", "SET PASSWORD FOR a = PASSWORD(?)"),
+        ("CREATE ROLE a LOGIN PASSWORD 'secret'", "CREATE ROLE a LOGIN PASSWORD ?"),
+        ("ATTACH 'x.db' AS x KEY 'secret'", "ATTACH 'x.db' AS x KEY ?"),
+        ("SELECT a AS 'b' FROM t", "SELECT a AS 'b' FROM t"),
+    ],
+)
+def test_a3_passwords_in_texts(text: str, shown: str) -> None:
+    """A password in a statement that takes no parameters is not told."""
+    assert shown_text(text, None) == shown
+    assert shown_text(text.encode(), None) == shown
+
+
 def test_refused_statement() -> None:
     """A statement that the lease refuses was not run, and is not told."""
     with watched() as (pool, watcher):
@@ -307,6 +357,22 @@ def test_refused_statement() -> None:
         with pytest.raises(UsageError):
             cur.execute("SELECT 1")
     assert watcher.texts == []
+
+
+def test_t9_interrupted_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that an interruption left made in part is given back."""
+    make = Lease.__init__
+
+    def interrupted(*args: Any) -> None:
+        make(*args)
+        raise KeyboardInterrupt
+
+    with watched() as (pool, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(Lease, "__init__", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Scope(pool.engine, Leases(), DEFAULT_OPTIONS).__enter__()
+        assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
 
 def test_shaped_rows() -> None:

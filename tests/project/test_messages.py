@@ -36,13 +36,18 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import Job, line_of
 from flask_pooled_db.lease.scope import Scope
-from flask_pooled_db.runtime import notices
+from flask_pooled_db.pool.statements import Statement
+from flask_pooled_db.runtime import Throttle, notices
+from flask_pooled_db.telemetry import slow
+from flask_pooled_db.telemetry.openfiles import Count, OpenFiles
+from flask_pooled_db.telemetry.slow_acquire import SlowAcquire
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
 from tests.support import cipher
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import open_pool
+from tests.support.observers import Watcher
+from tests.support.pools import call, open_pool
 from tests.support.sites import bare_app, ids, insert, serve
 
 TABLE = (PROJECT / "docs" / "messages.md").read_text(encoding="utf-8")
@@ -71,6 +76,26 @@ def lose_often(site: Site, logged: Callable[[], str]) -> None:
         patch.setattr(notices, "PAUSE", 0)
         for _ in range(2):
             lose(site, logged)
+
+
+def run_again(site: Site, logged: Callable[[], str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slow, "throttle", Throttle(1))
+        with pooled_app("sqlite://", slow_statement=1e-9, record_statements=True) as (_, db):
+            for _ in range(11):
+                db.fetch_all("SELECT 1")
+
+
+def observe(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(url="sqlite://", observer=Faulty()) as pool, pool.connection() as conn:
+        conn.execute("SELECT 1")
+
+
+class Faulty(Watcher):
+    """An observer that fails."""
+
+    def ran(self, statement: Statement) -> None:
+        raise LookupError
 
 
 def forget(site: Site, logged: Callable[[], str]) -> None:
@@ -150,6 +175,20 @@ def damage(folder: Path, _: object) -> None:
 def keep(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(FakeDriver(), leak_threshold=0.05) as pool, pool.lease():
         wait_until(lambda: "has been out" in logged())
+
+
+def wait_long(site: Site, logged: Callable[[], str]) -> None:
+    slow = SlowAcquire(0.05, "default")
+    with open_pool(FakeDriver(), maxconnections=1, watchers=[slow]) as pool:
+        lease = pool.lease()
+        caller = call(pool.lease)
+        wait_until(lambda: pool.stats().longest_lease > 0.1)
+        lease.close()
+        caller.result().close()
+
+
+def open_many(site: Site, logged: Callable[[], str]) -> None:
+    OpenFiles(lambda: Count(9, 10)).look()
 
 
 def commit_by_text(site: Site, logged: Callable[[], str]) -> None:
@@ -437,6 +476,9 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was not given back by": forget,
     "was never given back; it is closed": drop,
     "has been out for": keep,
+    "that had been out for too long is back": keep,
+    "(POOLED_DB_SLOW_ACQUIRE is": wait_long,
+    "files open, and may have": open_many,
     "by itself: this is more than one transaction": commit_by_text,
     "is a link, which is never followed": meet(make_a_link),
     "belongs to the user with id": meet(give_away),
@@ -447,6 +489,9 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "the disk of the directory does not answer": meet(stop_disk),
     "in POOLED_DB_RUNTIME_DIR is ignored": meet(damage),
     "more times since)": lose_often,
+    "(POOLED_DB_SLOW_STATEMENT is": run_again,
+    "N+1: a statement was run": run_again,
+    "An observer of statements failed": observe,
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),

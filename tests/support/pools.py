@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver, make_driver
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
-from flask_pooled_db.pool import Budget, PoolStats
+from flask_pooled_db.pool import Budget, Events, PoolStats
 from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from harness.waiting import PATIENCE, wait_until
 
@@ -29,6 +29,7 @@ def open_pool(
     budget: Budget | None = None,
     observer: Observer = NOBODY,
     tags: Tags | None = None,
+    watchers: Sequence[Events] = (),
     **keys: Any,
 ) -> Iterator[Pool]:
     """A pool of these configuration keys (in lower case), closed at the end.
@@ -45,6 +46,7 @@ def open_pool(
         budget=budget,
         observer=observer,
         tags=tags,
+        watchers=watchers,
     )
     try:
         yield pool

@@ -78,10 +78,12 @@ def test_when_recorded(config: dict[str, Any], is_recorded: bool) -> None:
 
 
 def test_tested_later() -> None:
-    """An app may be said to be tested after `init_app`."""
+    """An app may be said to be tested after `init_app`, and not to be any more."""
     with recorded_app(TESTING=False) as (app, db), app.app_context():
         app.testing = True
         db.fetch_all("SELECT 1")
+        app.testing = False
+        db.fetch_all("SELECT 2")
         assert texts(db) == ["SELECT 1"]
 
 

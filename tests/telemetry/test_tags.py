@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,23 @@ def test_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", trace)
     assert f"traceparent='00-{10:032x}-{1:016x}-00'" in sent({})
     assert sent(header) == f"SELECT 1 {TRACED}"
+
+
+def test_async_block() -> None:
+    """So do the statements of an asynchronous block, which a worker thread sends."""
+    driver = FakeDriver()
+    with tagged_app(creator=driver) as (app, db):
+
+        def item(id: int) -> str:  # noqa: A002  as in the rule
+            async def work() -> None:
+                async with db.async_connection_context() as conn:
+                    await conn.cursor().execute("SELECT 1")
+
+            asyncio.run(work())
+            return ""
+
+        serve(app, "/items/<int:id>", item).get("/items/3")
+    assert f"SELECT 1 {TAG}" in [text for text, _ in driver.record]
 
 
 def test_hostile_request() -> None:
