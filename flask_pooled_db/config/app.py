@@ -24,6 +24,7 @@ APP_KEYS = {
     "BIND_IDLE_TIMEOUT": Field("bind_idle_timeout", checks.seconds, 1800.0, scope="app"),
     "MAX_BINDS": Field("max_binds", checks.count, 0, scope="app"),
     "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
+    "REQUEST_DEADLINE": Field("request_deadline", checks.seconds, 0.0, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
 
@@ -36,7 +37,8 @@ class AppConfig:
     """The configuration of an app: its binds, and what those that are loaded by name have to keep.
 
     `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
-    number. `inherited` are the sizes and times that each bind has, unless its own settings say
+    number. `request_deadline` is how many seconds a request has for its databases; 0: any number.
+    `inherited` are the sizes and times that each bind has, unless its own settings say
     otherwise.
     """
 
@@ -44,6 +46,7 @@ class AppConfig:
     bind_idle_timeout: float
     max_binds: int
     binds_maxconnections: int = 0
+    request_deadline: float = 0.0
     inherited: Mapping[str, Any] = field(repr=False)
 
     @property

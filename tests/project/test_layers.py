@@ -36,6 +36,7 @@ PLACES = {
     "flask": {
         "flask.commands",
         "flask.context",
+        "flask.deadlines",
         "flask.extension",
         "flask.keeper",
         "flask.naming",

@@ -1,0 +1,207 @@
+"""POOLED_DB_REQUEST_DEADLINE: what a request has for its databases."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+from flask import Flask, copy_current_request_context, request, stream_with_context
+
+from flask_pooled_db import DeadlineExceeded, PooledDB, PooledDBError, db_connection_context
+from harness.waiting import PATIENCE
+from tests.support.sites import bare_app, ids, insert, serve, warnings_in
+from tests.support.stages import ENDLESS
+
+Pair = tuple[Flask, PooledDB]
+
+
+@pytest.fixture
+def hurried(url: str) -> Iterator[Pair]:
+    """An app whose requests have a fifth of a second, with the table `t`."""
+    with bare_app(url=url, request_deadline=0.2) as pair:
+        yield pair
+
+
+def endless() -> str:
+    """A view that stores a row, and runs a statement that has no end."""
+    with db_connection_context() as conn:
+        insert(conn, 1)
+        conn.cursor().execute(ENDLESS)
+    return "done"
+
+
+def read(db: PooledDB, bind: str | None = None) -> Callable[[], str]:
+    """A function that reads."""
+    return lambda: str(db.fetch_value("SELECT 1", bind=bind))
+
+
+def outcome(function: Callable[[], str]) -> str:
+    """What a function returns, or the name of the class of what it raises."""
+    try:
+        return function()
+    except DeadlineExceeded as error:
+        return type(error).__name__
+
+
+def test_answer(hurried: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """A statement that goes on is ended, its work is rolled back, and the client gets 503."""
+    app, _ = hurried
+    answer = serve(app, "/", endless).get("/")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "busy or away" in answer.text
+    assert "DEADLINE" not in answer.text
+    assert any(
+        "nothing is left of POOLED_DB_REQUEST_DEADLINE (0.2 s)" in line
+        for line in warnings_in(caplog)
+    )
+    with app.app_context():
+        assert ids() == []
+
+
+@pytest.mark.parametrize("what", [503, PooledDBError, DeadlineExceeded])
+def test_answer_of_the_app(hurried: Pair, what: Any) -> None:
+    """An app may answer by itself: by a handler of the error, of its root, or of 503."""
+    app, _ = hurried
+    app.register_error_handler(what, lambda error: (type(error).__name__, 418))
+    assert serve(app, "/", endless).get("/").status_code == 418
+
+
+def test_waits_and_blocks_together(hurried: Pair) -> None:
+    """All blocks of a request share its time, and what was done in time is committed."""
+    app, db = hurried
+
+    def view() -> str:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            time.sleep(0.2)
+        return read(db)()
+
+    client = serve(app, "/", view)
+    assert client.get("/").status_code == 503
+    with app.app_context():
+        assert ids() == [1]
+
+
+def test_each_request_has_its_own(hurried: Pair) -> None:
+    """One request's deadline binds neither the next, nor what the thread does outside of one."""
+    app, db = hurried
+
+    def view() -> str:
+        time.sleep(request.args.get("seconds", 0.0, float))
+        return read(db)()
+
+    client = serve(app, "/", view)
+    assert client.get("/?seconds=0.2").status_code == 503
+    assert client.get("/").text == "1"
+    with app.app_context():  # which the requests of a test may share
+        assert client.get("/?seconds=0.2").status_code == 503
+        assert client.get("/").text == "1"
+        assert read(db)() == "1"
+
+
+def test_errors_of_other_hooks(hurried: Pair) -> None:
+    """It ends with its request also when that was ended before its view."""
+    app, db = hurried
+    app.before_request(lambda: ("no", 403))
+    app.teardown_request(lambda _: time.sleep(0.2))
+    client = serve(app, "/", read(db))
+    assert client.get("/").status_code == 403
+    with app.app_context():
+        assert read(db)() == "1"
+
+
+def test_async_views_and_threads(hurried: Pair) -> None:
+    """It binds an async view, and a thread that works in the request's context."""
+    app, db = hurried
+    pool = ThreadPoolExecutor(1)
+
+    async def view() -> str:
+        await asyncio.sleep(0.2)
+        async with db.async_connection_context() as conn:
+            await conn.cursor().execute("SELECT 1")
+        return "done"
+
+    def in_thread() -> str:
+        time.sleep(0.2)
+        told = pool.submit(copy_context().run, outcome, read(db)).result()
+        plain = pool.submit(copy_current_request_context(read(db))).result()
+        return f"{told} {plain}"
+
+    client = serve(app, "/", view)
+    serve(app, "/thread", in_thread)
+    assert client.get("/").status_code == 503
+    assert client.get("/thread").text == "DeadlineExceeded 1"
+    pool.shutdown()
+
+
+def test_streams(hurried: Pair) -> None:
+    """A stream has any time, whether or not it keeps its request's context; one with a deadline of
+    its own has that, which binds no request that comes amid it.
+    """
+    app, db = hurried
+
+    def rows() -> Iterator[str]:
+        yield "first "
+        time.sleep(0.2)
+        with app.app_context():
+            yield outcome(read(db))
+            with db.deadline(0):
+                yield outcome(read(db))
+
+    app.add_url_rule("/plain", "plain", lambda: app.response_class(rows()))
+    app.add_url_rule("/kept", "kept", lambda: app.response_class(stream_with_context(rows())))
+    client = serve(app, "/other", read(db))
+    for path in ("/plain", "/kept"):
+        stream: Any = client.get(path).response
+        chunks = iter(stream)
+        next(chunks)
+        for expected in ("1", "DeadlineExceeded"):
+            assert client.get("/other").text == "1"
+            assert next(chunks).decode() == expected
+        assert client.get("/other").text == "1"
+        stream.close()
+
+
+def test_sockets(hurried: Pair) -> None:
+    """A websocket, which goes on for as long as its client likes, has no deadline but its own."""
+    app, db = hurried
+
+    def view() -> str:
+        time.sleep(0.2)
+        told = read(db)()
+        with db.deadline(0):
+            return f"{told} {outcome(read(db))}"
+
+    client = serve(app, "/", view, websocket=True)
+    answer = client.get("/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    assert answer.text == "1 DeadlineExceeded"
+
+
+def test_all_binds(url: str) -> None:
+    """It bounds all databases of the app."""
+    binds = {"a": url, "b": url.replace("shop", "other")}
+    app = Flask("app_under_test")
+    app.config.update(POOLED_DB_BINDS=binds, POOLED_DB_REQUEST_DEADLINE=0.2, POOLED_DB_MINCACHED=0)
+    db = PooledDB(app)
+
+    def view() -> dict[str, Any]:
+        time.sleep(0.2)
+        return {bind: outcome(read(db, bind)) for bind in binds}
+
+    assert serve(app, "/", view).get("/").get_json() == dict.fromkeys(binds, "DeadlineExceeded")
+    db.close()
+
+
+def test_outside_of_a_context(url: str) -> None:
+    """`db.deadline()` works in a job, without an app context, and when nobody has connected yet."""
+    with bare_app(url=url) as (_, db):
+        with db.deadline(PATIENCE):
+            assert read(db)() == "1"
+        with db.connection_context() as conn, db.deadline(0):
+            with pytest.raises(DeadlineExceeded):
+                conn.cursor().execute("SELECT 1")
