@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from flask_pooled_db.drivers import Session
@@ -113,7 +112,7 @@ class Timing(Losing):
             watch = self.watch
         if watch is None or self._session.readonly:
             return
-        now = monotonic()
+        now = self._home.terms.clock()
         if self._state is not IN_TRANSACTION or watch.began is None:
             watch.began = now
         elif now - watch.began > seconds:
@@ -129,14 +128,17 @@ class Timing(Losing):
     def _expire(self, entry: Entry, watch: Watch, seconds: float) -> None:
         watch.is_overdue = True
         error = refusals.overdue(seconds)
-        if not entry.streams and not self.driver.has_unread_rows(entry.raw) and entry.look() <= 0:
-            with contextlib.suppress(
-                self.driver.Error, PooledDBError
-            ):  # then its end will see to that
-                self.call(entry.roll_back)
+        is_free = not (entry.streams or self.driver.has_unread_rows(entry.raw))
+        if is_free and entry.look() <= 0:
+            with contextlib.suppress(self.driver.Error, PooledDBError):  # its end does it otherwise
+                self.undo_at_once(entry)
         self.abort(error)
         self._cause = error
         raise error
+
+    def undo_at_once(self, entry: Entry) -> None:
+        """Roll back before the end of the lease, so that others need not wait for its locks."""
+        self.call(entry.roll_back)
 
     def _clock_again(self) -> None:
         """Note that what comes next belongs to another transaction."""
@@ -160,7 +162,7 @@ class Timing(Losing):
             return deadline.exceeded(self.driver.failures[0])
         if entry is not None and self._state is BROKEN and watch.began is not None:
             seconds = entry.origin.config.transaction_timeout
-            if seconds and monotonic() - watch.began > seconds:
+            if seconds and self._home.terms.clock() - watch.began > seconds:
                 watch.is_overdue = True
                 told: TransactionAborted = refusals.overdue(seconds)
                 return told

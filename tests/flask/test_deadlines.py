@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -14,25 +12,34 @@ from flask import Flask, copy_current_request_context, request, stream_with_cont
 
 from flask_pooled_db import DeadlineExceeded, PooledDB, PooledDBError, db_connection_context
 from harness.waiting import PATIENCE
+from tests.support.clock import Clock
 from tests.support.sites import bare_app, ids, insert, serve, warnings_in
 from tests.support.stages import ENDLESS
+
+TIME = 100
+"""Seconds that a request has, by the clock of the test."""
 
 Pair = tuple[Flask, PooledDB]
 
 
 @pytest.fixture
 def hurried(url: str) -> Iterator[Pair]:
-    """An app whose requests have a fifth of a second, with the table `t`."""
-    with bare_app(url=url, request_deadline=0.2) as pair:
+    """An app whose requests have a deadline, with the table `t`."""
+    with bare_app(url=url, request_deadline=TIME) as pair:
         yield pair
 
 
-def endless() -> str:
-    """A view that stores a row, and runs a statement that has no end."""
-    with db_connection_context() as conn:
-        insert(conn, 1)
-        conn.cursor().execute(ENDLESS)
-    return "done"
+def endless(clock: Clock) -> Callable[[], str]:
+    """A view that stores a row, and runs a statement that has no end when little time is left."""
+
+    def view() -> str:
+        with db_connection_context() as conn:
+            insert(conn, 1)
+            clock.now += TIME - 0.1
+            conn.cursor().execute(ENDLESS)
+        return "done"
+
+    return view
 
 
 def read(db: PooledDB, bind: str | None = None) -> Callable[[], str]:
@@ -48,15 +55,15 @@ def outcome(function: Callable[[], str]) -> str:
         return type(error).__name__
 
 
-def test_answer(hurried: Pair, caplog: pytest.LogCaptureFixture) -> None:
+def test_answer(hurried: Pair, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A statement that goes on is ended, its work is rolled back, and the client gets 503."""
     app, _ = hurried
-    answer = serve(app, "/", endless).get("/")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    answer = serve(app, "/", endless(clock)).get("/")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
     assert "busy or away" in answer.text
     assert "DEADLINE" not in answer.text
     assert any(
-        "nothing is left of POOLED_DB_REQUEST_DEADLINE (0.2 s)" in line
+        "nothing is left of POOLED_DB_REQUEST_DEADLINE (100 s)" in line
         for line in warnings_in(caplog)
     )
     with app.app_context():
@@ -64,21 +71,21 @@ def test_answer(hurried: Pair, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("what", [503, PooledDBError, DeadlineExceeded])
-def test_answer_of_the_app(hurried: Pair, what: Any) -> None:
+def test_answer_of_the_app(hurried: Pair, clock: Clock, what: Any) -> None:
     """An app may answer by itself: by a handler of the error, of its root, or of 503."""
     app, _ = hurried
     app.register_error_handler(what, lambda error: (type(error).__name__, 418))
-    assert serve(app, "/", endless).get("/").status_code == 418
+    assert serve(app, "/", endless(clock)).get("/").status_code == 418
 
 
-def test_waits_and_blocks_together(hurried: Pair) -> None:
+def test_waits_and_blocks_together(hurried: Pair, clock: Clock) -> None:
     """All blocks of a request share its time, and what was done in time is committed."""
     app, db = hurried
 
     def view() -> str:
         with db_connection_context() as conn:
             insert(conn, 1)
-            time.sleep(0.2)
+            clock.now += TIME
         return read(db)()
 
     client = serve(app, "/", view)
@@ -87,47 +94,47 @@ def test_waits_and_blocks_together(hurried: Pair) -> None:
         assert ids() == [1]
 
 
-def test_each_request_has_its_own(hurried: Pair) -> None:
+def test_each_request_has_its_own(hurried: Pair, clock: Clock) -> None:
     """One request's deadline binds neither the next, nor what the thread does outside of one."""
     app, db = hurried
 
     def view() -> str:
-        time.sleep(request.args.get("seconds", 0.0, float))
+        clock.now += request.args.get("seconds", 0, int)
         return read(db)()
 
     client = serve(app, "/", view)
-    assert client.get("/?seconds=0.2").status_code == 503
+    assert client.get("/?seconds=100").status_code == 503
     assert client.get("/").text == "1"
     with app.app_context():  # which the requests of a test may share
-        assert client.get("/?seconds=0.2").status_code == 503
+        assert client.get("/?seconds=100").status_code == 503
         assert client.get("/").text == "1"
         assert read(db)() == "1"
 
 
-def test_errors_of_other_hooks(hurried: Pair) -> None:
+def test_errors_of_other_hooks(hurried: Pair, clock: Clock) -> None:
     """It ends with its request also when that was ended before its view."""
     app, db = hurried
     app.before_request(lambda: ("no", 403))
-    app.teardown_request(lambda _: time.sleep(0.2))
     client = serve(app, "/", read(db))
     assert client.get("/").status_code == 403
+    clock.now += TIME
     with app.app_context():
         assert read(db)() == "1"
 
 
-def test_async_views_and_threads(hurried: Pair) -> None:
+def test_async_views_and_threads(hurried: Pair, clock: Clock) -> None:
     """It binds an async view, and a thread that works in the request's context."""
     app, db = hurried
     pool = ThreadPoolExecutor(1)
 
     async def view() -> str:
-        await asyncio.sleep(0.2)
+        clock.now += TIME
         async with db.async_connection_context() as conn:
             await conn.cursor().execute("SELECT 1")
         return "done"
 
     def in_thread() -> str:
-        time.sleep(0.2)
+        clock.now += TIME
         told = pool.submit(copy_context().run, outcome, read(db)).result()
         plain = pool.submit(copy_current_request_context(read(db))).result()
         return f"{told} {plain}"
@@ -139,7 +146,7 @@ def test_async_views_and_threads(hurried: Pair) -> None:
     pool.shutdown()
 
 
-def test_streams(hurried: Pair) -> None:
+def test_streams(hurried: Pair, clock: Clock) -> None:
     """A stream has any time, whether or not it keeps its request's context; one with a deadline of
     its own has that, which binds no request that comes amid it.
     """
@@ -147,7 +154,7 @@ def test_streams(hurried: Pair) -> None:
 
     def rows() -> Iterator[str]:
         yield "first "
-        time.sleep(0.2)
+        clock.now += TIME
         with app.app_context():
             yield outcome(read(db))
             with db.deadline(0):
@@ -167,12 +174,12 @@ def test_streams(hurried: Pair) -> None:
         stream.close()
 
 
-def test_sockets(hurried: Pair) -> None:
+def test_sockets(hurried: Pair, clock: Clock) -> None:
     """A websocket, which goes on for as long as its client likes, has no deadline but its own."""
     app, db = hurried
 
     def view() -> str:
-        time.sleep(0.2)
+        clock.now += TIME
         told = read(db)()
         with db.deadline(0):
             return f"{told} {outcome(read(db))}"
@@ -182,15 +189,15 @@ def test_sockets(hurried: Pair) -> None:
     assert answer.text == "1 DeadlineExceeded"
 
 
-def test_all_binds(url: str) -> None:
+def test_all_binds(url: str, clock: Clock) -> None:
     """It bounds all databases of the app."""
     binds = {"a": url, "b": url.replace("shop", "other")}
     app = Flask("app_under_test")
-    app.config.update(POOLED_DB_BINDS=binds, POOLED_DB_REQUEST_DEADLINE=0.2, POOLED_DB_MINCACHED=0)
+    app.config.update(POOLED_DB_BINDS=binds, POOLED_DB_REQUEST_DEADLINE=TIME, POOLED_DB_MINCACHED=0)
     db = PooledDB(app)
 
     def view() -> dict[str, Any]:
-        time.sleep(0.2)
+        clock.now += TIME
         return {bind: outcome(read(db, bind)) for bind in binds}
 
     assert serve(app, "/", view).get("/").get_json() == dict.fromkeys(binds, "DeadlineExceeded")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
@@ -16,12 +16,15 @@ import pytest
 from flask_pooled_db import DeadlineExceeded, PooledDB, PoolTimeout, UsageError, get_db_connection
 from harness.waiting import PATIENCE
 from tests.support.apps import pooled_app
+from tests.support.clock import Clock
 from tests.support.scenarios.base import assert_fit, must_raise
 from tests.support.slow import EVERY_DRIVER, Slow, insert, run, slow_site
 from tests.support.stages import ENDLESS, ServerStage, join
 
-SHORT = 0.2
-"""Seconds of a deadline that is to come."""
+LONG, SHORT = 100, 0.2
+"""Seconds of a deadline, and those that are left of it before it comes."""
+
+HURRY = LONG - SHORT
 
 
 @pytest.fixture(params=EVERY_DRIVER)
@@ -46,40 +49,43 @@ def passed(db: PooledDB) -> Iterator[None]:
         yield
 
 
-def test_statement_is_ended(slow: Slow) -> None:
+def test_statement_is_ended(slow: Slow, clock: Clock) -> None:
     """A statement that goes on is ended, its error tells why, and its work is rolled back."""
     with must_raise(DeadlineExceeded) as caught:
-        with slow.db.deadline(SHORT), slow.db.connection_context() as conn:
+        with slow.db.deadline(LONG), slow.db.connection_context() as conn:
             insert(conn, 1)
+            clock.now += HURRY
             run(conn, slow.statement)
     (error,) = caught
     assert isinstance(error, DeadlineExceeded)
     assert isinstance(error, conn.Error)
     assert isinstance(error.__cause__, conn.Error)
-    assert error.seconds == SHORT
-    assert "db.deadline(0.2)" in str(error)
+    assert error.seconds == LONG
+    assert "db.deadline(100)" in str(error)
     assert slow.ids() == []
 
 
+@pytest.mark.mariadb_only
 def test_next_lease_has_no_limit(slow: Slow) -> None:
     """What a deadline has set does not reach a lease after it."""
     with contextlib.suppress(DeadlineExceeded):
         with slow.db.deadline(SHORT), slow.db.connection_context() as conn:
             run(conn, slow.statement)
     with slow.db.connection_context() as conn:
-        if slow.driver not in ("sqlite", "psycopg"):
+        if slow.driver == "sqlite":
+            count = "SELECT COUNT(*) FROM (SELECT i FROM n LIMIT 300000)"
+            assert run(conn, ENDLESS.replace("SELECT COUNT(*) FROM n", count)) == [(300000,)]
+        elif slow.driver == "psycopg":
+            run(conn, f"SELECT pg_sleep({2 * SHORT})")
+        else:
             assert list(run(conn, "SELECT @@max_statement_time + 0")) == [(0.0,)]
-        insert(conn, 1)
-        time.sleep(SHORT)
-        insert(conn, 2)
-    assert slow.ids() == [1, 2]
 
 
-def test_work_in_time_is_committed(slow: Slow) -> None:
+def test_work_in_time_is_committed(slow: Slow, clock: Clock) -> None:
     """A transaction whose statements were done in time commits, also after the deadline."""
-    with slow.db.deadline(SHORT), slow.db.connection_context() as conn:
+    with slow.db.deadline(LONG), slow.db.connection_context() as conn:
         insert(conn, 1)
-        time.sleep(SHORT)
+        clock.now += LONG
     assert slow.ids() == [1]
 
 
@@ -106,15 +112,17 @@ def test_nothing_begins_after_it(slow: Slow) -> None:
     assert slow.ids() == [1, 3]
 
 
-def test_entered_inside_a_block(slow: Slow) -> None:
+@pytest.mark.mariadb_only
+def test_entered_inside_a_block(slow: Slow, clock: Clock) -> None:
     """A deadline inside an open block bounds its statements, and those alone that come inside."""
     with slow.db.connection_context() as conn:
         insert(conn, 1)
         with must_raise(DeadlineExceeded):
-            with slow.db.connection_context() as inner, slow.db.deadline(SHORT):
+            with slow.db.connection_context() as inner, slow.db.deadline(LONG):
+                clock.now += HURRY
                 run(inner, slow.statement)
         insert(conn, 2)
-        time.sleep(SHORT)
+        clock.now += LONG
         insert(conn, 3)
     assert slow.ids() == [1, 2, 3]
 
@@ -155,11 +163,12 @@ def test_waits_for_connections(tmp_path: Path) -> None:
                 get_db_connection()
 
 
-def test_nested(on_sqlite: PooledDB) -> None:
+def test_nested(on_sqlite: PooledDB, clock: Clock) -> None:
     """Of nested deadlines the one that ends first counts, and the outer one again after it."""
-    with on_sqlite.deadline(SHORT):
-        with on_sqlite.deadline(PATIENCE), on_sqlite.connection_context() as conn:
-            with pytest.raises(DeadlineExceeded, match=r"deadline\(0.2\)"):
+    with on_sqlite.deadline(LONG):
+        with on_sqlite.deadline(2 * LONG), on_sqlite.connection_context() as conn:
+            clock.now += HURRY
+            with pytest.raises(DeadlineExceeded, match=r"deadline\(100\)"):
                 run(conn, ENDLESS)
     with on_sqlite.deadline(PATIENCE):
         with passed(on_sqlite):
@@ -179,31 +188,44 @@ def test_entered_twice(on_sqlite: PooledDB) -> None:
         on_sqlite.deadline(-1)
 
 
-def test_locks_of_sqlite(tmp_path: Path) -> None:
+def test_locks_of_sqlite(tmp_path: Path, clock: Clock) -> None:
     """On SQLite the wait for another's lock is no longer than what is left."""
     url = f"sqlite:///{tmp_path / 'file.db'}?timeout={PATIENCE}"
     with pooled_app(url) as (_, db):
         db.execute("CREATE TABLE slow (id INT PRIMARY KEY)")
         with db.connection_context() as conn:
             insert(conn, 1)
-            with db.deadline(SHORT), db.connection_context(independent=True) as other:
+            with db.deadline(LONG), db.connection_context(independent=True) as other:
+                clock.now += HURRY
                 with pytest.raises(DeadlineExceeded):
                     insert(other, 2)
         with db.connection_context() as conn:
             assert run(conn, "PRAGMA busy_timeout") == [(PATIENCE * 1000,)]
 
 
-def test_attempts(on_sqlite: PooledDB) -> None:
+def test_attempts(on_sqlite: PooledDB, clock: Clock) -> None:
     """run_transaction() neither starts over after a deadline, nor pauses beyond one."""
     calls: list[None] = []
 
     def work(conn: Any) -> None:
         calls.append(None)
+        clock.now += HURRY
         run(conn, ENDLESS)
 
-    with on_sqlite.deadline(SHORT), pytest.raises(DeadlineExceeded):
+    with on_sqlite.deadline(LONG), pytest.raises(DeadlineExceeded):
         on_sqlite.run_transaction(work)
     assert len(calls) == 1
+
+    def collide(conn: Any) -> None:
+        calls.append(None)
+        clock.now += LONG
+        raise error
+
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    with on_sqlite.deadline(LONG), pytest.raises(sqlite3.OperationalError):
+        on_sqlite.run_transaction(collide)
+    assert len(calls) == 2
 
 
 def test_threads(on_sqlite: PooledDB) -> None:
@@ -251,7 +273,7 @@ def test_generators(on_sqlite: PooledDB) -> None:
     assert on_sqlite.fetch_value("SELECT 1") == 1
 
 
-def test_asynchronous_scopes(slow: Slow) -> None:
+def test_asynchronous_scopes(slow: Slow, clock: Clock) -> None:
     """Asynchronous blocks keep the same promises, and so do the tasks that are begun inside."""
     db = slow.db
 
@@ -260,7 +282,8 @@ def test_asynchronous_scopes(slow: Slow) -> None:
             await conn.cursor().execute(slow.statement)
 
     async def main() -> None:
-        with db.deadline(SHORT):
+        with db.deadline(LONG):
+            clock.now += HURRY
             results = await asyncio.gather(endless(), endless(), return_exceptions=True)
         assert [type(each).__name__ for each in results] == ["DeadlineExceeded"] * 2
         with passed(db), pytest.raises(DeadlineExceeded):
@@ -268,8 +291,10 @@ def test_asynchronous_scopes(slow: Slow) -> None:
         async with db.async_connection_context() as conn:
             with passed(db), pytest.raises(DeadlineExceeded):
                 await conn.cursor().execute("INSERT INTO slow VALUES (1)")
-            with db.deadline(SHORT), pytest.raises(DeadlineExceeded):
-                await conn.cursor().execute(slow.statement)
+            with db.deadline(LONG):
+                clock.now += HURRY
+                with pytest.raises(DeadlineExceeded):
+                    await conn.cursor().execute(slow.statement)
             await conn.rollback()
             await conn.cursor().execute("INSERT INTO slow VALUES (2)")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,11 +13,13 @@ from flask_pooled_db import TransactionAborted, get_db_connection
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
 from harness.workloads import add
+from tests.support.clock import Clock
 from tests.support.scenarios.base import must_raise
 from tests.support.slow import EVERY_DRIVER, Slow, insert, run, slow_site
 from tests.support.stages import ON_SHARED_SERVER, UNTOUCHED, on_server
 
-LIMIT = 0.15
+LIMIT = 60
+"""Seconds, by the clock of the test."""
 
 
 @pytest.fixture(params=EVERY_DRIVER)
@@ -28,34 +29,42 @@ def slow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Slow]:
         yield site
 
 
-def test_at_the_next_statement(slow: Slow) -> None:
+@pytest.fixture
+def clock(slow: Slow) -> Clock:
+    """The clock by which its transactions age."""
+    clock, engine = Clock(), slow.db.pool().engine
+    engine.terms = engine.terms._replace(clock=clock)
+    return clock
+
+
+def test_at_the_next_statement(slow: Slow, clock: Clock) -> None:
     """The next statement fails with an error that says why, and nothing of it all is committed."""
     with must_raise(TransactionAborted) as caught:
         with slow.db.connection_context() as conn:
             insert(conn, 1)
-            time.sleep(LIMIT)
+            clock.now += LIMIT + 1
             insert(conn, 2)
-    assert "longer than its limit of 0.15 s" in str(caught[0])
+    assert "longer than its limit of 60 s" in str(caught[0])
     assert "TRANSACTION_TIMEOUT" in str(caught[0])
     assert slow.ids() == []
 
 
-def test_at_commit(slow: Slow) -> None:
+def test_at_commit(slow: Slow, clock: Clock) -> None:
     """COMMIT fails in the same way."""
     with must_raise(TransactionAborted) as caught:
         with slow.db.connection_context() as conn:
             insert(conn, 1)
-            time.sleep(LIMIT)
+            clock.now += LIMIT + 1
     assert "longer than its limit" in str(caught[0])
     assert slow.ids() == []
 
 
-def test_error_that_is_swallowed(slow: Slow) -> None:
+def test_error_that_is_swallowed(slow: Slow, clock: Clock) -> None:
     """A block that swallows the error fails all the same, and its locks are free by then."""
     with must_raise(TransactionAborted):
         with slow.db.connection_context() as conn:
             insert(conn, 1)
-            time.sleep(LIMIT)
+            clock.now += LIMIT + 1
             with suppress(TransactionAborted):
                 insert(conn, 2)
             with slow.db.connection_context(independent=True) as other:
@@ -63,33 +72,33 @@ def test_error_that_is_swallowed(slow: Slow) -> None:
     assert slow.ids() == [1]
 
 
-def test_transactions_that_are_short(slow: Slow) -> None:
+def test_transactions_that_are_short(slow: Slow, clock: Clock) -> None:
     """The time begins with each transaction: after a COMMIT, a ROLLBACK, and in another block."""
     with slow.db.connection_context() as conn:
-        time.sleep(LIMIT)
+        clock.now += LIMIT + 1
         for number in range(3):
             insert(conn, number)
             conn.commit()
-            time.sleep(LIMIT / 1.5)
+            clock.now += LIMIT / 1.5
         insert(conn, 7)
         conn.rollback()
-        time.sleep(LIMIT)
+        clock.now += LIMIT + 1
         insert(conn, 3)
     with slow.db.connection_context(readonly=slow.driver != "psycopg") as conn:
         for _ in range(2):
             run(conn, "SELECT 1")
             conn.rollback()
-            time.sleep(LIMIT)
+            clock.now += LIMIT + 1
     assert slow.ids() == [0, 1, 2, 3]
 
 
-def test_ended_by_text(slow: Slow) -> None:
+def test_ended_by_text(slow: Slow, clock: Clock) -> None:
     """The time begins anew when the text of a statement has ended the transaction."""
     with closing(get_db_connection()) as conn:
         for number in range(3):
             insert(conn, number)
             run_only(conn, "COMMIT")
-            time.sleep(LIMIT / 1.5)
+            clock.now += LIMIT / 1.5
         conn.commit()
     assert slow.ids() == [0, 1, 2]
 
@@ -100,11 +109,11 @@ def run_only(conn: Any, sql: str) -> None:
 
 
 @pytest.mark.parametrize("slow", ["sqlite", *ON_SHARED_SERVER], indirect=True)
-def test_it_goes_on_after_a_rollback(slow: Slow) -> None:
+def test_it_goes_on_after_a_rollback(slow: Slow, clock: Clock) -> None:
     """After `rollback()` the connection can be used again, if the server has not closed it."""
     with slow.db.connection_context() as conn:
         insert(conn, 1)
-        time.sleep(LIMIT)
+        clock.now += LIMIT + 1
         with pytest.raises(TransactionAborted):
             insert(conn, 2)
         conn.rollback()
@@ -112,14 +121,14 @@ def test_it_goes_on_after_a_rollback(slow: Slow) -> None:
     assert slow.ids() == [3]
 
 
-def test_it_is_not_started_over(slow: Slow) -> None:
+def test_it_is_not_started_over(slow: Slow, clock: Clock) -> None:
     """run_transaction() does not start over: it would take as long again."""
     calls: list[None] = []
 
     def work(conn: Any) -> None:
         calls.append(None)
         insert(conn, 1)
-        time.sleep(LIMIT)
+        clock.now += LIMIT + 1
         insert(conn, 2)
 
     with pytest.raises(TransactionAborted):
@@ -166,10 +175,10 @@ def test_limit_of_the_session_on_postgresql(request: pytest.FixtureRequest, tmp_
     From version 17 on it also ends one that is at work.
     """
     request.param = "psycopg"
-    with slow_site(request, tmp_path, transaction_timeout=0.3) as slow:
+    with slow_site(request, tmp_path, transaction_timeout=1) as slow:
         with slow.db.connection_context() as conn:
             limit = run(conn, "SHOW idle_in_transaction_session_timeout")
-            assert limit == [("300ms",)]
+            assert limit == [("1s",)]
             is_at_work = conn.info.server_version >= 170000
             conn.rollback()
         with must_raise(TransactionAborted) as caught:
@@ -179,5 +188,5 @@ def test_limit_of_the_session_on_postgresql(request: pytest.FixtureRequest, tmp_
                     run(conn, slow.statement)
                 wait_until(lambda: conn.usable().look() > 0, "the end of the connection")
                 insert(conn, 2)
-        assert "longer than its limit of 0.3 s" in str(caught[0])
+        assert "longer than its limit of 1 s" in str(caught[0])
         assert slow.ids() == []
