@@ -30,8 +30,7 @@ def _begin(seconds: float) -> None:
         return  # it goes on for as long as its client likes
     deadline = Deadline(seconds, f"POOLED_DB_REQUEST_DEADLINE ({seconds:g} s)")
     setattr(this, _ATTRIBUTE, deadline)
-    # Tests make requests inside of others, and of blocks.
-    deadline.begin(replacing=True)
+    deadline.begin()
 
 
 def _end_before_stream(response: Response) -> Response:

@@ -44,11 +44,11 @@ class Deadline:
 
     __slots__ = (
         "__weakref__",
-        "_before",
         "_ends",
         "_frame",
         "_is_open",
         "_leases",
+        "_was_begun",
         "seconds",
         "what",
     )
@@ -62,7 +62,7 @@ class Deadline:
         self._ends = seconds  # from its beginning on; then it is a time of the clock
         self._leases = leases
         self._is_open = False
-        self._before: Around | None = None  # what its context had; None until it has begun
+        self._was_begun = False
         self._frame: FrameType | None = None  # of the generator that it is in
 
     def __enter__(self) -> Self:
@@ -84,24 +84,22 @@ class Deadline:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._is_open, self._frame = False, None
-        around.set(tuple(one for one in around.get() if one() is not self))
+        self.end()
 
-    def begin(self, *, replacing: bool = False) -> None:
-        """Bind the current context. With `replacing` no other deadline binds it until the end."""
-        if self._before is not None:
+    def begin(self) -> None:
+        """Bind the current context."""
+        if self._was_begun:
             raise UsageError("a deadline() can be entered once: make a new one")
-        self._before = before = around.get()
+        self._was_begun = True
         self._ends += monotonic()
         self._is_open = True
-        kept = () if replacing else tuple(one for one in before if one() is not None)
-        around.set((*kept, weakref.ref(self)))
+        alive = (one for one in around.get() if one() is not None)
+        around.set((*alive, weakref.ref(self)))
 
     def end(self) -> None:
-        """End what `begin()` began, in whatever context; in its own, bring back what was before."""
-        self._is_open = False
-        if any(one() is self for one in around.get()):
-            around.set(self._before or ())
+        """Bind nobody any more. It may be called in any context, and again."""
+        self._is_open, self._frame = False, None
+        around.set(tuple(one for one in around.get() if one() is not self))
 
     @property
     def is_in_effect(self) -> bool:

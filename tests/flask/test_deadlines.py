@@ -174,6 +174,19 @@ def test_streams(hurried: Pair, clock: Clock) -> None:
         stream.close()
 
 
+def test_answer_that_is_streamed(hurried: Pair, clock: Clock) -> None:
+    """The deadline ends with the view if the answer is streamed, whenever its context ends."""
+    app, db = hurried
+    with app.test_request_context("/"):
+        app.preprocess_request()
+        clock.now += TIME
+        assert outcome(read(db)) == "DeadlineExceeded"
+        app.process_response(app.response_class("whole"))
+        assert outcome(read(db)) == "DeadlineExceeded"
+        app.process_response(app.response_class(iter(["in ", "parts"])))
+        assert outcome(read(db)) == "1"
+
+
 def test_sockets(hurried: Pair, clock: Clock) -> None:
     """A websocket, which goes on for as long as its client likes, has no deadline but its own."""
     app, db = hurried

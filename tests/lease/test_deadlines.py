@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
@@ -197,8 +198,10 @@ def test_locks_of_sqlite(tmp_path: Path, clock: Clock) -> None:
             insert(conn, 1)
             with db.deadline(LONG), db.connection_context(independent=True) as other:
                 clock.now += HURRY
+                started = time.monotonic()
                 with pytest.raises(DeadlineExceeded):
                     insert(other, 2)
+                assert time.monotonic() - started < PATIENCE / 2
         with db.connection_context() as conn:
             assert run(conn, "PRAGMA busy_timeout") == [(PATIENCE * 1000,)]
 

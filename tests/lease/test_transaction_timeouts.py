@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -95,10 +96,12 @@ def test_transactions_that_are_short(slow: Slow, clock: Clock) -> None:
 def test_ended_by_text(slow: Slow, clock: Clock) -> None:
     """The time begins anew when the text of a statement has ended the transaction."""
     with closing(get_db_connection()) as conn:
-        for number in range(3):
-            insert(conn, number)
-            run_only(conn, "COMMIT")
-            clock.now += LIMIT / 1.5
+        insert(conn, 0)
+        run_only(conn, "COMMIT")
+        clock.now += LIMIT / 1.5
+        insert(conn, 1)
+        clock.now += LIMIT / 1.5
+        insert(conn, 2)
         conn.commit()
     assert slow.ids() == [0, 1, 2]
 
@@ -139,16 +142,55 @@ def test_it_is_not_started_over(slow: Slow, clock: Clock) -> None:
 @pytest.mark.mariadb_only
 def test_ended_by_the_server(mariadb: MariaDBServer, mariadb_driver: str) -> None:
     """MariaDB ends a transaction whose application does nothing at all, and frees its locks. The
-    application hears why.
+    application hears why, and nothing is started over.
     """
+    calls: list[None] = []
+
+    def work(conn: Any) -> None:
+        calls.append(None)
+        add(conn, 1, -10)
+        wait_until(lambda: conn.usable().look() > 0, "the end of the connection")
+        add(conn, 2, 10)
+
     with on_server("ours", mariadb, mariadb_driver, transaction_timeout=0.3) as stage:
-        with must_raise(TransactionAborted) as caught:
-            with stage.db.connection_context() as conn:
-                add(conn, 1, -10)
-                wait_until(lambda: conn.usable().look() > 0, "the end of the connection")
-                add(conn, 2, 10)
-        assert "longer than its limit of 0.3 s" in str(caught[0])
+        with pytest.raises(TransactionAborted, match=r"longer than its limit of 0\.3 s"):
+            stage.db.run_transaction(work)
+        assert len(calls) == 1
         assert stage.committed() == UNTOUCHED
+
+
+def test_asynchronous_scopes(slow: Slow, clock: Clock) -> None:
+    """It holds for asynchronous blocks as well."""
+
+    async def main() -> None:
+        async with slow.db.async_connection_context() as conn:
+            await conn.cursor().execute("INSERT INTO slow VALUES (1)")
+            clock.now += LIMIT + 1
+            await conn.cursor().execute("INSERT INTO slow VALUES (2)")
+
+    with pytest.raises(TransactionAborted, match="longer than its limit"):
+        asyncio.run(main())
+    assert slow.ids() == []
+
+
+def test_shared_connections(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Nobody who shares the connection commits a part of what was to be ended."""
+    request.param = "psycopg"
+    with slow_site(request, tmp_path, transaction_timeout=LIMIT, maxshared=1) as slow:
+        clock, engine = Clock(), slow.db.pool().engine
+        engine.terms = engine.terms._replace(clock=clock)
+        sharing: Any = slow.db.pool().sharing
+        sharing.terms = engine.terms
+        with slow.db.pool().connection() as one, slow.db.pool().connection() as other:
+            assert one.usable() is other.usable()
+            insert(one, 1)
+            insert(other, 2)
+            clock.now += LIMIT + 1
+            for conn in (one, other):
+                with pytest.raises(TransactionAborted):
+                    insert(conn, 3)
+                conn.rollback()
+        assert slow.ids() == []
 
 
 @pytest.mark.parametrize("reset", ["changed", "session"])
