@@ -105,7 +105,7 @@ class Scope:
             scopes = scopes_of(owner)
         self._scopes = scopes
         self._reference = reference = weakref.ref(self)
-        is_bounded = bool(around.get()) and self._look_at_time()
+        is_bounded = around.get() and self._look_at_time()
         joined = entry = lease = None
         try:
             if scopes:
