@@ -129,7 +129,9 @@ class Timing(Losing):
         watch.is_overdue = True
         error = refusals.overdue(seconds)
         is_free = not (entry.streams or self.driver.has_unread_rows(entry.raw))
-        if is_free and entry.look() <= 0:
+        if entry.look() > 0:
+            entry.condemn("the server has ended it, with its transaction")
+        elif is_free:
             with contextlib.suppress(self.driver.Error, PooledDBError):  # its end does it otherwise
                 self.undo_at_once(entry)
         self.abort(error)

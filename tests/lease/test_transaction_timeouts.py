@@ -140,9 +140,11 @@ def test_it_is_not_started_over(slow: Slow, clock: Clock) -> None:
 
 
 @pytest.mark.mariadb_only
-def test_ended_by_the_server(mariadb: MariaDBServer, mariadb_driver: str) -> None:
+def test_ended_by_the_server(
+    mariadb: MariaDBServer, mariadb_driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """MariaDB ends a transaction whose application does nothing at all, and frees its locks. The
-    application hears why, and nothing is started over.
+    application hears why, nothing is started over, and no warning tells of what is no surprise.
     """
     calls: list[None] = []
 
@@ -157,6 +159,7 @@ def test_ended_by_the_server(mariadb: MariaDBServer, mariadb_driver: str) -> Non
             stage.db.run_transaction(work)
         assert len(calls) == 1
         assert stage.committed() == UNTOUCHED
+    assert caplog.text == ""
 
 
 def test_asynchronous_scopes(slow: Slow, clock: Clock) -> None:
