@@ -87,6 +87,17 @@ class PoolTimeout(PooledDBError):
         self.holders = tuple(holders)
 
 
+class DeadlineExceeded(PooledDBError):
+    """Nothing is left of the time that the request, or a block, has for its databases: answer so.
+
+    Raised where a statement is ended by a deadline, or would begin after it. Starting over needs
+    time as well. `seconds` is the time there was. `__cause__` is the driver's error, if a statement
+    was ended; else nothing was sent.
+    """
+
+    seconds: float = 0.0
+
+
 class PoolClosed(PooledDBError):
     """The pool was closed: it has no more connections to lend."""
 

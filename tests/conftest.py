@@ -26,6 +26,7 @@ from harness.proxy import Proxy
 from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
+from tests.support.clock import Clock
 from tests.support.coverage import unmeasured
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 from tests.support.order import spread
@@ -325,6 +326,14 @@ def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]
     else:
         with on_server("ours", request.getfixturevalue("mariadb"), request.param) as stage:
             yield stage
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which deadlines end. What a server does in time it does by its own."""
+    clock = Clock()
+    monkeypatch.setattr("flask_pooled_db.lease.deadline.monotonic", clock)
+    return clock
 
 
 @pytest.fixture

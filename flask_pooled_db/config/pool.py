@@ -51,6 +51,7 @@ class PoolConfig:
     ping_after: float = field(default=5.0, metadata=pool(checks.seconds))
     connect_timeout: float = field(default=5.0, metadata=pool(checks.positive_seconds))
     statement_timeout: float = field(default=0.0, metadata=pool(checks.seconds))
+    transaction_timeout: float = field(default=0.0, metadata=pool(checks.seconds))
     reset: Literal["changed", "rollback", "session"] = field(
         default="changed", metadata=pool(checks.one_of("changed", "rollback", "session"))
     )
@@ -92,7 +93,7 @@ KEYS = keys_of(PoolConfig)
 
 OF_THE_APP = (
     *("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS"),
-    *("RECORD_STATEMENTS", "RUNTIME_DIR"),
+    *("RECORD_STATEMENTS", "REQUEST_DEADLINE", "RUNTIME_DIR"),
 )
 """The keys that an app has, and a bind has not."""
 

@@ -19,6 +19,22 @@ class TimeLimits:
         """Return whether only `interrupt` can enforce a statement's time limit."""
         return callable(getattr(raw, "cancel", None))
 
+    keeps_time: ClassVar[bool] = False
+    """Whether the session can be told the time limit of its statements."""
+    sets_time_for_free: ClassVar[bool] = False
+    """Whether that takes no round trip."""
+
+    def is_time_limit(self, error: BaseException) -> bool:
+        """Return whether an error says that a statement was ended at the session's time limit."""
+        return self.is_interruption(error)
+
+    def commit_unlimited(self, raw: Any) -> None:
+        """Send COMMIT, which the session's time limit of statements is not to end."""
+        raw.commit()
+
+    def limit_transactions(self, raw: Any, seconds: float) -> None:
+        """Have the server end transactions that are open for longer, as far as it can."""
+
     from_any_thread: ClassVar[frozenset[str]] = frozenset({"cancel", "interrupt"})
     """The methods that end a call under way in another thread."""
     interrupts_late: ClassVar[bool] = True

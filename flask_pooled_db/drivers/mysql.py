@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
@@ -196,6 +197,23 @@ class MySQLDriver(WithDatabases):
 
     def needs_interrupting(self, raw: Any) -> bool:
         return "MariaDB" not in self.server_version(raw)
+
+    keeps_time = True
+
+    def is_time_limit(self, error: BaseException) -> bool:
+        return super().is_time_limit(error) or self.error_number(error) == errors.OUT_OF_TIME
+
+    def commit_unlimited(self, raw: Any) -> None:
+        # The limit ends a COMMIT that waits as well, and its transaction with it.
+        if "MariaDB" in self.server_version(raw):
+            self.execute(raw, "SET STATEMENT max_statement_time=0 FOR COMMIT")
+        else:
+            raw.commit()
+
+    def limit_transactions(self, raw: Any, seconds: float) -> None:
+        # In whole seconds, and while it is idle: https://mariadb.com/kb/en/transaction-timeouts/
+        if "MariaDB" in self.server_version(raw):
+            self.execute(raw, f"SET idle_transaction_timeout={math.ceil(seconds)}")
 
     interruption_grace = 0.05
 

@@ -57,6 +57,7 @@ CLIENT_REFUSED = frozenset(
     }
 )
 TIME_IS_UP = 3024  # MySQL alone: max_execution_time
+OUT_OF_TIME = 1969  # MariaDB alone: max_statement_time
 ROLLED_BACK = frozenset(
     {
         1180,  # got error during COMMIT

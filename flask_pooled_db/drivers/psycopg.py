@@ -186,6 +186,13 @@ class PsycopgDriver(Driver):
     def is_retryable(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in RETRYABLE_STATES
 
+    def limit_transactions(self, raw: Any, seconds: float) -> None:
+        names = ["idle_in_transaction_session_timeout"]
+        if raw.info.server_version >= _LIMITS_TRANSACTIONS:
+            names.append("transaction_timeout")
+        milliseconds = math.ceil(seconds * 1000)
+        self._batch(raw, "; ".join(f"SET {name}={milliseconds}" for name in names))
+
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
 
@@ -295,6 +302,9 @@ class PsycopgDriver(Driver):
     def refuses_commit(self, raw: Any) -> bool:
         return bool(raw.info.transaction_status == _IN_ERROR)
 
+
+_LIMITS_TRANSACTIONS = 170000
+"""The first version that limits whole transactions, also those that are at work."""
 
 _SHOW_PATH = "SELECT pg_catalog.current_setting('search_path')"
 _SET_PATH = (

@@ -301,6 +301,12 @@ class SQLiteDriver(Driver):
             raw.set_readonly(new.readonly)
         raw.set_statement_timeout(new.statement_timeout)
 
+    keeps_time = sets_time_for_free = True
+
+    def is_time_limit(self, error: BaseException) -> bool:
+        # A statement that waits for another's lock does not wait for longer than it may run.
+        return self.is_interruption(error) or self.is_transient(error)
+
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
 

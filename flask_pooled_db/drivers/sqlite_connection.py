@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
 import sqlite3
 import threading
@@ -78,6 +79,8 @@ class WatchedConnection(PlainConnection):
     has_stored = False  # a statement that may write came in none
     is_adopted = False
     _statement_timeout = 0.0
+    _own_patience: int | None = None  # milliseconds that it waits for locks; known once limited
+    _patience: int | None = None  # what it is now
     _limit: Job | None = None
     """What ends the current statement at its time limit."""
     plain: ClassVar[type[sqlite3.Connection]]
@@ -286,6 +289,22 @@ class WatchedConnection(PlainConnection):
         self._statement_timeout = seconds
         if not seconds:
             self.set_progress_handler(None, _INSTRUCTIONS_PER_CHECK)
+        if seconds or self._own_patience is not None:
+            self._limit_patience(seconds)
+
+    def _limit_patience(self, seconds: float) -> None:
+        """Have no statement wait for another's lock for longer than it may run."""
+        is_changed = self.is_changed
+        if self._own_patience is None:
+            (own,) = self.run("PRAGMA busy_timeout").fetchone()
+            self._own_patience = self._patience = own
+        wanted = self._own_patience or 0
+        if seconds:
+            wanted = min(wanted, math.ceil(seconds * 1000))
+        if wanted != self._patience:
+            self.run(f"PRAGMA busy_timeout={wanted}").fetchall()
+            self._patience = wanted
+        self.is_changed = is_changed
 
     def _limit_time(self) -> None:
         if self._limit is not None:

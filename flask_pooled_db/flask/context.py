@@ -13,7 +13,7 @@ from flask import Flask, g
 from flask.globals import app_ctx
 
 from flask_pooled_db.config import DEFAULT_BIND, check_seconds, describe
-from flask_pooled_db.errors import UsageError
+from flask_pooled_db.errors import PoolTimeout, UsageError
 from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
 from flask_pooled_db.flask.numbers import AppNumbers
@@ -21,6 +21,7 @@ from flask_pooled_db.flask.observing import Watch, report_repeats
 from flask_pooled_db.host import Publisher
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.deadline import around, tell_limit, time_to_wait
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -103,7 +104,13 @@ class AppState:
     def _ticket(self, bind: str | None, timeout: float | None = None) -> Ticket:
         name = self.name(bind)
         pool = self.registry.pools.get(name)
-        return self.registry.open(name, timeout) if pool is None else Ticket(pool, timeout)
+        if pool is not None:
+            return Ticket(pool, timeout)
+        try:
+            return self.registry.open(name, timeout)
+        except PoolTimeout as error:
+            tell_limit(error)
+            raise
 
     def lease(
         self,
@@ -117,6 +124,8 @@ class AppState:
         """Return a lease of a bind's pool. See `Pool.lease`."""
         if timeout is not None:
             check_seconds("timeout", timeout)
+        if around.get():
+            timeout = time_to_wait(timeout, self.engine(bind).patience)
         ticket = self._ticket(bind, timeout)
         while True:
             began = monotonic()

@@ -20,10 +20,11 @@ from flask_pooled_db.config import (
     check_seconds,
     read_app,
 )
-from flask_pooled_db.errors import PooledDBError, PoolTimeout, UsageError
+from flask_pooled_db.errors import DeadlineExceeded, PooledDBError, PoolTimeout, UsageError
 from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
 from flask_pooled_db.flask.context import AppState, current
+from flask_pooled_db.flask.deadlines import bound_requests
 from flask_pooled_db.flask.keeper import Keeper
 from flask_pooled_db.flask.numbers import AppNumbers, location_of
 from flask_pooled_db.flask.observed import Observed
@@ -148,9 +149,12 @@ class PooledDB(ByName, Statements, Observed):
         app.extensions[context.EXTENSION] = state
         self.states.add(state)
         context.register(app)
+        if seconds := state.registry.config.request_deadline:
+            bound_requests(app, seconds)
         app.cli.add_command(commands.group)
-        if PoolTimeout not in app.error_handler_spec[None][None]:
-            app.register_error_handler(PoolTimeout, functools.partial(_answer_503, app))
+        for kind in (PoolTimeout, DeadlineExceeded):
+            if kind not in app.error_handler_spec[None][None]:
+                app.register_error_handler(kind, functools.partial(_answer_503, app))
 
     def run_transaction(
         self,
@@ -239,13 +243,16 @@ class PooledDB(ByName, Statements, Observed):
         return AppState(registry, self, app.root_path, watch, numbers, publisher)
 
 
-def _answer_503(app: Flask, error: PoolTimeout) -> Any:
+def _answer_503(app: Flask, error: PoolTimeout | DeadlineExceeded) -> Any:
     """Answer Service Unavailable, unless the app handles `PooledDBError` or 503 itself."""
     reporter.tell(logger.warning, "Answering 503: %s", error)
     own = app.error_handler_spec[None][None].get(PooledDBError)
     if own is not None:
         return app.ensure_sync(own)(error)
-    wait = max(error.waited, min(error.outage, LONGEST_RETRY_AFTER))
+    if isinstance(error, PoolTimeout):
+        wait = max(error.waited, min(error.outage, LONGEST_RETRY_AFTER))
+    else:
+        wait = min(error.seconds, LONGEST_RETRY_AFTER)
     seconds = max(1, math.ceil(wait))
     return app.handle_http_exception(
         ServiceUnavailable("The database is busy or away. Please try again.", retry_after=seconds)

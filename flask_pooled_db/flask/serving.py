@@ -16,6 +16,7 @@ from flask_pooled_db.config import (
     OPTION_NAMES,
     ScopeKeywords,
     ScopeOptions,
+    check_seconds,
     unknown_option,
 )
 from flask_pooled_db.errors import UsageError
@@ -30,6 +31,7 @@ from flask_pooled_db.flask.context import (
 from flask_pooled_db.flask.numbers import merge
 from flask_pooled_db.host import HostStats, alone
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.deadline import Deadline
 from flask_pooled_db.lease.ofcontext import ContextLease
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
@@ -126,6 +128,23 @@ class Serving:
         if not options.keys() <= OPTION_NAMES:
             raise unknown_option("async_connection_context", options)
         return _asynchronous()(self.connection_context(bind, **options))
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Return a block (`with`) that has so many seconds for its databases in all.
+
+        In it no caller waits longer for a connection, and no statement runs longer, than what is
+        left: of all databases, in blocking and asynchronous blocks, and also in blocks that were
+        entered before. A wait that ends so is a `PoolTimeout`. A statement that is ended, and all
+        that would begin later, is a `DeadlineExceeded`. COMMIT is not refused, nor ended: what was
+        done in time is committed. Inside another deadline, the one that ends first counts. Tasks
+        and threads that begin with a copy of the context are bound too, until the block ends.
+        """
+        check_seconds("seconds", seconds)
+        try:
+            pair = kept()
+        except LookupError:  # without an app context
+            pair = None
+        return Deadline(seconds, f"db.deadline({seconds:g})", () if pair is None else pair[1])
 
     def pool(self, bind: str | None = None) -> Pool:
         """Return the pool of a bind: the current app's, or that of the only app there is.

@@ -22,6 +22,7 @@ from flask_pooled_db.config import (
 from flask_pooled_db.drivers import Driver, Session
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.borrowed import BorrowedLease, borrowed_class
+from flask_pooled_db.lease.deadline import around, time_to_wait
 from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.owner import current_owner
@@ -147,6 +148,9 @@ class Pool(PooledDB):  # type: ignore[misc]
         session = session or engine.usual_session
         holder = Leases() if holder is None else holder
         owner = owner or current_owner()
+        is_bounded = bool(around.get())
+        if is_bounded:
+            timeout = time_to_wait(timeout, engine.patience)
         try:
             if shareable and home is not None:
                 entry = home.acquire(timeout)
@@ -161,6 +165,8 @@ class Pool(PooledDB):  # type: ignore[misc]
             raise
         if rows is not None:
             shape_rows(lease, rows)
+        if is_bounded:
+            lease.watch_time()
         return lease
 
     # As in DBUtils

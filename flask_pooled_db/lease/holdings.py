@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolTimeout
+from flask_pooled_db.lease.deadline import tell_limit
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.owner import current_owner, id_of
 from flask_pooled_db.pool import Engine
@@ -14,11 +15,13 @@ from flask_pooled_db.runtime import callers, guard
 
 
 def explain(error: BaseException, pool: Engine, holder: Iterable[Lease]) -> None:
-    """Add to a `PoolTimeout` what its caller holds of the pool, or of all pools if their common
-    limit was in the way: `holder` are the leases of its app context.
+    """Add to a `PoolTimeout` whether a deadline was its limit, and what its caller holds of the
+    pool, or of all pools if their common limit was in the way: `holder` are the leases of its app
+    context.
     """
     if not isinstance(error, PoolTimeout) or guard.is_inside():
         return
+    tell_limit(error)
     if error.bind != pool.terms.bind:
         return  # it is about the replica
     budget, key = pool.supply.budget, "MAXCONNECTIONS"

@@ -18,7 +18,6 @@ from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.after_commit import AfterCommit
 from flask_pooled_db.lease.fate import NOTHING_TOLD
 from flask_pooled_db.lease.home import Alone, Home, Leases, OpenCursor, OpenCursors
-from flask_pooled_db.lease.losing import Losing
 from flask_pooled_db.lease.owner import current_owner
 from flask_pooled_db.lease.preamble import Part, enter_session
 from flask_pooled_db.lease.state import (
@@ -29,6 +28,7 @@ from flask_pooled_db.lease.state import (
     State,
 )
 from flask_pooled_db.lease.tidy import tidy
+from flask_pooled_db.lease.timing import Timing
 from flask_pooled_db.pool import Entry, evictions, reports
 from flask_pooled_db.pool.holding import Hold
 from flask_pooled_db.pool.state import Terms
@@ -40,7 +40,7 @@ UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = Sta
 PLAIN = Effect.NONE
 
 
-class Lease(Losing):
+class Lease(Timing):
     """A connection lent to a caller, from its checkout to its release.
 
     It is for one thread at a time. Its state decides what a call may do: see `state`.
@@ -134,6 +134,9 @@ class Lease(Losing):
             before = after if self._state is BUSY else self._state
             self._state = BROKEN  # until the error is understood: that may be interrupted as well
             self._failed(error, before, args[0] if args else None)
+            reason = None if self._preamble is None else self._reason(error)
+            if reason is not None:
+                raise reason from error
             raise
         if self._revoked is not None:
             self.release()
@@ -214,6 +217,8 @@ class Lease(Losing):
     def _prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Do what comes before a statement. Returns what to call for it."""
         entry = self.usable()
+        if seconds := entry.origin.config.transaction_timeout:
+            self._check_age(entry, seconds)
         if entry.origin.ping.on_query:
             self.check_by_ping()
         preamble, is_open = self._preamble, self._state is IN_TRANSACTION
@@ -221,7 +226,10 @@ class Lease(Losing):
         if preamble is not None:
             is_owner = self.owner == current_owner()
             due, self._session = preamble.before_statement(is_owner=is_owner)
-        if entry.session is not self._session and self.call(enter_session, entry, self._session):
+        wanted = self._session
+        if preamble is not None and preamble.watch is not None:
+            wanted = self._in_time(entry, preamble.watch, wanted)
+        if entry.session is not wanted and self.call(enter_session, entry, wanted):
             self._state = IN_TRANSACTION
         if preamble is not None and (due or (preamble.isolation is not None and not is_open)):
             self._state = IN_TRANSACTION

@@ -14,7 +14,8 @@ _WAS_CUT = "a statement of it exceeded its time limit and could not be interrupt
 
 
 class LimitedLease(Lease):
-    """A lease whose calls take no longer than the session's `statement_timeout` allows.
+    """A lease whose calls take no longer than the session's `statement_timeout`, or what is left of
+    a deadline, allows.
 
     Each call that waits for the server has that time: the statement itself, and each one that
     fetches what it left. Other connections do not pay for it.
@@ -37,15 +38,17 @@ class LimitedLease(Lease):
 
         The connection is condemned if the call ended in another way than by its interruption.
         """
-        driver, session = self.driver, self._session
-        if not entry.limits(session):
+        driver = self.driver
+        seconds = self.time_left(self._session.statement_timeout)
+        if not (seconds and entry.origin.needs_interrupting):
             return function(*args)
-        seconds = session.statement_timeout
         limit = self._home.interrupter.limit(entry, seconds)
         try:
             with limit:
                 result = function(*args)
         except driver.Error as error:
+            if limit.was_exceeded:
+                self.note_exceeded()
             if limit.was_cut:
                 entry.condemn(_WAS_CUT)
                 raise driver.time_is_up(seconds) from error
@@ -60,4 +63,5 @@ class LimitedLease(Lease):
             return result
         if limit.interruptions:
             entry.condemn(_COMES_LATE)
+        self.note_exceeded()
         raise driver.time_is_up(seconds)

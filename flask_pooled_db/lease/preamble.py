@@ -75,10 +75,11 @@ class Preamble:
     nothing.
     """
 
-    __slots__ = ("_parts", "_sets", "isolation", "session", "working_in")
+    __slots__ = ("_parts", "_sets", "isolation", "session", "watch", "working_in")
 
     def __init__(self, session: Session) -> None:
         self.session = session  # that of the outermost scope
+        self.watch: Any = None  # what its lease knows of time, if that is limited
         self.isolation: str | None = None  # the statement that begins each transaction
         # In the order they began. It is replaced and never changed, and ended ones may be in it:
         # the garbage collector may end a part at any moment.
@@ -115,8 +116,10 @@ class Preamble:
 
     @property
     def is_needed(self) -> bool:
-        """Whether it must see every statement: other code may run amid a generator's part."""
-        return any(part.frame is not None for part in self.parts())
+        """Whether it must see every statement: time goes by, or other code may run amid a
+        generator's part.
+        """
+        return self.watch is not None or any(part.frame is not None for part in self.parts())
 
     def innermost(self, *, is_owner: bool) -> Part | None:
         """Return the part that the caller is in; None if it is the outermost scope."""

@@ -8,6 +8,7 @@ from typing import Any
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import (
     CommitOutcomeUnknown,
+    DeadlineExceeded,
     PooledDBError,
     TransactionAborted,
     UsageError,
@@ -97,6 +98,40 @@ def outcome_unknown(cause: BaseException | None) -> CommitOutcomeUnknown:
     )
     error.__cause__ = cause
     return error
+
+
+def out_of_time(what: str, seconds: float) -> DeadlineExceeded:
+    """Return the error of what would begin when nothing is left of a deadline."""
+    error = DeadlineExceeded(f"nothing is left of {what}: nothing was sent, and nobody waits")
+    error.seconds = seconds
+    return error
+
+
+def ended_in_time(what: str, seconds: float, drivers: Any) -> DeadlineExceeded:
+    """Return the error of a statement that was ended by a deadline. It is also of a class of the
+    driver's.
+    """
+    error: DeadlineExceeded = _also(DeadlineExceeded, drivers)(
+        f"a statement was ended since nothing is left of {what}; let the error leave the block, so "
+        "that its work is rolled back"
+    )
+    error.seconds = seconds
+    return error
+
+
+def was_sent(error: PooledDBError) -> bool:
+    """Return whether an error tells of a statement that the server, or the driver, has ended."""
+    is_of_time = isinstance(error, DeadlineExceeded | TransactionAborted)
+    return is_of_time and error.__cause__ is not None
+
+
+def overdue(seconds: float) -> TransactionAborted:
+    """Return the error of a transaction that was open for too long."""
+    return TransactionAborted(
+        f"the transaction was open for longer than its limit of {seconds:g} s "
+        "(POOLED_DB_TRANSACTION_TIMEOUT), and is rolled back: do the slow work, such as a call of "
+        "another service, before it begins or after its end"
+    )
 
 
 def left_alone() -> TransactionAborted:

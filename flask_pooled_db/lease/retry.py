@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from flask_pooled_db.config import check_count
+from flask_pooled_db.lease.deadline import nearest
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 
@@ -34,7 +35,7 @@ class Attempts:
     """The attempts at one transaction: whether there is another one, and the pause before it.
 
     The pauses take no longer in all than a wait for a connection may, by the scope's `timeout` or
-    else by the pool's.
+    else by the pool's, and none outlasts a deadline.
     """
 
     def __init__(self, most: int) -> None:
@@ -55,6 +56,9 @@ class Attempts:
         pause = pause_after(self._made)
         self._paused += pause
         if self._paused > (usual if own is None else own):
+            return None
+        deadline = nearest()
+        if deadline is not None and deadline.left() <= pause:
             return None
         logger.info("Starting a transaction over after %s", type(error).__name__)
         return pause

@@ -18,6 +18,7 @@ from flask_pooled_db.lease import (
     refusals,
 )
 from flask_pooled_db.lease.classes import class_for
+from flask_pooled_db.lease.deadline import around, tell_limit, time_to_wait
 from flask_pooled_db.lease.enclosing import ENTERING, SUSPENDS, enclosing, holder_of, place_of
 from flask_pooled_db.lease.holdings import explain
 from flask_pooled_db.lease.home import Home, Leases
@@ -104,6 +105,7 @@ class Scope:
             scopes = scopes_of(owner)
         self._scopes = scopes
         self._reference = reference = weakref.ref(self)
+        is_bounded = around.get() and self._look_at_time()
         joined = entry = lease = None
         try:
             if scopes:
@@ -112,7 +114,7 @@ class Scope:
                 refuse_to_disturb(joined)
                 self._join(joined)
                 lease = joined
-            elif self.options is DEFAULT_OPTIONS:  # most often
+            elif self.options is DEFAULT_OPTIONS and not is_bounded:  # most often
                 session = pool.usual_session
                 entry = pool.acquire(None, session)
                 make = entry.lease_class or class_for(entry, pool.lease_classes, pool.terms)
@@ -141,6 +143,7 @@ class Scope:
         owner = current_owner()
         self._scopes = scopes_of(owner)
         self._reference = weakref.ref(self)
+        self._look_at_time()
         return self._entering(owner, holder, frame, bell)
 
     def _entering(
@@ -178,9 +181,26 @@ class Scope:
                 if joined is None and is_open:
                     _give_back(self._pool, None, lease, holder)
                     explain(error, self._pool, holder)
+                elif not is_open:
+                    tell_limit(error)
                 if not isinstance(error, NotOpen):
                     raise
                 open_bind, spent = error.open, spent + monotonic() - began
+
+    def _look_at_time(self) -> bool:
+        """Wait no longer than a deadline allows, and return True. Raises `DeadlineExceeded` if
+        nothing is left of it.
+        """
+        pool, asked = self._pool, self.options.timeout
+        timeout = time_to_wait(asked, pool.patience)
+        if timeout != asked:
+            self.options = self.options._replace(timeout=timeout)
+        return True
+
+    def watch_time(self) -> None:
+        """Have its lease look at the time before each statement from now on."""
+        if self._lease is not None:
+            self._lease.watch_time()
 
     def _look_around(self, owner: Any, frame: FrameType) -> LeaseConnection | None:
         """Return the lease of the nearest scope around this one that is the caller's own."""
@@ -261,6 +281,8 @@ class Scope:
             shape_rows(lease, rows_of(pool, options))
         if options.isolation_level is not None:
             lease.begin_with(options.isolation_level)
+        if around.get():
+            lease.watch_time()
         return lease
 
     def _take_back(self, joined: LeaseConnection | None) -> None:
@@ -330,6 +352,8 @@ class Scope:
         rows = rows_of(self._pool, options)
         if rows != "tuple":
             able_to_shape(lease)
+        if around.get():
+            lease.watch_time()
         self._part = Part(outer, self.frame, session, has_savepoint=has_savepoint, rows=rows)
         lease.enter_scope(self._part)
 

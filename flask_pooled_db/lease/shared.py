@@ -141,6 +141,9 @@ class SharedLease(BorrowedLease):
         super().abort(cause)
         self._abort_others()
 
+    def undo_at_once(self, entry: Entry) -> None:
+        """Do nothing: the others have to know before."""
+
     def _end(self) -> None:
         self._has_begun = False
         self._home.notify()

@@ -54,11 +54,11 @@ class StreamingCursor(ParticularCursor):
             result = call(*args, **kwargs)
             if driver.settle and driver.is_streaming and driver.is_streaming(self.driver_cursor):
                 lease.fetch(driver.settle, self.driver_cursor)
-        except PooledDBError:  # it was not sent: what there was to read is still there
-            _set(self, "driver_cursor", before)
-            raise
-        except BaseException:
-            self._spend()
+        except BaseException as error:
+            if isinstance(error, PooledDBError) and not refusals.was_sent(error):
+                _set(self, "driver_cursor", before)  # what there was to read is still there
+            else:
+                self._spend()
             raise
         self._ahead.clear()
         if driver.note_status:

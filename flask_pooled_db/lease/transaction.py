@@ -155,7 +155,8 @@ class TransactionLease(WatchingLease):
         """Give each transaction of this lease an isolation level."""
         statement = self.driver.isolation_statement(level)
         if statement is not None:
-            self._preamble = Preamble(self._session)
+            if self._preamble is None:
+                self._preamble = Preamble(self._session)
             self._preamble.isolation = statement
             self._is_ready = False
 
@@ -238,6 +239,8 @@ class TransactionLease(WatchingLease):
     def may_start_over(self, error: Exception) -> bool:
         """Return whether the transaction is lost as a whole and a retry might succeed."""
         is_lost = self._last_state in (ROLLED_BACK, BROKEN)
+        if self.watch is not None and self.watch.is_overdue:
+            return False
         if any(map(self.driver.is_interruption, filter(None, (error, error.__cause__)))):
             return False  # what took too long takes as long again
         if isinstance(error, TransactionAborted):
@@ -292,6 +295,8 @@ class TransactionLease(WatchingLease):
             if self._state > IN_TRANSACTION:
                 raise self._refusal()
             return
+        if self._preamble is not None:
+            self._check_age_at_end(entry)
         if entry.streams or self._told.probe is not None or driver.has_unread_rows(entry.raw):
             self.settle(entry)  # the driver's flags may be those of an earlier result
         if driver.tells_transactions and not self._has_transaction(entry):
@@ -311,8 +316,14 @@ class TransactionLease(WatchingLease):
         self._home.terms.events.committed()
 
     def _send_commit(self, entry: Entry) -> None:
+        commit = entry.raw.commit
+        if (
+            self._preamble is not None
+            and entry.session.statement_timeout != self._session.statement_timeout
+        ):  # which a deadline, or a nested scope, has set
+            commit = entry.commit_unlimited
         try:
-            self.call(entry.raw.commit)
+            self.call(commit)
         except self.driver.Error as error:
             cursors = [cursor.driver_cursor for cursor in self._open_cursors()]
             if not self.driver.unblock_commit(entry.raw, error, cursors):
@@ -337,6 +348,8 @@ class TransactionLease(WatchingLease):
             text = "COMMIT was interrupted: whether it took place is not known"
             reporter.tell(logger.error, text)
             return
+        if isinstance(error, PooledDBError) and isinstance(error.__cause__, self.driver.Error):
+            error = error.__cause__
         known = (self.driver.Error, PooledDBError)
         if self._state is IN_TRANSACTION and not isinstance(error, known):
             # It may have come after the answer, from who traces the driver's calls.

@@ -53,9 +53,9 @@ class WatchingLease(ReadingLease):
             self._set_probe(entry, effect, fate)
         try:
             result = self.sent(function, *args)
-        except PooledDBError:  # it was not sent
-            raise
         except BaseException as error:
+            if isinstance(error, PooledDBError) and not refusals.was_sent(error):
+                raise
             if has_work or told or effect & Effect.UNKNOWN:
                 self._look_after_error(entry, effect, fate)
             if told and self._session.readonly and effect & Effect.UNKNOWN:
@@ -203,6 +203,7 @@ class WatchingLease(ReadingLease):
         committed or undone.
         """
         parts = [] if self._preamble is None else self._preamble.parts()
+        self._clock_again()
         for part in parts:
             if part.set_as:
                 part.set_as, part.has_savepoint = 0, False

@@ -78,7 +78,8 @@ class Binds:
 
     def unopened(self, name: str) -> Unopened:
         """Return what a scope of this bind needs until it is entered."""
-        return Unopened(self.key(name), functools.partial(self.not_open, name))
+        refusal = functools.partial(self.not_open, name)
+        return Unopened(self.key(name), refusal, self.config.acquire_timeout)
 
     def all_pools(self) -> list[Any]:
         """Return what is open now."""

@@ -127,8 +127,9 @@ class Entry:
         self.enter_session(self.session._replace(schema=IN_DOUBT))
 
     def _checks_statements(self, session: Session) -> bool:
-        origin = self.origin
-        return origin.ping.on_query or origin.config.maxusage > 0 or self.limits(session)
+        origin, config = self.origin, self.origin.config
+        is_counted = config.maxusage > 0 or config.transaction_timeout > 0
+        return origin.ping.on_query or is_counted or self.limits(session)
 
     def limits(self, session: Session) -> bool:
         """Return whether the pool has to keep the session's time limit of statements."""
@@ -175,6 +176,13 @@ class Entry:
         with self.bounded(self.origin.config.connect_timeout):
             self.raw.rollback()
 
+    def commit_unlimited(self) -> None:
+        """Send COMMIT, which the session's time limit of statements is not to end."""
+        driver, raw = self.driver, self.raw
+        self.is_changed = self.is_changed or driver.has_changed(raw)
+        driver.commit_unlimited(raw)
+        driver.session_is_set(raw)  # that was no change of its caller's
+
     def reset_session(self) -> bool:
         """Undo all that its users left in the session, and set it up as after connecting.
 
@@ -184,7 +192,7 @@ class Entry:
             if not self.driver.reset_session(self.raw, self.origin.fresh_session):
                 return False
             self.enter_session(FRESH_SESSION)
-            run_setsession(self.raw, self.origin.config)
+            run_setsession(self.driver, self.raw, self.origin.config)
             self.driver.session_is_set(self.raw)
             self.is_changed = False
         return True
@@ -291,7 +299,7 @@ def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
             driver.set_up(raw)
             if config.reset != "rollback":
                 origin.fresh_session = driver.fresh_session(raw)
-            run_setsession(raw, config)
+            run_setsession(driver, raw, config)
             driver.session_is_set(raw)
         origin.needs_interrupting = driver.needs_interrupting(raw)
         return Entry(raw, origin)
@@ -300,8 +308,10 @@ def _connect_to(origin: Origin, clock: Callable[[], float]) -> Entry:
         raise
 
 
-def run_setsession(raw: Any, config: PoolConfig) -> None:
-    """Run the statements of `setsession`."""
+def run_setsession(driver: Driver, raw: Any, config: PoolConfig) -> None:
+    """Set the server's own limit of transactions, and run the statements of `setsession`."""
+    if config.transaction_timeout:
+        driver.limit_transactions(raw, config.transaction_timeout)
     if config.setsession:
         cursor = raw.cursor()
         for statement in config.setsession:

@@ -119,8 +119,10 @@ class Unopened:
 
     usual_session = replica = None
 
-    def __init__(self, key: object, refusal: Callable[[], NotOpen]) -> None:
+    def __init__(self, key: object, refusal: Callable[[], NotOpen], patience: float) -> None:
+        """`patience` is how many seconds a caller waits who does not say."""
         self.key = key
+        self.patience = patience
         self._refusal = refusal
 
     def session(self, *_: object) -> None:

@@ -104,6 +104,11 @@ class Tenant:
         self._leases: Census[Entry] = Census()
 
     @property
+    def patience(self) -> float:
+        """How many seconds a caller waits who does not say."""
+        return self.server.patience
+
+    @property
     def state(self) -> State:
         """The state of the server's pool."""
         return self.server.state

@@ -78,6 +78,11 @@ class Whole:
             raise self._refused()
 
     @property
+    def patience(self) -> float:
+        """How many seconds a caller waits who does not say."""
+        return self.terms.config.acquire_timeout
+
+    @property
     def is_closed(self) -> bool:
         """Whether it lends nothing any more."""
         return self.state.is_closed

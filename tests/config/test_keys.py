@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "PING_AFTER": 5.0,
     "CONNECT_TIMEOUT": 5.0,
     "STATEMENT_TIMEOUT": 0.0,
+    "TRANSACTION_TIMEOUT": 0.0,
     "RESET": "changed",
     "IMPLICIT_COMMIT": "warn",
     "ROWS": "tuple",

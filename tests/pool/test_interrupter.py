@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from flask_pooled_db.drivers import Session
-from flask_pooled_db.errors import TransactionAborted
+from flask_pooled_db.errors import DeadlineExceeded, TransactionAborted
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.lease.deadline import Deadline
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from harness.waiting import wait_until
+from tests.support.clock import Clock
 from tests.support.fake_driver import FakeDriver, Gate, OperationalError
 from tests.support.pools import call, open_pool
 
@@ -245,3 +247,14 @@ def test_helper_that_comes_too_late(fake: InterruptibleDriver, pool: Pool) -> No
     assert struck == []
     assert limit.interruptions == 0
     lease.close()
+
+
+@pytest.mark.parametrize("statement", ["LONG", "LONG and deaf"])
+def test_deadline(clock: Clock, statement: str) -> None:
+    """A statement that the pool ends for a deadline tells so, however it ends."""
+    with open_pool(InterruptibleDriver()) as pool, Deadline(100, "the time of a test"):
+        lease = pool.lease()
+        clock.now += 99.95
+        with pytest.raises(DeadlineExceeded, match="nothing is left of the time of a test"):
+            lease.cursor().execute(statement)
+        lease.close()

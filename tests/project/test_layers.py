@@ -38,6 +38,7 @@ PLACES = {
     "flask": {
         "flask.commands",
         "flask.context",
+        "flask.deadlines",
         "flask.extension",
         "flask.naming",
         "flask.observed",

@@ -213,6 +213,23 @@ def take_two(site: Site, logged: Callable[[], str]) -> None:
         get_db_connection()
 
 
+def wait_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context(), db_connection_context(timeout=PATIENCE), site[1].deadline(0.02):
+        get_db_connection()
+
+
+def begin_too_late(site: Site, logged: Callable[[], str]) -> None:
+    with site[0].app_context(), site[1].deadline(0):
+        get_db_connection()
+
+
+def stay_open(site: Site, logged: Callable[[], str]) -> None:
+    with open_pool(FakeDriver(), transaction_timeout=0.01) as pool, pool.lease() as conn:
+        for _ in range(2):
+            conn.cursor().execute("INSERT")
+            time.sleep(0.02)
+
+
 def take_two_together(site: Site, logged: Callable[[], str]) -> None:
     binds = {"a": "sqlite://", "b": "sqlite://"}
     with pooled_app(binds=binds, binds_maxconnections=1), db_connection_context("a"):
@@ -498,6 +515,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "A statement of a cancelled task goes on at its server": cancel_in_vain,
     "A coroutine was closed amid its COMMIT": close_amid_commit,
     "no connection in": take_two,
+    "left no more time to wait": wait_in_vain,
     "of them already (": take_two,
     "all binds together have": take_two_together,
     "and trying again won't help": connect_in_vain,
@@ -508,6 +526,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),
     "is not open any more: ask for it by its name again": by_name(keep_pool),
+    "nothing is left of": begin_too_late,
+    "the transaction was open for longer than its limit": stay_open,
     "and is closed to its caller": fetch_too_late,
     "the transaction of this connection is gone": swallow,
     "connection has no execute(): use a cursor": on_fake(lambda conn: conn.execute("SELECT")),

@@ -1,0 +1,45 @@
+"""POOLED_DB_REQUEST_DEADLINE: how long each request has for its databases.
+
+A stream has no part in it: it goes on for as long as its client reads. Flask's own answers to when
+a request ends that is streamed differ from one release to the next.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from flask import Flask, Response, request
+
+from flask_pooled_db.lease.deadline import Deadline
+
+_ATTRIBUTE = "_pooled_db_deadline"  # of the request, which keeps it
+
+
+def bound_requests(app: Flask, seconds: float) -> None:
+    """Give each request a deadline, from the first hook before it to the last one after it."""
+    hooks = app.before_request_funcs.setdefault(None, [])
+    hooks.insert(0, functools.partial(_begin, seconds))
+    app.after_request(_end_before_stream)
+    app.teardown_request(_end)
+
+
+def _begin(seconds: float) -> None:
+    this: Any = request._get_current_object()  # type: ignore[attr-defined]
+    if this.headers.get("Upgrade", "").lower() == "websocket":
+        return  # it goes on for as long as its client likes
+    deadline = Deadline(seconds, f"POOLED_DB_REQUEST_DEADLINE ({seconds:g} s)")
+    setattr(this, _ATTRIBUTE, deadline)
+    deadline.begin()
+
+
+def _end_before_stream(response: Response) -> Response:
+    if response.is_streamed:
+        _end(None)
+    return response
+
+
+def _end(exc: BaseException | None) -> None:
+    deadline: Deadline | None = getattr(request, _ATTRIBUTE, None)
+    if deadline is not None:
+        deadline.end()
