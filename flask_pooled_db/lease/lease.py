@@ -307,15 +307,15 @@ class Lease(Timing):
         self._state = RELEASED
         if entry is None:
             return  # for the type checker: it was held
-        if ended is not UNUSED:
-            if ended is not IDLE:
-                self._tell_end(ended)
-            self._cause = self._doom = None  # their frames refer to this lease
         if guard.is_inside():  # nothing may wait here: the pool will find it
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
+            self._cause = self._doom = None
         elif ended is UNUSED:
             self._home.release(entry, unused=True)
         else:
+            if ended is not IDLE:
+                self._tell_end(ended)
+            self._cause = self._doom = None  # their frames refer to this lease
             self._give_back(entry, ended)
 
     def _give_back(self, entry: Entry, state: State) -> None:

@@ -296,10 +296,9 @@ class Engine(Whole):
                 in_use, ref = state.in_use, entry.ref
                 # It was returned before, or opened before a fork. Or a finalizer of its own garbage
                 # returns it: it counts as lost by now, and is closed as such.
-                if ref not in in_use or ref() is not entry:
+                if ref() is not entry or in_use.pop(ref, ref) is ref:
                     entry.link.reason = entry.link.reason or evictions.ENDED_AS_GARBAGE
                     return
-                del in_use[ref]
                 seconds = now - entry.since
                 state.use_seconds += seconds
                 if seconds > SHORTEST:
