@@ -105,8 +105,7 @@ class Scope:
             scopes = scopes_of(owner)
         self._scopes = scopes
         self._reference = reference = weakref.ref(self)
-        if around.get():
-            self._look_at_time()
+        is_bounded = around.get() and self._look_at_time()
         joined = entry = lease = None
         try:
             if scopes:
@@ -115,7 +114,7 @@ class Scope:
                 refuse_to_disturb(joined)
                 self._join(joined)
                 lease = joined
-            elif self.options is DEFAULT_OPTIONS:  # most often
+            elif self.options is DEFAULT_OPTIONS and not is_bounded:  # most often
                 session = pool.usual_session
                 entry = pool.acquire(None, session)
                 make = entry.lease_class or class_for(entry, pool.lease_classes, pool.terms)
@@ -188,12 +187,15 @@ class Scope:
                     raise
                 open_bind, spent = error.open, spent + monotonic() - began
 
-    def _look_at_time(self) -> None:
-        """Wait no longer than a deadline allows: these are no default options. Raises
-        `DeadlineExceeded` if nothing is left of it.
+    def _look_at_time(self) -> bool:
+        """Wait no longer than a deadline allows, and return True. Raises `DeadlineExceeded` if
+        nothing is left of it.
         """
-        timeout = time_to_wait(self.options.timeout, self._pool.patience)
-        self.options = self.options._replace(timeout=timeout)
+        pool, asked = self._pool, self.options.timeout
+        timeout = time_to_wait(asked, pool.patience)
+        if timeout != asked:
+            self.options = self.options._replace(timeout=timeout)
+        return True
 
     def watch_time(self) -> None:
         """Have its lease look at the time before each statement from now on."""
