@@ -14,8 +14,9 @@ from flask_pooled_db.errors import (
 )
 from flask_pooled_db.flask.extension import PooledDB, db_connection_context, get_db_connection
 from flask_pooled_db.host import HostStats, ProcessStats
-from flask_pooled_db.pool import PoolStats
+from flask_pooled_db.pool import Histogram, PoolStats
 from flask_pooled_db.pool.ageing import Housekeeping
+from flask_pooled_db.pool.holding import Holder
 from flask_pooled_db.telemetry.recording import RecordedStatement
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "DeadlineExceeded",
+    "Histogram",
+    "Holder",
     "HostStats",
     "Housekeeping",
     "PoolClosed",

@@ -78,6 +78,8 @@ def pool_timeout(
     )
     if holders:
         text += f"; held longest by {'; by '.join(map(str, holders[:MOST_NAMED]))}"
+    elif now.maxconnections and now.in_use >= now.maxconnections:
+        text += "; with POOLED_DB_LEAK_THRESHOLD set, this would say who holds them"
     if shortage is not None:
         text += f"; {shortage}"
     if cause is not None and outage:

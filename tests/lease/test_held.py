@@ -150,3 +150,4 @@ def test_off(site: tuple[Flask, PooledDB]) -> None:
             db.pool().lease(timeout=0)
     assert caught.value.holders == ()
     assert "held longest" not in str(caught.value)
+    assert "with POOLED_DB_LEAK_THRESHOLD set, this would say who holds them" in str(caught.value)
