@@ -19,4 +19,8 @@ def unmeasured() -> Iterator[None]:
     try:
         yield
     finally:
+        # What it has patched for children is patched for good: once more would be too often.
+        patches = current.get_option("run:patch")
+        current.set_option("run:patch", [])
         current.start()
+        current.set_option("run:patch", patches)
