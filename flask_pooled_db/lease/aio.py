@@ -21,7 +21,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import Attempts
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import guard, housekeeper
 
 T = TypeVar("T")
 
@@ -60,8 +60,10 @@ class AsyncScope:
             raise UsageError("this async_connection_context() is not entered, or was left already")
         lease, line, leave = connection.lease, connection.line, self.scope.__exit__
         is_unused = lease.state is State.UNUSED and line.is_idle and lease.after_commit is None
+        # As garbage, where no thread may be waited for, nor started: the connection is cut.
+        is_cut = housekeeper.is_current and is_closing(exc) and line.is_idle
         try:
-            if is_unused or guard.is_inside():  # nothing is sent
+            if is_unused or is_cut or guard.is_inside():  # nothing is sent
                 leave(exc_type, exc, traceback)
             elif is_closing(exc) or line.is_left:  # nothing may, or can, be awaited
                 error = exc or refusals.left_alone()
