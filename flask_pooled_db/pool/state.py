@@ -65,6 +65,8 @@ class State:
         self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing
         self.queue = Queue()
         self.waiters = self.queue.waiters
+        # Tasks that were handed a connection, and have not taken it yet: their loop may be closed.
+        self.handed: Census[Waiter] = Census()
         # Taken by idle, in use, opening and closing.
         self.places = Places(sizes.maxconnections, common)
         self.checkouts = 0
@@ -126,6 +128,20 @@ class State:
         entry = idle[-1]
         del idle[-1]  # no call, like pop(), after which an interruption would lose it
         return entry
+
+    def take_back_locked(self, gone: Iterable[Waiter]) -> list[Entry]:
+        """Forget callers, and return the connections that they were handed and have not taken."""
+        entries = []
+        for waiter in gone:
+            self.queue.withdraw_locked(waiter)
+            if waiter not in self.handed:  # it has, or gave it back, or has waited in vain
+                continue
+            self.handed.discard(waiter)
+            entry, waiter.entry = waiter.entry, None
+            if entry is not None and entry.ref in self.in_use:
+                del self.in_use[entry.ref]
+                entries.append(entry)
+        return entries
 
     def take_idle_locked(self, entries: Iterable[Entry] | None = None) -> list[Entry]:
         """Take these connections, or all, out of the idle ones. They keep their places."""

@@ -14,7 +14,7 @@ from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import crew
+from flask_pooled_db.runtime import crew, guard
 
 
 class Whole:
@@ -32,6 +32,8 @@ class Whole:
 
     def snapshot(self) -> reports.Snapshot:
         """Return the numbers of this moment."""
+        if self.state.waiters and not guard.is_inside():
+            self.supply.forget_gone()
         with self.state.lock:
             return self.state.snapshot_locked(self._clock())
 
