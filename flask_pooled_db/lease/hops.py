@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
-from flask_pooled_db.errors import CommitOutcomeUnknown
+from flask_pooled_db.errors import CommitOutcomeUnknown, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.line import Job, Line, line_of
@@ -98,19 +98,23 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
         if isinstance(error, asyncio.CancelledError):
             with contextlib.suppress(asyncio.CancelledError):  # one that can't wait that long
                 await _wait(job, PATIENCE)
-        if not job.is_finished:
+        if not job.is_finished and lease.has_committed_all is None:
             await _end(line, job, error)
-        _tell_outcome(job, error)
+        _tell_outcome(lease, job, error)
         raise
     return job.result()
 
 
-def _tell_outcome(job: Job, error: BaseException) -> None:
+def _tell_outcome(lease: Lease, job: Job, error: BaseException) -> None:
     """Say what became of a COMMIT to whoever sees the error that kept its task from waiting for it.
 
     A `CommitOutcomeUnknown` takes the place of a cancellation: who sees a timeout may start over.
     """
-    failure = job.error if job.is_finished else refusals.outcome_unknown(error)
+    failure, is_committed = job.error, lease.has_committed_all
+    if not job.is_finished and not is_committed:
+        # If it is known, what on_commit() has asked for before is still at work.
+        is_lost = is_committed is None
+        failure = refusals.outcome_unknown(error) if is_lost else TransactionAborted()
     if failure is None:
         error.add_note("This came after the end of the transaction: its work is committed.")
     elif not isinstance(failure, CommitOutcomeUnknown):

@@ -17,7 +17,7 @@ from flask_pooled_db.runtime import guard, refuse_to_pickle
 
 logger = logging.getLogger("flask_pooled_db")
 
-UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, _, RELEASED = State
+UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
 UNKNOWN = object()
@@ -49,6 +49,7 @@ class Losing:
     driver: Driver  # that opened its connection
 
     _state: State
+    _ended: State  # in which it was released
     _before: State  # in which its last statement found it
     _home: Home
     _entry: Entry | None  # None once it is released
@@ -63,6 +64,13 @@ class Losing:
     def release(self) -> None:
         """Return the connection."""
         raise NotImplementedError
+
+    @property
+    def has_committed_all(self) -> bool | None:
+        """Whether it has ended with its work committed; None as long as nobody knows."""
+        if self._state is not RELEASED or self._ended in (BUSY, BROKEN):
+            return None
+        return self._ended in (UNUSED, IDLE)
 
     def _failed(self, error: BaseException, before: State, sql: Any) -> None:
         """Move to the state that an error of the driver means; `before` is the state to go back to
