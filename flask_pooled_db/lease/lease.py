@@ -253,11 +253,6 @@ class Lease(Losing):
             self._preamble.working_in = part
 
     @property
-    def is_over(self) -> bool:
-        """Whether it was released, or its transaction is gone."""
-        return self._state > BUSY
-
-    @property
     def is_gone(self) -> bool:
         """Whether it has no connection any more, or a lost one."""
         return self._entry is None or self._state is BROKEN

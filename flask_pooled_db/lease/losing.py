@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Driver, Failure
@@ -64,6 +65,15 @@ class Losing:
     def release(self) -> None:
         """Return the connection."""
         raise NotImplementedError
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver."""
+        raise NotImplementedError
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was released, or its transaction is gone."""
+        return self._state > BUSY
 
     @property
     def has_committed_all(self) -> bool | None:
@@ -156,19 +166,25 @@ class Losing:
                 entry.condemn(reason)
         if entry is not None:
             self._home.interrupter.end(entry)
-            entry.link.stop()
         return entry
 
     def identify(self) -> None:
-        """Find out which server the connection leads to, if it takes that to `give_up()`."""
+        """Find out which server the connection leads to, if it takes that to `give_up()`.
+
+        It is a call of the driver like any other: nobody may have the connection meanwhile.
+        """
         entry = self._entry
         if entry is None or entry.origin.identity is not None or self._state > IN_TRANSACTION:
             return
         if entry.streams or self.driver.has_unread_rows(entry.raw):
+            entry.origin.is_unasked = True
             return
         try:
-            entry.origin.identity = self.driver.identity(entry.raw)
+            identity = self.call(self.driver.identity, entry.raw)
+            entry.origin.identity = UNKNOWN if identity is None else identity
         except self.driver.Error:
+            if self.is_over:
+                raise  # it is lost, before the statement was sent
             entry.origin.identity = UNKNOWN
 
     def break_off(self, cause: BaseException, reason: str) -> None:

@@ -33,7 +33,9 @@ class Origin:
     needs_interrupting: bool = False
     """Whether the time limits of its statements are the pool's to keep."""
     identity: Any = None
-    """What tells its server from others; known once a statement has a limit that the pool keeps."""
+    """What tells its server from others; known once the pool may have to end a statement."""
+    is_unasked: bool = False
+    """Whether statements that the pool may have to end were sent before that was known."""
     own_schema: str | None = None
     """What leads back to the schema that it began in; known once it is to leave that."""
 
