@@ -247,10 +247,14 @@ class Lease(Losing):
             return None
         return self._preamble.look(is_owner=self.owner == current_owner())
 
-    def work_in(self, part: Part | None) -> None:
-        """Have what comes next belong to this part, or to `ANYWHERE`: to the one on the stack."""
-        if self._preamble is not None:
-            self._preamble.working_in = part
+    def work_in(self, part: Part | None) -> Part | None:
+        """Have what comes next belong to this part, or to `ANYWHERE`: to the one on the stack.
+        Returns what it belonged to before.
+        """
+        if self._preamble is None:
+            return part
+        before, self._preamble.working_in = self._preamble.working_in, part
+        return before
 
     @property
     def is_gone(self) -> bool:
