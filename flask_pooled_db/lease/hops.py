@@ -248,8 +248,16 @@ async def _called(job: Job, victim: Entry | None) -> Any:
 
 
 def is_closing(error: BaseException | None) -> bool:
-    """Return whether an error says that its coroutine is being closed, and must not await."""
-    return isinstance(error, GeneratorExit)
+    """Return whether a coroutine with this error must not await: it is being closed. A closing that
+    comes upon one that is under way is another error, and finds no loop.
+    """
+    if error is None or isinstance(error, GeneratorExit):
+        return error is not None
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _leave(job: Job, steps: Steps[Any]) -> None:

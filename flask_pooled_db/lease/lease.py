@@ -298,7 +298,7 @@ class Lease(Losing):
             self._cause = self._doom = None  # their frames refer to this lease
         if guard.is_inside():  # nothing may wait here: the pool will find it
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
-        elif ended is UNUSED:
+        elif ended is UNUSED or entry.is_garbage:  # which others close
             self._home.release(entry, unused=True)
         else:
             self._give_back(entry, ended)

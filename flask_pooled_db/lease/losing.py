@@ -76,6 +76,11 @@ class Losing:
         return self._state > BUSY
 
     @property
+    def is_garbage(self) -> bool:
+        """Whether its connection counts as lost: a finalizer asks, and nothing may be sent."""
+        return self._entry is not None and self._entry.is_garbage
+
+    @property
     def has_committed_all(self) -> bool | None:
         """Whether it has ended with its work committed; None as long as nobody knows."""
         if self._state is not RELEASED or self._ended in (BUSY, BROKEN):

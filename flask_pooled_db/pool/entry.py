@@ -107,6 +107,14 @@ class Entry:
         ref.link = self.link
         return ref
 
+    @property
+    def is_garbage(self) -> bool:
+        """Whether it counts as lost already, and a finalizer of its own garbage asks. Anybody may
+        close it at any moment then.
+        """
+        ref = getattr(self, "ref", None)  # outside of a pool it has none
+        return ref is not None and ref() is not self
+
     def enter_session(self, session: Session) -> None:
         """Note the state that the session is in now."""
         self.session = session

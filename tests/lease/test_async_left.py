@@ -97,6 +97,57 @@ def test_p13_closed_loop_is_garbage(asked: AskedDriver) -> None:
         wait_until(lambda: use(pool) and not pool.stats().in_use)
 
 
+def leave_in_cycle(pool: Pool) -> None:
+    """Close a loop with a task that is in a block, and that only itself keeps."""
+    loop = asyncio.new_event_loop()
+    kept: list[Any] = []
+
+    async def work() -> None:
+        async with AsyncScope(Scope(pool.engine, Leases())) as conn:
+            await conn.cursor().execute("INSERT")
+            kept.append(conn)
+            await asyncio.Event().wait()
+
+    task: Any = loop.create_task(work())
+    task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+    assert kept
+    kept.append(task)
+
+
+def generate(pool: Pool, kept: list[Any]) -> Iterator[None]:
+    with Scope(pool.engine, Leases()) as conn:
+        conn.cursor().execute("INSERT")
+        kept.append(kept)
+        yield
+
+
+@pytest.mark.parametrize("is_task", [True, False])
+def test_p13_nothing_is_sent_for_garbage(asked: AskedDriver, is_task: bool) -> None:
+    """A connection whose holders are garbage is left to who closes it: whoever waits for one may do
+    so at the very moment that a finalizer leaves the block.
+    """
+    with open_pool(asked, maxconnections=1) as pool:
+        gc.collect()
+        gc.disable()
+        try:
+            if is_task:
+                leave_in_cycle(pool)
+            else:
+                kept: list[Any] = []
+                kept.append(generate(pool, kept))
+                next(kept[0])
+                del kept
+            assert pool.stats().in_use == 1
+        finally:
+            gc.enable()
+        gc.collect()
+        assert use(pool) == 2
+        wait_until(lambda: asked.raws[1].closed)
+        assert ("rollback", 1) not in asked.record
+
+
 @pytest.fixture(params=ON_SHARED_SERVER)
 def slow_stage(request: pytest.FixtureRequest) -> Iterator[ServerStage]:
     """Each of MariaDB's drivers in turn, 40 ms away from the server."""
