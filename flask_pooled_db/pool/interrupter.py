@@ -226,9 +226,13 @@ class Interrupter:
         that.
         """
         end = victim.link.ending()  # first: once it is cut, whoever is at work with it may close it
+        origin = victim.origin
+        is_late = origin.identity is None and not origin.is_unasked
+        if end is not None and not is_late:
+            self.order(Ending(origin, end))
         victim.link.stop()
-        if end is not None:  # and last: what was not sent by now never will be
-            self.order(Ending(victim.origin, end))
+        if end is not None and is_late:  # a statement that was not sent by now never will be
+            self.order(Ending(origin, end))
 
     def order(self, limit: Limit | Ending) -> None:
         """Have a statement interrupted; does not wait for it."""
