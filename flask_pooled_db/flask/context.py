@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any, cast
@@ -23,9 +24,9 @@ from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.deadline import around, tell_limit, time_to_wait
 from flask_pooled_db.lease.home import Leases
+from flask_pooled_db.lease.line import end_in_turn
 from flask_pooled_db.lease.owner import current_owner, is_running
 from flask_pooled_db.lease.proxy import LeaseConnection
-from flask_pooled_db.lease.state import State
 from flask_pooled_db.lease.whereabouts import place_of
 from flask_pooled_db.pool import Engine
 from flask_pooled_db.pool.opened import NotOpen, Ticket
@@ -215,15 +216,22 @@ def release_all() -> None:
 def take_back(lease: LeaseConnection, reason: str, *, is_leak: bool) -> None:
     """Release a lease in place of its owner. What goes wrong is logged."""
     try:
-        try:
-            if is_leak:
-                _report(lease)
-        finally:
-            if lease.state is State.BUSY and not is_running(lease.owner):
-                lease.give_up(reason)  # a worker is at work for a task that has no loop any more
-            lease.revoke(reason, is_leak=is_leak)
-        if lease.after_commit is not None:
-            lease.after_commit.run()
+        if is_leak:
+            _logging_failure(_report, lease)
+    finally:
+        end = functools.partial(lease.revoke, reason, is_leak=is_leak)
+        end_in_turn(lease, reason, functools.partial(_logging_failure, _end, lease, end))
+
+
+def _end(lease: LeaseConnection, end: Callable[[], None]) -> None:
+    end()
+    if lease.after_commit is not None:
+        lease.after_commit.run()
+
+
+def _logging_failure(function: Callable[..., None], *args: Any) -> None:
+    try:
+        function(*args)
     except Exception:  # noqa: BLE001  others are taken back all the same
         text = "Taking back a database connection failed:\n%s"
         reporter.tell(logger.error, text, traceback.format_exc())

@@ -7,6 +7,7 @@ what may wait for the server, in worker threads; all else in the loop's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType, TracebackType
@@ -16,12 +17,12 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.awaited import AsyncConnection
 from flask_pooled_db.lease.hops import Bell, call_commit, call_for_sure, is_closing, take
-from flask_pooled_db.lease.line import Job, Line
+from flask_pooled_db.lease.line import Job, Line, end_in_turn
 from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.retry import Attempts
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import guard, housekeeper
 
 T = TypeVar("T")
 
@@ -60,8 +61,10 @@ class AsyncScope:
             raise UsageError("this async_connection_context() is not entered, or was left already")
         lease, line, leave = connection.lease, connection.line, self.scope.__exit__
         is_unused = lease.state is State.UNUSED and line.is_idle and lease.after_commit is None
+        # No thread may be waited for, nor started, or others are about to close it as garbage.
+        is_cut = is_closing(exc) and line.is_idle and (housekeeper.is_current or lease.is_garbage)
         try:
-            if is_unused or guard.is_inside():  # nothing is sent
+            if is_unused or is_cut or guard.is_inside():  # nothing is sent
                 leave(exc_type, exc, traceback)
             elif is_closing(exc) or line.is_left:  # nothing may, or can, be awaited
                 error = exc or refusals.left_alone()
@@ -75,8 +78,9 @@ class AsyncScope:
                 await call_for_sure(lease, line, leave, exc_type, exc, traceback)
         except RuntimeError as error:
             if self.scope.is_open:  # the system has no more threads
-                lease.give_up("there was no thread to roll it back")
-                leave(type(error), error, None)
+                reason = "there was no thread to roll it back"
+                lease.give_up(reason)
+                end_in_turn(lease, reason, functools.partial(leave, type(error), error, None))
             raise
 
     async def _commit(self, lease: LeaseConnection, line: Line) -> None:

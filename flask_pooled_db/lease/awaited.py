@@ -74,7 +74,16 @@ class AsyncConnection:
             lease.pings_on_cursor or isinstance(lease, SendingConnection)
         ):
             made = lease.cursor(*args, **kwargs)
-        return AsyncCursor(self, made, lambda: lease.cursor(*args, **kwargs))
+        part = lease.innermost()  # whose rows it gives, whatever block it is first used in
+
+        def make() -> LeaseCursor:
+            around = lease.work_in(part)
+            try:
+                return lease.cursor(*args, **kwargs)
+            finally:
+                lease.work_in(around)
+
+        return AsyncCursor(self, made, make)
 
     async def commit(self) -> None:
         """Commit, as `LeaseConnection.commit()` does."""

@@ -231,6 +231,7 @@ class Pool(PooledDB):  # type: ignore[misc]
 
     def stats(self) -> PoolStats:
         """Return the state of the pool at this moment."""
+        self.engine.forget_gone()
         state, supply = self.engine.state, self.engine.supply
         with state.lock:
             now = state.snapshot_locked(self.engine.terms.clock())

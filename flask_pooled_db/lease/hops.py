@@ -11,10 +11,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
-from flask_pooled_db.errors import CommitOutcomeUnknown
+from flask_pooled_db.errors import CommitOutcomeUnknown, TransactionAborted
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.line import Job, Line, line_of
+from flask_pooled_db.lease.mailbox import Mailbox, mailbox_of, settle
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.queue import Wait
 from flask_pooled_db.pool.steps import Call, Step, Steps, Turn
@@ -31,62 +32,12 @@ PATIENCE = 1.0
 """Seconds that a cancelled task waits for the end of its call, and for the answer of its COMMIT."""
 
 
-class Mailbox:
-    """What was done for the tasks of one loop. They are told in one go, once in a turn of the loop.
-
-    It does not keep the loop.
-    """
-
-    __slots__ = ("__weakref__", "_done", "_is_called", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = weakref.ref(loop)
-        self._done: deque[asyncio.Future[None]] = deque()
-        self._is_called = False
-
-    def put(self, future: asyncio.Future[None]) -> bool:
-        """Have the loop told that what a future stands for is done, from any thread. Returns False
-        if the loop is closed.
-        """
-        self._done.append(future)
-        if self._is_called:
-            return True
-        self._is_called = True
-        loop = self.loop()
-        try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._deliver)
-                return True
-        except RuntimeError:  # it is closed
-            self._done.clear()
-            self._is_called = False
-        return False
-
-    def _deliver(self) -> None:
-        self._is_called = False  # first: what comes after this is told by another call
-        while self._done:
-            future = self._done.popleft()
-            _settle(future)
-
-
-_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
-    mailbox = _mailboxes.get(loop)
-    if mailbox is None:
-        mailbox = _mailboxes[loop] = Mailbox(loop)
-    return mailbox
-
-
 def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
     """Return what is done when a call has ended. A second one takes the place of the first."""
     loop = asyncio.get_running_loop()
     mailbox: Mailbox | None = None if line is None else line.mailbox
     if mailbox is None or mailbox.loop() is not loop:
-        mailbox = _mailbox_of(loop)
+        mailbox = mailbox_of(loop)
         if line is not None:
             line.mailbox = mailbox
     future: asyncio.Future[None] = loop.create_future()
@@ -147,19 +98,23 @@ async def call_commit(lease: Lease, line: Line, function: Callable[..., Any], *a
         if isinstance(error, asyncio.CancelledError):
             with contextlib.suppress(asyncio.CancelledError):  # one that can't wait that long
                 await _wait(job, PATIENCE)
-        if not job.is_finished:
+        if not job.is_finished and lease.has_committed_all is None:
             await _end(line, job, error)
-        _tell_outcome(job, error)
+        _tell_outcome(lease, job, error)
         raise
     return job.result()
 
 
-def _tell_outcome(job: Job, error: BaseException) -> None:
+def _tell_outcome(lease: Lease, job: Job, error: BaseException) -> None:
     """Say what became of a COMMIT to whoever sees the error that kept its task from waiting for it.
 
     A `CommitOutcomeUnknown` takes the place of a cancellation: who sees a timeout may start over.
     """
-    failure = job.error if job.is_finished else refusals.outcome_unknown(error)
+    failure, is_committed = job.error, lease.has_committed_all
+    if not job.is_finished and not is_committed:
+        # If it is known, what on_commit() has asked for before is still at work.
+        is_lost = is_committed is None
+        failure = refusals.outcome_unknown(error) if is_lost else TransactionAborted()
     if failure is None:
         error.add_note("This came after the end of the transaction: its work is committed.")
     elif not isinstance(failure, CommitOutcomeUnknown):
@@ -199,38 +154,46 @@ async def _wait(job: Job, seconds: float) -> None:
 
 
 class Bell:
-    """Wakes a task that waits in line for a connection."""
+    """Wakes a task that waits in line for a connection.
 
-    __slots__ = ("_future", "_loop", "_mailbox")
+    The line has it, so it keeps neither the task nor the loop, which may be garbage.
+    """
+
+    __slots__ = ("_future", "_loop")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._mailbox = _mailbox_of(self._loop)
-        self._future: asyncio.Future[None] | None = None  # while it is waited for
+        self._loop = weakref.ref(asyncio.get_running_loop())
+        # While it is waited for; the loop's timer keeps it.
+        self._future: weakref.ref[asyncio.Future[None]] | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the task's loop is closed, so that nobody can be woken."""
+        loop = self._loop()
+        return loop is None or loop.is_closed()
 
     def ring(self) -> bool:
         """Wake the task, from any thread. Returns False if its loop is closed."""
-        future = self._future
-        return future is None or self._mailbox.put(future)
+        loop, future = self._loop(), None if self._future is None else self._future()
+        if loop is None or future is None:
+            return not self.is_gone
+        return mailbox_of(loop).put(future)
 
     async def wait(self, wait: Wait) -> bool:
         """Take the step."""
         waiter, seconds = wait
         if not waiter.is_settled and seconds > 0:
-            self._future = future = self._loop.create_future()
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            self._future = weakref.ref(future)
             if not waiter.is_settled:  # it is rung from now on
-                timer = self._loop.call_later(seconds, _settle, future)
+                timer = loop.call_later(seconds, settle, future)
                 try:
                     await future
                 finally:
                     timer.cancel()
             self._future = None
         return waiter.is_settled
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 async def take(steps: Steps[T], bell: Bell) -> T:
@@ -285,8 +248,16 @@ async def _called(job: Job, victim: Entry | None) -> Any:
 
 
 def is_closing(error: BaseException | None) -> bool:
-    """Return whether an error says that its coroutine is being closed, and must not await."""
-    return isinstance(error, GeneratorExit)
+    """Return whether a coroutine with this error must not await: it is being closed. A closing that
+    comes upon one that is under way is another error, and finds no loop.
+    """
+    if error is None or isinstance(error, GeneratorExit):
+        return error is not None
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _leave(job: Job, steps: Steps[Any]) -> None:

@@ -259,15 +259,14 @@ class Lease(Timing):
             return None
         return self._preamble.look(is_owner=self.owner == current_owner())
 
-    def work_in(self, part: Part | None) -> None:
-        """Have what comes next belong to this part, or to `ANYWHERE`: to the one on the stack."""
-        if self._preamble is not None:
-            self._preamble.working_in = part
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it was released, or its transaction is gone."""
-        return self._state > BUSY
+    def work_in(self, part: Part | None) -> Part | None:
+        """Have what comes next belong to this part, or to `ANYWHERE`: to the one on the stack.
+        Returns what it belonged to before.
+        """
+        if self._preamble is None:
+            return part
+        before, self._preamble.working_in = self._preamble.working_in, part
+        return before
 
     @property
     def is_gone(self) -> bool:
@@ -316,7 +315,10 @@ class Lease(Timing):
             if ended is not IDLE:
                 self._tell_end(ended)
             self._cause = self._doom = None  # their frames refer to this lease
-            self._give_back(entry, ended)
+            if entry.is_garbage:  # others close it
+                self._home.release(entry, unused=True)
+            else:
+                self._give_back(entry, ended)
 
     def _give_back(self, entry: Entry, state: State) -> None:
         """Return the connection of a lease that ended in this state, fit for the next one."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from flask_pooled_db.lease import refusals
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.owner import current_owner, stand_ins
+from flask_pooled_db.lease.owner import current_owner, is_running, stand_ins
 from flask_pooled_db.lease.preamble import ANYWHERE
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.runtime import crew, guard
@@ -158,6 +158,22 @@ def refuse_to_disturb(lease: Lease) -> None:
     line: Line | None = getattr(lease, "line", None)
     if line is not None and not line.is_idle:
         raise refusals.in_use()
+
+
+def end_in_turn(lease: Lease, reason: str, end: Callable[[], object]) -> None:
+    """Call what ends a lease in place of its owner, and raises nothing: here, or if workers have
+    calls of it, after them. Those of a task that nobody runs any more are ended.
+    """
+    line: Line | None = getattr(lease, "line", None)
+    try:
+        if line is not None and not line.is_idle:
+            if not is_running(lease.owner):
+                lease.give_up(reason)
+            line.submit(Job(end, ()))
+            return
+    except RuntimeError:  # they have ended at that moment, and no thread can start
+        pass
+    end()
 
 
 def line_of(lease: Lease) -> Line:

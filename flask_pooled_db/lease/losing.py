@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Driver, Failure, Session
@@ -17,7 +18,7 @@ from flask_pooled_db.runtime import guard, refuse_to_pickle
 
 logger = logging.getLogger("flask_pooled_db")
 
-UNUSED, IDLE, IN_TRANSACTION, _, ROLLED_BACK, ABORTED, _, RELEASED = State
+UNUSED, IDLE, IN_TRANSACTION, BUSY, ROLLED_BACK, ABORTED, BROKEN, RELEASED = State
 
 
 UNKNOWN = object()
@@ -50,6 +51,7 @@ class Losing:
     driver: Driver  # that opened its connection
 
     _state: State
+    _ended: State  # in which it was released
     _before: State  # in which its last statement found it
     _home: Home
     _entry: Entry | None  # None once it is released
@@ -65,6 +67,27 @@ class Losing:
     def release(self) -> None:
         """Return the connection."""
         raise NotImplementedError
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver."""
+        raise NotImplementedError
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was released, or its transaction is gone."""
+        return self._state > BUSY
+
+    @property
+    def is_garbage(self) -> bool:
+        """Whether its connection counts as lost: a finalizer asks, and nothing may be sent."""
+        return self._entry is not None and self._entry.is_garbage
+
+    @property
+    def has_committed_all(self) -> bool | None:
+        """Whether it has ended with its work committed; None as long as nobody knows."""
+        if self._state is not RELEASED or self._ended in (BUSY, BROKEN):
+            return None
+        return self._ended in (UNUSED, IDLE)
 
     def _failed(self, error: BaseException, before: State, sql: Any) -> None:
         """Move to the state that an error of the driver means; `before` is the state to go back to
@@ -161,19 +184,25 @@ class Losing:
                 entry.condemn(reason)
         if entry is not None:
             self._home.interrupter.end(entry)
-            entry.link.stop()
         return entry
 
     def identify(self) -> None:
-        """Find out which server the connection leads to, if it takes that to `give_up()`."""
+        """Find out which server the connection leads to, if it takes that to `give_up()`.
+
+        It is a call of the driver like any other: nobody may have the connection meanwhile.
+        """
         entry = self._entry
         if entry is None or entry.origin.identity is not None or self._state > IN_TRANSACTION:
             return
         if entry.streams or self.driver.has_unread_rows(entry.raw):
+            entry.origin.is_unasked = True
             return
         try:
-            entry.origin.identity = self.driver.identity(entry.raw)
+            identity = self.call(self.driver.identity, entry.raw)
+            entry.origin.identity = UNKNOWN if identity is None else identity
         except self.driver.Error:
+            if self.is_over:
+                raise  # it is lost, before the statement was sent
             entry.origin.identity = UNKNOWN
 
     def break_off(self, cause: BaseException, reason: str) -> None:

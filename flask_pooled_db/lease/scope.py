@@ -385,6 +385,7 @@ class Scope:
         """Roll back to the savepoint; where that is not enough, or too much, abort it all."""
         # The garbage collector may close a generator in any thread, in the middle of anything.
         is_ours = lease.state is not State.BUSY and lease.owner == current_owner()
+        is_ours = is_ours and not lease.is_garbage
         if part.is_mixed or not is_ours:
             lease.abort(refusals.not_alone(self.place, exc))
             return

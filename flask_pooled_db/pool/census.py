@@ -21,6 +21,14 @@ class Census(Generic[T]):
     def __len__(self) -> int:
         return len(self._references)
 
+    def __contains__(self, one: T) -> bool:
+        return weakref.ref(one) in self._references
+
+    def members(self) -> list[T]:
+        """Return those that somebody holds."""
+        found = [reference() for reference in list(self._references)]
+        return [one for one in found if one is not None]
+
     def add(self, one: T) -> None:
         """Count an object."""
         self._references.add(weakref.ref(one, self._references.discard))

@@ -197,6 +197,10 @@ class Engine(Whole):
     ) -> Steps[Entry]:
         if self.state.lost:
             yield Call(self.leaks.reclaim, ())
+        config = self.terms.config
+        counts_waiting = config.max_waiting > 0 or not config.blocking
+        if len(self.state.handed) or (counts_waiting and self.state.waiters):
+            self.supply.forget_gone(waiting=counts_waiting)
         self._tend(self)
         try:
             decide = functools.partial(self._queue_locked, waiter, started, at_head)
@@ -249,6 +253,8 @@ class Engine(Whole):
 
     def _withdraw(self, waiter: Waiter) -> Entry | None:
         with self.state.lock:
+            if waiter.bell is not None:
+                self.state.handed.discard(waiter)
             return self.state.queue.withdraw_locked(waiter)
 
     def _is_valid(self, entry: Entry, deadline: float) -> bool:

@@ -36,7 +36,9 @@ class Origin:
     needs_interrupting: bool = False
     """Whether the time limits of its statements are the pool's to keep."""
     identity: Any = None
-    """What tells its server from others; known once a statement has a limit that the pool keeps."""
+    """What tells its server from others; known once the pool may have to end a statement."""
+    is_unasked: bool = False
+    """Whether statements that the pool may have to end were sent before that was known."""
     own_schema: str | None = None
     """What leads back to the schema that it began in; known once it is to leave that."""
 
@@ -109,6 +111,14 @@ class Entry:
         self.ref = ref = EntryRef(self, when_lost)
         ref.link = self.link
         return ref
+
+    @property
+    def is_garbage(self) -> bool:
+        """Whether it counts as lost already, and a finalizer of its own garbage asks. Anybody may
+        close it at any moment then.
+        """
+        ref = getattr(self, "ref", None)  # outside of a pool it has none
+        return ref is not None and ref() is not self
 
     def enter_session(self, session: Session) -> None:
         """Note the state that the session is in now."""

@@ -30,7 +30,7 @@ END_GRACE = 1.0
 
 
 class IsOverError(Exception):
-    """The statement has ended while its interruption was being prepared."""
+    """There is nothing to interrupt: the statement has ended, or was not sent."""
 
 
 class Limit:
@@ -168,7 +168,7 @@ class Helper:
 
 
 class Ending:
-    """What a server still does for a connection that was given up, which is to end."""
+    """What a server still does for a connection that was cut, which is to end."""
 
     def __init__(self, victims: Origin, end: Callable[[Callable[[], Any]], object]) -> None:
         self._victims = victims
@@ -177,7 +177,9 @@ class Ending:
     def strike(self, helper: Helper) -> None:
         """End it."""
         try:
-            self._end(functools.partial(helper.connection, self._victims))
+            self._end(functools.partial(self._connection, helper))
+        except IsOverError:
+            return
         except Exception as error:  # noqa: BLE001  whatever it is: nobody waits for it
             reporter.tell(
                 logger.warning,
@@ -185,6 +187,14 @@ class Ending:
                 "(%s): it holds its locks until it ends",
                 type(error).__name__,
             )
+
+    def _connection(self, helper: Helper) -> Any:
+        victims = self._victims
+        # Its server is asked who it is before the first statement that may have to be ended. So the
+        # connection was cut before that, and nothing is left to be ended.
+        if victims.identity is None and not victims.is_unasked:
+            raise IsOverError
+        return helper.connection(victims)
 
     def cut(self) -> None:
         """Do nothing: the connection is cut already."""
@@ -212,10 +222,17 @@ class Interrupter:
         return Limit(self, victim, seconds, self._timeout)
 
     def end(self, victim: Entry) -> None:
-        """Have the server end what it still does for a connection; does not wait for it."""
-        end = victim.link.ending()
-        if end is not None:
-            self.order(Ending(victim.origin, end))
+        """Cut a connection, and have the server end what it still does for it; does not wait for
+        that.
+        """
+        end = victim.link.ending()  # first: once it is cut, whoever is at work with it may close it
+        origin = victim.origin
+        is_late = origin.identity is None and not origin.is_unasked
+        if end is not None and not is_late:
+            self.order(Ending(origin, end))
+        victim.link.stop()
+        if end is not None and is_late:  # a statement that was not sent by now never will be
+            self.order(Ending(origin, end))
 
     def order(self, limit: Limit | Ending) -> None:
         """Have a statement interrupted; does not wait for it."""

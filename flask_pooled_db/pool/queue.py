@@ -22,6 +22,10 @@ class Bell(Protocol):
     def ring(self) -> bool:
         """Wake it, from any thread, without the lock. Returns False if nobody is there any more."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more: its loop is closed."""
+
 
 class Waiter:
     """A caller in the queue. It is settled once, under the pool's lock: with a connection, or with
@@ -31,7 +35,7 @@ class Waiter:
     several times as long. A task has a bell, which is rung when the pool's lock has been released.
     """
 
-    __slots__ = ("_settled", "bell", "came", "entry", "error", "session")
+    __slots__ = ("__weakref__", "_settled", "bell", "came", "entry", "error", "session")
 
     asked_of: object = None
     """The pool that it was asked of, if it waits for a replica of that."""
@@ -54,6 +58,11 @@ class Waiter:
     def again(self) -> Waiter:
         """Return another one for the same caller, who was handed a dead connection."""
         return Waiter(self.session, self.bell)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its caller is a task whose event loop is closed."""
+        return self.bell is not None and self.bell.is_gone
 
     @property
     def is_settled(self) -> bool:

@@ -72,10 +72,12 @@ class State:
         self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing
         self.queue = Queue()
         self.waiters = self.queue.waiters
+        # Tasks that were handed a connection, and have not taken it yet: their loop may be closed.
+        self.handed: Census[Waiter] = Census()
         # Taken by idle, in use, opening and closing.
         self.places = Places(sizes.maxconnections, common)
         self.checkouts = 0
-        self.never_returned = 0  # of these, those that were closed while they were checked out
+        self.never_returned = 0  # of these, those that were closed, or taken back, by others
         self.use_seconds = 0.0  # for how long all that was returned was out
         self.longer_uses = Times()  # of what was out for longer than a moment
         self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
@@ -151,6 +153,21 @@ class State:
         entry = idle[-1]
         del idle[-1]  # no call, like pop(), after which an interruption would lose it
         return entry
+
+    def take_back_locked(self, gone: Iterable[Waiter]) -> list[Entry]:
+        """Forget callers, and return the connections that they were handed and have not taken."""
+        entries = []
+        for waiter in gone:
+            self.queue.withdraw_locked(waiter)
+            if waiter not in self.handed:  # it has, or gave it back, or has waited in vain
+                continue
+            self.handed.discard(waiter)
+            entry, waiter.entry = waiter.entry, None
+            if entry is not None and entry.ref in self.in_use:
+                del self.in_use[entry.ref]
+                self.never_returned += 1
+                entries.append(entry)
+        return entries
 
     def take_idle_locked(self, entries: Iterable[Entry] | None = None) -> list[Entry]:
         """Take these connections, or all, out of the idle ones. They keep their places."""

@@ -85,24 +85,37 @@ class Supply:
         What an exception keeps from being carried out is garbage then, and found as such. A task
         that is not woken looks by itself at its deadline.
         """
-        for waiter in change.settled:
-            if waiter.bell is not None and not waiter.bell.ring():
-                self._take_back(waiter)
+        rings = [waiter.bell is None or waiter.bell.ring() for waiter in change.settled]
         for attempt in change.attempts:
             self.state.connector.start(self, attempt)
         for do in change.later:  # first: none of it waits for a server
             do()
+        if not all(rings):
+            self.forget_gone()
         for entry, reason in change.evictions:
             self.close(entry, reason)
 
-    def _take_back(self, waiter: Waiter) -> None:
-        """Close the connection that was handed to a task whose event loop is closed."""
-        with self.state.lock:
-            entry, waiter.entry = waiter.entry, None
-        if entry is not None:
-            reason = "the event loop of its caller was closed"
-            entry.condemn(reason)
-            self.close(entry, reason)
+    def forget_gone(self, *, waiting: bool = True) -> None:
+        """Have back what was handed to tasks whose event loop is closed, and forget those that are
+        still `waiting`. It does not wait.
+        """
+        state = self.state
+        with state.lock:
+            callers = [*state.handed.members(), *(state.waiters if waiting else ())]
+        gone = [waiter for waiter in callers if waiter.is_gone]
+        if gone:
+            self.change(functools.partial(self._forget_locked, gone))
+
+    def _forget_locked(self, gone: list[Waiter], change: Change) -> None:
+        now = self.terms.clock()
+        for entry in self.state.take_back_locked(gone):
+            entry.since = now
+            if now < entry.expires_at and self.keeps_locked(entry):
+                self.state.idle.append(entry)
+            else:
+                reason = entry.link.reason or "the event loop of its caller was closed"
+                change.later.append(functools.partial(self.close_elsewhere, entry, reason))
+        self.assign_locked(change)
 
     def close(self, entry: Entry, reason: str) -> None:
         """Close a connection, with a goodbye unless it is condemned, and free its place."""
@@ -171,6 +184,7 @@ class Supply:
             waiter = state.queue.next_locked()
             waiter.settle(entry)
             if waiter.bell is not None:
+                state.handed.add(waiter)
                 change.settled.append(waiter)
         budget = self.budget
         if budget is None or budget.serve_locked(self, change):

@@ -222,6 +222,10 @@ class Tenant:
             raise self.refusal()
         return self.server.open_outside()
 
+    def forget_gone(self) -> None:
+        """Forget callers that can't be woken any more."""
+        self.server.forget_gone()
+
     def snapshot(self) -> reports.Snapshot:
         """Return the numbers of the server's pool at this moment."""
         return self.server.snapshot()

@@ -61,6 +61,7 @@ def sweep(pool: Engine) -> None:
     state, supply, now = pool.state, pool.supply, pool.terms.clock()
     config = pool.terms.config
     pool.leaks.report_long_leases(now)
+    supply.forget_gone()
     opening, closing = Change(), Change()
     makes_checkpoint = False
     with state.lock:

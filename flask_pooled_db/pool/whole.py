@@ -14,7 +14,7 @@ from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.pool.supply import Supply
-from flask_pooled_db.runtime import crew
+from flask_pooled_db.runtime import crew, guard
 
 
 class Whole:
@@ -30,8 +30,14 @@ class Whole:
     _returned: Callable[[], None] | None = None
     _refused: Callable[[], BaseException] | None = None
 
+    def forget_gone(self) -> None:
+        """Forget callers that can't be woken any more, before others look at the numbers."""
+        if self.state.waiters and not guard.is_inside():
+            self.supply.forget_gone()
+
     def snapshot(self) -> reports.Snapshot:
         """Return the numbers of this moment."""
+        self.forget_gone()
         with self.state.lock:
             return self.state.snapshot_locked(self._clock())
 

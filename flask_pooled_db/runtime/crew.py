@@ -75,8 +75,9 @@ class Crew(Part):
 
     def call(self, function: Callable[[], object]) -> None:
         """Have a function called, which raises nothing. Raises RuntimeError if the system has no
-        more threads.
+        more threads, or if the process is ending: a thread at rest does not go on then.
         """
+        workers.refuse_if_over()
         try:
             hand = self.idle.pop()
         except IndexError:

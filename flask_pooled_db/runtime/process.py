@@ -9,8 +9,9 @@ There is one hook for each, and its order is written here. Before a fork:
 5. the lock is taken, so that the child finds nothing half changed, and released in both afterwards.
 
 In the child the workers, the reporter and the housekeeper start afresh, then each part. At the exit
-each part closes what it has open, and the housekeeper stops last. Parts come in the order of their
-layers. A step that fails does not keep the others from being taken.
+each part closes what it has open, the housekeeper stops, and from then on no thread starts: none
+would run while Python shuts down. Parts come in the order of their layers. A step that fails does
+not keep the others from being taken.
 
 Python ignores what a fork hook raises, and a signal handler may raise at the first instruction of
 any hook. So there are two of each, and the second does what the first left undone.
@@ -314,6 +315,7 @@ def close_everything() -> None:
 def _at_exit() -> None:
     close_everything()
     housekeeper.stop(for_good=True)
+    workers.is_over = True
     guard.renew()
     for part in parts():
         part.after_exit()

@@ -41,6 +41,7 @@ class Workers:
     def __init__(self) -> None:
         # Tells which threads have nothing to do, and will do nothing while `is_forking`.
         self.at_rest: Callable[[], Collection[threading.Thread | None]] = tuple
+        self.is_over = False  # for good: the process ends
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -57,7 +58,10 @@ class Workers:
         return bool(self._forks)
 
     def start(self, name: str, target: Callable[[], object]) -> None:
-        """Run `target` in a thread. Raises RuntimeError if the system has no more threads."""
+        """Run `target` in a thread. Raises RuntimeError if the system has no more threads, or if
+        the process is ending.
+        """
+        self.refuse_if_over()
         run = functools.partial(_run, target)
         thread = threading.Thread(target=run, name=THREADS + name, daemon=True)
         gone = set(filter(is_gone, list(self._threads)))
@@ -65,6 +69,13 @@ class Workers:
         with guard.lock:
             self._threads -= gone
             self._threads.add(thread)
+
+    def refuse_if_over(self) -> None:
+        """Raise RuntimeError if the process is ending. A thread that starts while Python shuts down
+        never runs, and `Thread.start()` waits for it for good.
+        """
+        if self.is_over:
+            raise RuntimeError("the process is ending: no thread can start, or go on, any more")
 
     @contextmanager
     def connecting(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Iterator
 
@@ -307,17 +306,3 @@ def test_t5_closed_amid_commit(fake: FakeDriver, caplog: pytest.LogCaptureFixtur
         assert "amid its COMMIT" in caplog.text
         kept[0]._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()
-
-
-def test_on_commit_without_work(fake: FakeDriver) -> None:
-    """What is to be done after a block that did nothing holds up no loop either."""
-    with open_pool(fake) as pool:
-
-        async def main() -> None:
-            numbers = []
-            async with scope(pool) as conn:
-                conn.on_commit(lambda: numbers.append(threading.get_ident()))
-            assert numbers
-            assert numbers != [threading.get_ident()]
-
-        run(main)

@@ -140,7 +140,7 @@ def test_p2_closed_loop(fake: FakeDriver) -> None:
         loop.close()
         other = queue_up(pool, use, pool)
         lease.close()
-        assert other.result() == 2
+        assert other.result() == 1
         kept[0]._log_destroy_pending = False
         kept.clear()
         gc.collect()

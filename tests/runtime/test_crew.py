@@ -119,3 +119,15 @@ def test_p6_fork_waits_for_calls() -> None:
     helper.join()
     wait_until(lambda: len(order) == 3)
     assert order[0] == "call"
+
+
+def test_p12_no_call_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the process is ending no call is taken, not even by a thread at rest: none goes on."""
+    made(int)
+    wait_until(lambda: crew.idle)
+    monkeypatch.setattr(workers, "is_over", True)
+    with pytest.raises(RuntimeError, match="is ending"):
+        crew.call(int)
+    crew.dismiss()
+    with pytest.raises(RuntimeError, match="is ending"):
+        crew.call(int)

@@ -33,6 +33,36 @@ def rows():
         yield 1
 """
 
+IN_LOOPS = """
+import asyncio
+context.pop()
+loop = asyncio.new_event_loop()
+
+async def idle():
+    async with db.async_connection_context() as conn:
+        await conn.cursor().execute("SELECT n FROM t")
+        await asyncio.sleep(3600)
+
+async def busy():
+    async with db.async_connection_context() as conn:
+        await conn.cursor().execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
+        )
+
+async def rows():
+    async with db.async_connection_context(readonly=True) as conn:
+        yield await conn.cursor().execute("SELECT 1")
+        yield 2
+
+def begin(*works):
+    db.pool().resize(0, 3, 3)
+    iterator = rows()
+    loop.run_until_complete(anext(iterator))
+    tasks = [loop.create_task(work()) for work in works]
+    loop.run_until_complete(asyncio.sleep(0.1))
+    return loop, tasks, iterator
+"""
+
 PROGRAMS = {
     "a suspended generator in a module's global": """
 kept = rows()
@@ -94,6 +124,18 @@ housekeeper.call_later(0.0, lambda: 1 / 0)
 from flask_pooled_db.runtime import housekeeper
 housekeeper.call_later(0.0, lambda: time.sleep(3600))
 time.sleep(0.1)
+""",
+    "a task and a generator of a loop that is closed": IN_LOOPS
+    + """
+with app.app_context():
+    _, (task,), iterator = begin(idle)
+loop.close()
+""",
+    "tasks and a generator of a loop that nobody runs any more": IN_LOOPS
+    + """
+kept = begin(idle, busy, idle, idle)  # two wait in line
+kept[1].append(kept)
+del kept, loop
 """,
     "a finalizer that uses the database at the very end": """
 class Late:
