@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 
@@ -40,6 +41,7 @@ class Watch:
         self.usage = Usage()
         self.in_use: Callable[[], object] | None = None  # called when a pool is used
         self.wants_usage = False  # set before the first lease, by whoever shows it
+        self._holders: dict[bool, PoolUsage] = {}
         self._recorder = None
         if records is not False:
             self._recorder = Recorder(self._is_recorded, self._recording)
@@ -52,7 +54,13 @@ class Watch:
     def holders(self, config: PoolConfig) -> PoolUsage:
         """Return who wants to know of the leases of a pool of this configuration."""
         is_wanted = bool(config.leak_threshold or config.slow_acquire)
-        return PoolUsage(self.usage, lambda: is_wanted or self.wants_usage, self._forked)
+        if is_wanted not in self._holders:  # one for all such pools: there may be thousands
+            wanted = functools.partial(self._is_usage_wanted, is_wanted)
+            self._holders[is_wanted] = PoolUsage(self.usage, wanted, self._forked)
+        return self._holders[is_wanted]
+
+    def _is_usage_wanted(self, by_pool: bool) -> bool:
+        return by_pool or self.wants_usage
 
     def observer(self, config: PoolConfig) -> Observer:
         """Return who observes a pool of this configuration."""

@@ -89,32 +89,37 @@ def call(app: Flask | None, function: Callable[..., Any], *args: Any, **kwargs: 
 class Announcements(NoEvents):
     """Tells an app's receivers of signals what happens to the pool of a bind."""
 
+    __slots__ = ("_bind", "_teller")  # an app may have thousands
+
     def __init__(self, teller: Teller, bind: str) -> None:
-        self._announce = teller.announce
+        self._teller = teller
         self._bind = bind
 
+    def _announce(self, signal: NamedSignal, **news: Any) -> None:
+        self._teller.announce(signal, bind=self._bind, **news)
+
     def opened(self, seconds: float) -> None:
-        self._announce(signals.connection_opened, bind=self._bind, seconds=seconds)
+        self._announce(signals.connection_opened, seconds=seconds)
 
     def evicted(self, reason: str) -> None:
         kind, detail = kind_of(reason), str(reason)
-        self._announce(signals.connection_evicted, bind=self._bind, reason=kind, detail=detail)
+        self._announce(signals.connection_evicted, reason=kind, detail=detail)
 
     def timed_out(self, seconds: float) -> None:
-        self._announce(signals.checkout_timed_out, bind=self._bind, seconds=seconds)
+        self._announce(signals.checkout_timed_out, seconds=seconds)
 
     def leaked(self, place: Place | None) -> None:
-        self._announce(signals.leak_found, bind=self._bind, place=place, seconds=None)
+        self._announce(signals.leak_found, place=place, seconds=None)
 
     def overdue(self, place: Place | None, seconds: float) -> None:
-        self._announce(signals.leak_found, bind=self._bind, place=place, seconds=seconds)
+        self._announce(signals.leak_found, place=place, seconds=seconds)
 
     def aborted(self, cause: BaseException | None) -> None:
         reason = "" if cause is None else reports.describe(cause)
-        self._announce(signals.transaction_aborted, bind=self._bind, reason=reason)
+        self._announce(signals.transaction_aborted, reason=reason)
 
     def went_down(self, error: BaseException) -> None:
-        self._announce(signals.database_down, bind=self._bind, reason=reports.describe(error))
+        self._announce(signals.database_down, reason=reports.describe(error))
 
     def came_back(self) -> None:
-        self._announce(signals.database_back, bind=self._bind)
+        self._announce(signals.database_back)

@@ -78,6 +78,8 @@ class Events(Protocol):
 class NoEvents:
     """Nobody watches."""
 
+    __slots__ = ()
+
     def opened(self, seconds: float) -> None: ...
 
     def connect_failed(self, error: BaseException) -> None: ...

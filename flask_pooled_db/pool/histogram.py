@@ -41,14 +41,16 @@ class Times:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+        self.counts: list[int] | None = None  # made for the first time: there may be many pools
         self.total = 0.0
 
     def add_locked(self, seconds: float) -> None:
         """Add a time."""
+        if self.counts is None:
+            self.counts = [0] * (len(BOUNDS) + 1)
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def taken_locked(self) -> Histogram:
         """Return it as it is at this moment."""
-        return Histogram(tuple(self.counts), self.total)
+        return NOTHING if self.counts is None else Histogram(tuple(self.counts), self.total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,8 @@ class Counters(NoEvents):
 
     def forked(self) -> None:
         """Start afresh: what was counted is the parent's."""
-        self._totals: Counter[str] = Counter()
-        self._evictions: Counter[str] = Counter()
+        self._totals: dict[str, int] = {}
+        self._evictions: dict[str, int] = {}
         self._wait_times, self._connect_times = Times(), Times()
         self._found_dead = 0
         self._told_at_once = 0
@@ -49,11 +48,11 @@ class Counters(NoEvents):
 
     def _count(self, name: str) -> None:
         with guard.lock:
-            self._totals[name] += 1
+            self._totals[name] = self._totals.get(name, 0) + 1
 
     def opened(self, seconds: float) -> None:
         with guard.lock:
-            self._totals["connects"] += 1
+            self._count("connects")
             self._connect_times.add_locked(seconds)
 
     def connect_failed(self, error: BaseException) -> None:
@@ -77,8 +76,9 @@ class Counters(NoEvents):
         self._count("resets")
 
     def evicted(self, reason: str) -> None:
+        kind = kind_of(reason)
         with guard.lock:
-            self._evictions[kind_of(reason)] += 1
+            self._evictions[kind] = self._evictions.get(kind, 0) + 1
 
     def leaked(self, place: Place | None) -> None:
         self._count("leaked")

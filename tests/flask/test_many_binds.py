@@ -15,6 +15,7 @@ LONGEST = 5.0
 """Seconds: many times what the start takes, so that no busy machine fails it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [
