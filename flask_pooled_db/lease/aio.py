@@ -60,11 +60,13 @@ class AsyncScope:
         if connection is None:
             raise UsageError("this async_connection_context() is not entered, or was left already")
         lease, line, leave = connection.lease, connection.line, self.scope.__exit__
-        is_unused = lease.state is State.UNUSED and line.is_idle and lease.after_commit is None
+        # It was not used, or its connection was taken back before.
+        has_nothing = lease.state in (State.UNUSED, State.RELEASED)
+        has_nothing = has_nothing and line.is_idle and lease.after_commit is None
         # No thread may be waited for, nor started, or others are about to close it as garbage.
         is_cut = is_closing(exc) and line.is_idle and (housekeeper.is_current or lease.is_garbage)
         try:
-            if is_unused or is_cut or guard.is_inside():  # nothing is sent
+            if has_nothing or is_cut or guard.is_inside():  # nothing is sent
                 leave(exc_type, exc, traceback)
             elif is_closing(exc) or line.is_left:  # nothing may, or can, be awaited
                 error = exc or refusals.left_alone()
