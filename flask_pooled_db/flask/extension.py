@@ -230,7 +230,8 @@ class PooledDB(ByName, Statements, Observed):
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
         limit = config.binds_maxconnections
         watch = Watch(app, config.record_statements)
-        numbers, publisher = AppNumbers(app.name, watch.usage), None
+        watch.wants_usage = app in self.counting
+        numbers, publisher = AppNumbers(app.name, watch.usage, watch.slow_statements), None
         if config.runtime_dir != "":
             folders = app.root_path, app.instance_path
             publisher = Publisher(location_of(app.name, folders, config.runtime_dir), numbers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import os
@@ -11,8 +10,7 @@ import platform
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask_pooled_db.host import Location
@@ -20,10 +18,14 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Histogram, PoolStats
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import guard
-from flask_pooled_db.telemetry.usage import Usage
+from flask_pooled_db.telemetry.conventions import version
+from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage
 
 MOMENTARY = frozenset(
-    {"open", "in_use", "idle", "waiting", "maxconnections", "mincached", "longest_lease"}
+    {
+        *("open", "in_use", "idle", "waiting", "longest_lease"),
+        *("maxconnections", "maxcached", "mincached"),
+    }
 )
 """What tells of a moment, of the numbers of a pool. The others only grow."""
 
@@ -51,7 +53,29 @@ def merge(totals: Numbers, numbers: Numbers) -> Numbers:
     for part in ("pools", "closed"):
         counters = {bind: counters_of(found) for bind, found in numbers.get(part, {}).items()}
         pools = added(pools, counters)
-    return {"pools": pools, "callers": added(callers, numbers.get("callers", {}))}
+    return {
+        "pools": pools,
+        "callers": bounded(added(callers, numbers.get("callers", {}))),
+        "slow_statements": bounded(
+            added(totals.get("slow_statements", {}), numbers.get("slow_statements", {}))
+        ),
+    }
+
+
+def bounded(by_name: Numbers) -> Numbers:
+    """Return what is counted by name, with those beyond the first 200 names added up as one.
+
+    Which ones they are does not depend on the order in which processes are added up, and a name
+    that is not among the first ones never will be again: so no number ever goes back.
+    """
+    names = sorted(by_name.keys() - {OTHER})
+    if len(names) <= MOST_NAMES:
+        return by_name
+    kept = {name: by_name[name] for name in names[:MOST_NAMES]}
+    rest = by_name.get(OTHER)
+    for name in names[MOST_NAMES:]:
+        rest = added(rest, by_name[name])
+    return {**kept, OTHER: rest}
 
 
 def counters_of(numbers: Numbers) -> Numbers:
@@ -73,8 +97,12 @@ def added(total: Any, more: Any) -> Any:
 class AppNumbers:
     """The numbers of one app in this process: what it publishes."""
 
-    def __init__(self, app_name: str, usage: Usage) -> None:
+    def __init__(
+        self, app_name: str, usage: Usage, slow: Callable[[], Mapping[str, int]] = dict
+    ) -> None:
+        """`slow` tells how many slow statements there were, by who ran them."""
         self._usage = usage
+        self._slow = slow
         self.registry: Registry | None = None  # once there is one
         self._app_name = app_name
         self.after_fork()
@@ -100,23 +128,16 @@ class AppNumbers:
             closed = dict(self._gone)
         return {
             "app": self._app_name,
-            "version": _version(),
+            "version": version(),
             "python": platform.python_version(),
             "threads": threading.active_count(),
             "pools": found,
             "closed": closed,
             "callers": {name: use._asdict() for name, use in self._usage.by_name().items()},
+            "slow_statements": dict(self._slow()),
         }
 
     merge = staticmethod(merge)
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return metadata.version("flask-pooled-db")
-    except metadata.PackageNotFoundError:  # it runs from a folder
-        return "unknown"
 
 
 def location_of(name: str, folders: Iterable[str], base: str | None) -> Location:

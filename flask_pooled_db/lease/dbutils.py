@@ -237,6 +237,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             return PoolStats(
                 **now._asdict(),
                 mincached=supply.sizes.mincached,
+                maxcached=supply.sizes.maxcached,
                 use_time=state.use_times_locked(),
                 **self.counters.taken_locked(now.checkouts),
             )

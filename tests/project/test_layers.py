@@ -40,6 +40,7 @@ PLACES = {
         "flask.context",
         "flask.deadlines",
         "flask.extension",
+        "flask.metrics",
         "flask.naming",
         "flask.observed",
         "flask.observing",
@@ -63,6 +64,7 @@ PLACES = {
     "sqlcipher3": set(),
     "gevent": set(),
     "greenlet": set(),
+    "prometheus_client": {"flask.metrics", "flask.observed", "telemetry.prometheus"},
 }
 
 
