@@ -112,30 +112,43 @@ class AppNumbers:
         # What was counted by pools that are closed, and those that were open the last time.
         self._gone: Numbers = {}
         self._last: dict[str, tuple[weakref.ref[Pool], Numbers]] = {}
+        self._turns = 0  # how often they were collected
 
     def collect(self) -> Numbers:
         """Return the numbers of this process. A tenant's are those of its server."""
+        found = None
+        while found is None:  # somebody else has collected at the same time
+            found = self._collect_pools(self._turns)
+        pools, closed = found
+        return {
+            "app": self._app_name,
+            "version": version(),
+            "python": platform.python_version(),
+            "threads": threading.active_count(),
+            "pools": pools,
+            "closed": closed,
+            "callers": {name: use._asdict() for name, use in self._usage.by_name().items()},
+            "slow_statements": dict(self._slow()),
+        }
+
+    def _collect_pools(self, turn: int) -> tuple[Numbers, Numbers] | None:
+        """Return the numbers of the pools that are open, and of those that are closed; None if it
+        is not this turn any more.
+        """
         pools = [] if self.registry is None else self.registry.all_pools()
         by_bind = {pool.bind: pool for pool in pools if pool.config.server is None}
         found = {bind: collect(pool) for bind, pool in by_bind.items()}
         with guard.lock:
+            if self._turns != turn:
+                return None
+            self._turns += 1
             for bind, (reference, numbers) in self._last.items():
                 pool = reference()
                 if pool is None or by_bind.get(bind) is not pool:
                     final = numbers if pool is None else collect(pool)
                     self._gone[bind] = added(self._gone.get(bind, {}), counters_of(final))
             self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
-            closed = dict(self._gone)
-        return {
-            "app": self._app_name,
-            "version": version(),
-            "python": platform.python_version(),
-            "threads": threading.active_count(),
-            "pools": found,
-            "closed": closed,
-            "callers": {name: use._asdict() for name, use in self._usage.by_name().items()},
-            "slow_statements": dict(self._slow()),
-        }
+            return found, dict(self._gone)
 
     merge = staticmethod(merge)
 
