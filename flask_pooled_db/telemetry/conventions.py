@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
+from flask_pooled_db.pool.evictions import KINDS
+
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE = "flask_pooled_db"
 """What OpenTelemetry calls the package."""
@@ -45,8 +47,9 @@ class Metric(NamedTuple):
         if self.attribute == STATE:
             yield "idle", numbers["idle"]
             yield "used", numbers["in_use"]
-        elif self.attribute is not None:
-            yield from numbers.get(self.field, {}).items()
+        elif self.attribute == REASON:
+            # From the beginning: the first one of a kind would not be seen to happen otherwise.
+            yield from {**dict.fromkeys(KINDS, 0), **numbers.get(self.field, {})}.items()
         elif self.field in numbers and (numbers[self.field] or not self.has_no_limit_at_0):
             yield None, numbers[self.field]
 
@@ -64,10 +67,10 @@ def _counter(name: str, field: str, unit: str, text: str, **more: Any) -> Metric
 
 
 GAUGES = (
-    _gauge("count", "in_use", "Connections that are idle or in use.", attribute=STATE),
-    _gauge("max", "maxconnections", "How many may be open.", has_no_limit_at_0=True),
-    _gauge("idle.max", "maxcached", "How many may be idle.", has_no_limit_at_0=True),
-    _gauge("idle.min", "mincached", "How many are kept open."),
+    _gauge("count", "in_use", "Connections that are idle, or lent.", attribute=STATE),
+    _gauge("max", "maxconnections", "Connections that may be open.", has_no_limit_at_0=True),
+    _gauge("idle.max", "maxcached", "Connections that may be idle.", has_no_limit_at_0=True),
+    _gauge("idle.min", "mincached", "Connections that are kept open."),
     _gauge("pending_requests", "waiting", "Callers that wait for a connection.", "{request}"),
 )
 
@@ -84,7 +87,7 @@ COUNTERS = (
         "rollbacks",
         "rollbacks",
         "{transaction}",
-        "Transactions that were rolled back, as their caller or an exception wanted.",
+        "Transactions that were rolled back, by their caller or an exception.",
     ),
     _counter(
         "aborted",

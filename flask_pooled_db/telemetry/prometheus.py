@@ -88,7 +88,7 @@ class PoolCollector(Collector):
         yield from _endpoints(counters, labels)
         yield GaugeMetricFamily(
             OWN_NUMBERS_ONLY,
-            "Whether these are the numbers of a single process: the others could not be read.",
+            "1 if the other processes can't be read, so that these numbers are one process's own.",
             value=float(stats.is_alone),
         )
 
@@ -181,8 +181,8 @@ def _endpoints(parts: list[Part], labels: list[str]) -> Iterator[Family]:
         for name, count in numbers.get("slow_statements", {}).items():
             slow[(_label(name), *worker)] += count
     told = {
-        LEASE_SECONDS: ("For how many seconds an endpoint had connections.", seconds),
-        LEASE_IDLE_SECONDS: ("For how many of them none of its statements ran.", idle),
+        LEASE_SECONDS: ("Seconds for which an endpoint had connections.", seconds),
+        LEASE_IDLE_SECONDS: ("Seconds of these in which none of its statements ran.", idle),
         SLOW_STATEMENTS: ("Statements that took POOLED_DB_SLOW_STATEMENT or longer.", slow),
     }
     for name, (text, found) in told.items():

@@ -43,7 +43,8 @@ def test_fields() -> None:
     for field in dataclasses.fields(PoolStats):
         assert f"`{field.name}`" in table
     kinds = {each.kind for each in vars(evictions).values() if hasattr(each, "kind")}
-    for kind in kinds | {evictions.BROKEN}:
+    assert kinds | {evictions.BROKEN} == set(evictions.KINDS)
+    for kind in evictions.KINDS:
         assert f"`{kind}`" in table
 
 
