@@ -7,16 +7,18 @@ import contextlib
 import gc
 import inspect
 import os
+import subprocess
 import sys
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 from opentelemetry import context, metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.semconv._incubating.attributes import db_attributes
 from opentelemetry.semconv._incubating.metrics import db_metrics
 from opentelemetry.trace import SpanKind, StatusCode
@@ -25,13 +27,14 @@ from flask_pooled_db import ConfigError, PooledDB, PoolTimeout, TransactionAbort
 from flask_pooled_db.telemetry.conventions import COUNTERS, GAUGES, TIMES
 from flask_pooled_db.telemetry.measures import MANY
 from flask_pooled_db.telemetry.spans import operation_of
+from harness.processes import PROJECT
 from harness.server import MariaDBServer
-from harness.waiting import wait_until
+from harness.waiting import PATIENCE, wait_until
 from harness.workloads import add
 from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver
-from tests.support.otel import Seen, points, recording
+from tests.support.otel import Seen, points, providers, recording
 from tests.support.scenarios.base import must_raise
 from tests.support.stages import on_server
 
@@ -349,6 +352,77 @@ def test_p12_inside_the_sdk(url: str, seen: Seen) -> None:
         assert points(found["pooled_db.commits"])[()] >= 2
         wait_for_spans(seen, {"COMMIT shop.db": 2, "INSERT shop.db": 2, "checkout shop.db": 2})
         assert points(seen.metrics()["db.client.connection.wait_time"])[()][0] >= 3
+
+
+class Using(SpanProcessor):
+    """A processor that holds a lock while a span ends, and uses the pool meanwhile."""
+
+    def __init__(self, use: Callable[[], object]) -> None:
+        self.use: Callable[[], object] | None = use
+        self.was_free: list[bool] = []
+        self._lock = threading.Lock()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        is_free = self._lock.acquire(timeout=PATIENCE)
+        self.was_free.append(is_free)
+        try:
+            if self.use is not None and span.name == "request":
+                self.use()
+        finally:
+            if is_free:
+                self._lock.release()
+
+
+def test_p12_inside_a_processor(url: str, seen: Seen) -> None:
+    """Where a processor of spans is interrupted, or uses the pool, which ends further spans, it is
+    not entered once more by its own thread.
+    """
+    with traced(url) as db:
+        db.execute(CREATE)
+        processor = Using(lambda: db.execute(INSERT, (1, "x")))
+        providers()[1].add_span_processor(processor)
+        seen.spans()
+        try:
+            trace.get_tracer("app").start_span("request").end()
+            wait_for_spans(seen, {"COMMIT shop.db": 1, "INSERT shop.db": 1, "checkout shop.db": 1})
+        finally:
+            processor.use = None
+    assert all(processor.was_free)
+
+
+SET_UP_LATE = """
+from flask import Flask
+from flask_pooled_db import PooledDB
+from tests.support.otel import points, recording
+
+def make():
+    app = Flask("app")
+    keys = {"URL": "sqlite://", "OTEL": "all", "RUNTIME_DIR": False, "MINCACHED": 0}
+    app.config.update({f"POOLED_DB_{name}": value for name, value in keys.items()})
+    return app, PooledDB(app)
+
+pairs = [make(), make()]
+with recording() as seen:
+    pairs.append(make())
+    for _, db in pairs:
+        db.fetch_all("SELECT 1")
+    found = seen.metrics()
+    print(points(found["db.client.connection.count"])[("idle",)])
+    print(points(found["db.client.connection.wait_time"])[()][0])
+    print(len(seen.spans()))
+"""
+
+
+def test_set_up_late() -> None:
+    """An SDK that is set up when there are apps already, as in a worker that was forked, is told of
+    them; the numbers of several apps are added up.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", SET_UP_LATE], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    idle, waits, spans = map(int, done.stdout.split())
+    assert (idle, waits) == (3, 3)
+    assert spans >= 6
 
 
 def wait_for_spans(seen: Seen, wanted: dict[str, int]) -> None:
