@@ -11,6 +11,7 @@ from flask import Flask, g, has_request_context, request
 from flask.globals import app_ctx
 
 from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.flask.telling import Announcements, Teller
 from flask_pooled_db.pool import Events
 from flask_pooled_db.pool.statements import Observer, Tags, observer_of
@@ -64,9 +65,9 @@ class Watch:
         is_wanted = bool(config.leak_threshold or config.slow_acquire)
         return PoolUsage(self.usage, lambda: is_wanted or self.wants_usage, self._forked)
 
-    def told_of(self, bind: str, config: PoolConfig) -> PoolTelemetry | None:
+    def told_of(self, bind: str, config: PoolConfig, driver: Driver) -> PoolTelemetry | None:
         """Return what tells OpenTelemetry of the pool of a bind, if it is told."""
-        return None if self.telemetry is None else self.telemetry.of_pool(bind, config)
+        return None if self.telemetry is None else self.telemetry.of_pool(bind, config, driver)
 
     def observer(self, config: PoolConfig, told: PoolTelemetry | None = None) -> Observer:
         """Return who observes a pool of this configuration."""

@@ -52,7 +52,7 @@ class PoolMaker:
         return pools
 
     def _pool(self, config: PoolConfig, driver: Driver, bind: str, key: object = None) -> Pool:
-        holders, told = self._watch.holders(config), self._watch.told_of(bind, config)
+        holders, told = self._watch.holders(config), self._watch.told_of(bind, config, driver)
         return Pool(
             config,
             driver,

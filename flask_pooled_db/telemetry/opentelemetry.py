@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool import Entry, Events
 from flask_pooled_db.pool.statements import NoObserver, Observer, Statement
 from flask_pooled_db.pool.timed import Checkouts
@@ -37,12 +38,12 @@ class Telemetry:
         """Read numbers from there."""
         self._measures.source = source
 
-    def of_pool(self, bind: str, config: PoolConfig) -> PoolTelemetry:
-        """Return who is told of a pool."""
+    def of_pool(self, bind: str, config: PoolConfig, driver: Driver) -> PoolTelemetry:
+        """Return who is told of a pool with this driver."""
         measures, spans = self._measures.of_pool(bind), self._spans
         if spans is None:
             return PoolTelemetry(measures, PoolCheckouts(measures), None)
-        site = Site(bind, config)
+        site = Site(bind, config, driver)
         return PoolTelemetry(
             measures, TracedCheckouts(measures, spans, site), StatementSpans(spans, site)
         )

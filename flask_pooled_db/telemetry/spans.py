@@ -21,6 +21,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, get_tracer
 
 from flask_pooled_db.config import DatabaseURL, PoolConfig
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.runtime import guard, housekeeper, reporter, workers
 from flask_pooled_db.telemetry.conventions import POOL_NAME, SCHEMA_URL, SCOPE, version
 
@@ -142,13 +143,15 @@ def _is_inside_sdk() -> bool:
 class Site:
     """The database of a pool, as its spans have it."""
 
-    def __init__(self, bind: str, config: PoolConfig) -> None:
+    def __init__(self, bind: str, config: PoolConfig, driver: Driver) -> None:
         url, given = config.url, config.connect_args
+        # If a function tells its URL, the first connect tells which one it is.
+        self._driver = driver
         url = url if isinstance(url, DatabaseURL) else DatabaseURL("")
         host, port = url.hosts[0] if len(url.hosts) == 1 else (None, None)
         found = {
             POOL_NAME: bind,
-            "db.system.name": _SYSTEMS.get(_kind_of(config), "other_sql"),
+            "db.system.name": _SYSTEMS.get(url.dialect),
             "db.namespace": _name_of(url.database or _database_in(given)),
             "server.address": host or _plain(given.get("host")) or _plain(given.get("unix_socket")),
             "server.port": port or given.get("port"),
@@ -157,26 +160,22 @@ class Site:
 
     def at(self, where: Mapping[str, Any], **more: Any) -> Attributes:
         """Return the attributes of a span of a connection to one of several servers."""
-        attributes = {**self.attributes, **more}
+        attributes = {"db.system.name": self._system, **self.attributes, **more}
         for name, key in (("server.address", "host"), ("server.port", "port")):
             if where.get(key) is not None:
                 attributes[name] = where[key]
         return attributes
+
+    @property
+    def _system(self) -> str:
+        return _SYSTEMS.get(self._driver.name, "other_sql")
 
     def named(self, operation: str | None) -> str:
         """Return the name of a span."""
         known = self.attributes
         target = known.get("db.namespace") or known.get("server.address")
         parts = [str(part) for part in (operation, target) if part]
-        return " ".join(parts) or str(known["db.system.name"])
-
-
-def _kind_of(config: PoolConfig) -> str:
-    if isinstance(config.url, DatabaseURL):
-        return config.url.dialect
-    creator = config.creator
-    module = getattr(creator, "__module__", None) or getattr(creator, "__name__", "")
-    return module if module in _SYSTEMS else str(module).partition(".")[0]
+        return " ".join(parts) or str(known.get("db.system.name", self._system))
 
 
 def _database_in(given: Mapping[str, Any]) -> Any:

@@ -24,9 +24,11 @@ from opentelemetry.semconv._incubating.metrics import db_metrics
 from opentelemetry.trace import SpanKind, StatusCode
 
 from flask_pooled_db import ConfigError, PooledDB, PoolTimeout, TransactionAborted
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.telemetry.conventions import COUNTERS, GAUGES, TIMES
 from flask_pooled_db.telemetry.measures import MANY
-from flask_pooled_db.telemetry.spans import operation_of
+from flask_pooled_db.telemetry.spans import Site, operation_of
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
@@ -338,20 +340,26 @@ def test_p12_inside_the_sdk(url: str, seen: Seen) -> None:
     """What runs inside the SDK, which holds its locks, may use the pool: as a finalizer may, that
     interrupts it anywhere. Nothing hangs, and nothing is lost.
     """
+    users: list[PooledDB] = []
+
+    def use(options: CallbackOptions) -> list[Observation]:
+        for one in users:
+            one.execute(INSERT, (1, "x"))
+        return []
+
+    metrics.get_meter("flask_pooled_db").create_observable_gauge(f"app.{id(users)}", [use])
     with traced(url) as db:
         db.execute(CREATE)
-
-        def use(options: CallbackOptions) -> list[Observation]:
-            db.execute(INSERT, (1, "x"))
-            return []
-
-        metrics.get_meter("flask_pooled_db").create_observable_gauge(f"app.{id(db)}", [use])
         seen.spans()
-        seen.metrics()
-        found = seen.metrics()
+        users.append(db)
+        try:
+            seen.metrics()
+            found = seen.metrics()
+        finally:
+            users.clear()
         assert points(found["pooled_db.commits"])[()] >= 2
         wait_for_spans(seen, {"COMMIT shop.db": 2, "INSERT shop.db": 2, "checkout shop.db": 2})
-        assert points(seen.metrics()["db.client.connection.wait_time"])[()][0] >= 3
+        assert points(seen.metrics()["db.client.connection.wait_time"])[()][0] == 3
 
 
 class Using(SpanProcessor):
@@ -445,6 +453,34 @@ def test_suppressed(url: str, seen: Seen) -> None:
         finally:
             context.detach(token)
         assert seen.spans() == []
+
+
+def test_systems(url: str, seen: Seen) -> None:
+    """The kind of the database is told by the URL, also where a function tells that; a module that
+    is not known has another one.
+    """
+    with traced(lambda: url) as db:
+        db.fetch_all("SELECT 1")
+        db.fetch_all("SELECT 1")
+        last = seen.spans()[-1]
+    assert (last.attributes or {})["db.system.name"] == "sqlite"
+    with traced(None, creator=FakeDriver()) as db, db.connection_context() as conn:
+        conn.cursor().execute("SELECT 1")
+        spans = seen.spans()
+    assert [one.name for one in spans][:2] == ["checkout", "SELECT"]
+    assert all((one.attributes or {})["db.system.name"] == "other_sql" for one in spans)
+
+
+def test_a3_secrets_in_names() -> None:
+    """What stands in place of a name, and may hold a password, is not told."""
+    secret = {"dbname": "dbname=shop password=secret", "host": "postgresql://u:secret@h/d"}
+    fake: Any = FakeDriver()
+    config = PoolConfig(creator=fake, connect_args={**secret, "port": 1})
+    site = Site("a", config, Driver(fake, None, {}, 1.0))
+    assert site.attributes == {
+        "db.client.connection.pool.name": "a",
+        "server.port": 1,
+    }
 
 
 @pytest.mark.parametrize(
