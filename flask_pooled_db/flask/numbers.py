@@ -29,6 +29,10 @@ MOMENTARY = frozenset(
 )
 """What tells of a moment, of the numbers of a pool. The others only grow."""
 
+GRAIN = 2.0**-20
+"""Seconds that times are published in multiples of. Sums of these are exact, in whatever order they
+are added up: a counter that goes back by a rounding error looks as if it had begun anew."""
+
 Numbers = dict[str, Any]
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(PoolStats))
@@ -40,8 +44,13 @@ def collect(pool: Pool) -> Numbers:
     found = {name: getattr(stats, name) for name in _FIELDS}  # asdict() takes three times as long
     for name, value in found.items():
         if isinstance(value, Histogram):
-            found[name] = {"counts": value.counts, "sum": value.sum}
+            found[name] = {"counts": value.counts, "sum": exact(value.sum)}
     return found
+
+
+def exact(seconds: float) -> float:
+    """Return a time in whole grains."""
+    return round(seconds / GRAIN) * GRAIN
 
 
 def merge(totals: Numbers, numbers: Numbers) -> Numbers:
@@ -127,7 +136,10 @@ class AppNumbers:
             "threads": threading.active_count(),
             "pools": pools,
             "closed": closed,
-            "callers": {name: use._asdict() for name, use in self._usage.by_name().items()},
+            "callers": {
+                name: {"leases": use.leases, "seconds": exact(use.seconds), "idle": exact(use.idle)}
+                for name, use in self._usage.by_name().items()
+            },
             "slow_statements": dict(self._slow()),
         }
 

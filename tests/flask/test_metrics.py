@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 import weakref
+from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from flask_pooled_db import (
     UsageError,
     db_connection_context,
 )
-from flask_pooled_db.flask.numbers import merge
+from flask_pooled_db.flask.numbers import AppNumbers, merge
 from flask_pooled_db.telemetry.prometheus import PoolCollector
-from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER
+from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage
 from harness.server import MariaDBServer
 from harness.workloads import add
 from tests.support.apps import pooled_app
@@ -79,7 +80,7 @@ def test_everything_is_told(folder: Path) -> None:
             "pooled_db_leaks_total": stats.leaked,
             "pooled_db_implicit_commits_total": stats.implicit_commits,
         }
-        assert {name: value(found, name, **pool) for name in told} == told
+        assert {name: value(found, name, **pool) for name in told} == pytest.approx(told, abs=1e-6)
         for state, number in (("idle", stats.idle), ("used", stats.in_use)):
             key = "db_client_connection_state"
             assert value(found, "db_client_connection_count", **pool, **{key: state}) == number
@@ -224,6 +225,27 @@ def test_own_numbers_only(url: str) -> None:
         found = scrape(app)
     assert value(found, "pooled_db_own_numbers_only") == 1
     assert value(found, "db_client_connection_wait_time_seconds_count") == 2
+
+
+def test_exact_sums() -> None:
+    """Times of several processes have the same sum in whatever order they are added up, so that no
+    counter goes back by a rounding error when one of them ends.
+    """
+    parts = []
+    for number in range(1, 6):
+        usage = Usage()
+        usage.add("a", number / 3, number / 7)
+        parts.append(AppNumbers("app", usage).collect())
+    told = [functools.reduce(add_all, order, NOTHING) for order in permutations(parts)]
+    assert all(one == told[0] for one in told)
+    assert told[0]["callers"]["a"]["seconds"] == pytest.approx(5.0, abs=1e-5)
+
+
+NOTHING: dict[str, Any] = {}
+
+
+def add_all(totals: dict[str, Any], numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return merge(totals, dict(numbers))
 
 
 def names_of(prefix: str, number: int, *, beyond: int = 0) -> dict[str, int]:

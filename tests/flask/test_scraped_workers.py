@@ -72,7 +72,7 @@ class Client:
         found = samples(text)
         counters = {key: each for key, each in found.items() if _COUNTER.search(key[0])}
         for key, before in self.seen.items():
-            if counters.get(key, -1.0) < before - 1e-9:
+            if counters.get(key, -1.0) < before:
                 self.went_back.append((key, before, counters.get(key)))
         self.seen = counters
         return found
