@@ -23,6 +23,10 @@ class EndingLease(TransactionLease):
         """Send COMMIT, and tell of it."""
         self._timed("COMMIT", super().send_commit, entry)
 
+    def undoing(self) -> Callable[[Entry], None]:
+        """Return what sends the ROLLBACK of its end, and tells of it."""
+        return self.undo
+
     def undo(self, entry: Entry) -> None:
         """Send ROLLBACK, and tell of it."""
         self._timed("ROLLBACK", super().undo, entry)

@@ -143,6 +143,12 @@ class Timing(Losing):
         """Roll back before the end of the lease, so that others need not wait for its locks."""
         self.call(functools.partial(self.undo, entry))
 
+    def undoing(self) -> Callable[[Entry], None]:
+        """Return what sends the ROLLBACK of its end. It does not refer to the lease: an error's
+        frames would keep that.
+        """
+        return Entry.roll_back
+
     def undo(self, entry: Entry) -> None:
         """Send ROLLBACK. What its failure means, its caller knows."""
         entry.roll_back()
