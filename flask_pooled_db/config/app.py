@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from flask_pooled_db.config import checks
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX, Field
@@ -26,6 +26,7 @@ APP_KEYS = {
     "BINDS_MAXCONNECTIONS": Field("binds_maxconnections", checks.count, 0, scope="app"),
     "RECORD_STATEMENTS": Field("record_statements", checks.flag, None, scope="app"),
     "RUNTIME_DIR": Field("runtime_dir", checks.runtime_dir, None, scope="app"),
+    "OTEL": Field("otel", checks.otel, None, scope="app"),
     "REQUEST_DEADLINE": Field("request_deadline", checks.seconds, 0.0, scope="app"),
 }
 """The keys of an app, which may describe several pools."""
@@ -41,8 +42,9 @@ class AppConfig:
     `binds_maxconnections` is how many connections all binds may have together in a process; 0: any
     number. `record_statements` is None if that is up to `app.testing` and `app.debug`.
     `runtime_dir` is where the processes of the app meet: None for the default, "" for nowhere.
-    `request_deadline` is how many seconds a request has for its databases; 0: any number.
-    `inherited` are the sizes and times that each bind has, unless its own settings say otherwise.
+    `otel` is what OpenTelemetry is told; None: nothing. `request_deadline` is how many seconds a
+    request has for its databases; 0: any number. `inherited` are the sizes and times that each bind
+    has, unless its own settings say otherwise.
     """
 
     binds: Mapping[str, PoolConfig]
@@ -51,6 +53,7 @@ class AppConfig:
     binds_maxconnections: int = 0
     record_statements: bool | None = None
     runtime_dir: str | None = None
+    otel: Literal["metrics", "all"] | None = None
     request_deadline: float = 0.0
     inherited: Mapping[str, Any] = field(repr=False)
 

@@ -234,6 +234,13 @@ def runtime_dir(value: Any) -> str | None:
     return path
 
 
+def otel(value: Any) -> str | None:
+    """Check what OpenTelemetry is told: "metrics" or "all"; "", as an environment has it that sets
+    nothing, becomes None.
+    """
+    return (one_of("metrics", "all")(value) or None) if value != "" else None
+
+
 def connect_args(value: Any) -> dict[str, Any]:
     """Check a mapping of argument names to values."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):

@@ -93,7 +93,7 @@ KEYS = keys_of(PoolConfig)
 
 OF_THE_APP = (
     *("BINDS", "BIND_IDLE_TIMEOUT", "MAX_BINDS", "BINDS_MAXCONNECTIONS"),
-    *("RECORD_STATEMENTS", "REQUEST_DEADLINE", "RUNTIME_DIR"),
+    *("OTEL", "RECORD_STATEMENTS", "REQUEST_DEADLINE", "RUNTIME_DIR"),
 )
 """The keys that an app has, and a bind has not."""
 

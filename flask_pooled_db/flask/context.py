@@ -17,9 +17,9 @@ from flask_pooled_db.config import DEFAULT_BIND, check_seconds, describe
 from flask_pooled_db.errors import PoolTimeout, UsageError
 from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
-from flask_pooled_db.flask.numbers import AppNumbers
+from flask_pooled_db.flask.numbers import AppNumbers, merge
 from flask_pooled_db.flask.observing import Watch, report_repeats
-from flask_pooled_db.host import Publisher
+from flask_pooled_db.host import HostStats, Publisher, alone
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.deadline import around, tell_limit, time_to_wait
@@ -69,6 +69,12 @@ class AppState:
         self.root_path = root_path  # of the app
         # What scopes need, by the bind as they name it: None is the default one.
         self.engines = registry.engines
+
+    def read_host(self) -> HostStats:
+        """Return what all processes of the app on this host have published."""
+        if self.publisher is not None:
+            return self.publisher.read()
+        return alone(self.numbers.collect(), merge, "POOLED_DB_RUNTIME_DIR is False")
 
     def engine(self, bind: Any) -> Engine:
         """Return what a scope of a bind needs. In place of a pool that is not open it is an

@@ -28,7 +28,7 @@ from flask_pooled_db.flask.deadlines import bound_requests
 from flask_pooled_db.flask.keeper import Keeper
 from flask_pooled_db.flask.numbers import AppNumbers, location_of
 from flask_pooled_db.flask.observed import Observed
-from flask_pooled_db.flask.observing import Watch
+from flask_pooled_db.flask.observing import Watch, telemetry_of
 from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
 from flask_pooled_db.host import Publisher
@@ -223,14 +223,18 @@ class PooledDB(ByName, Statements, Observed):
                 pool.close(timeout)
             if state.publisher is not None:
                 state.publisher.end()
+            if state.watch.telemetry is not None:
+                state.watch.telemetry.flush()
 
     def _state_of(self, app: Flask) -> AppState:
         """Return the pools of an app, as its configuration has them, and what observes them."""
         problems: list[str] = []
         config = read_app(app.config, f"sqlite:///{quote(app.name)}.sqlite", problems)
         limit = config.binds_maxconnections
-        watch = Watch(app, config.record_statements)
-        numbers, publisher = AppNumbers(app.name, watch.usage), None
+        telemetry = telemetry_of(config.otel, problems)
+        watch = Watch(app, config.record_statements, telemetry)
+        watch.wants_usage = app in self.counting
+        numbers, publisher = AppNumbers(app.name, watch.usage, watch.slow_statements), None
         if config.runtime_dir != "":
             folders = app.root_path, app.instance_path
             publisher = Publisher(location_of(app.name, folders, config.runtime_dir), numbers)
@@ -240,6 +244,8 @@ class PooledDB(ByName, Statements, Observed):
         registry = Registry(pools, Keeper(watch.teller, self, maker), config, tend=registries.begin)
         registries.add(registry)
         numbers.registry = registry
+        if telemetry is not None:
+            telemetry.read_from(numbers)
         return AppState(registry, self, app.root_path, watch, numbers, publisher)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import os
@@ -11,8 +10,7 @@ import platform
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask_pooled_db.host import Location
@@ -20,12 +18,20 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Histogram, PoolStats
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import guard
-from flask_pooled_db.telemetry.usage import Usage
+from flask_pooled_db.telemetry.conventions import version
+from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage
 
 MOMENTARY = frozenset(
-    {"open", "in_use", "idle", "waiting", "maxconnections", "mincached", "longest_lease"}
+    {
+        *("open", "in_use", "idle", "waiting", "longest_lease"),
+        *("maxconnections", "maxcached", "mincached"),
+    }
 )
 """What tells of a moment, of the numbers of a pool. The others only grow."""
+
+GRAIN = 2.0**-20
+"""Seconds that times are published in multiples of. Sums of these are exact, in whatever order they
+are added up: a counter that goes back by a rounding error looks as if it had begun anew."""
 
 Numbers = dict[str, Any]
 
@@ -38,8 +44,13 @@ def collect(pool: Pool) -> Numbers:
     found = {name: getattr(stats, name) for name in _FIELDS}  # asdict() takes three times as long
     for name, value in found.items():
         if isinstance(value, Histogram):
-            found[name] = {"counts": value.counts, "sum": value.sum}
+            found[name] = {"counts": value.counts, "sum": exact(value.sum)}
     return found
+
+
+def exact(seconds: float) -> float:
+    """Return a time in whole grains."""
+    return round(seconds / GRAIN) * GRAIN
 
 
 def merge(totals: Numbers, numbers: Numbers) -> Numbers:
@@ -51,7 +62,29 @@ def merge(totals: Numbers, numbers: Numbers) -> Numbers:
     for part in ("pools", "closed"):
         counters = {bind: counters_of(found) for bind, found in numbers.get(part, {}).items()}
         pools = added(pools, counters)
-    return {"pools": pools, "callers": added(callers, numbers.get("callers", {}))}
+    return {
+        "pools": pools,
+        "callers": bounded(added(callers, numbers.get("callers", {}))),
+        "slow_statements": bounded(
+            added(totals.get("slow_statements", {}), numbers.get("slow_statements", {}))
+        ),
+    }
+
+
+def bounded(by_name: Numbers) -> Numbers:
+    """Return what is counted by name, with those beyond the first 200 names added up as one.
+
+    Which ones they are does not depend on the order in which processes are added up, and a name
+    that is not among the first ones never will be again: so no number ever goes back.
+    """
+    names = sorted(by_name.keys() - {OTHER})
+    if len(names) <= MOST_NAMES:
+        return by_name
+    kept = {name: by_name[name] for name in names[:MOST_NAMES]}
+    rest = by_name.get(OTHER)
+    for name in names[MOST_NAMES:]:
+        rest = added(rest, by_name[name])
+    return {**kept, OTHER: rest}
 
 
 def counters_of(numbers: Numbers) -> Numbers:
@@ -73,8 +106,12 @@ def added(total: Any, more: Any) -> Any:
 class AppNumbers:
     """The numbers of one app in this process: what it publishes."""
 
-    def __init__(self, app_name: str, usage: Usage) -> None:
+    def __init__(
+        self, app_name: str, usage: Usage, slow: Callable[[], Mapping[str, int]] = dict
+    ) -> None:
+        """`slow` tells how many slow statements there were, by who ran them."""
         self._usage = usage
+        self._slow = slow
         self.registry: Registry | None = None  # once there is one
         self._app_name = app_name
         self.after_fork()
@@ -84,39 +121,48 @@ class AppNumbers:
         # What was counted by pools that are closed, and those that were open the last time.
         self._gone: Numbers = {}
         self._last: dict[str, tuple[weakref.ref[Pool], Numbers]] = {}
+        self._turns = 0  # how often they were collected
 
     def collect(self) -> Numbers:
         """Return the numbers of this process. A tenant's are those of its server."""
+        found = None
+        while found is None:  # somebody else has collected at the same time
+            found = self._collect_pools(self._turns)
+        pools, closed = found
+        return {
+            "app": self._app_name,
+            "version": version(),
+            "python": platform.python_version(),
+            "threads": threading.active_count(),
+            "pools": pools,
+            "closed": closed,
+            "callers": {
+                name: {"leases": use.leases, "seconds": exact(use.seconds), "idle": exact(use.idle)}
+                for name, use in self._usage.by_name().items()
+            },
+            "slow_statements": dict(self._slow()),
+        }
+
+    def _collect_pools(self, turn: int) -> tuple[Numbers, Numbers] | None:
+        """Return the numbers of the pools that are open, and of those that are closed; None if it
+        is not this turn any more.
+        """
         pools = [] if self.registry is None else self.registry.all_pools()
         by_bind = {pool.bind: pool for pool in pools if pool.config.server is None}
         found = {bind: collect(pool) for bind, pool in by_bind.items()}
         with guard.lock:
+            if self._turns != turn:
+                return None
+            self._turns += 1
             for bind, (reference, numbers) in self._last.items():
                 pool = reference()
                 if pool is None or by_bind.get(bind) is not pool:
                     final = numbers if pool is None else collect(pool)
                     self._gone[bind] = added(self._gone.get(bind, {}), counters_of(final))
             self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
-            closed = dict(self._gone)
-        return {
-            "app": self._app_name,
-            "version": _version(),
-            "python": platform.python_version(),
-            "threads": threading.active_count(),
-            "pools": found,
-            "closed": closed,
-            "callers": {name: use._asdict() for name, use in self._usage.by_name().items()},
-        }
+            return found, dict(self._gone)
 
     merge = staticmethod(merge)
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return metadata.version("flask-pooled-db")
-    except metadata.PackageNotFoundError:  # it runs from a folder
-        return "unknown"
 
 
 def location_of(name: str, folders: Iterable[str], base: str | None) -> Location:

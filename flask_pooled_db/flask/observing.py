@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import weakref
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from flask import Flask, g, has_request_context, request
 from flask.globals import app_ctx
 
 from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers import Driver
 from flask_pooled_db.flask.telling import Announcements, Teller
 from flask_pooled_db.pool import Events
 from flask_pooled_db.pool.statements import Observer, Tags, observer_of
@@ -25,6 +28,9 @@ from flask_pooled_db.telemetry.slow import SlowLog, SlowStatements
 from flask_pooled_db.telemetry.slow_acquire import SlowAcquire
 from flask_pooled_db.telemetry.usage import PoolUsage, Usage
 
+if TYPE_CHECKING:
+    from flask_pooled_db.telemetry.opentelemetry import PoolTelemetry, Telemetry
+
 _RECORDING = "_pooled_db_recording"
 _TAGS = "_pooled_db_tags"
 
@@ -32,12 +38,17 @@ _TAGS = "_pooled_db_tags"
 class Watch:
     """What observes the pools and the statements of an app. It does not keep the app alive."""
 
-    def __init__(self, app: Flask, records: bool | None) -> None:
-        """`records`: whether statements are recorded; None: while the app is tested or debugged."""
+    def __init__(
+        self, app: Flask, records: bool | None, telemetry: Telemetry | None = None
+    ) -> None:
+        """`records`: whether statements are recorded; None: while the app is tested or debugged.
+        `telemetry`: what OpenTelemetry is told, if it is.
+        """
         self.teller = Teller(app)
         self._app = weakref.ref(app)
         self._records = records
         self._slow = SlowStatements()
+        self.telemetry = telemetry
         self.usage = Usage()
         self.in_use: Callable[[], object] | None = None  # called when a pool is used
         self.wants_usage = False  # set before the first lease, by whoever shows it
@@ -62,14 +73,21 @@ class Watch:
     def _is_usage_wanted(self, by_pool: bool) -> bool:
         return by_pool or self.wants_usage
 
-    def observer(self, config: PoolConfig) -> Observer:
+    def told_of(self, bind: str, config: PoolConfig, driver: Driver) -> PoolTelemetry | None:
+        """Return what tells OpenTelemetry of the pool of a bind, if it is told."""
+        return None if self.telemetry is None else self.telemetry.of_pool(bind, config, driver)
+
+    def observer(self, config: PoolConfig, told: PoolTelemetry | None = None) -> Observer:
         """Return who observes a pool of this configuration."""
         slow = SlowLog(config.slow_statement, self._slow) if config.slow_statement else None
-        return observer_of([one for one in (slow, self._recorder) if one is not None])
+        spans = None if told is None else told.observer
+        return observer_of([one for one in (slow, self._recorder, spans) if one is not None])
 
     def _forked(self) -> None:
         self.usage.forked()
         self._slow.forked()
+        if self.telemetry is not None:
+            self.telemetry.forked()
 
     def tags(self, config: PoolConfig) -> Tags | None:
         """Return what the statements of a pool of this configuration end in."""
@@ -91,6 +109,23 @@ class Watch:
         values = app_ctx.g.__dict__
         recording: Recording | None = values.get(_RECORDING)
         return recording or values.setdefault(_RECORDING, Recording())
+
+
+def telemetry_of(otel: str | None, problems: list[str]) -> Telemetry | None:
+    """Return what tells OpenTelemetry of an app, as POOLED_DB_OTEL has it."""
+    if otel is None:
+        return None
+    try:
+        module = importlib.import_module("flask_pooled_db.telemetry.opentelemetry")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        problems.append(
+            "POOLED_DB_OTEL needs opentelemetry-api: pip install 'flask-pooled-db[otel]'"
+        )
+        return None
+    telemetry: Telemetry = module.Telemetry(has_spans=otel == "all")
+    return telemetry
 
 
 def recorded() -> list[RecordedStatement]:

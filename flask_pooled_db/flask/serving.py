@@ -28,8 +28,7 @@ from flask_pooled_db.flask.context import (
     kept,
     take_back,
 )
-from flask_pooled_db.flask.numbers import merge
-from flask_pooled_db.host import HostStats, alone
+from flask_pooled_db.host import HostStats
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.deadline import Deadline
 from flask_pooled_db.lease.ofcontext import ContextLease
@@ -164,10 +163,7 @@ class Serving:
         It never fails: without a usable POOLED_DB_RUNTIME_DIR it returns the numbers of this
         process alone, and says why. It waits up to two seconds for a disk that does not answer.
         """
-        state = self.here()[0]
-        if state.publisher is not None:
-            return state.publisher.read()
-        return alone(state.numbers.collect(), merge, "POOLED_DB_RUNTIME_DIR is False")
+        return self.here()[0].read_host()
 
     @property
     def connection(self) -> LeaseConnection:

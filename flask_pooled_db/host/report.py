@@ -45,6 +45,11 @@ class HostStats:
     """Why the processes can't be read, so that this one tells its own numbers alone; or why it
     could not publish its latest. None if all is well."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether these are the numbers of this process alone: others could not be read."""
+        return any(not one.token for one in self.processes)
+
 
 def read(location: Location, merge: Merge) -> HostStats:
     """Return what all processes have published. Raises `Unusable`."""

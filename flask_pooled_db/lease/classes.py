@@ -19,6 +19,7 @@ from flask_pooled_db.lease.attributes import (
     StateQuestion,
 )
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
+from flask_pooled_db.lease.ending import EndingLease
 from flask_pooled_db.lease.handle import GONE
 from flask_pooled_db.lease.held import HeldLease
 from flask_pooled_db.lease.limits import LimitedLease
@@ -99,8 +100,9 @@ def class_for(
     """
     streams = entry.driver.may_stream(entry.raw)
     is_observed, is_tagged = terms.observer.is_on(), terms.tags is not None
+    tells_ends = is_observed and terms.observer.wants_ends
     is_held = terms.holders.is_on() or terms.config.leak_threshold > 0
-    kinds = is_observed, is_tagged, is_held
+    kinds = is_observed, tells_ends, is_tagged, is_held
     kind = type(entry.raw), entry.origin.needs_interrupting, streams, kinds
     if kind not in known:
         traits = _traits_of(entry.raw, entry.origin, *kinds)
@@ -110,7 +112,7 @@ def class_for(
 
 
 def _traits_of(
-    raw: Any, origin: Origin, is_observed: bool, is_tagged: bool, is_held: bool
+    raw: Any, origin: Origin, is_observed: bool, tells_ends: bool, is_tagged: bool, is_held: bool
 ) -> Traits:
     kind: Any = type(raw)
     driver = origin.driver
@@ -125,6 +127,7 @@ def _traits_of(
     cursor_class: type = LeaseCursor if is_plain else particular
     more = (
         (ObservingLease, is_observed),
+        (EndingLease, tells_ends),
         (TaggingLease, is_tagged),
         (HeldLease, is_held),
         (LimitedLease, origin.needs_interrupting),

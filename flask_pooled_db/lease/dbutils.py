@@ -36,6 +36,7 @@ from flask_pooled_db.pool.events import to_all
 from flask_pooled_db.pool.holding import NOT_KNOWN, Holders
 from flask_pooled_db.pool.state import Sizes
 from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
+from flask_pooled_db.pool.timed import Checkouts, TimedEngine
 from flask_pooled_db.pool.upkeep import upkeep
 from flask_pooled_db.runtime import refuse_to_pickle
 
@@ -63,11 +64,13 @@ class Pool(PooledDB):  # type: ignore[misc]
         tags: Tags | None = None,
         holders: Holders = NOT_KNOWN,
         in_use: Callable[[], object] | None = None,
+        checkouts: Checkouts | None = None,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
         of several pools together. `watchers` are told the events, and `observer` all statements;
         `tags` is what those end in, and `holders` who wants to know of its leases. `in_use` is
-        called at the first checkout in a process, and maybe at later ones.
+        called at the first checkout in a process, and maybe at later ones. `checkouts` is told of
+        all.
         """
         super().__init__(
             driver,
@@ -82,7 +85,10 @@ class Pool(PooledDB):  # type: ignore[misc]
             ping=config.ping,
         )
         self.counters = Counters()
-        self.engine = Engine(
+        kind = Engine
+        if checkouts is not None:
+            kind = functools.partial(TimedEngine, checkouts=checkouts)  # type: ignore[assignment]
+        self.engine = kind(
             config,
             driver,
             bind=bind,
@@ -238,6 +244,7 @@ class Pool(PooledDB):  # type: ignore[misc]
             return PoolStats(
                 **now._asdict(),
                 mincached=supply.sizes.mincached,
+                maxcached=supply.sizes.maxcached,
                 use_time=state.use_times_locked(),
                 **self.counters.taken_locked(now.checkouts),
             )

@@ -327,7 +327,8 @@ class Lease(Timing):
                 entry.condemn("a block of its driver's was entered and not left")
             # After COMMIT there is most often nothing left to do.
             if state is not IDLE or entry.condemned or self._cursors or self._session.readonly:
-                tidy(entry, state, self._open_cursors(), readonly=self._session.readonly)
+                readonly = self._session.readonly
+                tidy(entry, state, self._open_cursors(), self.undoing(), readonly=readonly)
             driver = self.driver
             if driver.forget:
                 driver.forget(entry.raw)

@@ -86,13 +86,9 @@ class ObservingLease(Lease):
         raw = None if entry is None else entry.raw
         has_waited = entry is not None and entry.was_waited_for
         text = text_of(function, args, raw)
-        statement = Statement(self, text, *times, rows, error, has_waited)
-        try:
-            self._home.terms.observer.ran(statement)
-        except Exception as failure:  # noqa: BLE001  the statement has not failed
-            reporter.tell(
-                logger.error, "An observer of statements failed: %s", type(failure).__name__
-            )
+        where = {} if entry is None else entry.origin.where
+        statement = Statement(self, text, *times, rows, error, has_waited, where)
+        tell_observer(self._home.terms.observer.ran, statement)
 
     # Rows
 
@@ -192,6 +188,14 @@ class ObservingLease(Lease):
             unread, self.unread = self.unread, {}
             for _, rows in unread.values():
                 rows.end()
+
+
+def tell_observer(tell: Callable[[Statement], object], statement: Statement) -> None:
+    """Tell an observer of a statement, which does not fail for that."""
+    try:
+        tell(statement)
+    except Exception as failure:  # noqa: BLE001  the statement has not failed
+        reporter.tell(logger.error, "An observer of statements failed: %s", type(failure).__name__)
 
 
 def _owner_of(function: Callable[..., Any]) -> Any:

@@ -102,6 +102,7 @@ class Sharing(Generic[S]):
             if isinstance(entry, Addition):
                 return self._add(entry, max(0.0, deadline - clock()))
             if entry.look() <= 0:
+                self._pool.joined(started)
                 return entry
             if self.leave(entry, is_valid=False):
                 self._pool.evict(entry, evictions.DEAD)

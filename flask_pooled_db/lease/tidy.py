@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flask_pooled_db.lease.home import OpenCursor
 from flask_pooled_db.lease.state import State
@@ -18,8 +18,17 @@ _LOST = {
 }
 
 
-def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly: bool) -> None:
-    """Leave nothing open on the connection of a lease that ended in this state, or condemn it."""
+def tidy(
+    entry: Entry,
+    state: State,
+    cursors: Iterable[OpenCursor],
+    undo: Callable[[Entry], None],
+    *,
+    readonly: bool,
+) -> None:
+    """Leave nothing open on the connection of a lease that ended in this state, or condemn it.
+    `undo` sends ROLLBACK.
+    """
     driver = entry.driver
     if housekeeper.is_current:  # a finalizer runs there, or while Python shuts down
         entry.condemn("there was no time to roll it back")
@@ -40,7 +49,7 @@ def tidy(entry: Entry, state: State, cursors: Iterable[OpenCursor], *, readonly:
         _close_cursors(entry, cursors)
         entry.streams.clear()
         if entry.condemned is None and state is not State.IDLE:
-            entry.roll_back()
+            undo(entry)
     except Exception as error:  # noqa: BLE001  the caller must see its own error, not this one
         reporter.tell(
             logger.warning,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -140,7 +141,17 @@ class Timing(Losing):
 
     def undo_at_once(self, entry: Entry) -> None:
         """Roll back before the end of the lease, so that others need not wait for its locks."""
-        self.call(entry.roll_back)
+        self.call(functools.partial(self.undo, entry))
+
+    def undoing(self) -> Callable[[Entry], None]:
+        """Return what sends the ROLLBACK of its end. It does not refer to the lease: an error's
+        frames would keep that.
+        """
+        return Entry.roll_back
+
+    def undo(self, entry: Entry) -> None:
+        """Send ROLLBACK. What its failure means, its caller knows."""
+        entry.roll_back()
 
     def _clock_again(self) -> None:
         """Note that what comes next belongs to another transaction."""

@@ -73,7 +73,7 @@ class TransactionLease(WatchingLease):
         try:
             if entry.streams or self.driver.has_unread_rows(entry.raw):
                 self.drop_unread(entry)
-            self.call(entry.roll_back)
+            self.call(functools.partial(self.undo, entry))
         except BaseException as error:
             if self._state is IN_TRANSACTION:  # what was to be undone must not be committed
                 self.abort(cause or error)
@@ -308,14 +308,15 @@ class TransactionLease(WatchingLease):
             raise error
         self._before = IDLE  # an error of COMMIT need not be asked about
         try:
-            self._send_commit(entry)
+            self.send_commit(entry)
         except BaseException as error:
             self._commit_failed(entry, error)
             raise
         self._end_transaction()
         self._home.terms.events.committed()
 
-    def _send_commit(self, entry: Entry) -> None:
+    def send_commit(self, entry: Entry) -> None:
+        """Send COMMIT."""
         commit = entry.raw.commit
         if (
             self._preamble is not None

@@ -129,6 +129,9 @@ class Engine(Whole):
             self._abandon(entry)
             raise
 
+    def joined(self, began: float) -> None:
+        """Note a caller, who came then, and got a connection that others have as well."""
+
     def _abandon(self, entry: Entry | None) -> None:
         """Close a connection whose checkout or return was interrupted.
 

@@ -7,6 +7,12 @@ from typing import Self
 BROKEN = "broken"
 """What an eviction counts as if its reason has no kind: its lease or its server is at fault."""
 
+KINDS = (
+    *("idle", "lifetime", "surplus", "drained", "closed", "fork", "dead", BROKEN, "unclean"),
+    "leaked",
+)
+"""All there are."""
+
 
 class Reason(str):
     """A reason that counts as a kind of its own."""

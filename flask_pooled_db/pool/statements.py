@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 
@@ -61,6 +62,8 @@ class Statement(NamedTuple):
     error: BaseException | None
     has_waited: bool
     """Whether the lease had to wait for its connection."""
+    where: Mapping[str, Any] = MappingProxyType({})
+    """The connect arguments that name the server, if there are several."""
 
     @property
     def duration(self) -> float:
@@ -84,17 +87,27 @@ class Observer(Protocol):
     def ran(self, statement: Statement) -> None:
         """A statement was run, or failed."""
 
+    @property
+    def wants_ends(self) -> bool:
+        """Whether the leases of a connection that is new are to tell of COMMIT and ROLLBACK too."""
+
+    def ended(self, statement: Statement) -> None:
+        """A COMMIT or a ROLLBACK was answered, or failed: one that a lease has sent."""
+
 
 class NoObserver:
     """Nobody observes."""
 
     least = math.inf
+    wants_ends = False
 
     def is_on(self) -> bool:
         """Return False."""
         return False
 
     def ran(self, statement: Statement) -> None: ...
+
+    def ended(self, statement: Statement) -> None: ...
 
 
 class Observers:
@@ -117,6 +130,17 @@ class Observers:
         for observer in self._on:
             if statement.duration >= observer.least:
                 observer.ran(statement)
+
+    @property
+    def wants_ends(self) -> bool:
+        """Whether any of them does."""
+        return any(observer.wants_ends for observer in self._on)
+
+    def ended(self, statement: Statement) -> None:
+        """Tell those who want to know."""
+        for observer in self._on:
+            if observer.wants_ends:
+                observer.ended(statement)
 
 
 NOBODY = NoObserver()

@@ -105,8 +105,9 @@ class PoolStats:
 
     `open` counts every connection that takes one of the `maxconnections` places (0: no limit),
     including those being opened and closed; `in_use` and `idle` are the usable ones among them, and
-    `mincached` is how many are kept. `waiting` is the number of callers in the queue;
-    `longest_lease` is the age in seconds of the oldest lease.
+    `mincached` is how many are kept, and `maxcached` how many of them may be idle (0: no limit).
+    `waiting` is the number of callers in the queue; `longest_lease` is the age in seconds of the
+    oldest lease.
 
     The others are totals since the pool was made in this process:
 
@@ -132,6 +133,7 @@ class PoolStats:
     waiting: int
     maxconnections: int
     mincached: int
+    maxcached: int
     longest_lease: float
     checkouts: int
     waits: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from flask_pooled_db.config import shown as shown_bind
-from flask_pooled_db.pool.statements import Rows, Statement
+from flask_pooled_db.pool.statements import NoObserver, Rows, Statement
 from flask_pooled_db.runtime import callers, reporter
 from flask_pooled_db.telemetry.shown import shown
 
@@ -118,7 +118,7 @@ def _count_of(found: tuple[str, _Repeats] | None) -> int:
     return 0 if found is None else found[1].count
 
 
-class Recorder:
+class Recorder(NoObserver):
     """The observer of an app that puts statements on record."""
 
     least = 0.0
@@ -129,8 +129,12 @@ class Recorder:
         """`is_wanted` says whether the app is to be recorded now. `recording` returns that of the
         current app context, or None if there is none.
         """
-        self.is_on = is_wanted
+        self._is_wanted = is_wanted
         self._recording = recording
+
+    def is_on(self) -> bool:
+        """Return whether the app is to be recorded now."""
+        return self._is_wanted()
 
     def ran(self, statement: Statement) -> None:
         """Put a statement on record."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from flask_pooled_db.config import shown as shown_bind
-from flask_pooled_db.pool.statements import Rows, Statement
+from flask_pooled_db.pool.statements import NoObserver, Rows, Statement
 from flask_pooled_db.runtime import Throttle, callers, guard, reporter
 from flask_pooled_db.telemetry.shown import rows, shown
 from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, label_of
@@ -45,7 +45,7 @@ class SlowStatements:
         return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
 
 
-class SlowLog:
+class SlowLog(NoObserver):
     """The observer of one pool that counts and logs statements of `least` seconds and more."""
 
     def __init__(self, least: float, statements: SlowStatements) -> None:

@@ -40,6 +40,7 @@ PLACES = {
         "flask.context",
         "flask.deadlines",
         "flask.extension",
+        "flask.metrics",
         "flask.naming",
         "flask.observed",
         "flask.observing",
@@ -63,6 +64,8 @@ PLACES = {
     "sqlcipher3": set(),
     "gevent": set(),
     "greenlet": set(),
+    "opentelemetry": {"telemetry.measures", "telemetry.spans"},
+    "prometheus_client": {"flask.metrics", "flask.observed", "telemetry.prometheus"},
 }
 
 
@@ -182,10 +185,11 @@ def test_places_of_dependencies(package: str) -> None:
 
 
 def test_import_without_drivers() -> None:
-    """Importing the package imports no driver."""
+    """Importing the package imports no driver, and nothing that an extra is for."""
     code = (
         "import sys, flask_pooled_db\n"
-        "print(*{'pymysql', 'mariadb', 'psycopg', 'sqlcipher3', 'gevent'} & sys.modules.keys())"
+        "names = {'pymysql', 'mariadb', 'psycopg', 'sqlcipher3', 'gevent', 'prometheus_client'}\n"
+        "print(*{*names, 'opentelemetry'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
@@ -211,9 +215,9 @@ def test_p7_import_starts_no_thread() -> None:
 @each_module
 def test_no_wall_clock(name: str, tree: ast.Module) -> None:
     """No module reads the wall clock: ages are monotonic. One sentence of an error names a time of
-    the day, to be looked up in the server's log.
+    the day, to be looked up in the server's log, and spans have one.
     """
-    if name == "pool.reports":
+    if name in ("pool.reports", "telemetry.spans"):
         return
     names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not names & {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"}

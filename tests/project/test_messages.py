@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -252,6 +253,15 @@ def raise_for_url(site: Site, logged: Callable[[], str]) -> None:
 def answer_in_vain(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(url=lambda: None) as pool:
         pool.lease(timeout=PATIENCE)
+
+
+def serve_without_client(site: Site, logged: Callable[[], str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*sys.modules]:
+            if name.startswith("prometheus_client") or name == "flask_pooled_db.flask.metrics":
+                patch.delitem(sys.modules, name)
+        patch.setitem(sys.modules, "prometheus_client", None)
+        site[1].metrics_blueprint()
 
 
 def take_from_closed(site: Site, logged: Callable[[], str]) -> None:
@@ -526,6 +536,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),
     "is not open any more: ask for it by its name again": by_name(keep_pool),
+    "needs prometheus-client": serve_without_client,
     "nothing is left of": begin_too_late,
     "the transaction was open for longer than its limit": stay_open,
     "and is closed to its caller": fetch_too_late,

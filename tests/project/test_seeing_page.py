@@ -15,11 +15,15 @@ from flask_pooled_db import PoolStats, RecordedStatement, signals
 from flask_pooled_db.pool import evictions
 from flask_pooled_db.runtime import Throttle
 from flask_pooled_db.telemetry import openfiles, slow, slow_acquire, usage
+from flask_pooled_db.telemetry.conventions import COUNTERS, GAUGES, TIMES
+from flask_pooled_db.telemetry.measures import MANY
 from flask_pooled_db.telemetry.recording import LONGEST, MOST, REPEATS
 from flask_pooled_db.telemetry.shown import LONGEST as LONGEST_SHOWN
+from flask_pooled_db.telemetry.spans import LONGEST as LONGEST_OF_SPANS
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE
 from tests.support.apps import pooled_app
+from tests.support.busy_app import busy_app
 from tests.support.sites import warnings_in
 
 PAGE = (PROJECT / "docs" / "seeing.md").read_text(encoding="utf-8")
@@ -43,7 +47,8 @@ def test_fields() -> None:
     for field in dataclasses.fields(PoolStats):
         assert f"`{field.name}`" in table
     kinds = {each.kind for each in vars(evictions).values() if hasattr(each, "kind")}
-    for kind in kinds | {evictions.BROKEN}:
+    assert kinds | {evictions.BROKEN} == set(evictions.KINDS)
+    for kind in evictions.KINDS:
         assert f"`{kind}`" in table
 
 
@@ -62,6 +67,30 @@ def test_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert keys(told["processes"][0]) == keys(expected["processes"][0])
     assert keys(told["totals"]) == keys(expected["totals"])
     names["db"].close(timeout=PATIENCE)
+
+
+def test_prometheus(tmp_path: Path) -> None:
+    """What the page shows of `/metrics` is in a real answer, but for its numbers; every name in a
+    real answer is on the page.
+    """
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", section("Prometheus"), re.DOTALL | re.MULTILINE)
+    with busy_app(tmp_path) as (app, _):
+        told = app.test_client().get("/metrics").text
+    without_numbers = re.compile(r" [\d.e-]+$", re.MULTILINE)
+    lines = set(without_numbers.sub("", told).splitlines())
+    assert set(without_numbers.sub("", shown).splitlines()) <= lines
+    families = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert families == set(re.findall(r"^# TYPE (\w+)", shown, re.MULTILINE))
+
+
+def test_opentelemetry() -> None:
+    """The page's table has each instrument, with its unit."""
+    table = section("OpenTelemetry")
+    for metric in (*GAUGES, *COUNTERS, *TIMES):
+        (row,) = [line for line in table.splitlines() if f"`{metric.name}`" in line]
+        assert f"| {metric.unit} |" in row
+    assert f"when there are {MANY} of them" in " ".join(table.split())
+    assert f"cut after {LONGEST_OF_SPANS:,} characters" in " ".join(table.split())
 
 
 def words_of(text: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flask_pooled_db.pool.statements import Statement
+from flask_pooled_db.pool.statements import NoObserver, Statement
 
 
-class Watcher:
+class Watcher(NoObserver):
     """An observer that keeps what it is told."""
 
     def __init__(self, least: float = 0.0) -> None:
