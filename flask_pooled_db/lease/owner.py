@@ -24,7 +24,7 @@ def current_owner() -> Any:
     It is to be compared and kept, nothing more. Neither asyncio nor greenlet is imported for it.
     """
     global _running_loop, _current_greenlet  # noqa: PLW0603  looked up once, not for each scope
-    if _running_loop is None:
+    if _running_loop is None and "asyncio" in sys.modules:
         _running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
     if _running_loop is not None:
         loop = _running_loop()
@@ -36,7 +36,7 @@ def current_owner() -> Any:
             task = stand_ins.get(threading.get_ident())
             if task is not None:
                 return task
-    if _current_greenlet is None:
+    if _current_greenlet is None and "greenlet" in sys.modules:
         _current_greenlet = getattr(sys.modules.get("greenlet"), "getcurrent", None)
     if _current_greenlet is not None:
         current = _current_greenlet()
