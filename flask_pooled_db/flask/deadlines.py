@@ -7,6 +7,7 @@ a request ends that is streamed differ from one release to the next.
 from __future__ import annotations
 
 import functools
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, request
@@ -34,7 +35,8 @@ def _begin(seconds: float) -> None:
 
 
 def _end_before_stream(response: Response) -> Response:
-    if response.is_streamed:
+    # Flask's answers to errors are iterators too.
+    if response.is_streamed and response.status_code < HTTPStatus.BAD_REQUEST:
         _end(None)
     return response
 

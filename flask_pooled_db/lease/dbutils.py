@@ -246,7 +246,7 @@ class Pool(PooledDB):  # type: ignore[misc]
                 mincached=supply.sizes.mincached,
                 maxcached=supply.sizes.maxcached,
                 use_time=state.use_times_locked(),
-                **self.counters.taken_locked(now.checkouts),
+                **self.counters.taken_locked(state.taken_at_once_locked()),
             )
 
     @property

@@ -313,7 +313,7 @@ class Lease(Timing):
             self._home.release(entry, unused=True)
         else:
             if ended is not IDLE:
-                self._tell_end(ended)
+                self._tell_end(entry, ended)
             self._cause = self._doom = None  # their frames refer to this lease
             if entry.is_garbage:  # others close it
                 self._home.release(entry, unused=True)

@@ -161,15 +161,15 @@ class Losing:
     def _move(self, event: Event) -> None:
         self._state = TRANSITIONS[event][self._state]
 
-    def _tell_end(self, state: State) -> None:
+    def _tell_end(self, entry: Entry, state: State) -> None:
         """Tell what became of a transaction that was not committed by the end of the lease, which
         came in this state.
         """
         if self._session.readonly or isinstance(self._cause, CommitOutcomeUnknown):
             return  # there was none, or it was told
-        if state is IN_TRANSACTION:
+        if state is IN_TRANSACTION and entry.look() <= 0:  # else its server has ended it before
             self._home.terms.events.rolled_back()
-        elif state > IN_TRANSACTION:
+        elif state >= IN_TRANSACTION:
             self._home.terms.events.aborted(self._cause)
 
     # What another thread may ask for: its caller was cancelled

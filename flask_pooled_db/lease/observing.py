@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.errors import PooledDBError
+from flask_pooled_db.errors import DeadlineExceeded, PooledDBError, TransactionAborted
 from flask_pooled_db.lease.home import OpenCursor
 from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.streams import bare
@@ -28,6 +28,10 @@ _MOST_ROWS = 2**62  # more mean that the driver does not know
 _FETCHES_ONE = frozenset({"fetchone", "next", "read_next"})
 _FETCHES_SOME = frozenset({"fetchmany", "fetchrows"})
 _FETCHES = _FETCHES_ONE | _FETCHES_SOME | {"fetchall", "iter", "scroll"}
+
+
+_AFTERWARDS = (DeadlineExceeded, TransactionAborted)
+"""The errors of the package that a statement may have which was sent."""
 
 
 class ObservingLease(Lease):
@@ -52,12 +56,12 @@ class ObservingLease(Lease):
             self._stop_counting(_owner_of(function))
         terms = self._home.terms
         observer, clock = terms.observer, terms.clock
-        began = clock()
+        is_over, began = self.is_over, clock()
         try:
             result = super().sent(function, *args)
-        except PooledDBError:  # it was not sent
-            raise
         except BaseException as error:
+            if isinstance(error, PooledDBError) and (is_over or not isinstance(error, _AFTERWARDS)):
+                raise  # it was not sent
             ended = clock()
             if ended - began >= observer.least:
                 self._tell_observer(function, args, None, (began, ended), error)

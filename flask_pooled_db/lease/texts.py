@@ -19,6 +19,11 @@ _FLAGS = re.IGNORECASE | re.DOTALL
 _PASSWORD = re.compile(rf"(\b(?:password|key)\b[\s=(]*+){_QUOTED}", _FLAGS)
 _IDENTIFIED = re.compile(r"\bidentified\b", _FLAGS)
 _IDENTIFIED_BY = re.compile(rf"(\b(?:by|as|using)\b[\s=(]*+){_QUOTED}", _FLAGS)
+_ADMINISTERS = re.compile(
+    r"(?:\s|\(|/\*.*?\*/|--[^\n]*\n)*+(?:alter|change|create|drop|grant|rename|set)\b", _FLAGS
+)
+_SECRETS = re.compile(r"password|identified|\bkey\b|secret|connection", _FLAGS)
+_LITERAL_OF_ANY_KIND = re.compile(rf"{_QUOTED}|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$", _FLAGS)
 _HIDDEN = "?"
 
 
@@ -75,5 +80,7 @@ def shown_text(statement: Any, raw: Any) -> str:
 
 
 def _without_passwords(text: str) -> str:
+    if _ADMINISTERS.match(text) and _SECRETS.search(text):
+        return _LITERAL_OF_ANY_KIND.sub(_HIDDEN, text)  # wherever a password stands in it
     text = _PASSWORD.sub(r"\1?", text)
     return _IDENTIFIED_BY.sub(r"\1?", text) if _IDENTIFIED.search(text) else text

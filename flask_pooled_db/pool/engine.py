@@ -168,6 +168,8 @@ class Engine(Whole):
     ) -> Steps[Entry]:
         """Check the connection, if there is one already, or wait for one, until one is valid."""
         deadline = started + (self.terms.config.acquire_timeout if timeout is None else timeout)
+        if entry is not None:
+            entry.in_check = True
         had_its_turn = False
         try:
             while True:
@@ -181,6 +183,7 @@ class Engine(Whole):
                     yield Call(self._is_valid, (entry, until), entry)
                 ):
                     self.terms.events.waited(self._clock() - started, self.holders)
+                    entry.in_check = False  # last: it counts once at most
                     return entry
                 entry = None
                 had_its_turn = True  # and got a dead connection
@@ -219,6 +222,7 @@ class Engine(Whole):
         except BaseException:
             entry = self._withdraw(waiter)
             if entry is not None:
+                entry.in_check = False
                 self.release(entry, unused=True)
             raise
         entry = self._withdraw(waiter)

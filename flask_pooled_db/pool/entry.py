@@ -66,6 +66,7 @@ class Entry:
         "condemned",
         "driver",
         "expires_at",
+        "in_check",
         "is_changed",
         "is_suspect",
         "lease_class",
@@ -99,6 +100,7 @@ class Entry:
         self.since = origin.opened_at  # when it was checked out, or returned
         self.expires_at = math.inf
         self.valid_until = 0.0  # until then a look is enough to lend it
+        self.in_check = False  # taken for a caller who does not have it yet
         self.is_changed = False  # its session, so that the next lease must not find it
         self.is_suspect = False  # another one was found dead since its server last answered
         self.waited_at = -math.inf  # the `since` of its last checkout by a caller that had to wait

@@ -34,7 +34,6 @@ class Snapshot(NamedTuple):
     waiting: int
     maxconnections: int
     longest_lease: float
-    checkouts: int
 
 
 class Shortage(NamedTuple):

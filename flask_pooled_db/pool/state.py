@@ -103,8 +103,11 @@ class State:
             waiting=len(self.queue),
             maxconnections=self.places.limit,
             longest_lease=max(0.0, now - oldest),
-            checkouts=self.checkouts,
         )
+
+    def taken_at_once_locked(self) -> int:
+        """Return how many connections were taken, but for those that nobody has yet."""
+        return self.checkouts - sum(entry.in_check for entry in self.in_use_locked())
 
     def use_times_locked(self) -> Histogram:
         """Return how long what was returned was out. The shortest uses are not counted one by one:
@@ -127,6 +130,7 @@ class State:
         entry.since = now
         self.in_use[entry.ref] = None
         self.checkouts += 1
+        entry.in_check = True
 
     def holders_locked(self, now: float, bind: str) -> list[Holder]:
         """Return who holds connections, the longest first, as far as it is known."""
@@ -165,6 +169,7 @@ class State:
             entry, waiter.entry = waiter.entry, None
             if entry is not None and entry.ref in self.in_use:
                 del self.in_use[entry.ref]
+                entry.in_check = False
                 self.never_returned += 1
                 entries.append(entry)
         return entries

@@ -30,17 +30,17 @@ class Counters(NoEvents):
         self._found_dead = 0
         self._told_at_once = 0
 
-    def taken_locked(self, checkouts: int) -> dict[str, Any]:
-        """Return the numbers of this moment, by their names in `PoolStats`. `checkouts` is how many
-        connections the pool has lent.
+    def taken_locked(self, taken: int) -> dict[str, Any]:
+        """Return the numbers of this moment, by their names in `PoolStats`. `taken` is how many
+        connections callers have, had, or were about to have and found dead.
         """
         waited = self._wait_times.taken_locked()
-        # Those that neither waited nor were checked first. One that is being checked at the moment
-        # looks like one of them; what was told once is never taken back.
-        self._told_at_once = max(self._told_at_once, checkouts - waited.count - self._found_dead)
+        # Those that neither waited nor were checked first. What was told is never taken back.
+        self._told_at_once = max(self._told_at_once, taken - waited.count - self._found_dead)
         counts = (waited.counts[0] + self._told_at_once, *waited.counts[1:])
         return {
             **self._totals,
+            "checkouts": self._told_at_once + waited.count,
             "evictions": dict(self._evictions),
             "wait_time": Histogram(counts, waited.sum),
             "connect_time": self._connect_times.taken_locked(),
@@ -111,7 +111,7 @@ class PoolStats:
 
     The others are totals since the pool was made in this process:
 
-    - `checkouts`: connections that were lent; `waits`: callers that had to wait for one, and
+    - `checkouts`: connections that callers got; `waits`: callers that had to wait for one, and
       `timeouts`: those that got none in time.
     - `connects` and `connect_errors`: connections that were opened, and connects that failed.
     - `evictions`: connections that were closed, by reason: "idle" (IDLE_TIMEOUT), "lifetime"

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
-from flask import Flask, copy_current_request_context, request, stream_with_context
+from flask import Flask, abort, copy_current_request_context, request, stream_with_context
 
 from flask_pooled_db import DeadlineExceeded, PooledDB, PooledDBError, db_connection_context
 from harness.waiting import PATIENCE
@@ -225,3 +225,21 @@ def test_outside_of_a_context(url: str) -> None:
         with db.connection_context() as conn, db.deadline(0):
             with pytest.raises(DeadlineExceeded):
                 conn.cursor().execute("SELECT 1")
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_teardown_after_an_error(hurried: Pair, clock: Clock, status: int) -> None:
+    """The deadline binds what comes after an answer that tells of an error, too."""
+    app, db = hurried
+    told: list[str] = []
+
+    @app.teardown_request
+    def tear_down(_: BaseException | None) -> None:
+        clock.now += TIME
+        told.append(outcome(read(db)))
+
+    def view() -> str:
+        abort(status)
+
+    assert serve(app, "/", view).get("/").status_code == status
+    assert told == ["DeadlineExceeded"]

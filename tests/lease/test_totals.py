@@ -122,3 +122,12 @@ def test_a_nested_scope_is_no_transaction(any_stage: Stage, ends: str) -> None:
             if ends == "roll back":
                 raise LookupError
     assert _ends(any_stage.db.stats()) == {"commits": 1}
+
+
+def test_t4_killed_before_the_error_of_its_caller(stage: ServerStage) -> None:
+    """A transaction that was killed is aborted, also if its caller's own error leaves the block."""
+    with must_raise(LookupError), stage.db.connection_context() as connection:
+        add(connection, 1, 1)
+        stage.kill(connection)
+        raise LookupError
+    assert _ends(stage.db.stats()) == {"aborted": 1}

@@ -38,4 +38,4 @@ def number_of(lease: Any) -> int:
 
 
 def has_lent(pool: Pool, more_than: int) -> bool:
-    return pool.stats().checkouts > more_than
+    return pool.engine.state.checkouts > more_than

@@ -205,3 +205,27 @@ def test_p6_a_child_counts_by_itself() -> None:
         assert pool.stats().checkouts == 1
         os.close(read)
         os.close(write)
+
+
+def test_checkouts_are_those_who_got_one(clock: Clock) -> None:
+    """A connection that was found dead is no checkout, nor is one that is still being checked; each
+    caller counts in one bucket, also for whoever looks meanwhile.
+    """
+    fake = FakeDriver()
+    with open_pool(fake, clock=clock, maxconnections=1) as pool:
+        for number in range(1, 4):
+            pool.lease().close()
+            fake.raws[number].die()
+        assert pool.stats().checkouts == pool.stats().wait_time.count == 3
+        pool.lease().close()
+        clock.now += 60.0
+        gate = fake.hold("ping")
+        caller = call(pool.lease)
+        gate.wait_for_arrivals()
+        assert (pool.stats().checkouts, pool.stats().in_use) == (4, 1)
+        clock.now += 0.2
+        gate.open()
+        caller.result().close()
+        stats = pool.stats()
+    assert stats.checkouts == stats.wait_time.count == stats.use_time.count == 5
+    assert _buckets(stats.wait_time) == {0.001: 4, 0.25: 1}

@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_pooled_db import PooledDB, UsageError, db_connection_context, get_db_connection
+from flask_pooled_db import (
+    DeadlineExceeded,
+    PooledDB,
+    UsageError,
+    db_connection_context,
+    get_db_connection,
+)
 from flask_pooled_db.telemetry.recording import LONGEST, MOST, REPEATS
 from tests.support.sites import serve, warnings_in
+from tests.support.stages import ENDLESS
 
 
 @contextmanager
@@ -223,3 +230,16 @@ def test_repeats_of_leaked_connection(caplog: pytest.LogCaptureFixture) -> None:
         assert serve(app, "/", page).get("/").status_code == 500
     [line] = repeats(caplog)
     assert "was run 11 times by endpoint 'page' at" in line
+
+
+def test_a_statement_that_a_deadline_ends() -> None:
+    """A statement that a deadline has ended is on record, with its error; one that the deadline has
+    kept from being sent is not.
+    """
+    with recorded_app() as (app, db), app.app_context(), db.deadline(0.2):
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded):
+                db.fetch_all(ENDLESS)
+        (statement,) = db.recorded_statements()
+    assert (statement.text, statement.error) == (ENDLESS, "DeadlineExceeded")
+    assert statement.duration > 0.1
