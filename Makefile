@@ -23,7 +23,7 @@ FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
 # Four tests at a time: much of what they do is waiting for servers.
-PARALLEL := --numprocesses 4 --dist worksteal
+PARALLEL := --numprocesses 6 --dist worksteal
 
 # What differs here from the last commit; nothing outside a git checkout. Without git's lock, so that
 # the checkout can be worked in meanwhile.

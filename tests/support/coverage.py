@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
+
+_CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
 
-@contextmanager
-def unmeasured() -> Iterator[None]:
-    """Measure no coverage in this process during the block."""
-    coverage = sys.modules.get("coverage")
-    current = coverage.Coverage.current() if coverage else None
-    if current is None:
-        yield
-        return
-    current.stop()
-    try:
-        yield
-    finally:
-        # What it has patched for children is patched for good: once more would be too often.
-        patches = current.get_option("run:patch")
-        current.set_option("run:patch", [])
-        current.start()
-        current.set_option("run:patch", patches)
+class Measuring:
+    """Switches coverage off and on again, in this process and the programs that it starts."""
+
+    def __init__(self) -> None:
+        self._coverage: Any = None
+        self._of_children = os.environ.get(_CHILDREN)
+        self._is_on = True
+        if "coverage" in sys.modules:
+            self._coverage = sys.modules["coverage"].Coverage.current()
+
+    def switch(self, *, on: bool) -> None:
+        """Measure from now on, or not."""
+        if self._coverage is None or on == self._is_on:
+            return
+        self._is_on = on
+        if not on:
+            self._coverage.stop()
+            os.environ.pop(_CHILDREN, None)
+            return
+        if self._of_children is not None:
+            os.environ[_CHILDREN] = self._of_children
+        # What it has patched for forks is patched for good: once more would be too often.
+        patches = self._coverage.get_option("run:patch")
+        self._coverage.set_option("run:patch", [])
+        self._coverage.start()
+        self._coverage.set_option("run:patch", patches)
