@@ -22,8 +22,8 @@ QUEUE_PACKAGES := $(if $(wildcard /usr/bin/valkey-server),,redis-server=redis-se
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
-# Six tests at a time: much of what they do is waiting for servers.
-PARALLEL := --numprocesses 6 --dist worksteal
+# Four tests at a time: much of what they do is waiting for servers.
+PARALLEL := --numprocesses 4 --dist worksteal
 
 # What differs here from the last commit; nothing outside a git checkout. Without git's lock, so that
 # the checkout can be worked in meanwhile.
