@@ -41,6 +41,9 @@ logger = logging.getLogger("flask_pooled_db")
 
 _ENTERED = "a db_connection_context() can be entered once: make a new one"
 
+# Looked up once, not for each scope.
+_getframe, _reference_to = sys._getframe, weakref.ref
+
 
 class Scope:
     """The block of `db_connection_context()`. It can be entered once.
@@ -95,21 +98,21 @@ class Scope:
         holder, self._holder = self._holder, None
         if holder is None:
             raise UsageError(_ENTERED)
-        code = sys._getframe(1).f_code
+        code = _getframe(1).f_code
         if code.co_flags & SUSPENDS or code.co_name in ENTERING:  # most often it is a function
-            frame = sys._getframe(1)
+            frame = _getframe(1)
             self.frame, self.place = holder_of(frame), place_of(frame)
         owner, pool = current_owner(), self._pool
         scopes = open_scopes.get()
         if scopes is None or scopes.owner != owner:  # a task's and a greenlet's never is
             scopes = scopes_of(owner)
         self._scopes = scopes
-        self._reference = reference = weakref.ref(self)
+        self._reference = reference = _reference_to(self)
         is_bounded = around.get() and self._look_at_time()
         joined = entry = lease = None
         try:
             if scopes:
-                joined = self._look_around(owner, sys._getframe(1))
+                joined = self._look_around(owner, _getframe(1))
             if joined is not None:
                 refuse_to_disturb(joined)
                 self._join(joined)
@@ -132,7 +135,7 @@ class Scope:
             if not isinstance(error, NotOpen):
                 raise
             open_bind = error.open
-        return run(self._entering(owner, holder, sys._getframe(1), None, open_bind))
+        return run(self._entering(owner, holder, _getframe(1), None, open_bind))
 
     def entering(self, frame: FrameType, bell: Bell) -> Steps[LeaseConnection]:
         """Return the steps that lead into the block in `frame`, for a task with a bell."""
