@@ -6,7 +6,6 @@ transaction is open: reports of leases that are out for too long tell it, and so
 
 from __future__ import annotations
 
-import logging
 import sys
 import weakref
 from collections.abc import Callable
@@ -20,8 +19,6 @@ from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.holding import Hold
 from flask_pooled_db.runtime import callers
-
-logger = logging.getLogger("flask_pooled_db")
 
 IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
 

@@ -104,10 +104,9 @@ class PoolStats:
     """One consistent snapshot of a pool, of this process alone.
 
     `open` counts every connection that takes one of the `maxconnections` places (0: no limit),
-    including those being opened and closed; `in_use` and `idle` are the usable ones among them, and
-    `mincached` is how many are kept, and `maxcached` how many of them may be idle (0: no limit).
-    `waiting` is the number of callers in the queue; `longest_lease` is the age in seconds of the
-    oldest lease.
+    including those being opened and closed; `in_use` and `idle` are the usable ones among them. The
+    pool keeps `mincached` connections; `maxcached` of them may be idle (0: no limit). `waiting` is
+    the number of callers in the queue; `longest_lease` is the age in seconds of the oldest lease.
 
     The others are totals since the pool was made in this process:
 

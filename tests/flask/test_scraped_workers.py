@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +13,7 @@ import pytest
 
 from harness.gunicorn import GunicornServer
 from harness.waiting import wait_until
+from tests.support.churn import churn
 from tests.support.scrapes import POOL, Samples, samples, value
 
 WORKERS = 2
@@ -89,19 +86,7 @@ def test_workers(gunicorn: GunicornServer) -> None:
     those that have ended are a worker of their own, and the sum is the same.
     """
     clients = [Client(gunicorn) for _ in range(2)]
-    until = time.monotonic() + LOAD
-    threads = [threading.Thread(target=each.work, args=(until,)) for each in clients]
-    for thread in threads:
-        thread.start()
-    for turn in range(3):
-        time.sleep(LOAD / 4)
-        if turn == 1:
-            os.kill(gunicorn.pid, signal.SIGHUP)
-        else:
-            with contextlib.suppress(ProcessLookupError, IndexError):
-                os.kill(gunicorn.workers()[0], signal.SIGKILL)
-    for thread in threads:
-        thread.join()
+    churn(gunicorn, [each.work for each in clients], seconds=LOAD, turns=3)
     assert [each.went_back for each in clients] == [[], []]
     used = sum(each.used for each in clients)
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +16,7 @@ from flask import Flask
 from flask_pooled_db import PooledDB
 from harness.gunicorn import GunicornServer
 from harness.waiting import wait_until
+from tests.support.churn import churn
 from tests.support.counting_app import checkouts
 
 WORKERS = 2
@@ -89,19 +86,7 @@ def test_workers(gunicorn: GunicornServer, tmp_path: Path) -> None:
     files of the dead are gone, and a process beside gunicorn sees it all.
     """
     clients = [Client(gunicorn) for _ in range(3)]
-    until = time.monotonic() + LOAD
-    threads = [threading.Thread(target=each.work, args=(until,)) for each in clients]
-    for thread in threads:
-        thread.start()
-    for turn in range(4):
-        time.sleep(LOAD / 5)
-        if turn == 1:
-            os.kill(gunicorn.pid, signal.SIGHUP)
-        else:
-            with contextlib.suppress(ProcessLookupError, IndexError):
-                os.kill(gunicorn.workers()[0], signal.SIGKILL)
-    for thread in threads:
-        thread.join()
+    churn(gunicorn, [each.work for each in clients], seconds=LOAD, turns=4)
     assert [each.went_back for each in clients] == [[], [], []]
     answered, seen = sum(each.answered for each in clients), max(each.seen for each in clients)
     assert seen >= answered > 10
