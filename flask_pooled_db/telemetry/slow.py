@@ -10,7 +10,7 @@ from flask_pooled_db.config import shown as shown_bind
 from flask_pooled_db.pool.statements import NoObserver, Rows, Statement
 from flask_pooled_db.runtime import Throttle, callers, guard, reporter
 from flask_pooled_db.telemetry.shown import rows, shown
-from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, label_of
+from flask_pooled_db.telemetry.usage import counted_as, label_of
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -34,8 +34,7 @@ class SlowStatements:
     def count(self, name: str) -> None:
         """Count one."""
         with guard.lock:
-            if name not in self._counts and len(self._counts) >= MOST_NAMES:
-                name = OTHER
+            name = counted_as(name, self._counts)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def counts(self) -> Mapping[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from flask_pooled_db.pool import NoEvents
@@ -16,6 +16,11 @@ OTHER = "other"
 """Their name."""
 
 _ENDPOINT = re.compile(r"""endpoint (?P<quote>['"])(?P<name>.*)(?P=quote)""", re.DOTALL)
+
+
+def counted_as(name: str, known: Collection[str]) -> str:
+    """Return what a caller is counted as beside those that are known."""
+    return name if name in known or len(known) < MOST_NAMES else OTHER
 
 
 def label_of(name: str) -> str:
@@ -57,8 +62,7 @@ class Usage:
             self._idle[name] += idle
 
     def _begin_locked(self, name: str) -> str:
-        if len(self._leases) >= MOST_NAMES:
-            name = OTHER
+        name = counted_as(name, self._leases)
         if name not in self._leases:
             self._leases[name] = 0
             self._seconds[name] = self._idle[name] = 0.0

@@ -18,7 +18,7 @@ from flask_pooled_db.runtime import crew
 from harness.waiting import wait_until
 from tests.pool.helpers import use
 from tests.support.aio import add, run, until
-from tests.support.fake_driver import FakeDriver
+from tests.support.fake_driver import FakeDriver, Gate
 from tests.support.pools import check_counts, open_pool
 from tests.support.scenarios.base import MOVED, assert_fit, must_raise
 from tests.support.stages import ON_SHARED_SERVER, UNTOUCHED, ServerStage, on_server
@@ -52,6 +52,13 @@ def scope(pool: Pool) -> AsyncScope:
 async def save(pool: Pool) -> None:
     async with scope(pool) as conn:
         await conn.cursor().execute("INSERT")
+
+
+async def saving(pool: Pool, gate: Gate) -> asyncio.Task[None]:
+    """Return a task that has come to a gate before the answer of its COMMIT."""
+    task = asyncio.create_task(save(pool))
+    await asyncio.to_thread(gate.wait_for_arrivals)
+    return task
 
 
 async def move(stage: ServerStage) -> None:
@@ -112,8 +119,7 @@ def test_t5_commit_answered_in_time(fake: FakeDriver) -> None:
     with open_pool(fake) as pool:
 
         async def main() -> None:
-            task = asyncio.create_task(save(pool))
-            await asyncio.to_thread(gate.wait_for_arrivals)
+            task = await saving(pool, gate)
             task.cancel()
             await asyncio.sleep(0.02)
             assert not task.done()
@@ -133,8 +139,7 @@ def test_t5_commit_answered_before(fake: FakeDriver) -> None:
     with open_pool(fake) as pool:
 
         async def main() -> None:
-            task = asyncio.create_task(save(pool))
-            await asyncio.to_thread(gate.wait_for_arrivals)
+            task = await saving(pool, gate)
             gate.open()
             wait_until(lambda: check_counts(pool).idle)  # the loop is held up meanwhile
             time.sleep(0.05)  # noqa: ASYNC251
@@ -152,8 +157,7 @@ def test_t5_impatient_cancellation(fake: FakeDriver) -> None:
     with open_pool(fake) as pool:
 
         async def main() -> None:
-            task = asyncio.create_task(save(pool))
-            await asyncio.to_thread(gate.wait_for_arrivals)
+            task = await saving(pool, gate)
             task.cancel()
             await asyncio.sleep(0.05)
             task.cancel()
