@@ -18,7 +18,7 @@ from flask_pooled_db.lease.lease import Lease
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import Entry
 from flask_pooled_db.pool.holding import Hold
-from flask_pooled_db.runtime import callers
+from flask_pooled_db.runtime import callers, reporter
 
 IN_TRANSACTION, BUSY = State.IN_TRANSACTION, State.BUSY
 
@@ -81,7 +81,8 @@ class HeldLease(Lease):
         age = now - hold.since
         terms.holders.ended(hold.name or callers.kind_of(hold.owner), age, age - hold.busy)
         if hold.is_reported:
-            terms.notices.warn(
+            reporter.hand_over(  # as the line that it is out was: it comes after that one
+                terms.notices.warn,
                 ("back", hold.place),
                 "The lease of bind %s that had been out for too long is back after %.1f s: it was "
                 "held by %s",

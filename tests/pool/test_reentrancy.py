@@ -223,7 +223,7 @@ def log() -> Iterator[logging.Logger]:
 
 
 def test_p12_blocking_log_handler(fake: FakeDriver, log: logging.Logger) -> None:
-    """A log handler that blocks stops neither deadlines nor connects."""
+    """A log handler that blocks stops neither deadlines, nor connects, nor returns."""
     handler = BlockingHandler()
     log.addHandler(handler)
     try:
@@ -238,7 +238,8 @@ def test_p12_blocking_log_handler(fake: FakeDriver, log: logging.Logger) -> None
             with pytest.raises(PoolTimeout):
                 pool.engine.acquire(0.01)
             other.close()
-            lease.close()
+            wait_until(lambda: pool.stats().longest_lease > 0.01)
+            lease.close()  # it is told of, for it was out for too long
     finally:
         handler.opened.set()
 
