@@ -36,7 +36,7 @@ LAYERS = {
 # Whoever imports one of these outside of its place has put something in the wrong one.
 PLACES = {
     "flask": {
-        "flask.commands",
+        "flask.commands.group",
         "flask.context",
         "flask.deadlines",
         "flask.extension",
@@ -49,7 +49,7 @@ PLACES = {
     },
     "werkzeug": {"flask.extension"},
     "blinker": {"flask.telling", "signals"},
-    "click": {"flask.commands", "flask.naming"},
+    "click": {"flask.commands.binds", "flask.commands.run", "flask.naming"},
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
         "drivers.sqlcipher",
