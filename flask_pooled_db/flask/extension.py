@@ -233,15 +233,20 @@ class PooledDB(ByName, Statements, Observed):
         limit = config.binds_maxconnections
         telemetry = telemetry_of(config.otel, problems)
         watch = Watch(app, config.record_statements, telemetry)
-        watch.wants_usage = app in self.counting
-        numbers, publisher = AppNumbers(app.name, watch.usage, watch.slow_statements), None
+        watch.seen.wants_usage = app in self.counting
+        numbers, publisher = AppNumbers(app.name, watch.seen), None
         if config.runtime_dir != "":
             folders = app.root_path, app.instance_path
             publisher = Publisher(location_of(app.name, folders, config.runtime_dir), numbers)
             watch.in_use = publisher.begin
         maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None, watch)
         pools = maker.fixed_pools(problems)
-        registry = Registry(pools, Keeper(watch.teller, self, maker), config, tend=registries.begin)
+        registry = Registry(
+            pools,
+            Keeper(watch.teller, self, maker, watch.seen.binds),
+            config,
+            tend=registries.begin,
+        )
         registries.add(registry)
         numbers.registry = registry
         if telemetry is not None:

@@ -14,6 +14,7 @@ from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.telling import Teller, call
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.runtime import Notices
+from flask_pooled_db.telemetry.seen import BindEvents
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -28,10 +29,14 @@ class Told(Protocol):
 class Keeper:
     """What the registry of an app asks of the app. It does not keep the app alive."""
 
-    def __init__(self, teller: Teller, extension: Told, maker: PoolMaker) -> None:
+    def __init__(
+        self, teller: Teller, extension: Told, maker: PoolMaker, events: BindEvents
+    ) -> None:
+        """`events` is told what is opened and closed, before the app is."""
         self._teller = teller
         self._extension = extension
         self._maker = maker
+        self._events = events
         self._notices = Notices()
 
     def load(self, name: str, key: object) -> Pool:
@@ -60,9 +65,11 @@ class Keeper:
             return None
 
     def opened(self, name: str, reason: str) -> None:
+        self._events.add(name, "opened", reason)
         self._teller.tell(signals.bind_opened, bind=name, reason=reason)
 
     def closed(self, name: str, reason: str) -> None:
+        self._events.add(name, "closed", reason)
         logger.debug("Bind %s was closed: %s", shown(name), reason)
         self._teller.tell(signals.bind_closed, bind=name, reason=reason)
 

@@ -10,7 +10,7 @@ import platform
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flask_pooled_db.host import Location
@@ -19,12 +19,15 @@ from flask_pooled_db.pool import Histogram, PoolStats
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import guard
 from flask_pooled_db.telemetry.conventions import version
-from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage
+from flask_pooled_db.telemetry.seen import Seen
+from flask_pooled_db.telemetry.site import Site
+from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER
 
 MOMENTARY = frozenset(
     {
         *("open", "in_use", "idle", "waiting", "longest_lease"),
         *("maxconnections", "maxcached", "mincached"),
+        *("label", "down", "tells_holders"),
     }
 )
 """What tells of a moment, of the numbers of a pool. The others only grow."""
@@ -46,6 +49,16 @@ def collect(pool: Pool) -> Numbers:
         if isinstance(value, Histogram):
             found[name] = {"counts": value.counts, "sum": exact(value.sum)}
     return found
+
+
+def _of_now(pool: Pool) -> Numbers:
+    """Return what tells of a moment and is no number: which database it is, and how it is."""
+    trouble = pool.engine.trouble()
+    return {
+        "label": Site(pool.bind, pool.config, pool.driver).label,
+        "down": None if trouble is None else trouble._asdict(),
+        "tells_holders": pool.engine.tells_holders,
+    }
 
 
 def exact(seconds: float) -> float:
@@ -106,12 +119,8 @@ def added(total: Any, more: Any) -> Any:
 class AppNumbers:
     """The numbers of one app in this process: what it publishes."""
 
-    def __init__(
-        self, app_name: str, usage: Usage, slow: Callable[[], Mapping[str, int]] = dict
-    ) -> None:
-        """`slow` tells how many slow statements there were, by who ran them."""
-        self._usage = usage
-        self._slow = slow
+    def __init__(self, app_name: str, seen: Seen) -> None:
+        self._seen = seen
         self.registry: Registry | None = None  # once there is one
         self._app_name = app_name
         self.after_fork()
@@ -128,24 +137,26 @@ class AppNumbers:
         found = None
         while found is None:  # somebody else has collected at the same time
             found = self._collect_pools(self._turns)
-        pools, closed = found
+        by_bind, pools, closed = found
+        seen = self._seen
         return {
             "app": self._app_name,
             "version": version(),
             "python": platform.python_version(),
             "threads": threading.active_count(),
-            "pools": pools,
+            "pools": {bind: {**pools[bind], **_of_now(by_bind[bind])} for bind in pools},
             "closed": closed,
             "callers": {
                 name: {"leases": use.leases, "seconds": exact(use.seconds), "idle": exact(use.idle)}
-                for name, use in self._usage.by_name().items()
+                for name, use in seen.usage.by_name().items()
             },
-            "slow_statements": dict(self._slow()),
+            "slow_statements": dict(seen.slow.counts()),
+            **seen.of(pool.engine for pool in by_bind.values()),
         }
 
-    def _collect_pools(self, turn: int) -> tuple[Numbers, Numbers] | None:
-        """Return the numbers of the pools that are open, and of those that are closed; None if it
-        is not this turn any more.
+    def _collect_pools(self, turn: int) -> tuple[dict[str, Pool], Numbers, Numbers] | None:
+        """Return the pools that are open, their numbers, and those of the ones that are closed;
+        None if it is not this turn any more.
         """
         pools = [] if self.registry is None else self.registry.all_pools()
         by_bind = {pool.bind: pool for pool in pools if pool.config.server is None}
@@ -160,7 +171,7 @@ class AppNumbers:
                     final = numbers if pool is None else collect(pool)
                     self._gone[bind] = added(self._gone.get(bind, {}), counters_of(final))
             self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
-            return found, dict(self._gone)
+            return by_bind, found, dict(self._gone)
 
     merge = staticmethod(merge)
 

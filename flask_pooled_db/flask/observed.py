@@ -61,7 +61,7 @@ class Observed(Serving):
         check_flag("worker_label", worker_label)
         metrics = _metrics("prometheus_collector")
         state = self.here()[0]
-        state.watch.wants_usage = True
+        state.watch.seen.wants_usage = True
         read = metrics.read_weakly(state)
         collector: Collector = metrics.collector_of(read, worker_label=worker_label)
         return collector
@@ -92,7 +92,7 @@ class Observed(Serving):
         if state is None:
             self.counting.add(app)  # which `init_app()` looks into
         else:
-            state.watch.wants_usage = True
+            state.watch.seen.wants_usage = True
 
 
 def _metrics(name: str) -> ModuleType:

@@ -24,9 +24,10 @@ from flask_pooled_db.telemetry.comments import (
 )
 from flask_pooled_db.telemetry.openfiles import open_files
 from flask_pooled_db.telemetry.recording import RecordedStatement, Recorder, Recording
-from flask_pooled_db.telemetry.slow import SlowLog, SlowStatements
+from flask_pooled_db.telemetry.seen import Seen
+from flask_pooled_db.telemetry.slow import SlowLog
 from flask_pooled_db.telemetry.slow_acquire import SlowAcquire
-from flask_pooled_db.telemetry.usage import PoolUsage, Usage
+from flask_pooled_db.telemetry.usage import PoolUsage
 
 if TYPE_CHECKING:
     from flask_pooled_db.telemetry.opentelemetry import PoolTelemetry, Telemetry
@@ -47,11 +48,9 @@ class Watch:
         self.teller = Teller(app)
         self._app = weakref.ref(app)
         self._records = records
-        self._slow = SlowStatements()
         self.telemetry = telemetry
-        self.usage = Usage()
+        self.seen = Seen()
         self.in_use: Callable[[], object] | None = None  # called when a pool is used
-        self.wants_usage = False  # set before the first lease, by whoever shows it
         self._holders: dict[bool, PoolUsage] = {}
         self._recorder = None
         if records is not False:
@@ -67,11 +66,11 @@ class Watch:
         is_wanted = bool(config.leak_threshold or config.slow_acquire)
         if is_wanted not in self._holders:  # one for all such pools: there may be thousands
             wanted = functools.partial(self._is_usage_wanted, is_wanted)
-            self._holders[is_wanted] = PoolUsage(self.usage, wanted, self._forked)
+            self._holders[is_wanted] = PoolUsage(self.seen.usage, wanted, self._forked)
         return self._holders[is_wanted]
 
     def _is_usage_wanted(self, by_pool: bool) -> bool:
-        return by_pool or self.wants_usage
+        return by_pool or self.seen.wants_usage
 
     def told_of(self, bind: str, config: PoolConfig, driver: Driver) -> PoolTelemetry | None:
         """Return what tells OpenTelemetry of the pool of a bind, if it is told."""
@@ -79,13 +78,12 @@ class Watch:
 
     def observer(self, config: PoolConfig, told: PoolTelemetry | None = None) -> Observer:
         """Return who observes a pool of this configuration."""
-        slow = SlowLog(config.slow_statement, self._slow) if config.slow_statement else None
+        slow = SlowLog(config.slow_statement, self.seen.slow) if config.slow_statement else None
         spans = None if told is None else told.observer
         return observer_of([one for one in (slow, self._recorder, spans) if one is not None])
 
     def _forked(self) -> None:
-        self.usage.forked()
-        self._slow.forked()
+        self.seen.forked()
         if self.telemetry is not None:
             self.telemetry.forked()
 
@@ -95,7 +93,7 @@ class Watch:
 
     def slow_statements(self) -> Mapping[str, int]:
         """Return how many slow statements there were, by who ran them."""
-        return self._slow.counts()
+        return self.seen.slow.counts()
 
     def _is_recorded(self) -> bool:
         if self._records is not None:

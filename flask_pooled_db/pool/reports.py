@@ -139,6 +139,16 @@ def inside() -> UsageError:
     )
 
 
+class Trouble(NamedTuple):
+    """What is wrong with connecting."""
+
+    since: float
+    """For how many seconds every connect has failed."""
+    reason: str
+    refuses: bool
+    """Whether callers are refused at once."""
+
+
 def describe(error: BaseException) -> str:
     """Return an error's class and number, and what its driver says of the connect arguments.
 

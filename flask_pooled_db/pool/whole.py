@@ -46,6 +46,19 @@ class Whole:
         with self.state.lock:
             return self.state.holders_locked(self._clock(), self.terms.bind)
 
+    @property
+    def tells_holders(self) -> bool:
+        """Whether it is known who holds connections."""
+        return self.terms.holders.is_on()
+
+    def trouble(self) -> reports.Trouble | None:
+        """Return what is wrong with connecting, if the last connect failed."""
+        backoff = self.state.connector.backoff
+        with self.state.lock:
+            error, since = backoff.error, self._clock() - backoff.failing_since
+            refuses = backoff.refusal is not None or backoff.outage > 0
+        return None if error is None else reports.Trouble(since, reports.describe(error), refuses)
+
     def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
         """Return the error of a caller that waits since `started` and gives up."""
         waited = self._clock() - started

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from time import monotonic
+from typing import Any
 
 from flask_pooled_db.config import shown as shown_bind
 from flask_pooled_db.pool.statements import NoObserver, Rows, Statement
@@ -21,8 +23,33 @@ throttle = Throttle(LINES)
 """One for all apps of the process."""
 
 
+MOST_TEXTS = 100
+"""How many statements are told from each other. One more takes the place of the one that took the
+least time in all."""
+
+
+class Slow:
+    """A statement that was slow, and how often. All times are in seconds."""
+
+    __slots__ = ("count", "last", "longest", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = self.longest = 0.0
+        self.last = 0.0  # when it was, by the monotonic clock
+
+    def add(self, seconds: float) -> None:
+        """Count it once more."""
+        self.count += 1
+        self.seconds += seconds
+        self.longest = max(self.longest, seconds)
+        self.last = monotonic()
+
+
 class SlowStatements:
-    """How many slow statements there were in this process, by who ran them."""
+    """The slow statements of this process: how many there were, by who ran them, and which took
+    the most time.
+    """
 
     def __init__(self) -> None:
         self.forked()
@@ -30,12 +57,35 @@ class SlowStatements:
     def forked(self) -> None:
         """Start afresh: what was counted is the parent's."""
         self._counts: dict[str, int] = {}
+        self._worst: dict[tuple[str, str, str], Slow] = {}
 
-    def count(self, name: str) -> None:
-        """Count one."""
+    def count(self, name: str, bind: str, text: str, seconds: float) -> None:
+        """Count one that this caller ran; `text` is as it is shown."""
+        key = bind, name, text
         with guard.lock:
             name = counted_as(name, self._counts)
             self._counts[name] = self._counts.get(name, 0) + 1
+            if key not in self._worst and len(self._worst) >= MOST_TEXTS:
+                del self._worst[min(self._worst, key=lambda one: self._worst[one].seconds)]
+            self._worst.setdefault(key, Slow()).add(seconds)
+
+    def worst(self, most: int) -> list[dict[str, Any]]:
+        """Return those that took the most time in all, as plain values. `last` is how many seconds
+        ago they ran.
+        """
+        now = monotonic()
+        with guard.lock:
+            found = sorted(self._worst.items(), key=lambda pair: -pair[1].seconds)[:most]
+            return [
+                {
+                    **dict(zip(("bind", "name", "text"), key, strict=True)),
+                    "count": slow.count,
+                    "seconds": slow.seconds,
+                    "longest": slow.longest,
+                    "last": now - slow.last,
+                }
+                for key, slow in found
+            ]
 
     def counts(self) -> Mapping[str, int]:
         """Return the numbers, the highest first."""
@@ -58,8 +108,9 @@ class SlowLog(NoObserver):
     def ran(self, statement: Statement) -> None:
         """Count a statement, and log it as soon as the number of its rows is known."""
         lease, rows, error = statement.lease, statement.rows, statement.error
-        name = callers.named()
-        self._statements.count(label_of(name or callers.kind_of(lease.owner)))
+        name, text = callers.named(), shown(statement.text)
+        caller = label_of(name or callers.kind_of(lease.owner))
+        self._statements.count(caller, lease.terms.bind, text, statement.duration)
         told = (
             shown_bind(lease.terms.bind),
             statement.duration,
@@ -67,7 +118,7 @@ class SlowLog(NoObserver):
             "" if error is None else f" and failed with {type(error).__name__}",
             name or callers.name_of(lease.owner),
             callers.at(callers.place_of_asking()),
-            shown(statement.text),
+            text,
         )
         rows.when_final(functools.partial(_log, told, rows, has_failed=error is not None))
 

@@ -11,19 +11,16 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, get_tracer
 
-from flask_pooled_db.config import DatabaseURL, PoolConfig
-from flask_pooled_db.drivers import Driver
 from flask_pooled_db.runtime import guard, housekeeper, reporter, workers
-from flask_pooled_db.telemetry.conventions import POOL_NAME, SCHEMA_URL, SCOPE, version
+from flask_pooled_db.telemetry.conventions import SCHEMA_URL, SCOPE, version
+from flask_pooled_db.telemetry.site import Attributes
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -32,15 +29,6 @@ LONGEST = 10_000
 
 _SUPPRESSED = getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 _SDK = ("opentelemetry.sdk", "opentelemetry.exporter")
-
-_SYSTEMS = {
-    **dict.fromkeys(("mysql", "MySQLdb", "pymysql", "mysql.connector"), "mysql"),
-    "mariadb": "mariadb",
-    **dict.fromkeys(("postgresql", "psycopg", "psycopg2", "pg8000"), "postgresql"),
-    **dict.fromkeys(("sqlite", "sqlite3", "sqlcipher", "sqlcipher3"), "sqlite"),
-}
-_DATABASE_ARGUMENTS = ("database", "db", "dbname")
-_IS_NO_NAME = re.compile(r"[=@]|://")  # but a DSN, which may hold a password
 
 _IS_CODE = re.compile(r"[0-9]{1,10}|[0-9A-Z]{5}|SQLITE_[A-Z_]{1,40}")
 
@@ -56,8 +44,6 @@ _VERBS = frozenset(
         *("TRUNCATE", "UNLOCK", "UPDATE", "USE", "VACUUM", "VALUES", "WITH"),
     }
 )
-
-Attributes = dict[str, Any]
 
 
 class Told(NamedTuple):
@@ -138,59 +124,6 @@ def _is_inside_sdk() -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
-
-
-class Site:
-    """The database of a pool, as its spans have it."""
-
-    def __init__(self, bind: str, config: PoolConfig, driver: Driver) -> None:
-        url, given = config.url, config.connect_args
-        # If a function tells its URL, the first connect tells which one it is.
-        self._driver = driver
-        url = url if isinstance(url, DatabaseURL) else DatabaseURL("")
-        host, port = url.hosts[0] if len(url.hosts) == 1 else (None, None)
-        found = {
-            POOL_NAME: bind,
-            "db.system.name": _SYSTEMS.get(url.dialect),
-            "db.namespace": _name_of(url.database or _database_in(given)),
-            "server.address": host or _plain(given.get("host")) or _plain(given.get("unix_socket")),
-            "server.port": port or given.get("port"),
-        }
-        self.attributes = {name: value for name, value in found.items() if value is not None}
-
-    def at(self, where: Mapping[str, Any], **more: Any) -> Attributes:
-        """Return the attributes of a span of a connection to one of several servers."""
-        attributes = {"db.system.name": self._system, **self.attributes, **more}
-        for name, key in (("server.address", "host"), ("server.port", "port")):
-            if where.get(key) is not None:
-                attributes[name] = where[key]
-        return attributes
-
-    @property
-    def _system(self) -> str:
-        return _SYSTEMS.get(self._driver.name, "other_sql")
-
-    def named(self, operation: str | None) -> str:
-        """Return the name of a span."""
-        known = self.attributes
-        target = known.get("db.namespace") or known.get("server.address")
-        parts = [str(part) for part in (operation, target) if part]
-        return " ".join(parts) or str(known.get("db.system.name", self._system))
-
-
-def _database_in(given: Mapping[str, Any]) -> Any:
-    return next((given[name] for name in _DATABASE_ARGUMENTS if name in given), None)
-
-
-def _name_of(database: Any) -> str | None:
-    """Return the name of a database; that of a file without its folders."""
-    if not isinstance(database, str) or _IS_NO_NAME.search(database):
-        return None
-    return PurePath(database).name or None
-
-
-def _plain(value: Any) -> str | None:
-    return value if isinstance(value, str) and not _IS_NO_NAME.search(value) else None
 
 
 def operation_of(text: str) -> str | None:

@@ -15,7 +15,7 @@ from flask import Flask
 
 from flask_pooled_db import HostStats, PooledDB, db_connection_context
 from flask_pooled_db.flask.numbers import AppNumbers, merge
-from flask_pooled_db.telemetry.usage import Usage
+from flask_pooled_db.telemetry.seen import Seen
 from harness.waiting import PATIENCE, wait_until
 from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
@@ -58,7 +58,7 @@ def test_own_numbers(shop: Shop) -> None:
     (process,) = shop[1].host_stats().processes
     assert process.pid == os.getpid()
     numbers = process.numbers["pools"]["default"]
-    assert numbers.keys() == asdict(shop[1].stats()).keys()
+    assert numbers.keys() == asdict(shop[1].stats()).keys() | {"label", "down", "tells_holders"}
     assert sum(numbers["use_time"]["counts"]) == 3
     assert (numbers["checkouts"], numbers["open"]) == (3, 1)
 
@@ -191,7 +191,7 @@ def test_key_of_the_app() -> None:
 def test_merge(shop: Shop) -> None:
     """Totals are sums of counters, by bind; what is no counter is not summed."""
     use(2)
-    numbers = AppNumbers("x", Usage())
+    numbers = AppNumbers("x", Seen())
     numbers.registry = shop[0].extensions["pooled_db"].registry
     one = numbers.collect()
     totals = merge(merge({}, one), one)

@@ -31,7 +31,8 @@ from flask_pooled_db import (
 )
 from flask_pooled_db.flask.numbers import AppNumbers, merge
 from flask_pooled_db.telemetry.prometheus import PoolCollector
-from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage
+from flask_pooled_db.telemetry.seen import Seen
+from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER
 from harness.server import MariaDBServer
 from harness.workloads import add
 from tests.support.apps import pooled_app
@@ -233,9 +234,9 @@ def test_exact_sums() -> None:
     """
     parts = []
     for number in range(1, 6):
-        usage = Usage()
-        usage.add("a", number / 3, number / 7)
-        parts.append(AppNumbers("app", usage).collect())
+        seen = Seen()
+        seen.usage.add("a", number / 3, number / 7)
+        parts.append(AppNumbers("app", seen).collect())
     told = [functools.reduce(add_all, order, NOTHING) for order in permutations(parts)]
     assert all(one == told[0] for one in told)
     assert told[0]["callers"]["a"]["seconds"] == pytest.approx(5.0, abs=1e-5)
@@ -328,7 +329,7 @@ def test_endpoints_from_the_first_lease_on(url: str, folder: Path, comes_first: 
     else:
         db.init_app(app)
         watch = app.extensions["pooled_db"].watch
-        assert not watch.wants_usage
+        assert not watch.seen.wants_usage
         if comes_first == "app":
             app.register_blueprint(blueprint)
         else:

@@ -28,7 +28,8 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.telemetry.conventions import COUNTERS, GAUGES, TIMES
 from flask_pooled_db.telemetry.measures import MANY
-from flask_pooled_db.telemetry.spans import Site, operation_of
+from flask_pooled_db.telemetry.site import Site
+from flask_pooled_db.telemetry.spans import operation_of
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until

@@ -130,8 +130,8 @@ def test_names_are_bounded() -> None:
     """Beyond 200 callers all others count as one."""
     slow = SlowStatements()
     for number in range(MOST_NAMES + 30):
-        slow.count(f"endpoint 'e{number}'")
-    slow.count("endpoint 'e3'")
+        slow.count(f"endpoint 'e{number}'", "default", "SELECT 1", 0.5)
+    slow.count("endpoint 'e3'", "default", "SELECT 1", 0.5)
     counts = dict(slow.counts())
     assert len(counts) == MOST_NAMES + 1
     assert (counts[OTHER], counts["endpoint 'e3'"]) == (30, 2)

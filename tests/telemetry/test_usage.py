@@ -28,7 +28,7 @@ def test_leases_of_an_endpoint(url: str) -> None:
     name counts as such.
     """
     with pooled_app(url, leak_threshold=60) as (app, db):
-        usage = app.extensions["pooled_db"].watch.usage
+        usage = app.extensions["pooled_db"].watch.seen.usage
 
         def order() -> str:
             for _ in range(2):
@@ -54,7 +54,7 @@ def test_idle_in_a_lease(url: str) -> None:
             return "done"
 
         serve(app, "/", calls_a_service).get("/")
-        (use,) = app.extensions["pooled_db"].watch.usage.by_name().values()
+        (use,) = app.extensions["pooled_db"].watch.seen.usage.by_name().values()
     assert use.idle > 0.9 * use.seconds > 0.09
 
 
@@ -73,7 +73,7 @@ def test_p6_a_child_begins_with_nothing(url: str) -> None:
     """What a parent has counted is not counted again by its children."""
     with pooled_app(url, leak_threshold=60) as (app, db):
         db.fetch_value("SELECT 1")
-        usage = app.extensions["pooled_db"].watch.usage
+        usage = app.extensions["pooled_db"].watch.seen.usage
         if (child := os.fork()) == 0:
             os._exit(len(usage.by_name()))
         assert os.waitpid(child, 0)[1] == 0
