@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BOUNDS = (
@@ -33,6 +35,21 @@ class Histogram:
 
 NOTHING = Histogram()
 """Of no times."""
+
+
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """Return the time, in seconds, that this share of all times were not longer than, as far as
+    buckets tell: times are taken to be spread evenly in theirs. None if there are none; infinity if
+    it is above the last bound.
+    """
+    rank, below, lower = share * sum(counts), 0, 0.0
+    if not rank:
+        return None
+    for count, bound in zip(counts, (*BOUNDS, math.inf), strict=True):
+        if below + count >= rank:
+            return bound if math.isinf(bound) else lower + (bound - lower) * (rank - below) / count
+        below, lower = below + count, bound
+    return math.inf
 
 
 class Times:

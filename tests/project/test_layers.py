@@ -49,7 +49,15 @@ PLACES = {
     },
     "werkzeug": {"flask.extension"},
     "blinker": {"flask.telling", "signals"},
-    "click": {"flask.commands.binds", "flask.commands.run", "flask.naming"},
+    "click": {
+        "flask.commands.binds",
+        "flask.commands.group",
+        "flask.commands.live",
+        "flask.commands.run",
+        "flask.commands.status",
+        "flask.commands.top",
+        "flask.naming",
+    },
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
         "drivers.sqlcipher",

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import click
 from flask.cli import AppGroup
 
-group = AppGroup("pooled-db", help="Work with the databases of this app.")
+from flask_pooled_db.errors import PooledDBError
+
+
+class Commands(AppGroup):
+    """Commands whose errors, if they are the extension's, are one line for people."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except PooledDBError as error:
+            raise click.ClickException(in_one_line(error)) from error
+
+
+group = Commands("pooled-db", help="Work with the databases of this app.")
 
 
 def in_one_line(error: BaseException) -> str:

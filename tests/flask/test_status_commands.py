@@ -1,0 +1,199 @@
+"""`flask pooled-db status` and `top`: what is seen of all processes from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_pooled_db import PooledDB, get_db_connection
+from flask_pooled_db.flask.commands import group, live
+from harness.gunicorn import GunicornServer
+from harness.waiting import wait_until
+from tests.host.test_gunicorn import WAYS
+from tests.support import holding_app
+from tests.support.apps import pooled_app
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def site(url: str, folder: Path) -> Iterator[tuple[Flask, PooledDB]]:
+    with pooled_app(url, runtime_dir=folder, leak_threshold=60.0) as pair:
+        yield pair
+
+
+def run(app: Flask, *args: str) -> str:
+    """What a command prints."""
+    result = app.test_cli_runner().invoke(args=["pooled-db", *args])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_status(site: tuple[Flask, PooledDB]) -> None:
+    """A line tells what the pool of a process does."""
+    conn = get_db_connection()
+    conn.execute("SELECT 1")
+    head, line = run(site[0], "status").splitlines()
+    conn.close()
+    told = dict(zip(cells(head), cells(line), strict=True))
+    assert (told["BIND"], told["PID"]) == ("'default'", str(os.getpid()))
+    assert (told["IN USE"], told["WAITING"], told["CHECKOUTS"]) == ("1", "0", "1")
+
+
+def test_nothing_to_see(site: tuple[Flask, PooledDB]) -> None:
+    """Where no process uses a pool, or none of that bind, and where nobody holds a connection, it
+    is said.
+    """
+    assert run(site[0], "status") == "No process of this app uses a pool at the moment.\n"
+    site[1].fetch_value("SELECT 1")
+    expected = "No process of this app uses a pool of bind 'lgo' at the moment.\n"
+    assert run(site[0], "status", "--bind", "lgo") == expected
+    assert run(site[0], "top") == "Nobody holds a connection at the moment.\n"
+
+
+def test_top(site: tuple[Flask, PooledDB]) -> None:
+    """The one first that holds its connection for longest, with where it was taken."""
+    first, second = get_db_connection(), get_db_connection()
+    first.execute("CREATE TABLE t (id INT)")
+    first.execute("INSERT INTO t VALUES (1)")
+    head, *lines = run(site[0], "top").splitlines()
+    assert cells(head)[-2:] == ["WHO", "TAKEN AT"]
+    assert len(lines) == 2
+    assert f"{__file__}:" in lines[0]
+    assert "open, idle for" in lines[0]
+    assert "none, idle for" in lines[1]
+    assert len(run(site[0], "top", "--limit", "1").splitlines()) == 2
+    found = json.loads(run(site[0], "top", "--json"))
+    assert [one["in_transaction"] for one in found] == [True, False]
+    assert found[0]["age"] >= found[1]["age"]
+    for lease in (first, second):
+        lease.rollback()
+        lease.close()
+
+
+def test_top_of_what_is_not_known(url: str, folder: Path) -> None:
+    """Where it is not known who holds connections, it says what to set."""
+    with pooled_app(url, runtime_dir=folder) as (app, db):
+        db.fetch_value("SELECT 1")
+        (line,) = run(app, "top").splitlines()
+        assert line.startswith("It is not known who holds connections: set POOLED_DB_LEAK_THRESH")
+
+
+def test_watch(site: tuple[Flask, PooledDB], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is printed again and again until it is interrupted, which is no error."""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("flask_pooled_db.flask.commands.live.sleep", pause)
+    site[1].fetch_value("SELECT 1")
+    lines = run(site[0], "status", "--watch", "--interval", "0.5").splitlines()
+    assert [line.startswith("BIND") for line in lines] == [True, False] * 3
+    assert pauses == [0.5] * 3
+
+
+def test_hostile_names(url: str, folder: Path, tmp_path: Path) -> None:
+    """Nothing that comes from outside reaches the terminal as a control character."""
+    with pooled_app(url, runtime_dir=folder, leak_threshold=60.0) as (app, db):
+        db.bind_loader(lambda name: f"sqlite:///{tmp_path / 'other'}")
+        name = "a\x1b[2J\u202eb"
+        with app.test_request_context(), db.connection_context(name) as conn:
+            conn.cursor().execute("SELECT 1")
+            printed = run(app, "status") + run(app, "top")
+        assert printed.replace("\n", "").isprintable()
+        assert "\\x1b[2J\\u202eb" in printed
+
+
+def test_database_away(folder: Path) -> None:
+    """A database that is away is told of, with its bind and for how long."""
+    with pooled_app("sqlite:////nowhere/x.db", runtime_dir=folder) as (app, db):
+        with pytest.raises(Exception, match="default"):
+            db.fetch_value("SELECT 1")
+        (line, *_) = run(app, "status").splitlines()
+        assert line.startswith(f"The database of bind 'default' is away for process {os.getpid()}")
+        assert line.endswith("OperationalError: unable to open database file")
+
+
+def test_without_directory(url: str, tmp_path: Path) -> None:
+    """Without a usable directory it says why other processes can't be seen."""
+    (tmp_path / "file").write_text("")
+    with pooled_app(url, runtime_dir=tmp_path / "file") as (app, db):
+        db.fetch_value("SELECT 1")
+        (line, *_) = run(app, "status").splitlines()
+        assert line.startswith("Other processes can't be seen: ")
+        assert "no directory" in line
+
+
+def test_app_without_extension() -> None:
+    """In an app without the extension it is one line."""
+    app = Flask("app_under_test")
+    app.cli.add_command(group)
+    result = app.test_cli_runner().invoke(args=["pooled-db", "status"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_several_workers(
+    way: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers are seen, and who holds a connection in which; one that hangs is said to be
+    silent, and one that was killed is gone.
+    """
+    env = {
+        "FLASK_POOLED_DB_URL": f"sqlite:///{tmp_path}/shop.sqlite",
+        "FLASK_POOLED_DB_RUNTIME_DIR": str(folder),
+        "FLASK_POOLED_DB_LEAK_THRESHOLD": "60",
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    app = holding_app.create_app()
+    app.extensions["pooled_db"].extension.close()  # it only looks
+    config = ["--config", "python:tests.support.holding_app", "--workers=2", "--timeout=60"]
+    with GunicornServer(tmp_path, [*config, *WAYS[way]], env) as server:
+        holds = threading.Thread(target=ask, args=(server, "/hold/3.0"))
+        holds.start()
+        wait_until(lambda: len(json.loads(run(app, "top", "--json"))) == 1, "the lease")
+        (lease,) = json.loads(run(app, "top", "--json"))
+        assert lease["name"] == "endpoint 'hold'"
+        workers = server.workers()
+        assert lease["pid"] in workers
+        other = next(pid for pid in workers if pid != lease["pid"])
+        wait_until(lambda: ask(server, "/") and seen(app) >= set(workers), "the workers")
+        os.kill(other, signal.SIGSTOP)
+        monkeypatch.setattr(live, "SILENT_AFTER", 1.5)
+        wait_until(lambda: f"Process {other} has published nothing" in run(app, "status"), "it")
+        holds.join()
+        os.kill(other, signal.SIGKILL)
+        wait_until(lambda: other not in seen(app), "its end")
+
+
+def seen(app: Flask) -> set[int]:
+    return {one["pid"] for one in json.loads(run(app, "status", "--json"))["processes"]}
+
+
+def ask(server: GunicornServer, path: str) -> bytes:
+    with closing(server.connect()) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().read()
