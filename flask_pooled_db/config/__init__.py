@@ -22,10 +22,11 @@ from flask_pooled_db.config.pool import PoolConfig
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import (
     DEFAULT_OPTIONS,
-    OPTION_NAMES,
     ScopeKeywords,
     ScopeOptions,
-    unknown_option,
+    options_of,
+    refuse_unknown,
+    signature_with_options,
 )
 from flask_pooled_db.config.url import AskedURL, DatabaseURL, URLError, parse_url
 
@@ -34,7 +35,6 @@ __all__ = [
     "DEFAULT_BIND",
     "DEFAULT_OPTIONS",
     "FROM_FILE",
-    "OPTION_NAMES",
     "PREFIX",
     "AppConfig",
     "AskedURL",
@@ -53,9 +53,11 @@ __all__ = [
     "describe",
     "is_plain_name",
     "looks_like_url",
+    "options_of",
     "parse_url",
     "read_app",
+    "refuse_unknown",
     "shown",
-    "unknown_option",
+    "signature_with_options",
     "url_of_answer",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable
 from typing import NamedTuple, TypedDict
 
 from flask_pooled_db.config.arguments import check_flag, check_rows, check_seconds
@@ -22,18 +23,6 @@ class ScopeKeywords(TypedDict, total=False):
     savepoint: bool
     independent: bool
     rows: Rows | None
-
-
-OPTION_NAMES = frozenset(ScopeKeywords.__annotations__)
-"""The names of the options of a scope."""
-
-
-def unknown_option(method: str, keywords: Iterable[str]) -> TypeError:
-    """Return the error that Python has for a method which lists its options, if one of these is not
-    among them.
-    """
-    name = next(name for name in keywords if name not in OPTION_NAMES)
-    return TypeError(f"{method}() got an unexpected keyword argument {name!r}")
 
 
 class ScopeOptions(NamedTuple):
@@ -74,3 +63,33 @@ class ScopeOptions(NamedTuple):
 
 DEFAULT_OPTIONS = ScopeOptions()
 """The options of most scopes. They need no check."""
+
+
+def refuse_unknown(function: str, keywords: ScopeKeywords) -> None:
+    """Raise the error that Python has for a function which lists its parameters, if one of these is
+    no option.
+    """
+    for name in keywords:
+        if name not in ScopeKeywords.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+def options_of(function: str, keywords: ScopeKeywords) -> ScopeOptions:
+    """Return the options that the function of this name was given."""
+    refuse_unknown(function, keywords)
+    return ScopeOptions(**keywords)
+
+
+def signature_with_options(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature of a function that takes the options as keywords, with each of them: it
+    is shown by `help()` and by editors.
+    """
+    taken = inspect.signature(function)
+    known = [one for one in taken.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    options = inspect.signature(ScopeOptions).parameters.values()
+    texts = [getattr(one.annotation, "__forward_arg__", one.annotation) for one in options]
+    keywords = (
+        one.replace(kind=one.KEYWORD_ONLY, annotation=text)
+        for one, text in zip(options, texts, strict=True)
+    )
+    return taken.replace(parameters=[*known, *keywords])

@@ -39,7 +39,7 @@ EXTENSION = "pooled_db"
 CURRENT = "_pooled_db"
 
 # What Flask's proxy looks into. Asking it directly takes a part of the time.
-_current_context: ContextVar[Any] = app_ctx.__wrapped__  # type: ignore[attr-defined]
+current_context: ContextVar[Any] = app_ctx.__wrapped__  # type: ignore[attr-defined]
 
 
 class OutsideAppContext(UsageError, RuntimeError):
@@ -159,14 +159,14 @@ def kept() -> tuple[AppState, Held] | None:
     """Return what `current()` has returned in this app context before, if it has. Raises
     `LookupError` outside of one.
     """
-    pair: tuple[AppState, Held] | None = _current_context.get().g.__dict__.get(CURRENT)
+    pair: tuple[AppState, Held] | None = current_context.get().g.__dict__.get(CURRENT)
     return pair
 
 
 def current() -> tuple[AppState, Held]:
     """Return the current app's state, and the leases that the current app context holds."""
     try:
-        context = _current_context.get()
+        context = current_context.get()
     except LookupError as error:
         raise OutsideAppContext(
             "there is no application context, so nobody can tell whose database is meant: put "

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from urllib.parse import quote
 
 from flask import Flask
@@ -15,15 +15,17 @@ from werkzeug.exceptions import ServiceUnavailable
 from flask_pooled_db.config import (
     DEFAULT_OPTIONS,
     Rows,
-    ScopeOptions,
+    ScopeKeywords,
     check_flag,
     check_seconds,
+    options_of,
     read_app,
+    signature_with_options,
 )
 from flask_pooled_db.errors import DeadlineExceeded, PooledDBError, PoolTimeout, UsageError
 from flask_pooled_db.flask import commands, context
 from flask_pooled_db.flask.binds import ByName
-from flask_pooled_db.flask.context import AppState, current
+from flask_pooled_db.flask.context import CURRENT, AppState, current, current_context
 from flask_pooled_db.flask.deadlines import bound_requests
 from flask_pooled_db.flask.keeper import Keeper
 from flask_pooled_db.flask.numbers import AppNumbers, location_of
@@ -50,17 +52,7 @@ LONGEST_RETRY_AFTER = 10.0
 T = TypeVar("T")
 
 
-def db_connection_context(
-    bind: str | None = None,
-    *,
-    readonly: bool = False,
-    timeout: float | None = None,
-    statement_timeout: float | None = None,
-    isolation_level: str | None = None,
-    savepoint: bool = True,
-    independent: bool = False,
-    rows: Rows | None = None,
-) -> Scope:
+def db_connection_context(bind: str | None = None, **options: Unpack[ScopeKeywords]) -> Scope:
     """Return a block that is a transaction on a pooled connection; it yields the connection.
 
     Left normally it commits, left by an exception it rolls back; the connection always goes back.
@@ -82,26 +74,21 @@ def db_connection_context(
     of a transaction that was lost, `CommitOutcomeUnknown` when the answer to COMMIT was lost, and
     otherwise the driver's errors as they are.
     """
-    if (
-        timeout is None
-        and statement_timeout is None
-        and isolation_level is None
-        and readonly is False
-        and savepoint is True
-        and independent is False
-        and rows is None
-    ):
-        options = DEFAULT_OPTIONS
-    else:
-        options = ScopeOptions(
-            readonly, timeout, statement_timeout, isolation_level, savepoint, independent, rows
-        )
-    state, leases = current()
+    asked = options_of("db_connection_context", options) if options else DEFAULT_OPTIONS
+    try:  # as `current()` does after the first time in a context: a call takes longer
+        state, leases = current_context.get().g.__dict__[CURRENT]
+    except LookupError:
+        state, leases = current()
     try:
         engine = state.engines.get(bind)
     except TypeError:  # it can't be looked up
         engine = None
-    return Scope(engine or state.engine(bind), leases, options)
+    return Scope(engine or state.engine(bind), leases, asked)
+
+
+db_connection_context.__signature__ = signature_with_options(  # type: ignore[attr-defined]
+    db_connection_context
+)
 
 
 def get_db_connection(

@@ -13,11 +13,10 @@ from flask.globals import app_ctx
 
 from flask_pooled_db.config import (
     DEFAULT_OPTIONS,
-    OPTION_NAMES,
     ScopeKeywords,
-    ScopeOptions,
     check_seconds,
-    unknown_option,
+    options_of,
+    refuse_unknown,
 )
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.context import (
@@ -106,11 +105,7 @@ class Serving:
             engine = state.engines.get(bind)
         except TypeError:  # it can't be looked up
             engine = None
-        asked = DEFAULT_OPTIONS
-        if options:
-            if not options.keys() <= OPTION_NAMES:
-                raise unknown_option("connection_context", options)
-            asked = ScopeOptions(**options)
+        asked = options_of("connection_context", options) if options else DEFAULT_OPTIONS
         return Scope(engine or state.engine(bind), leases, asked)
 
     def async_connection_context(
@@ -124,8 +119,7 @@ class Serving:
         connection is closed. A COMMIT that was cancelled and not answered in a second is a
         `CommitOutcomeUnknown`, in place of the cancellation.
         """
-        if not options.keys() <= OPTION_NAMES:
-            raise unknown_option("async_connection_context", options)
+        refuse_unknown("async_connection_context", options)
         return _asynchronous()(self.connection_context(bind, **options))
 
     def deadline(self, seconds: float) -> Deadline:

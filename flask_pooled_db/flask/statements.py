@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
-from flask_pooled_db.config import OPTION_NAMES, ScopeKeywords, check_flag, describe, unknown_option
+from flask_pooled_db.config import ScopeKeywords, check_flag, describe, refuse_unknown
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.serving import Serving
 from flask_pooled_db.lease.cursor import LeaseCursor
@@ -141,8 +141,7 @@ class Statements(Serving):
         around: LeaseConnection | None,
     ) -> Any:
         """Run a statement; `around` is the lease of the block that it may be a part of."""
-        if not options.keys() <= OPTION_NAMES:
-            raise unknown_option(method, options)
+        refuse_unknown(method, options)
         take = _TAKES[method]
         if around is not None and not options and has_usual_rows(around):
             with around.cursor() as cur:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -171,3 +172,16 @@ def test_strange_option(db: PooledDB, name: str) -> None:
     strange: Any = Strange()
     with pytest.raises(UsageError, match=name):
         db_connection_context(**{name: strange})
+
+
+def test_signature_of_scopes() -> None:
+    """`help()` and editors show every option of a scope with its default."""
+    shown = inspect.signature(db_connection_context)
+    assert str(shown) == (
+        "(bind: 'str | None' = None, *, readonly: 'bool' = False, timeout: 'float | None' = None, "
+        "statement_timeout: 'float | None' = None, isolation_level: 'str | None' = None, "
+        "savepoint: 'bool' = True, independent: 'bool' = False, rows: 'Rows | None' = None) "
+        "-> 'Scope'"
+    )
+    with pytest.raises(TypeError, match=r"^db_connection_context\(\) got an unexpected keyword"):
+        db_connection_context(read_only=True)  # type: ignore[call-arg]
