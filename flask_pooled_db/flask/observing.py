@@ -14,8 +14,8 @@ from flask.globals import app_ctx
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.flask.telling import Announcements, Teller
-from flask_pooled_db.pool import Events
-from flask_pooled_db.pool.statements import Observer, Tags, observer_of
+from flask_pooled_db.pool.statements import Observer, observer_of
+from flask_pooled_db.pool.watchers import Watchers
 from flask_pooled_db.telemetry.comments import (
     comment_of,
     current_traceparent,
@@ -56,13 +56,25 @@ class Watch:
         if records is not False:
             self._recorder = Recorder(self._is_recorded, self._recording)
 
-    def watchers(self, bind: str, config: PoolConfig) -> list[Events]:
-        """Return who is told of what happens to the pool of a bind."""
-        slow = [SlowAcquire(config.slow_acquire, bind)] if config.slow_acquire else []
-        return [Announcements(self.teller, bind), open_files, *slow]
+    def watchers(self, bind: str, config: PoolConfig, driver: Driver) -> Watchers:
+        """Return who watches the pool of a bind, with this configuration and driver."""
+        told = None if self.telemetry is None else self.telemetry.of_pool(bind, config, driver)
+        slow_acquire = [SlowAcquire(config.slow_acquire, bind)] if config.slow_acquire else []
+        holders = self._holders_of(config)
+        return Watchers(
+            events=(
+                *(Announcements(self.teller, bind), open_files, *slow_acquire),
+                *([] if told is None else [told.events]),
+                holders,
+            ),
+            observer=self._observer_of(config, told),
+            tags=_comment if config.tag_statements else None,
+            holders=holders,
+            in_use=self.in_use,
+            checkouts=None if told is None else told.checkouts,
+        )
 
-    def holders(self, config: PoolConfig) -> PoolUsage:
-        """Return who wants to know of the leases of a pool of this configuration."""
+    def _holders_of(self, config: PoolConfig) -> PoolUsage:
         is_wanted = bool(config.leak_threshold or config.slow_acquire)
         if is_wanted not in self._holders:  # one for all such pools: there may be thousands
             wanted = functools.partial(self._is_usage_wanted, is_wanted)
@@ -72,12 +84,7 @@ class Watch:
     def _is_usage_wanted(self, by_pool: bool) -> bool:
         return by_pool or self.seen.wants_usage
 
-    def told_of(self, bind: str, config: PoolConfig, driver: Driver) -> PoolTelemetry | None:
-        """Return what tells OpenTelemetry of the pool of a bind, if it is told."""
-        return None if self.telemetry is None else self.telemetry.of_pool(bind, config, driver)
-
-    def observer(self, config: PoolConfig, told: PoolTelemetry | None = None) -> Observer:
-        """Return who observes a pool of this configuration."""
+    def _observer_of(self, config: PoolConfig, told: PoolTelemetry | None) -> Observer:
         slow = SlowLog(config.slow_statement, self.seen.slow) if config.slow_statement else None
         spans = None if told is None else told.observer
         return observer_of([one for one in (slow, self._recorder, spans) if one is not None])
@@ -86,10 +93,6 @@ class Watch:
         self.seen.forked()
         if self.telemetry is not None:
             self.telemetry.forked()
-
-    def tags(self, config: PoolConfig) -> Tags | None:
-        """Return what the statements of a pool of this configuration end in."""
-        return _comment if config.tag_statements else None
 
     def slow_statements(self) -> Mapping[str, int]:
         """Return how many slow statements there were, by who ran them."""

@@ -52,24 +52,8 @@ class PoolMaker:
         return pools
 
     def _pool(self, config: PoolConfig, driver: Driver, bind: str, key: object = None) -> Pool:
-        holders, told = self._watch.holders(config), self._watch.told_of(bind, config, driver)
-        return Pool(
-            config,
-            driver,
-            bind=bind,
-            key=key,
-            budget=self._budget,
-            watchers=[
-                *self._watch.watchers(bind, config),
-                *([] if told is None else [told.events]),
-                holders,
-            ],
-            holders=holders,
-            observer=self._watch.observer(config, told),
-            tags=self._watch.tags(config),
-            in_use=self._watch.in_use,
-            checkouts=None if told is None else told.checkouts,
-        )
+        watchers = self._watch.watchers(bind, config, driver)
+        return Pool(config, driver, bind=bind, key=key, budget=self._budget, watchers=watchers)
 
     def loaded_pool(self, name: str, settings: Any, key: object) -> Pool:
         """Return the pool of a bind that the loader knows, from what that has returned.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -31,13 +31,11 @@ from flask_pooled_db.lease.shaping import shape_rows
 from flask_pooled_db.lease.shared import SharedLease
 from flask_pooled_db.lease.sharing import Sharing
 from flask_pooled_db.lease.whereabouts import whereabouts_of
-from flask_pooled_db.pool import Budget, Counters, Engine, Entry, Events, PoolStats
-from flask_pooled_db.pool.events import to_all
-from flask_pooled_db.pool.holding import NOT_KNOWN, Holders
+from flask_pooled_db.pool import Budget, Counters, Engine, Entry, PoolStats
 from flask_pooled_db.pool.state import Sizes
-from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
-from flask_pooled_db.pool.timed import Checkouts, TimedEngine
+from flask_pooled_db.pool.timed import TimedEngine
 from flask_pooled_db.pool.upkeep import upkeep
+from flask_pooled_db.pool.watchers import UNWATCHED, Watchers
 from flask_pooled_db.runtime import refuse_to_pickle
 
 
@@ -59,18 +57,10 @@ class Pool(PooledDB):  # type: ignore[misc]
         clock: Callable[[], float] = monotonic,
         key: object = None,
         budget: Budget | None = None,
-        watchers: Sequence[Events] = (),
-        observer: Observer = NOBODY,
-        tags: Tags | None = None,
-        holders: Holders = NOT_KNOWN,
-        in_use: Callable[[], object] | None = None,
-        checkouts: Checkouts | None = None,
+        watchers: Watchers = UNWATCHED,
     ) -> None:
         """`key` is equal for pools of the same database, one after the other; `budget` is the limit
-        of several pools together. `watchers` are told the events, and `observer` all statements;
-        `tags` is what those end in, and `holders` who wants to know of its leases. `in_use` is
-        called at the first checkout in a process, and maybe at later ones. `checkouts` is told of
-        all.
+        of several pools together.
         """
         super().__init__(
             driver,
@@ -85,21 +75,17 @@ class Pool(PooledDB):  # type: ignore[misc]
             ping=config.ping,
         )
         self.counters = Counters()
-        kind = Engine
-        if checkouts is not None:
-            kind = functools.partial(TimedEngine, checkouts=checkouts)  # type: ignore[assignment]
+        in_use = watchers.in_use
+        kind = Engine if watchers.checkouts is None else TimedEngine
         self.engine = kind(
             config,
             driver,
             bind=bind,
-            events=to_all([self.counters, *watchers]),
             clock=clock,
             tend=upkeep.tend if in_use is None else functools.partial(_tend, in_use),
             key=key,
             budget=budget,
-            observer=observer,
-            tags=tags,
-            holders=holders,
+            watchers=watchers._replace(events=(self.counters, *watchers.events)),
         )
         self.engine.leaks.locate = whereabouts_of
         upkeep.add(self.engine)

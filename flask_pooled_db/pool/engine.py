@@ -15,17 +15,16 @@ from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
 from flask_pooled_db.pool import evictions, reports
 from flask_pooled_db.pool.budget import Budget
 from flask_pooled_db.pool.entry import DRAINED_AT, Entry
-from flask_pooled_db.pool.events import Events, NoEvents
+from flask_pooled_db.pool.events import NoEvents, to_all
 from flask_pooled_db.pool.histogram import SHORTEST
-from flask_pooled_db.pool.holding import NOT_KNOWN, Holders
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
 from flask_pooled_db.pool.liveness import PING_GRACE, Liveness, Verdict
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.state import Change, Sizes, Terms
-from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
 from flask_pooled_db.pool.steps import Call, Steps, run
 from flask_pooled_db.pool.supply import Supply
+from flask_pooled_db.pool.watchers import UNWATCHED, Watchers
 from flask_pooled_db.pool.whole import Whole
 from flask_pooled_db.runtime import Notices, guard, housekeeper
 
@@ -46,25 +45,21 @@ class Engine(Whole):
         driver: Driver,
         *,
         bind: str = DEFAULT_BIND,
-        events: Events | None = None,
         clock: Callable[[], float] = monotonic,
         tend: Callable[[Engine], None] = lambda _: None,
         key: object = None,
         budget: Budget | None = None,
-        observer: Observer = NOBODY,
-        tags: Tags | None = None,
-        holders: Holders = NOT_KNOWN,
+        watchers: Watchers = UNWATCHED,
     ) -> None:
-        """`events` are told what happens, and `observer` what its leases' statements were. `tags`
-        is what those end in. `tend` is called by a checkout that has to wait or to
-        check: upkeep begins with it. `clock` is a monotonic clock, in seconds. Pools of the same
-        database, one after the other, have an equal `key`. `budget` is a limit of several pools
-        together.
+        """`tend` is called by a checkout that has to wait or to check: upkeep begins with it.
+        `clock` is a monotonic clock, in seconds. Pools of the same database, one after the other,
+        have an equal `key`. `budget` is a limit of several pools together.
         """
         self.key = key or object()
         ping = PingPolicy.parse(config.ping)
         notices = Notices(clock)
-        events = events or NoEvents()
+        events = to_all(watchers.events) if watchers.events else NoEvents()
+        _, observer, tags, holders, *_ = watchers
         self.terms = Terms(
             config, ping, driver, bind, events, clock, notices, observer, tags, holders
         )

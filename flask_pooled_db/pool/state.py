@@ -17,11 +17,11 @@ from flask_pooled_db.pool.connector import Attempt, Connector
 from flask_pooled_db.pool.entry import Entry, EntryRef
 from flask_pooled_db.pool.events import Events
 from flask_pooled_db.pool.histogram import Histogram, Times
-from flask_pooled_db.pool.holding import NOT_KNOWN, Holder, Holders
+from flask_pooled_db.pool.holding import Holder, Holders
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
 from flask_pooled_db.pool.reports import Snapshot
-from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
+from flask_pooled_db.pool.statements import Observer, Tags
 from flask_pooled_db.runtime import Notices, guard
 
 _NEARBY = 8
@@ -46,10 +46,10 @@ class Terms(NamedTuple):
     events: Events
     clock: Callable[[], float]
     notices: Notices
-    observer: Observer = NOBODY
-    tags: Tags | None = None
+    observer: Observer
+    tags: Tags | None
     """What each statement is to end in; None: nothing."""
-    holders: Holders = NOT_KNOWN
+    holders: Holders
 
 
 class State:

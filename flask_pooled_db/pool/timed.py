@@ -5,38 +5,23 @@ Others know nothing of it, and a checkout of theirs costs nothing more.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from flask_pooled_db.drivers import Session
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.queue import ServerDown, Waiter
 from flask_pooled_db.pool.steps import Steps
-
-
-class Checkouts(Protocol):
-    """Who wants to know of each checkout of one pool. It is told in the caller's thread, mostly
-    without any lock held. It must be quick, must not block, and must not raise.
-    """
-
-    def lent(self, began: float, ended: float, entry: Entry | None) -> None:
-        """A caller asked for a connection and got it, by the pool's clock. A shared one that others
-        have as well is None.
-        """
-
-    def refused(self, began: float, ended: float, error: BaseException) -> None:
-        """A caller asked for a connection and got none."""
-
-    def returned(self, seconds: float) -> None:
-        """A connection that was lent for so many seconds was returned."""
+from flask_pooled_db.pool.watchers import Watchers
 
 
 class TimedEngine(Engine):
     """A pool whose checkouts are told."""
 
-    def __init__(self, *args: Any, checkouts: Checkouts, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._checkouts = checkouts
+    def __init__(self, *args: Any, watchers: Watchers, **options: Any) -> None:
+        super().__init__(*args, watchers=watchers, **options)
+        assert watchers.checkouts is not None  # noqa: S101  for the type checker
+        self._checkouts = watchers.checkouts
 
     def acquire(self, timeout: float | None = None, session: Session | None = None) -> Entry:
         """Return a connection like `Engine.acquire()`, and tell of it."""

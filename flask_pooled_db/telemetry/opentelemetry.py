@@ -11,7 +11,7 @@ from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool import Entry, Events
 from flask_pooled_db.pool.statements import NoObserver, Observer, Statement
-from flask_pooled_db.pool.timed import Checkouts
+from flask_pooled_db.pool.watchers import Checkouts
 from flask_pooled_db.telemetry.measures import Measures, PoolMeasures, Source
 from flask_pooled_db.telemetry.site import Site
 from flask_pooled_db.telemetry.spans import LONGEST, Spans, operation_of

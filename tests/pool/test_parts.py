@@ -17,6 +17,7 @@ from flask_pooled_db.pool.entry import Entry, Origin
 from flask_pooled_db.pool.liveness import FRESH, Liveness, Verdict
 from flask_pooled_db.pool.places import Places
 from flask_pooled_db.pool.queue import Queue, Waiter
+from flask_pooled_db.pool.watchers import Watchers
 from tests.support.clock import Clock
 from tests.support.fake_driver import FakeDriver, OperationalError
 
@@ -342,7 +343,8 @@ def test_events_of_a_pool() -> None:
     """A subscriber is told what happens, in order and with reasons."""
     fake, events = FakeDriver(), Listener()
     fake.fail("connect", OperationalError())
-    engine = Engine(PoolConfig(creator=fake, mincached=0, maxconnections=1), fake, events=events)
+    config = PoolConfig(creator=fake, mincached=0, maxconnections=1)
+    engine = Engine(config, fake, watchers=Watchers([events]))
     entry = engine.acquire()
     with pytest.raises(PoolTimeout):
         engine.acquire(timeout=0)

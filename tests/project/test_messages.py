@@ -38,7 +38,7 @@ from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import Job, line_of
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool.statements import Statement
-from flask_pooled_db.runtime import Throttle, notices
+from flask_pooled_db.runtime import Throttle, notices, reporter
 from flask_pooled_db.telemetry import slow
 from flask_pooled_db.telemetry.openfiles import Count, OpenFiles
 from flask_pooled_db.telemetry.slow_acquire import SlowAcquire
@@ -582,6 +582,7 @@ def test_message(db: Site, message: str, caplog: pytest.LogCaptureFixture) -> No
         CAUSES[message](db, lambda: caplog.text)
     except Exception as error:
         raised = "\n".join(error.problems) if isinstance(error, ConfigError) else str(error)
+    reporter.flush(PATIENCE)
     assert message in caplog.text or message in raised
 
 

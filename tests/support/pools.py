@@ -15,6 +15,7 @@ from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Budget, Events, PoolStats
 from flask_pooled_db.pool.statements import NOBODY, Observer, Tags
+from flask_pooled_db.pool.watchers import Watchers
 from harness.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
@@ -44,9 +45,7 @@ def open_pool(
         bind=bind,
         clock=clock,
         budget=budget,
-        observer=observer,
-        tags=tags,
-        watchers=watchers,
+        watchers=Watchers(watchers, observer, tags),
     )
     try:
         yield pool

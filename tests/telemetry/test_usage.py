@@ -8,8 +8,9 @@ import os
 import pytest
 
 from flask_pooled_db import get_db_connection
+from flask_pooled_db.runtime import reporter
 from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage, label_of
-from harness.waiting import wait_until
+from harness.waiting import PATIENCE, wait_until
 from tests.support.apps import pooled_app
 from tests.support.pools import call
 from tests.support.sites import line_of, serve
@@ -94,6 +95,7 @@ def test_a_lease_that_was_reported_comes_back(url: str, caplog: pytest.LogCaptur
             return "done"
 
         serve(app, "/", slow).get("/")
+    reporter.flush(PATIENCE)
     taken = f"taken at {line_of(slow, 1)}"
     first, second = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
     assert f"{taken} by endpoint 'slow', in thread 'MainThread'" in first
