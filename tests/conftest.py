@@ -20,7 +20,7 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB
 from harness.mysql import URL_VARIABLE, MySQLServer, versions
-from harness.postgres import postgres
+from harness.postgres import PostgreSQLServer
 from harness.processes import ServerError
 from harness.proxy import Proxy
 from harness.redis import RedisServer
@@ -55,6 +55,7 @@ _SERVERS = {
     "private_mariadb",
     "private_server",
     "postgresql",
+    "postgresql_server",
     "redis_server",
 }
 _failed = pytest.StashKey[bool]()
@@ -249,10 +250,16 @@ def server(request: pytest.FixtureRequest) -> MariaDBServer:
 
 
 @pytest.fixture(scope="session")
-def shared_postgresql() -> Iterator[str]:
-    """The URL of the PostgreSQL shared by all tests. Never stop or reconfigure it."""
-    with postgres() as url:
-        yield url
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """The PostgreSQL shared by all tests. Never stop or reconfigure it."""
+    with PostgreSQLServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(postgresql_server: PostgreSQLServer) -> str:
+    """The URL of the PostgreSQL shared by all tests."""
+    return postgresql_server.url()
 
 
 @pytest.fixture(scope="session")
@@ -329,10 +336,19 @@ def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
         yield stage
 
 
+@pytest.fixture
+def psycopg_stage(postgresql_server: PostgreSQLServer) -> Iterator[ServerStage]:
+    """Our pool on PostgreSQL, through a proxy."""
+    with on_server("ours", postgresql_server, "psycopg") as stage:
+        yield stage
+
+
 @pytest.fixture(params=[*ON_SHARED_SERVER, *ON_FILES])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn, in plaintext: for what no wire has a part in."""
-    if request.param in ON_FILES:
+    if request.param == "psycopg":
+        yield request.getfixturevalue("psycopg_stage")
+    elif request.param in ON_FILES:
         with on_file("ours", tmp_path / "file.sqlite", request.param) as stage:
             yield stage
     else:
