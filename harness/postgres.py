@@ -196,14 +196,14 @@ class PostgreSQLServer(Managed):
         """End a client's connection and wait until it is gone; one gone before is no error."""
         self.execute("SELECT pg_terminate_backend(%s, %s)", id_, _IN_MS)
 
-    def works_on(self, prefix: str) -> bool:
-        """Whether it is at work on a statement that begins with these words."""
+    def statements(self) -> list[str]:
+        """The statements of its clients that it is at work on."""
         rows = self.query(
             "SELECT query FROM pg_stat_activity"
             " WHERE state = 'active' AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
         )
-        return any(query.startswith(prefix) for (query,) in rows)
+        return [query for (query,) in rows]
 
     def standby(self) -> PostgreSQLServer:
         """A server that follows this one and takes no writes, not yet started."""

@@ -343,9 +343,19 @@ def psycopg_stage(postgresql_server: PostgreSQLServer) -> Iterator[ServerStage]:
         yield stage
 
 
-@pytest.fixture(params=[*ON_SHARED_SERVER, *ON_FILES])
+@pytest.fixture(params=[*ON_SHARED_SERVER, "psycopg", *ON_FILES])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn, in plaintext: for what no wire has a part in."""
+    yield from _stage_of(request, tmp_path)
+
+
+@pytest.fixture(params=[*ON_SHARED_SERVER, *ON_FILES])
+def forgiving_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """The same on each database on which an error of a statement costs that statement alone."""
+    yield from _stage_of(request, tmp_path)
+
+
+def _stage_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     if request.param == "psycopg":
         yield request.getfixturevalue("psycopg_stage")
     elif request.param in ON_FILES:

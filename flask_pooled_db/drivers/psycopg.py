@@ -32,6 +32,7 @@ from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 # The generators that hold their connection's lock while they are suspended.
 _HOLD_LOCK = frozenset({"copy", "notifies", "stream"})
 
+_INTERVAL = 0.1  # seconds after which psycopg looks for signals while it waits
 _FALLBACK = "fallback_application_name"
 _QUERY_CANCELED = "57014"
 _CLOSED = "the connection is closed"
@@ -204,8 +205,28 @@ class PsycopgDriver(WithSessions):
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
 
     def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object] | None:
-        cancel = raw.pgconn.get_cancel()  # the connection may be closed by then
-        return lambda _: cancel.cancel()
+        cancel = self._cancel_later(raw)  # the connection may be closed by then
+        return lambda _: cancel()
+
+    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
+        self._cancel_later(raw)()
+
+    def _cancel_later(self, raw: Any) -> Callable[[], object]:
+        """Return what asks the server to end the statement that is running."""
+        api = cast("Any", self.dbapi)
+        known = getattr(api, "capabilities", None)
+        if known is None or not known.has_cancel_safe():
+            # It holds the interpreter until the server answers: older releases have nothing else.
+            cancel: Callable[[], object] = raw.pgconn.get_cancel().cancel
+            return cancel
+        request = raw.pgconn.cancel_conn()
+
+        def ask() -> None:
+            request.start()
+            asking = api.generators.cancel(request)
+            api.waiting.wait_conn(asking, interval=_INTERVAL, timeout=self.connect_timeout)
+
+        return ask
 
     def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
         # It has to have its number: an error without one counts as a lost connection.

@@ -73,9 +73,9 @@ def test_t4_lock_wait_timeout(
     play_on_own_server(losses.lock_wait_timeout)
 
 
-def test_t4_failed_statement(any_stage: Stage) -> None:
+def test_t4_failed_statement(forgiving_stage: Stage) -> None:
     """A duplicate key or a wrong column leaves the transaction alive."""
-    losses.statement_failed(any_stage)
+    losses.statement_failed(forgiving_stage)
 
 
 def test_t4_killed_statement(stage: ServerStage) -> None:

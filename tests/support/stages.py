@@ -90,6 +90,24 @@ class ServerStage(Stage):
     def committed(self) -> dict[int, int]:
         return balances(self.server, self.database)
 
+    def sleep(self, seconds: float) -> str:
+        """A statement that takes so many seconds."""
+        name = "pg_sleep" if self.driver == "psycopg" else "SLEEP"
+        return f"SELECT {name}({seconds})"
+
+    def endless(self, mark: str) -> str:
+        """A statement that does not end by itself, with this mark in its text."""
+        # MariaDB's SLEEP() looks every few seconds whether its client is there; this does not.
+        slow = "BENCHMARK(1000000000000, MD5('x'))"
+        return f"SELECT {'pg_sleep(1000)' if self.driver == 'psycopg' else slow} /* {mark} */"
+
+    def is_at_work(self, mark: str) -> bool:
+        """Whether the server works on a statement of this stage with this mark in its text."""
+        if self.driver == "psycopg":
+            return any(mark in query for query in self.server.statements())
+        rows = self.server.query("SHOW FULL PROCESSLIST")  # Id, User, Host, db, ..., Info
+        return any(row[3] == self.database and mark in (row[7] or "") for row in rows)
+
     def kill(self, connection: Any) -> None:
         """Have the server end a connection, and wait until it did, and until one of ours can see
         it: the proxy takes its time.

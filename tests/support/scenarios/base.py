@@ -187,7 +187,7 @@ def statement_is_sent(stage: ServerStage, prefix: bytes) -> Callable[[], object]
 
 def _works_on(stage: ServerStage, prefix: bytes) -> bool:
     if stage.driver == "psycopg":
-        return bool(stage.server.works_on(prefix.decode()))
+        return any(sql.startswith(prefix.decode()) for sql in stage.server.statements())
     rows = stage.server.query("SHOW FULL PROCESSLIST")  # Id, User, Host, db, …, Info
     return any(
         row[3] == stage.database and (row[7] or "").startswith(prefix.decode()) for row in rows
