@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from faults.bank import Ledger, Transfer, open_bank, random_transfer
+from faults.databases import Place
 from faults.load import ACCOUNTS, Tally
 from faults.runs import Effort, Outcome, connections, open_files, open_ledger, wait_to_settle
-from faults.systems import SYSTEMS, Place, System
+from faults.systems import SYSTEMS, System
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
 

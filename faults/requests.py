@@ -15,9 +15,10 @@ from typing import Any
 from flask import Flask, g
 
 from faults.bank import Transfer, open_bank, random_transfer
+from faults.databases import Place
 from faults.load import ACCOUNTS, JOIN_TIMEOUT, THREADS, Tally
 from faults.runs import Effort, Outcome, open_files, open_ledger, take_stock
-from faults.systems import SYSTEMS, Place, System
+from faults.systems import SYSTEMS, System
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
 

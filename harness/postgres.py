@@ -306,6 +306,7 @@ class PostgreSQLServer(Managed):
                 dbname=_OWNER,
                 autocommit=True,
                 prepare_threshold=None,
+                options="-cidle_session_timeout=0",
             )
         return self._side.execute(self.sql(sql), params or None)
 
