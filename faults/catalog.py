@@ -99,6 +99,8 @@ _AGAIN = {
     "9-reload-preload": (ON_PSYCOPG,),
     "9-max-requests": (ON_PSYCOPG,),
     "9-max-requests-preload": (ON_PSYCOPG,),
+    "12-gevent": (ON_PSYCOPG, "psycopg-pool"),
+    "13-requests": (ON_PSYCOPG, *PSYCOPG_PEERS),
 }
 """The faults that strike PostgreSQL as well, and on which systems."""
 
