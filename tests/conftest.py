@@ -51,6 +51,7 @@ _MADE_FROM = ("worker_class", "driver")
 _SERVERS = {
     "mariadb",
     "tls_mariadb",
+    "wired_stage",
     "server",
     "private_mariadb",
     "private_server",
@@ -330,10 +331,44 @@ def stage(server: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
 
 
 @pytest.fixture
+def mariadb_stage(server: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
+    """The same, where `stage` is another one."""
+    with on_server("ours", server, mariadb_driver) as stage:
+        yield stage
+
+
+ON_EVERY_WIRE = [
+    pytest.param(("plain", "pymysql"), id="plain-pymysql", marks=pytest.mark.shared_server),
+    pytest.param(
+        ("plain", "mariadbconnector"),
+        id="plain-mariadbconnector",
+        marks=pytest.mark.shared_server,
+    ),
+    pytest.param(("tls", "pymysql"), id="tls-pymysql"),
+    pytest.param(("tls", "mariadbconnector"), id="tls-mariadbconnector"),
+    pytest.param((None, "psycopg"), id="psycopg", marks=pytest.mark.on_server),
+]
+
+
+@pytest.fixture(params=ON_EVERY_WIRE)
+def wired_stage(request: pytest.FixtureRequest) -> Iterator[ServerStage]:
+    """Our pool on each server in turn, through a proxy: for the core of each promise."""
+    wire, driver = request.param
+    if wire is None:
+        yield request.getfixturevalue("psycopg_stage")
+    else:
+        with on_server("ours", request.getfixturevalue(_WIRES[wire]), driver) as stage:
+            yield stage
+
+
+@pytest.fixture
 def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
     """Our pool on an SQLite file."""
     with on_file("ours", tmp_path / "file.sqlite") as stage:
         yield stage
+
+
+ON_PSYCOPG = pytest.param("psycopg", marks=pytest.mark.on_server)
 
 
 @pytest.fixture
@@ -343,7 +378,7 @@ def psycopg_stage(postgresql_server: PostgreSQLServer) -> Iterator[ServerStage]:
         yield stage
 
 
-@pytest.fixture(params=[*ON_SHARED_SERVER, "psycopg", *ON_FILES])
+@pytest.fixture(params=[*ON_SHARED_SERVER, ON_PSYCOPG, *ON_FILES])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn, in plaintext: for what no wire has a part in."""
     yield from _stage_of(request, tmp_path)
