@@ -26,6 +26,7 @@ from harness.proxy import Proxy
 from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
+from tests.support import promises
 from tests.support.clock import Clock
 from tests.support.coverage import Measuring
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
@@ -33,6 +34,7 @@ from tests.support.order import spread
 from tests.support.sites import bare_app
 from tests.support.stages import (
     ON_FILES,
+    ON_PSYCOPG,
     ON_SHARED_SERVER,
     FileStage,
     ServerStage,
@@ -82,7 +84,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take `--mysql`."""
+    """Take `--mysql` and `--promises`."""
+    parser.addoption(
+        "--promises",
+        type=Path,
+        metavar="FILE",
+        help="write to this file which promise has held on which driver, or add to what it says",
+    )
     parser.addoption(
         "--mysql",
         action="store_true",
@@ -90,8 +98,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Make SIGTERM end the session as Ctrl-C does, so that fixtures stop their servers."""
+    file = config.getoption("promises")
+    if file is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(promises.Promises(file))
     signal.signal(signal.SIGTERM, _interrupt)
     # A shell has what it starts in the background ignore SIGINT, and so would what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -120,6 +131,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         function = item.nodeid.partition("[")[0]
         examples[function] += 1
         item.stash[_repeats] = examples[function] > _MEASURED
+        promises.mark(item)
         uses_server = _SERVERS & set(getattr(item, "fixturenames", ()))
         starts_one = hasattr(getattr(item, "module", None), "postgres")
         if uses_server or starts_one or item.get_closest_marker("shared_server"):
@@ -366,9 +378,6 @@ def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
     """Our pool on an SQLite file."""
     with on_file("ours", tmp_path / "file.sqlite") as stage:
         yield stage
-
-
-ON_PSYCOPG = pytest.param("psycopg", marks=pytest.mark.on_server)
 
 
 @pytest.fixture
