@@ -59,7 +59,7 @@ class PsycopgDriver(WithSessions):
 
     module = "psycopg"
     schemes = ("postgresql+psycopg", "postgresql", "postgres")
-    how_to_install = "pip install psycopg"
+    how_to_install = "pip install 'flask-pooled-db[postgres]'"
     database_argument = "dbname"
     tells_transactions = True
     counts_rows = True

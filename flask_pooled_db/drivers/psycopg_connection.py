@@ -15,11 +15,12 @@ from typing import Any
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
 
 _RUNS = frozenset({"execute", "executemany"})
+_ACTIVE = 1  # libpq's status of a transaction whose statement is under way
 # A pipeline takes one statement at a time, and none that copies.
 _TAKES = re.compile(r"[\s(]*+(?i:select|insert|update|delete|merge|with|values|table)\b")
 # What psycopg's classes are relied upon for.
 _OF_CONNECTIONS = frozenset({"_start_query"})
-_OF_PIPELINES = frozenset({"_enqueue_sync", "_communicate_gen", "_exit_gen", "_fetch_gen"})
+_OF_PIPELINES = frozenset({"_enqueue_sync", "_communicate_gen", "_exit", "_exit_gen", "_fetch_gen"})
 
 
 def fits(dbapi: Any) -> bool:
@@ -32,21 +33,36 @@ def fits(dbapi: Any) -> bool:
     )
 
 
+def _pipeline_class(dbapi: Any) -> Any:
+    """Make the class of pipelines that a transaction begins in."""
+
+    class Together(dbapi.Pipeline):  # type: ignore[misc]
+        def _exit_gen(self) -> Any:
+            # psycopg sends a Flush after the Sync. The server does not count the time any more then
+            # for which the transaction is idle, and never ends it for that (seen with 15).
+            if self._conn.closed:
+                return
+            try:
+                self._enqueue_sync()
+                yield from self._communicate_gen()
+            finally:
+                yield from self._fetch_gen(flush=False)
+
+        def _exit(self, exc: BaseException | None) -> None:
+            if self.pgconn.transaction_status == _ACTIVE:  # an interruption has left answers unread
+                self._conn.close()
+            super()._exit(exc)
+
+    return Together
+
+
 @functools.lru_cache(maxsize=8)
 def connection_class(dbapi: Any, _of: type) -> Any:
     """Return the module's class of connections, extended; its own if this release does not fit."""
     if not fits(dbapi):
         return dbapi.Connection
 
-    class Together(dbapi.Pipeline):  # type: ignore[misc]
-        def _exit_gen(self) -> Any:
-            # psycopg sends a Flush after the Sync. The server does not count the time any more then
-            # for which the transaction is idle, and never ends it for that (seen with 15).
-            try:
-                self._enqueue_sync()
-                yield from self._communicate_gen()
-            finally:
-                yield from self._fetch_gen(flush=False)
+    together = _pipeline_class(dbapi)
 
     class Connection(dbapi.Connection):  # type: ignore[misc]
         is_begun = False  # a BEGIN is on its way
@@ -57,7 +73,7 @@ def connection_class(dbapi: Any, _of: type) -> Any:
 
         def begin_with(self, function: Callable[..., Any], *args: Any) -> Any:
             """Call what runs a statement, and begin a transaction with it."""
-            self._pipeline = Together(self)
+            self._pipeline = together(self)
             with self.pipeline():
                 self.is_begun = True
                 try:

@@ -60,6 +60,8 @@ PSYCOPG_PRIVATE = {
     "_start_query",
     "_enqueue_sync",
     "_communicate_gen",
+    "_conn",
+    "_exit",
     "_fetch_gen",
 }
 MARIADB_PRIVATE = {"_closed", "_get_socket", "_mariadb_get_info"}

@@ -23,8 +23,15 @@ from harness.sockets import is_readable
 from harness.tls import Certificates
 from harness.workloads import add, run
 from tests.support.apps import pooled_app
-from tests.support.scenarios.base import MOVED, must_raise, rival
-from tests.support.stages import ServerStage
+from tests.support.scenarios.base import (
+    MOVED,
+    assert_fit,
+    must_raise,
+    rival,
+    signalled,
+    statement_is_sent,
+)
+from tests.support.stages import UNTOUCHED, ServerStage
 
 
 @pytest.fixture
@@ -227,6 +234,82 @@ def test_commit_on_a_closed_connection(db: PooledDB) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011  any but the one below
         work()
     assert not isinstance(caught.value, CommitOutcomeUnknown)
+    assert values() == [0, 0]
+
+
+# The first statement, which its BEGIN is sent along with
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_t6_first_statement_is_interrupted(
+    psycopg_stage: ServerStage, error: BaseException
+) -> None:
+    """What interrupts the first statement of a block is what the caller sees, at once; its
+    connection is not used again.
+    """
+    stage = psycopg_stage
+    sleep = stage.sleep(77)
+    with must_raise(type(error)) as caught:
+        with stage.db.connection_context() as conn:
+            with signalled(error, statement_is_sent(stage, sleep.encode())):
+                run(conn, sleep)
+    assert caught == [error]
+    assert stage.db.stats().discarded == 1
+    assert_fit(stage)
+
+
+def test_first_statement_that_takes_too_long(psycopg_stage: ServerStage) -> None:
+    """A time limit ends the first statement of a block too, and costs no connection."""
+    stage = psycopg_stage
+    with must_raise(psycopg.errors.QueryCanceled):
+        with stage.db.connection_context(statement_timeout=0.1) as conn:
+            run(conn, stage.sleep(77))
+    assert_fit(stage)
+    assert stage.db.stats().discarded == 0
+
+
+def test_t4_answer_to_the_first_statement_is_lost(psycopg_stage: ServerStage) -> None:
+    """Where the answer to the first statement is lost, nothing of it is committed."""
+    stage = psycopg_stage
+    stage.proxy.hold_replies_to(b"UPDATE")
+    with must_raise(psycopg.OperationalError):
+        with stage.db.connection_context() as conn:
+            add(conn, 1, 1)
+    assert stage.committed() == UNTOUCHED
+    assert_fit(stage)
+
+
+def refused(conn: Any) -> None:
+    conn.cursor().execute("SELECT %s", (object(),))
+
+
+def refused_in_python(conn: Any) -> None:
+    conn.cursor().executemany("INSERT INTO accounts VALUES (%s, 0)", ((1 // 0,) for _ in "x"))
+
+
+@pytest.mark.parametrize("work", [refused, refused_in_python])
+def test_t4_first_statement_that_is_not_sent(psycopg_stage: ServerStage, work: Any) -> None:
+    """What fails before anything was sent costs neither transaction nor connection."""
+    stage = psycopg_stage
+    with stage.db.connection_context() as conn:
+        with pytest.raises((psycopg.ProgrammingError, ZeroDivisionError)):
+            work(conn)
+        add(conn, 1, -10)
+        add(conn, 2, 10)
+    assert stage.committed() == MOVED
+    assert stage.db.stats().discarded == 0
+
+
+@pytest.mark.parametrize("prefix", ["", "-- who\n", "/* who */ ", "("])
+def test_t1_first_statement_of_any_form(db: PooledDB, prefix: str) -> None:
+    """However a first statement is written, it is a part of its block's transaction."""
+    first = f"{prefix}SELECT 1{')' if prefix == '(' else ''}"
+    for sql in (f"{prefix}UPDATE t SET value = 5".replace("(", ""), first, f"{first};"):
+        with must_raise(LookupError):
+            with db_connection_context() as conn:
+                run(conn, sql)
+                run(conn, "UPDATE t SET value = 6")
+                raise LookupError
     assert values() == [0, 0]
 
 

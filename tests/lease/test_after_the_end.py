@@ -34,6 +34,7 @@ CLOSED: dict[str, type[Exception]] = {
 LOST: dict[str, type[Exception]] = {
     "pymysql": pymysql.OperationalError,
     "mariadbconnector": mariadb.OperationalError,
+    "psycopg": psycopg.OperationalError,
 }
 USES: list[Callable[[Any, Any], object]] = [
     lambda conn, _: conn.cursor(),
@@ -42,6 +43,12 @@ USES: list[Callable[[Any, Any], object]] = [
     lambda _, cur: cur.execute("SELECT 1"),
     lambda _, cur: cur.fetchone(),
 ]
+
+
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
 
 
 @pytest.mark.parametrize("use", USES)

@@ -34,6 +34,9 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 ON_SHARED_SERVER = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
 """The drivers, as parameters of what asks for the fixture `mariadb` by itself."""
 
+ON_PSYCOPG = pytest.param("psycopg", marks=pytest.mark.on_server)
+"""psycopg, as a parameter of what asks for the fixture `postgresql_server` by itself."""
+
 ON_FILES = ["sqlite", "sqlcipher"]
 """The drivers for files."""
 
