@@ -1,13 +1,16 @@
-"""P6 and P12 with psycopg: forks, and the end of the process."""
+"""P6, P12 and T6 with psycopg: forks, the end of the process, and gevent."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from harness.postgres import PostgreSQLServer
 from harness.postgres_protocol import PostgreSQLSplitter
+from harness.processes import PROJECT, without_coverage
 from harness.proxy import Proxy
 from tests.runtime.forking import CHILDREN, FORKING, run_program
 
@@ -48,3 +51,60 @@ def test_p12_exit_during_connects_of_psycopg(
     ends = {command.connection: command.code for command in proxy.commands}
     assert ends == dict.fromkeys(range(1, proxy.connections + 1), ord("X"))
     assert len(ends) > 1
+
+
+UNDER_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import sys, time, gevent
+from harness.workloads import connection_id
+from tests.support.apps import pooled_app
+
+def sleep(readonly):
+    with app.app_context(), db.connection_context(readonly=readonly) as conn:
+        conn.execute("SELECT pg_sleep(0.5)")
+
+with pooled_app(sys.argv[1]) as (app, db):
+    with db.connection_context() as conn:
+        conn.execute("CREATE TABLE t (id INT)")
+        before = connection_id(conn)
+    began = time.monotonic()
+    gevent.joinall([gevent.spawn(sleep, n % 2 == 0) for n in range(8)], raise_error=True)
+    assert time.monotonic() - began < 3.5, "they waited for each other"
+    for sql in ("SELECT 1", "INSERT INTO t VALUES (1)"):
+        discarded = db.stats().discarded
+        try:
+            with db.connection_context() as conn:
+                conn.execute(sql)
+                with gevent.Timeout(0.2):
+                    conn.execute("SELECT pg_sleep(77)")
+        except gevent.Timeout:
+            pass
+        else:
+            raise AssertionError("it was not interrupted")
+        assert db.stats().discarded == discarded + 1
+    try:
+        with gevent.Timeout(0.2), db.connection_context() as conn:
+            conn.execute("SELECT pg_sleep(77)")
+    except gevent.Timeout:
+        pass
+    with db.connection_context() as conn:
+        assert conn.execute("SELECT * FROM t").fetchall() == []
+    assert db.stats().in_use == 0
+"""
+
+
+def test_t6_psycopg_under_gevent(postgresql_server: PostgreSQLServer) -> None:
+    """Under gevent statements run side by side, and a timeout inside of one costs its connection,
+    also if it is the first of its block.
+    """
+    url = postgresql_server.url(database=postgresql_server.create_database())
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_GEVENT, url],
+        cwd=PROJECT,
+        env=without_coverage(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
