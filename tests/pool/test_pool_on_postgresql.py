@@ -58,10 +58,11 @@ def test_p4_dead_connections_on_postgresql(postgresql_server: PostgreSQLServer) 
 def test_p4_ping_on_postgresql(psycopg_stage: ServerStage) -> None:
     """After PING_AFTER a connection is pinged, in one round trip."""
     url = psycopg_stage.server.url(port=psycopg_stage.proxy.port)
-    with open_pool(url=url, ping_after=0) as pool:
+    passed = 0.0
+    with open_pool(url=url, ping_after=5, clock=lambda: time.monotonic() + passed) as pool:
         use(pool)
         wait_until(lambda: pool.stats().idle == 1)
-        time.sleep(1.1)  # a fresh one is trusted for a second
+        passed = 6.0
         psycopg_stage.proxy.reset_counts()
         pool.lease().close()
         assert psycopg_stage.proxy.round_trips == 1
