@@ -250,12 +250,12 @@ def test_ends_while_read(folder: Path, reads: int, monkeypatch: pytest.MonkeyPat
     """Who ends between two steps of a reader counts once for him, whichever steps these are."""
     read, calls = Directory.read, 0
 
-    def end_and_read(self: Directory, name: str) -> bytes | None:
+    def end_and_read(self: Directory, name: str, *most: int) -> bytes | None:
         nonlocal calls
         calls += 1
         if calls == reads:
             member.retire({"n": 6})
-        return read(self, name)
+        return read(self, name, *most)
 
     member = member_in(folder)
     member.publish({"n": 5})
