@@ -49,7 +49,14 @@ PLACES = {
     },
     "werkzeug": {"flask.extension"},
     "blinker": {"flask.telling", "signals"},
-    "click": {"flask.commands.binds", "flask.commands.run", "flask.naming"},
+    "click": {
+        "flask.commands.binds",
+        "flask.commands.drain",
+        "flask.commands.ordering",
+        "flask.commands.resize",
+        "flask.commands.run",
+        "flask.naming",
+    },
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
         "drivers.sqlcipher",
