@@ -20,7 +20,9 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB
 from flask_pooled_db.flask.commands import ordering
-from flask_pooled_db.host import publisher
+from flask_pooled_db.flask.ordered import carry_out
+from flask_pooled_db.host import Duty, publisher
+from flask_pooled_db.host.orders import Order
 from harness.waiting import PATIENCE, wait_until
 
 ME = os.getpid()
@@ -137,6 +139,17 @@ def test_drain_takes_its_time(site: Site) -> None:
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert min(pauses) > 0.05, pauses
     assert times[-1] - began > 0.5
+
+
+def test_drain_begins_late(make_site: Callable[..., Site]) -> None:
+    """A worker that begins late is ready in time all the same."""
+    site, now = make_site(), time.monotonic()
+    site.add(1)
+    (state,) = site.workers[0].states
+    arguments = {"bind": None, "over": 60.0}
+    order = Order("a" * 16, "b" * 16, "drain", arguments, now - 60.0, now + PATIENCE, ())
+    result = carry_out(state.numbers, Duty(order, 0.5))
+    assert result["drained"] == {"default": 2}
 
 
 def test_drain_waits_for_use(site: Site) -> None:

@@ -323,7 +323,7 @@ def test_forked_child(folder: Path, other: Other) -> None:
 from harness.waiting import wait_until
 def fork():
     wait_until(lambda: seen)
-    del seen[:]
+    seen.pop().tell(1, 2)  # which the child might answer with
     child = os.fork()
     if not child:
         publisher.begin()
@@ -338,6 +338,7 @@ def fork():
         other.run("fork(); print = lambda *_, **__: None")
         (reply,) = replies_when_over(one)
         assert reply.pid == other.pid
+        assert sum(name.startswith("answer") for name in order_files(folder)) == 1
         assert reply.answer is not None
         assert reply.answer.status is Status.DONE
 
@@ -384,6 +385,7 @@ def test_withdrawn_while_answered(
             replace(directory, name, data)
 
     monkeypatch.setattr(Directory, "replace", withdraw_first)
+    monkeypatch.setattr(Leftovers, "sweep", lambda *_: None)
     with given(folder) as one:
         assert withdrawn.wait(PATIENCE)
         wait_until(lambda: order_files(folder) == set(), "the end of the answer")
@@ -646,6 +648,34 @@ def test_swept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert left_after(109) == {*all_others, ends, *answers[2:]}
     assert left_after(1) == all_others
     assert left_after(3600) == all_others - {damaged}
+
+
+def test_publishing_sweeps(folder: Path) -> None:
+    """Any process that publishes removes what was left."""
+    (folder / NAME).mkdir(mode=0o700)
+    (folder / NAME / f"answer-{'a' * 16}-{'b' * 16}.json").write_bytes(b"{}")
+    member = member_in(folder)
+    member.publish({"n": 1})
+    assert order_files(folder) == set()
+    member.retire(None)
+
+
+def test_damaged_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that can't be read is not read again, and so not told again, until it is removed."""
+    damaged = write_order(folder, an_order())
+    damaged.write_bytes(b"")
+    names, read = [], Directory.read
+
+    def note(directory: Directory, name: str, *most: int) -> bytes | None:
+        names.append(name)
+        return read(directory, name, *most)
+
+    monkeypatch.setattr(Directory, "read", note)
+    leftovers = Leftovers()
+    with location_in(folder).opened() as directory:
+        for _ in range(3):
+            leftovers.sweep(directory)
+    assert names == [damaged.name]
 
 
 # The directory, and the disk
