@@ -14,7 +14,7 @@ from flask_pooled_db.config.arguments import (
     check_rows,
     check_seconds,
 )
-from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_url, shown
+from flask_pooled_db.config.checks import describe, is_count, is_plain_name, looks_like_url, shown
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
@@ -52,6 +52,7 @@ __all__ = [
     "check_seconds",
     "describe",
     "fit_sizes",
+    "is_count",
     "is_plain_name",
     "looks_like_url",
     "parse_url",

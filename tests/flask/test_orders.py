@@ -23,6 +23,7 @@ from flask_pooled_db.flask.commands import ordering
 from flask_pooled_db.flask.ordered import carry_out
 from flask_pooled_db.host import Duty, publisher
 from flask_pooled_db.host.orders import Order
+from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
 
 ME = os.getpid()
@@ -271,6 +272,7 @@ def test_smaller(make_site: Callable[..., Site]) -> None:
             "has set it, and has 2 connections more than that: it was not done within 0.4 s, and "
             "what is still in use is closed when it comes back"
         )
+        assert "To keep it, set POOLED_DB_MAXCONNECTIONS = 1." in result.stdout
     assert db.stats().open == 1
     assert site.run("resize", "--maxconnections", "1").exit_code == 0
 
@@ -298,7 +300,8 @@ def test_resize_a_bind(
     ("args", "message"),
     [
         ("resize", "Missing option '--maxconnections'"),
-        ("resize --maxconnections -1", "-1 is not in the range"),
+        ("resize --maxconnections -1", "it must be a whole number, 0 or more"),
+        ("resize --maxconnections 3000000000", "it must be a whole number, 0 or more"),
         ("resize --maxconnections many", "'many' is not a valid integer"),
         ("resize --maxconnections 5 --maxcached 6", "MAXCACHED (6) is more than MAXCONNECTIONS"),
         ("resize --maxconnections 5 --mincached 6", "MINCACHED (6) is more than MAXCONNECTIONS"),
@@ -445,3 +448,24 @@ def test_command_that_has_used_a_database(site: Site) -> None:
         result = app.test_cli_runner().invoke(args=["pooled-db", "drain"])
         assert (len(lines_of(result)), drained(db)) == (2, 0)
         assert result.exit_code == 0
+
+
+# The page
+
+
+def without_numbers(text: str) -> set[str]:
+    return {re.sub(r"\d+", "N", line) for line in text.splitlines()}
+
+
+def test_page(make_site: Callable[..., Site]) -> None:
+    """What docs/commands.md shows is what the commands print."""
+    page = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = page.partition("\n## drain and resize\n")[2].partition("\n## ")[0]
+    site = make_site(mincached=3)
+    site.add(2)
+    for args in (("drain",), ("resize", "--maxconnections", "5")):
+        result = site.run(*args)
+        assert without_numbers(result.stdout) <= without_numbers(section), result.stdout
+    words = " ".join(section.split())
+    assert f"by default {ordering.MORE:g} more than `--over`" in words
+    assert f"for {ordering.MORE:g} seconds unless `--wait` says otherwise" in words

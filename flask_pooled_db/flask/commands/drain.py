@@ -60,9 +60,10 @@ def _has_any(result: dict[str, object]) -> bool:
 def _tell(reply: Reply) -> str:
     """Return what a worker has replaced."""
     answer = reply.answer
-    if answer is None or not answer.is_final:
-        done, total = (answer.done, answer.total) if answer else (0, 0)
-        return f"replaced {done} of {total} connections"
+    if answer is None or not answer.total + len(answer.result):
+        return "has begun"
+    if not answer.is_final:
+        return f"replaced {answer.done} of {answer.total} connections"
     drained, kept = answer.result.get("drained", {}), answer.result.get("in_memory", [])
     if not drained and not kept:
         return "does not have it open"

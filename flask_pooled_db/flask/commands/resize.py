@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from flask_pooled_db.config import DEFAULT_BIND, PREFIX, PoolConfig, fit_sizes, shown
+from flask_pooled_db.config import DEFAULT_BIND, PREFIX, PoolConfig, fit_sizes, is_count, shown
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.flask.commands.group import group
 from flask_pooled_db.flask.commands.ordering import (
@@ -21,16 +22,23 @@ from flask_pooled_db.flask.context import current
 from flask_pooled_db.flask.ordered import RESIZE
 from flask_pooled_db.host import Reply
 
-COUNT = click.IntRange(0, 2**31 - 1)
-
 USUAL = PoolConfig(creator=object())
 """What no settings are needed for: whether sizes contradict each other."""
 
 
+def _check_size(ctx: click.Context, param: click.Parameter, size: int | None) -> int | None:
+    if size is not None and not is_count(size):
+        raise click.BadParameter("it must be a whole number, 0 or more", ctx, param)
+    return size
+
+
+_size = functools.partial(click.option, type=int, metavar="N", callback=_check_size)
+
+
 @group.command()
-@click.option("--maxconnections", type=COUNT, required=True, help="How many may be open; 0: any.")
-@click.option("--mincached", type=COUNT, help="How many are kept open.")
-@click.option("--maxcached", type=COUNT, help="How many may be idle; 0: any.")
+@_size("--maxconnections", required=True, help="How many may be open; 0: any.")
+@_size("--mincached", help="How many are kept open.")
+@_size("--maxcached", help="How many may be idle; 0: any.")
 @click.option("--bind", metavar="NAME", help="Which database; the default one if left out.")
 @click.option(
     "--wait",
@@ -67,7 +75,8 @@ def resize(
     finals = [reply.answer.result for reply in replies if reply.answer and reply.answer.is_final]
     if len(finals) == len(replies) and not any(map(_has_any, finals)):
         raise click.ClickException(f"no worker has the bind {shown(str(name))} open")
-    _explain(str(name), finals)
+    if any(map(_has_set, replies)):
+        _explain(str(name), finals, given)
     exit_if_any_failed(replies)
 
 
@@ -75,11 +84,18 @@ def _has_any(result: Mapping[str, Any]) -> bool:
     return bool(result.get("resized") or result.get("why"))
 
 
+def _has_set(reply: Reply) -> bool:
+    answer = reply.answer
+    return answer is not None and bool(answer.total or answer.result.get("resized"))
+
+
 def _tell(reply: Reply) -> str:
     """Return what a worker has set."""
     answer = reply.answer
-    if answer is None or not answer.is_final:
-        left = max(answer.total - answer.done, 0) if answer else 0
+    if answer is None or not answer.total + len(answer.result):
+        return "has begun"
+    if not answer.is_final:
+        left = max(answer.total - answer.done, 0)
         return f"has set it, and has {left} connections more than that"
     changes = answer.result.get("resized", {})
     if not changes:
@@ -93,15 +109,13 @@ def _words(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {sizes[name]}" for name in names)
 
 
-def _explain(bind: str, results: list[Any]) -> None:
+def _explain(bind: str, results: list[Any], given: Mapping[str, int]) -> None:
     """Say how long that lasts, and what to set to keep it."""
     changes = [change for one in results for change in one.get("resized", {}).values()]
-    if not changes:
-        return
-    keep = {name.upper(): size for name, size in changes[0]["keep"].items()}
+    keep = changes[0]["keep"] if changes else given
     click.echo(
         "This lasts until a worker restarts: a new one has what is configured. To keep it, set "
-        f"{_where(bind, keep)}."
+        f"{_where(bind, {name.upper(): size for name, size in keep.items()})}."
     )
 
 
