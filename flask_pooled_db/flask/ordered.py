@@ -76,8 +76,10 @@ def _drain(registry: Registry, duty: Duty) -> Result:
     ]
     totals = [each.total for each in drains]
     _wait_for(duty, sum(totals), lambda: _advance(drains))
+    counts = zip((pool.bind for pool in drained), totals, strict=True)
     return {
-        "drained": dict(zip((pool.bind for pool in drained), totals, strict=True)),
+        "open": len(pools),
+        "drained": {bind: count for bind, count in counts if count},
         "in_memory": [pool.bind for pool in pools if pool not in drained],
     }
 

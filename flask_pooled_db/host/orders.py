@@ -20,7 +20,7 @@ from flask_pooled_db.host.records import Numbers, encode, numbers_of, read, time
 
 _FILE = re.compile(r"(order-([0-9a-f]{16})|answer-([0-9a-f]{16})-[0-9a-f]{16})\.json(\.tmp)?")
 
-LARGEST = 2**20
+LARGEST = 2**22
 """Bytes of the largest order or answer that is read."""
 
 GRACE = 60.0

@@ -212,6 +212,7 @@ class Publisher:
         self._at_work(self._retire_now, PATIENCE)
 
     def _retire_now(self) -> None:
+        self._duties.withdraw()  # again: one may have begun meanwhile
         self._member.retire(self._source.collect())
         publishing.remove(self._member)  # last: what is interrupted before is left to the exit
 

@@ -19,7 +19,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_pooled_db import PooledDB
-from flask_pooled_db.flask.commands import ordering
+from flask_pooled_db.flask.commands import group, ordering
 from flask_pooled_db.flask.ordered import carry_out
 from flask_pooled_db.host import Duty, publisher
 from flask_pooled_db.host.orders import Order
@@ -349,6 +349,17 @@ def test_unknown_bind(make_site: Callable[..., Site]) -> None:
     assert "no bind 'lgo'" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["drain", "resize --maxconnections 5"])
+def test_without_extension(command: str) -> None:
+    """In an app without the extension the error is one line."""
+    app = Flask("app_under_test")
+    app.cli.add_command(group)
+    result = app.test_cli_runner().invoke(args=["pooled-db", *command.split()])
+    assert result.exit_code == 1
+    assert "PooledDB is not initialised" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 # Those who can't be reached
 
 
@@ -356,7 +367,7 @@ def test_nobody(make_site: Callable[..., Site]) -> None:
     """Where no process of the app has used a database, the command says so."""
     result = make_site().run("drain")
     assert result.exit_code == 1
-    assert "no process of this app has used a database on this host" in result.stderr
+    assert "no process of this app on this host that has used a database" in result.stderr
 
 
 def test_nowhere_to_meet(make_site: Callable[..., Site]) -> None:

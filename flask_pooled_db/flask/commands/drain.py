@@ -54,7 +54,7 @@ def drain(bind: str | None, over: float, wait: float | None) -> None:
 
 
 def _has_any(result: dict[str, object]) -> bool:
-    return any(result.get(name) for name in ("drained", "in_memory", "why"))
+    return any(result.get(name) for name in ("open", "why"))
 
 
 def _tell(reply: Reply) -> str:
@@ -64,10 +64,9 @@ def _tell(reply: Reply) -> str:
         return "has begun"
     if not answer.is_final:
         return f"replaced {answer.done} of {answer.total} connections"
-    drained, kept = answer.result.get("drained", {}), answer.result.get("in_memory", [])
-    if not drained and not kept:
+    if not answer.result.get("open"):
         return "does not have it open"
-    counts = {bind: count for bind, count in drained.items() if count}
+    counts, kept = answer.result.get("drained", {}), answer.result.get("in_memory", [])
     number = sum(counts.values())
     text = f"replaced {number} connection{'' if number == 1 else 's'}"
     if len(counts) > 1:

@@ -50,12 +50,12 @@ def bind_named(name: str | None, *, is_default: bool) -> str | None:
 
     Raises `ClickException` if there can be none, or if it has no connections of its own.
     """
-    state = current()[0]
-    if name is None and not is_default:
-        return None
     if name is not None and looks_like_url(name):
         raise click.ClickException("a URL was given where the name of a bind is expected")
     try:
+        state = current()[0]
+        if name is None and not is_default:
+            return None
         bind = state.name(name)
     except UsageError as error:
         raise click.ClickException(in_one_line(error)) from error
@@ -105,8 +105,8 @@ def _give_and_wait(
     try:
         if not giving.give(kind, dict(arguments), seconds):
             raise click.ClickException(
-                "no process of this app has used a database on this host: run the command as the "
-                "user of the workers, with their POOLED_DB_RUNTIME_DIR"
+                "there is no process of this app on this host that has used a database: if there "
+                "are workers, run this as their user, and with their POOLED_DB_RUNTIME_DIR"
             )
         with _progress(kind) as show:
             while True:
