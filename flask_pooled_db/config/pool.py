@@ -178,6 +178,21 @@ def build_config(
     return PoolConfig(**{**defaults, **values, **sizes})
 
 
+def fit_sizes(given: Mapping[str, int], config: PoolConfig) -> dict[str, int]:
+    """Return the sizes of a pool with this configuration that is given other ones, by name. Those
+    that are left out are as configured, as far as they fit to the others.
+
+    Raises `ConfigError` if those that are given contradict each other.
+    """
+    problems: list[str] = []
+    sizes = ("mincached", "maxcached", "maxconnections", "maxshared")
+    configured = {name: getattr(config, name) for name in sizes}
+    fitting = _fit_sizes(given, configured, "", problems)
+    if problems:
+        raise ConfigError(problems)
+    return fitting
+
+
 def _fit_sizes(
     values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str, problems: list[str]
 ) -> dict[str, int]:

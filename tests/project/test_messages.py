@@ -29,8 +29,10 @@ from flask_pooled_db import (
     get_db_connection,
     signals,
 )
-from flask_pooled_db.host import publisher
+from flask_pooled_db.host import Duty, Location, publisher
 from flask_pooled_db.host.directory import Directory
+from flask_pooled_db.host.duties import Duties
+from flask_pooled_db.host.orders import new_order, write_order
 from flask_pooled_db.lease import hops
 from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
@@ -90,6 +92,17 @@ def run_again(site: Site, logged: Callable[[], str]) -> None:
 def observe(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(url="sqlite://", observer=Faulty()) as pool, pool.connection() as conn:
         conn.execute("SELECT 1")
+
+
+def order_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    def fail(duty: Duty) -> dict[str, Any]:
+        raise LookupError
+
+    order = new_order("0" * 16, "drain", {}, PATIENCE, ())
+    with tempfile.TemporaryDirectory() as folder, Location(folder, "shop").opened() as directory:
+        write_order(directory, order)
+        Duties(fail).attend(directory, "1" * 16, 0.0)
+        wait_until(lambda: "Carrying out an order" in logged())
 
 
 class Faulty(Watcher):
@@ -519,6 +532,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "(POOLED_DB_SLOW_STATEMENT is": run_again,
     "N+1: a statement was run": run_again,
     "An observer of statements failed": observe,
+    "Carrying out an order": order_in_vain,
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
