@@ -23,7 +23,7 @@ logger = logging.getLogger("flask_pooled_db")
 class Nesting:
     """What a scope knows of the scope that it is a part of, if it is."""
 
-    __slots__ = ("finished", "_joined", "_lease", "_part", "_pool", "frame", "options", "place")
+    __slots__ = ("_joined", "_lease", "_part", "_pool", "finished", "frame", "options", "place")
 
     _pool: Engine
     options: ScopeOptions
