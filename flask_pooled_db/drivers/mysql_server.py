@@ -150,7 +150,7 @@ def _session(
         activity=activity,
         seconds=None if seconds is None else max(float(seconds), 0.0),
         transaction_seconds=transaction,
-        statement="" if statement is None else _text(statement),
+        statement="" if statement is None else _as_text(statement),
     )
 
 
@@ -162,5 +162,5 @@ def _place(text: str) -> tuple[str, int | None]:
     return ("", None) if text == "localhost" else (text, None)
 
 
-def _text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -51,6 +51,7 @@ PLACES = {
     "blinker": {"flask.telling", "signals"},
     "click": {
         "flask.commands.binds",
+        "flask.commands.check",
         "flask.commands.group",
         "flask.commands.live",
         "flask.commands.run",
