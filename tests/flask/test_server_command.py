@@ -145,7 +145,8 @@ def test_list(mariadb: MariaDBServer, account: str, tmp_path: Path) -> None:
     assert head.startswith("'default' at MariaDB 1")
     assert ": 4 connections of the app (1 active, 2 idle, 1 idle in transaction), " in head
     assert columns.split() == [
-        *("ID", "WORKER", "USER", "HOST", "DATABASE", "STATE", "FOR", "STATEMENT")
+        *("ID", "WORKER", "USER", "HOST", "DATABASE"),
+        *("STATE", "FOR", "TRANSACTION", "STATEMENT"),
     ]
     (row,) = [row for row in rows if row.startswith(f"{busy.id} ")]
     assert row.split()[1:4] == ["unknown", account, "127.0.0.1"]

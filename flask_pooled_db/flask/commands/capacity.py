@@ -42,7 +42,7 @@ def demand_of(binds: Sequence[Probe], config: AppConfig, fixed: frozenset[str]) 
         total += count * max(loaded)
         told = f"{count} binds by name, at most" if config.max_binds else f"{count} binds by name"
         parts.append(f"{max(loaded)} each of {told}")
-        key = "MAXCONNECTIONS, or MAX_BINDS,"
+        key = "MAXCONNECTIONS or MAX_BINDS"
     if of_app and (total > of_app or not all(sizes.values())):
         return Demand(of_app, f"{of_app} (BINDS_MAXCONNECTIONS)", "BINDS_MAXCONNECTIONS")
     if not all(sizes.values()):
@@ -53,6 +53,7 @@ def demand_of(binds: Sequence[Probe], config: AppConfig, fixed: frozenset[str]) 
 class Room(NamedTuple):
     """What a server, or an account, has for the app's workers on this host."""
 
+    limit: str
     most: int
     free: int
     told: str
@@ -90,7 +91,7 @@ def _of_server(facts: ServerFacts, rows: Sequence[Owned]) -> Room:
     told = f"the server has {most} (max_connections)"
     told += f", of which {facts.reserved} are reserved" if facts.reserved else ""
     told += f", and others use {others} now" if others else ""
-    return Room(most, most - facts.reserved - others, told)
+    return Room("max_connections", most, most - facts.reserved - others, told)
 
 
 def _of_account(user: str, facts: ServerFacts, rows: Sequence[Owned]) -> list[Room]:
@@ -100,7 +101,7 @@ def _of_account(user: str, facts: ServerFacts, rows: Sequence[Owned]) -> list[Ro
         most = int(limit.value)
         told = f"{limit.name} allows {most}"
         told += f", of which {elsewhere} are used elsewhere" if elsewhere else ""
-        found.append(Room(most, most - elsewhere, told))
+        found.append(Room(limit.name, most, most - elsewhere, told))
     return found
 
 
@@ -130,13 +131,15 @@ def _compared(binds: Sequence[Probe], room: Room, case: Case) -> Finding:
     told = f"{told} = {need} connections; {room.told}"
     if need <= room.free:
         return Finding(Severity.OK, bind, TOPIC, told)
-    each = (room.free - beside) // max(web.workers, 1)
-    lower = f"set {demand.key} so that a worker has {each} at most"
+    each = (room.free - beside) // web.workers
+    lower = f"set {demand.key} to {each} at most"
     if each < 1:
         lower = "run fewer workers"
-    raised = room.most + need - room.free
-    text = f"{told}, which leaves {max(room.free, 0)}: {lower}, or raise that limit to {raised}"
-    return Finding(Severity.ERROR, bind, TOPIC, text)
+    elif len(binds) > 1 and demand.key != "BINDS_MAXCONNECTIONS":
+        lower = f"set {demand.key} so that a worker has {each} in all"
+    left = f", which leaves {max(room.free, 0)}" if room.free != room.most else ""
+    raised = f"raise {room.limit} to {room.most + need - room.free}"
+    return Finding(Severity.ERROR, bind, TOPIC, f"{told}{left}: {lower}, or {raised}")
 
 
 def _workers(count: int) -> str:

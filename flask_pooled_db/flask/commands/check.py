@@ -56,15 +56,22 @@ class Checked(NamedTuple):
 @click.option("--workers", type=click.IntRange(1), help="gunicorn's workers.")
 @click.option("--threads", type=click.IntRange(1), help="gunicorn's threads.")
 @click.option("--timeout", type=click.IntRange(0), help="gunicorn's timeout, in seconds.")
+@click.option(
+    "--per-request",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Connections that a request has at the same time, by independent=True for example.",
+)
 @click.option("--gunicorn-config", metavar="FILE", help="gunicorn's configuration file.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def check(bind: str | None, gunicorn_config: str | None, as_json: bool, **given: Any) -> None:
+def check(as_json: bool, **given: Any) -> None:
     """Connect to each database of the app, print what its server tells, and compare that with the
     pools' settings and with gunicorn's. The exit status is 1 if requests would be lost.
     """
     state = current()[0]
     stats = state.read_host()
-    checked = _check(state, stats, bind, gunicorn_config, given)
+    checked = _check(state, stats, **given)
     if as_json:
         click.echo(json.dumps(_values(checked)))
     else:
@@ -74,13 +81,19 @@ def check(bind: str | None, gunicorn_config: str | None, as_json: bool, **given:
 
 
 def _check(
-    state: AppState, stats: HostStats, bind: str | None, file: str | None, given: dict[str, Any]
+    state: AppState,
+    stats: HostStats,
+    bind: str | None,
+    gunicorn_config: str | None,
+    per_request: int,
+    **given: Any,
 ) -> Checked:
     found, now = targets(state, stats, bind), running(stats)
-    web = learn(given, now, file, Path.cwd())
+    web = learn(given, now, gunicorn_config, Path.cwd())
     probes = probe_all(found.pools)
-    terms = Terms(web, state.registry.config.request_deadline)
-    case = Case(state.registry.config, state.registry.fixed, web, now)
+    config = state.registry.config
+    terms = Terms(web, config.request_deadline, per_request, config.binds_maxconnections)
+    case = Case(config, state.registry.fixed, web, now)
     all_of_them = [unreachable(name, error) for name, error in found.failed.items()]
     all_of_them += of_app(terms)
     for binds in by_server(probes):

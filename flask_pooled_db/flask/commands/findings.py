@@ -67,6 +67,10 @@ class Terms(NamedTuple):
     web: WebServer
     deadline: float
     """POOLED_DB_REQUEST_DEADLINE."""
+    per_request: int = 1
+    """How many connections of a bind a request has at the same time."""
+    budget: int = 0
+    """POOLED_DB_BINDS_MAXCONNECTIONS."""
 
     @property
     def is_bounded(self) -> bool:
@@ -97,6 +101,14 @@ def of_app(terms: Terms) -> Findings:
             f"gunicorn's timeout ({patience:g} s)"
         )
         yield Finding(Severity.OK, None, "deadline", text)
+    need = terms.web.at_once * terms.per_request
+    if terms.web.counts_threads and 0 < terms.budget < need:
+        text = (
+            f"a worker's {terms.web.at_once} threads need {need} connections, and all binds "
+            f"together have {terms.budget} (BINDS_MAXCONNECTIONS): {need - terms.budget} of them "
+            f"wait; set it to {need} at least"
+        )
+        yield Finding(Severity.WARNING, None, "threads", text)
     if not terms.web.is_known:
         text = "nothing tells how many workers gunicorn has: 1 is assumed; give --workers"
         yield Finding(Severity.WARNING, None, "gunicorn", text)
@@ -112,7 +124,7 @@ def of_probe(one: Probe, terms: Terms) -> Findings:
     if not terms.is_bounded:
         yield from _of_waiting(one, terms.web)
         yield from _of_statements(one, terms.web)
-    yield from _of_threads(one, terms.web)
+    yield from _of_threads(one, terms)
     yield from _of_sqlite(one, terms.web)
 
 
@@ -243,29 +255,34 @@ def _of_statements(one: Probe, web: WebServer) -> Findings:
     yield _finding(one, "statements", Severity.WARNING, text)
 
 
-def _of_threads(one: Probe, web: WebServer) -> Findings:
-    """Yield whether each thread of a worker can have a connection."""
-    config, threads = one.pool.config, web.at_once
-    most = config.maxconnections
-    if not most or not web.counts_threads:
+def _of_threads(one: Probe, terms: Terms) -> Findings:
+    """Yield whether each thread of a worker can have its connections."""
+    config, threads, each = one.pool.config, terms.web.at_once, terms.per_request
+    most, need = config.maxconnections, threads * each
+    if not most or not terms.web.counts_threads:
         return
-    if threads <= most:
+    if need <= most:
         have = "one thread can" if threads == 1 else f"{threads} threads can each"
-        text = f"a worker's {have} have one of its {most} connections"
+        mine = "one" if each == 1 else str(each)
+        text = f"a worker's {have} have {mine} of its {most} connections"
         yield _finding(one, "threads", Severity.OK, text)
         return
-    what = f"a worker has {threads} threads and {most} connections (MAXCONNECTIONS)"
-    cure = f"set MAXCONNECTIONS to {threads}, or gunicorn's threads to {most}"
-    more = f"{threads - most} of them wait"
+    times = "" if each == 1 else f" that need {each} connections each,"
+    what = f"a worker has {threads} threads{times} and {most} connections (MAXCONNECTIONS)"
+    fewer = f", or gunicorn's threads to {most // each}" if most >= each else ""
+    cure = f"set MAXCONNECTIONS to {need}{fewer}"
     if not config.blocking:
-        text = f"{what}: with BLOCKING False, requests beyond {most} fail; {cure}"
+        text = f"{what}: with BLOCKING False, what goes beyond {most} fails; {cure}"
         yield _finding(one, "threads", Severity.ERROR, text)
-    elif config.max_waiting and threads > most + config.max_waiting:
+    elif config.max_waiting and need > most + config.max_waiting:
         text = f"{what}: with MAX_WAITING {config.max_waiting}, some requests fail; {cure}"
         yield _finding(one, "threads", Severity.ERROR, text)
+    elif each > 1 and threads * (each - 1) >= most:
+        text = f"{what}: all may have some, and wait for one more until they fail; {cure}"
+        yield _finding(one, "threads", Severity.ERROR, text)
     else:
-        text = f"{what}: {more}, for up to {seconds(config.acquire_timeout)}; {cure}"
-        yield _finding(one, "threads", Severity.WARNING, text)
+        more = f"{need - most} of them wait, for up to {seconds(config.acquire_timeout)}"
+        yield _finding(one, "threads", Severity.WARNING, f"{what}: {more}; {cure}")
 
 
 def _of_sqlite(one: Probe, web: WebServer) -> Findings:

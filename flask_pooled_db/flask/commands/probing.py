@@ -77,10 +77,12 @@ def targets(state: AppState, stats: HostStats, bind: str | None) -> Targets:
     for name in (*fixed, *sorted(running - set(fixed))) if bind is None else (bind,):
         try:
             pool = _server_of(state, state.pool(name))
-        except Exception as error:
-            if bind is not None and isinstance(error, PooledDBError):
+        except PooledDBError as error:
+            if bind is not None:
                 raise
-            failed[name] = in_one_line(error)  # the app's loader raises what it likes
+            failed[name] = in_one_line(error)
+        except Exception as error:  # noqa: BLE001  the app's loader raises what it likes
+            failed[name] = describe(error)
         else:
             found[id(pool.engine)] = pool
     return Targets(list(found.values()), failed)

@@ -23,7 +23,10 @@ from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.telemetry.shown import shown as text
 
-_HEAD = "ID", "WORKER", "USER", "HOST", "DATABASE", "STATE", "FOR", "STATEMENT"
+_HEAD = (
+    *("ID", "WORKER", "USER", "HOST", "DATABASE"),
+    *("STATE", "FOR", "TRANSACTION", "STATEMENT"),
+)
 _WORDS = {Whose.COMMAND: "this command", Whose.UNKNOWN: "unknown", Whose.ELSEWHERE: "elsewhere"}
 
 
@@ -143,6 +146,7 @@ def _row(one: Owned) -> tuple[str, ...]:
         "-" if session.database is None else text(session.database),
         str(session.activity),
         seconds(session.seconds),
+        seconds(session.transaction_seconds),
         "" if one.is_own else printable(session.statement),
     )
 

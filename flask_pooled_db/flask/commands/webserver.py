@@ -126,7 +126,10 @@ def learn(
     known, alive = settings["workers"], running.workers
     if known.where != "--workers" and alive >= known.value + (known.where != _DEFAULT):
         settings["workers"] = Told(alive, "as many are alive")
-    return WebServer(settings, notes)
+    found = WebServer(settings, notes)
+    if found.kind == _THREADS and settings["worker_class"].value == _ONE_THREAD:
+        settings["worker_class"] = Told(_THREADS, "for there are threads")
+    return found
 
 
 def _split(text: str, notes: list[str]) -> list[str]:
