@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 from flask_pooled_db.drivers import libpq
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
+from flask_pooled_db.drivers.postgresql_server import POSTGRESQL
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
 
@@ -48,6 +49,7 @@ class PsycopgDriver(Driver):
     how_to_install = "pip install psycopg"
     database_argument = "dbname"
     tells_transactions = True
+    server: ClassVar = POSTGRESQL
     counts_rows = True
     inserts_many_by_text = False
     effects = staticmethod(effects_of)
@@ -192,6 +194,13 @@ class PsycopgDriver(Driver):
             names.append("transaction_timeout")
         milliseconds = math.ceil(seconds * 1000)
         self._batch(raw, "; ".join(f"SET {name}={milliseconds}" for name in names))
+
+    def server_id(self, raw: Any) -> int | None:
+        return int(raw.info.backend_pid)
+
+    def plain_cursor(self, raw: Any) -> Any:
+        rows = cast("Any", importlib.import_module("psycopg.rows"))
+        return raw.cursor(row_factory=rows.tuple_row)
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED

@@ -144,6 +144,25 @@ def time_left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
+Address = tuple[str, int]
+"""An IP address and a port."""
+
+
+def address(fileno: int) -> Address | None:
+    """Return the address of a socket's own end; None if it is no TCP socket."""
+    try:
+        duplicate = socket.socket(fileno=os.dup(fileno))
+    except OSError:
+        return None
+    with duplicate:
+        try:
+            name = duplicate.getsockname()
+        except OSError:
+            return None
+        is_tcp = duplicate.family in (socket.AF_INET, socket.AF_INET6)
+        return (str(name[0]), int(name[1])) if is_tcp else None
+
+
 def cut(fileno: int) -> None:
     """Shut a connection down, from any thread. A call that waits for the peer fails at once."""
     # Use a duplicate, so that the descriptor that the driver owns stays open.
