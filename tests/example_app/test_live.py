@@ -79,7 +79,7 @@ def test_live_scans(server: Gunicorn) -> None:
             socket.send("A-1001")
         refused = [socket for socket in others if is_refused(socket)]
         assert len(refused) >= SOCKETS_PER_WORKER
-        assert server.get("/healthz") == {"status": "ok"}
+        assert server.get("/healthz/ready")["status"] == "ready"
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
             connect(server, origin="http://elsewhere.example")
 

@@ -40,6 +40,7 @@ PLACES = {
         "flask.context",
         "flask.deadlines",
         "flask.extension",
+        "flask.health",
         "flask.metrics",
         "flask.naming",
         "flask.observed",
