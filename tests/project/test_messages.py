@@ -177,6 +177,7 @@ def damage(folder: Path, _: object) -> None:
 def keep(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(FakeDriver(), leak_threshold=0.05) as pool, pool.lease():
         wait_until(lambda: "has been out" in logged())
+    wait_until(lambda: "is back" in logged())  # which another thread tells
 
 
 def wait_long(site: Site, logged: Callable[[], str]) -> None:
