@@ -37,6 +37,8 @@ LAYERS = {
 PLACES = {
     "flask": {
         "flask.commands.group",
+        "flask.commands.load",
+        "flask.commands.stress",
         "flask.context",
         "flask.deadlines",
         "flask.extension",
@@ -50,7 +52,14 @@ PLACES = {
     },
     "werkzeug": {"flask.extension"},
     "blinker": {"flask.telling", "signals"},
-    "click": {"flask.commands.binds", "flask.commands.run", "flask.naming"},
+    "click": {
+        "flask.commands.binds",
+        "flask.commands.findings",
+        "flask.commands.run",
+        "flask.commands.sockets",
+        "flask.commands.stress",
+        "flask.naming",
+    },
     "dbutils": {"lease.dbutils"},
     "sqlite3": {
         "drivers.sqlcipher",
