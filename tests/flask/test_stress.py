@@ -164,7 +164,7 @@ def test_stress_of_database_in_use(url: str, tmp_path: Path) -> None:
         db.execute("INSERT INTO t VALUES (1, 'x')")
         result = stress((app, db), *SHORT)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "has 1 tables, and nobody can be asked here: pass --yes" in result.stderr
+        assert "has 1 table, and nobody can be asked here: pass --yes" in result.stderr
         assert stress((app, db), *SHORT, "--yes").exit_code == 0
         assert db.fetch_all("SELECT * FROM t") == [(1, "x")]
         assert tables(tmp_path / "shop.db") == ["t"]
@@ -206,7 +206,7 @@ def test_stress_at_terminal(answer: str, status: int, url: str, tmp_path: Path) 
     finally:
         os.close(ours)
     assert process.returncode == status
-    assert b"has 1 tables. Make two more, and put it under load? [y/N]" in seen
+    assert b"has 1 table. Make two more, and put it under load? [y/N]" in seen
     assert (b"100%" in seen) == (status == 0)
     assert bool(output) == (status == 0)
     assert status or json.loads(output)["problems"] == []
@@ -290,8 +290,8 @@ def has_moved(server: MariaDBServer, database: str) -> bool:
 
 
 def test_stress_of_server_that_dies(private_mariadb: MariaDBServer, disturb: Disturb) -> None:
-    """The server goes away and comes back: scopes fail or start over, and in the end all is well. It goes away
-    for good: then it is said that nothing could be checked, and which tables were left.
+    """The server goes away and comes back: scopes fail or start over, and in the end all is well.
+    It goes away for good: then it is said that nothing was checked, and which tables were left.
     """
     server = private_mariadb
     name = server.create_database()
@@ -363,7 +363,7 @@ def test_something_left_behind(what: str, empty: Site, tmp_path: Path, disturb: 
     kept[0].join() if what == "threads" else kept[0].close()
     assert result.exit_code == 1
     assert told(result)["left"][what] >= 1
-    assert re.search(rf"Left behind: .*\d {what.replace('_', ' ')}", result.stderr)
+    assert re.search(rf"Left behind: .*{what.replace('_', ' ')}: \d", result.stderr)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 def left_behind(left: Mapping[str, Any]) -> str:
     """Return the sentence about what was left behind; an empty text if nothing was."""
-    told = [f"{count} {name.replace('_', ' ')}" for name, count in left.items() if count]
+    told = [f"{name.replace('_', ' ')}: {count}" for name, count in left.items() if count]
     return f"Left behind: {', '.join(told)}." if told else ""
 
 

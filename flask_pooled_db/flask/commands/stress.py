@@ -124,6 +124,7 @@ class Run:
         if yes or count == 0:
             return
         known = "an unknown number of tables" if count is None else f"{count} tables"
+        known = "1 table" if count == 1 else known
         has = f"The database of bind {shown(self._bind)} has {known}"
         if not sys.stdin.isatty():
             raise click.UsageError(f"{has}, and nobody can be asked here: pass --yes to go on.")
