@@ -12,7 +12,6 @@ from flask import Flask
 from example_app import (
     database,
     errors,
-    health,
     live,
     orders,
     scans,
@@ -43,6 +42,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     tenants.init_app(app)
     errors.init_app(app)
     live.init_app(app)
-    for module in (station, scans, orders, health, workshops):
+    for module in (station, scans, orders, workshops):
         app.register_blueprint(module.bp)
+    app.register_blueprint(database.db.health_blueprint())
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from flask.globals import app_ctx
 from flask_pooled_db.config import check_flag, describe
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.context import EXTENSION, OutsideAppContext
+from flask_pooled_db.flask.health import make_blueprint as make_health_blueprint
 from flask_pooled_db.flask.observing import recorded
 from flask_pooled_db.flask.serving import Serving
 from flask_pooled_db.telemetry.recording import RecordedStatement
@@ -85,6 +86,17 @@ class Observed(Serving):
             self.host_stats, self._count_endpoints, worker_label=worker_label, registry=registry
         )
         return blueprint
+
+    def health_blueprint(
+        self, *, binds: Iterable[str] | None = None, timeout: float = 1.0
+    ) -> Blueprint:
+        """Return a blueprint with `/healthz/live`, whether this process answers, and
+        `/healthz/ready`, whether a connection of each bind can be had and answers.
+
+        `binds`: names of the configuration; None: all of them but tenants. `timeout`: seconds that
+        nobody who asks waits longer than. A database is asked once a second at most.
+        """
+        return make_health_blueprint(lambda: self.here()[0], binds, timeout)
 
     def _count_endpoints(self, app: Flask) -> None:
         """Count the connections of an app by endpoint, from its first lease on."""

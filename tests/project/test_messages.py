@@ -39,6 +39,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import Job, line_of
 from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.pool import checkup
 from flask_pooled_db.pool.statements import Statement
 from flask_pooled_db.runtime import Throttle, notices, reporter
 from flask_pooled_db.telemetry import slow
@@ -189,6 +190,7 @@ def damage(folder: Path, _: object) -> None:
 def keep(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(FakeDriver(), leak_threshold=0.05) as pool, pool.lease():
         wait_until(lambda: "has been out" in logged())
+    wait_until(lambda: "is back" in logged())  # which another thread tells
 
 
 def wait_long(site: Site, logged: Callable[[], str]) -> None:
@@ -434,6 +436,21 @@ def disturb(db: PooledDB, conn: Any) -> None:
         gate.set()
 
 
+def ask_for_health(site: Site, logged: Callable[[], str]) -> None:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkup, "INTERVAL", 0)
+        app = Flask("app_under_test")
+        app.config.update(POOLED_DB_URL=f"sqlite:///{place}/missing/shop.db")
+        db = PooledDB(app)
+        app.register_blueprint(db.health_blueprint())
+        client = app.test_client()
+        assert client.get("/healthz/ready").status_code == 503
+        Path(place, "missing").mkdir()
+        wait_until(lambda: client.get("/healthz/ready").status_code == 200)
+        db.close(timeout=PATIENCE)
+        wait_until(lambda: "is ready again" in logged())
+
+
 def cancel_in_vain(site: Site, logged: Callable[[], str]) -> None:
     class Unreachable(FakeDriver):
         def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object]:
@@ -533,6 +550,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "N+1: a statement was run": run_again,
     "An observer of statements failed": observe,
     "Carrying out an order": order_in_vain,
+    "is not ready: ": ask_for_health,
+    "is ready again": ask_for_health,
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
