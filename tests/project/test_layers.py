@@ -44,10 +44,11 @@ PLACES = {
         "flask.naming",
         "flask.observed",
         "flask.observing",
+        "flask.page.blueprint",
         "flask.serving",
         "flask.telling",
     },
-    "werkzeug": {"flask.extension"},
+    "werkzeug": {"flask.extension", "flask.page.blueprint"},
     "blinker": {"flask.telling", "signals"},
     "click": {
         "flask.commands.binds",
