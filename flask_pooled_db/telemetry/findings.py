@@ -78,10 +78,12 @@ HEADLINES = {
 changes."""
 
 
-def verdict(found: Sequence[Finding]) -> dict[str, str]:
+def verdict(found: Sequence[Finding], stats: HostStats) -> dict[str, str]:
     """Return the first line for these findings, the worst of which comes first, and its severity.
     What is only worth knowing is nothing wrong.
     """
+    if not stats.processes:
+        return {"severity": NOTE, "text": "No worker has used a database yet"}
     kinds = [one.kind for one in found if one.severity != NOTE and one.kind in HEADLINES]
     if not kinds:
         return {"severity": "good", "text": "All is well"}

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask_pooled_db.host import HostStats, ProcessStats
-from flask_pooled_db.telemetry.overview import cut, leases_of, pools_by_bind
+from flask_pooled_db.telemetry.overview import cut, is_used_up, leases_of, pools_by_bind
 from flask_pooled_db.telemetry.shown import shown
 
 RESTS_IN_TRANSACTION = 10.0
 """Seconds without a statement after which an open transaction is told."""
+
+SILENT = 5.0
+"""Seconds after which a worker that has published nothing new is said to hang."""
 
 RESTS = 30.0
 """Seconds without a statement after which a connection without one is told."""
@@ -64,11 +67,13 @@ def long_held(stats: HostStats) -> Iterator[Held]:
         (process.pid, cut(bind))
         for bind, pools in pools_by_bind(stats).items()
         for process, pool in pools
-        if 0 < pool.get("maxconnections", 0) <= pool.get("in_use", 0)
+        if is_used_up(pool)
     }
+    # What one that is silent does with its connections, nobody knows.
+    living = HostStats(tuple(one for one in stats.processes if one.age <= SILENT))
     resting = [
         lease
-        for lease in leases_of(stats)
+        for lease in leases_of(living)
         if lease["rests_for"] >= (RESTS_IN_TRANSACTION if lease["in_transaction"] else RESTS)
         and (lease["pid"], lease["bind"]) not in used_up
     ]

@@ -41,11 +41,14 @@ def _grown(stats: HostStats, past: Past | None, name: str) -> Iterator[tuple[str
 def _happened(
     name: str, severity: str, title: str, detail: str, remedy: str, least: int = 1
 ) -> Rule:
-    """Return a rule about a counter that has grown. The title is given the number and the bind."""
+    """Return a rule about a counter that has grown. The title is given the number and the bind. Of
+    a database that is away it is silent: that explains it.
+    """
 
     def rule(stats: HostStats, past: Past | None) -> Iterator[Finding]:
+        by_bind = pools_by_bind(stats)
         for bind, count in _grown(stats, past, name):
-            if past is not None and count >= least:
+            if past is not None and count >= least and not down_of(by_bind.get(bind, [])):
                 s, has, was = ("", "has", "was") if count == 1 else ("s", "have", "were")
                 words = {"n": f"{count:,}", "s": s, "has": has, "was": was}
                 text = f"{title.format(**words, bind=bind_name(bind))} {lately(past)}"
@@ -107,7 +110,7 @@ def connect_failures(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     by_bind = pools_by_bind(stats)
     for bind, count in _grown(stats, past, "connect_errors"):
         pools = by_bind.get(bind, [])
-        if past is None or down_of(pools) or any(pool.get("failing") for _, pool in pools):
+        if past is None or down_of(pools):
             continue
         yield Finding(
             "connect_errors",

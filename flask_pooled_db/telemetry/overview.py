@@ -84,15 +84,21 @@ def _bind(bind: str, pools: list[tuple[ProcessStats, Numbers]], totals: Numbers)
         "label": cut(next((pool["label"] for _, pool in pools if pool.get("label")), "")),
         "workers": len(pools),
         "max": sum(limits) if all(limits) else None,
+        "used_up": sum(1 for _, pool in pools if is_used_up(pool)),
         "down": down_of(pools),
-        "failing": any(pool.get("failing") for _, pool in pools),
+        "failing": refuses(pools),
         "server": server_of(pools),
         "evictions": dict(totals.get("evictions", {})),
     }
     found.update({name: sum(pool.get(name, 0) for _, pool in pools) for name in GAUGES})
     found.update({name: totals.get(name, 0) for name in COUNTERS})
-    found.update({name: list(totals.get(name, {}).get("counts", ())) for name in TIMES})
+    found.update({name: _counts(totals.get(name, {})) for name in TIMES})
     return found
+
+
+def is_used_up(pool: Numbers) -> bool:
+    """Return whether a pool has lent all the connections it may have."""
+    return bool(0 < pool.get("maxconnections", 0) <= pool.get("in_use", 0))
 
 
 def down_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, Any] | None:
@@ -103,6 +109,19 @@ def down_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, Any] | N
         if (down := pool.get("down"))
     ]
     return max(found, key=lambda one: one["since"], default=None)
+
+
+def refuses(pools: Iterable[tuple[ProcessStats, Numbers]]) -> bool:
+    """Return whether callers of a database are refused at once, because it is away."""
+    return any((pool.get("down") or {}).get("refuses") for _, pool in pools)
+
+
+def _counts(times: Numbers) -> list[int]:
+    """Return a histogram without the empty buckets at its end, which are most."""
+    counts = list(times.get("counts", ()))
+    while counts and not counts[-1]:
+        counts.pop()
+    return counts
 
 
 def server_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, int] | None:
@@ -119,7 +138,8 @@ def server_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, int] |
 def _attention(bind: Numbers) -> tuple[Any, ...]:
     """Return by what binds are sorted: those first that need to be looked at."""
     is_away = bool(bind["down"] or bind["failing"])
-    return (not is_away, -bind["waiting"], -bind["in_use"], -bind["open"], bind["name"])
+    is_calm = not bind["used_up"], -bind["waiting"], -bind["in_use"], -bind["open"]
+    return (not is_away, *is_calm, bind["name"])
 
 
 def _summed(binds: Iterable[Numbers]) -> dict[str, int]:

@@ -16,13 +16,16 @@ from flask_pooled_db.telemetry.finding import (
     lasting,
     sentence_with,
 )
-from flask_pooled_db.telemetry.holding import Held, held_in, long_held, named, place_of
-from flask_pooled_db.telemetry.overview import down_of, pools_by_bind, server_of
+from flask_pooled_db.telemetry.holding import SILENT, Held, held_in, long_held, named, place_of
+from flask_pooled_db.telemetry.overview import (
+    down_of,
+    is_used_up,
+    pools_by_bind,
+    refuses,
+    server_of,
+)
 from flask_pooled_db.telemetry.shown import shown
 from flask_pooled_db.telemetry.trail import Past
-
-SILENT = 5.0
-"""Seconds after which a worker that has published nothing new is said to hang."""
 
 NEARLY_FULL = 0.8
 FULL = 0.95
@@ -33,20 +36,16 @@ def away(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """A database that can't be reached."""
     for bind, pools in pools_by_bind(stats).items():
         down = down_of(pools)
-        refuses = any(pool.get("failing") for _, pool in pools)
-        if down is None and not refuses:
+        if down is None:
             continue
         label = next((pool["label"] for _, pool in pools if pool.get("label")), "")
-        since = "" if down is None else f" for {lasting(down['since'])}"
-        becomes = "Callers are refused at once." if refuses else "Callers wait for a connection."
-        reason = "" if down is None else f"The last connect failed with {shown(down['reason'])}. "
+        refused = "Callers are refused at once."
+        becomes = refused if refuses(pools) else "Callers wait for a connection."
         yield Finding(
             "away",
             BAD,
-            f"{sentence_with(bind)} has been away{since}"
-            if since
-            else f"{sentence_with(bind)} is away",
-            reason + becomes,
+            f"{sentence_with(bind)} has been away for {lasting(down['since'])}",
+            f"The last connect failed with {shown(down['reason'])}. {becomes}",
             f"Is the server up, and can this host reach {shown(label) if label else 'it'}? The "
             "pool tries again by itself, and works within a second of its coming back.",
             bind,
@@ -56,11 +55,7 @@ def away(stats: HostStats, past: Past | None) -> Iterator[Finding]:
 def full(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """A pool without a free connection, and who holds them."""
     for bind, pools in pools_by_bind(stats).items():
-        used_up = [
-            (process, pool)
-            for process, pool in pools
-            if 0 < pool.get("maxconnections", 0) <= pool.get("in_use", 0)
-        ]
+        used_up = [(process, pool) for process, pool in pools if is_used_up(pool)]
         if not used_up:
             continue
         waiting = sum(pool.get("waiting", 0) for _, pool in used_up)
@@ -68,7 +63,7 @@ def full(stats: HostStats, past: Past | None) -> Iterator[Finding]:
         process, _ = max(used_up, key=lambda pair: pair[1].get("waiting", 0))
         where = f"in worker {process.pid}" if len(used_up) == 1 else f"in {len(used_up)} workers"
         held = held_in([one for one, _ in used_up], bind)
-        waits = f" and {counted(waiting, 'caller')} wait{'s' if waiting == 1 else ''}"
+        waits = f", and {counted(waiting, 'caller')} wait{'s' if waiting == 1 else ''}"
         title = f"{sentence_with(bind)} has no free connection {where}"
         yield Finding(
             "full",
@@ -116,12 +111,8 @@ def _remedy_of(held: list[Held], limit: int) -> str:
 def starved(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """Callers that wait though the pool is not used up."""
     for bind, pools in pools_by_bind(stats).items():
-        short = [
-            pool
-            for _, pool in pools
-            if pool.get("waiting") and not 0 < pool.get("maxconnections", 0) <= pool["in_use"]
-        ]
-        if not short or down_of(pools) or any(pool.get("failing") for _, pool in pools):
+        short = [pool for _, pool in pools if pool.get("waiting") and not is_used_up(pool)]
+        if not short or down_of(pools):
             continue
         waiting = sum(pool["waiting"] for pool in short)
         yield Finding(

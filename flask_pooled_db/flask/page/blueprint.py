@@ -15,7 +15,7 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.telling import call
 
 FOLDER = Path(__file__).parent
-ASSETS = ("page.css", "page.js", "charts.js", "tables.js", "icon.svg")
+ASSETS = frozenset(path.name for path in FOLDER.iterdir() if path.suffix in (".css", ".js", ".svg"))
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -68,8 +68,10 @@ def make_blueprint(
     def page() -> Response:
         return _sealed(send_from_directory(FOLDER, "page.html"), "no-store")
 
-    @blueprint.get("/<any({}):name>".format(",".join(repr(name) for name in ASSETS)))
+    @blueprint.get("/<name>")
     def asset(name: str) -> Response:
+        if name not in ASSETS:
+            abort(404)
         # Asked for again each time, and sent if it has changed: a page and its script fit together.
         return _sealed(send_from_directory(FOLDER, name, max_age=0), "private, no-cache")
 

@@ -55,7 +55,7 @@ class Board:
             "at": now,
             "pid": os.getpid(),
             "seen_for": 0.0 if past is None else past.seconds,
-            "verdict": verdict(found),
+            "verdict": verdict(found, stats),
             "findings": [one.as_dict() for one in found],
             **overview(stats),
         }
