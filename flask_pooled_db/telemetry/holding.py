@@ -16,6 +16,9 @@ RESTS_IN_TRANSACTION = 10.0
 SILENT = 5.0
 """Seconds after which a worker that has published nothing new is said to hang."""
 
+LONGEST_PLACE = 100
+"""Characters of a file's name."""
+
 RESTS = 30.0
 """Seconds without a statement after which a connection without one is told."""
 
@@ -50,7 +53,7 @@ def named(name: str) -> str:
 def place_of(place: tuple[str, int]) -> str:
     """Return what a sentence calls a line: the end of its path is enough."""
     file, line = place
-    return f"{shown('/'.join(file.split('/')[-3:]))}:{line}"
+    return f"{shown('/'.join(file.split('/')[-3:])[-LONGEST_PLACE:])}:{line}"
 
 
 def held_in(processes: Iterable[ProcessStats], bind: str) -> list[Held]:

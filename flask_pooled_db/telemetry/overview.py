@@ -169,21 +169,15 @@ def leases_of(stats: HostStats) -> Iterator[dict[str, Any]]:
 
 def _endpoints(stats: HostStats, leases: Iterable[Numbers]) -> list[dict[str, Any]]:
     """Return for how long callers have had connections, those that they have now included."""
-    found = {
-        cut(name): {
-            "leases": use["leases"],
-            "seconds": use["seconds"],
-            "idle": use["idle"],
-            "now": 0,
-        }
-        for name, use in stats.totals.get("callers", {}).items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    told = [(name, {**use, "now": 0}) for name, use in stats.totals.get("callers", {}).items()]
     for lease in leases:
-        nothing = {"leases": 0, "seconds": 0.0, "idle": 0.0, "now": 0}
-        use = found.setdefault(label_of(lease["name"]), nothing)
-        use["now"] += 1
-        use["seconds"] += lease["age"]
-        use["idle"] += lease["idle"]
+        use = {"leases": 0, "seconds": lease["age"], "idle": lease["idle"], "now": 1}
+        told.append((label_of(lease["name"]), use))
+    for name, use in told:
+        total = found.setdefault(cut(name), dict.fromkeys(use, 0))
+        for key, number in use.items():
+            total[key] += number
     rows = [{"name": name, **use} for name, use in found.items()]
     return sorted(rows, key=lambda row: -row["seconds"])
 

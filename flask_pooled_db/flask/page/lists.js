@@ -3,7 +3,7 @@
 import { bar, set, text } from "./draw.js";
 import { percentile } from "./history.js";
 import { part, Table } from "./tables.js";
-import { caller, count, counted, lasting, place, share } from "./words.js";
+import { caller, count, counted, lasting, place, share, short } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const MANY = 8; // databases from which on one may want to filter
@@ -25,7 +25,7 @@ const leases = new Table(
 );
 
 function holder(td, { lease }) {
-  text(part(td, "who"), caller(lease.name));
+  text(part(td, "who"), short(caller(lease.name)));
   text(part(td, "place"), lease.place ? place(lease.place) : "");
 }
 
@@ -59,11 +59,8 @@ const endpoints = new Table(
 );
 
 export function showHolders(view, history) {
-  const seen = new Map();
   const rows = view.leases.map((lease) => {
-    const what = JSON.stringify([lease.pid, lease.bind, lease.name, lease.place]);
-    seen.set(what, (seen.get(what) ?? 0) + 1);
-    return { key: `${what} ${seen.get(what)}`, lease };
+    return { key: JSON.stringify([lease.pid, lease.bind, lease.name, lease.place]), lease };
   });
   const out = view.binds.reduce((sum, bind) => sum + bind.in_use, 0);
   const is_part = out > rows.length && rows.length;
@@ -113,8 +110,8 @@ const databases = new Table(
     },
     { title: "Idle", cell: ({ bind }) => count(bind.idle), kind: "number" },
     { title: "Waiting", cell: ({ bind }) => count(bind.waiting), kind: "number" },
-    { title: "Wait p50 / 95 / 99", cell: ({ wait }) => wait, kind: "number" },
-    { title: "Held p50 / 95 / 99", cell: ({ use }) => use, kind: "number" },
+    { title: "Wait p50 / 95 / 99", cell: ({ wait }) => wait, kind: "number times" },
+    { title: "Held p50 / 95 / 99", cell: ({ use }) => use, kind: "number times" },
     { title: "Timeouts", cell: ({ bind }) => count(bind.timeouts), kind: "number" },
     { title: "Connects", cell: ({ bind }) => connects(bind), kind: "number" },
     { title: "Closed, why", cell: ({ bind }) => evictions(bind), kind: "words" },
@@ -128,9 +125,9 @@ function name(td, { bind, is_scope }) {
   button.type = "button";
   button.bind = bind.name;
   button.setAttribute("aria-pressed", is_scope);
-  text(button, bind.name);
+  text(button, short(bind.name));
   const label = part(td, "place");
-  text(label, bind.label);
+  text(label, short(bind.label));
   set(label, "title", bind.label);
 }
 
@@ -248,13 +245,8 @@ function published(td, { one }) {
 
 export function showLists(view) {
   slow.show(view.slow.map((one) => ({ key: JSON.stringify([one.bind, one.name, one.text]), one })));
-  const seen = new Map();
   events.show(
-    view.events.map((one) => {
-      const what = JSON.stringify([one.pid, one.bind, one.what]);
-      seen.set(what, (seen.get(what) ?? 0) + 1);
-      return { key: `${what} ${seen.get(what)}`, one };
-    }),
+    view.events.map((one) => ({ key: JSON.stringify([one.pid, one.bind, one.what]), one })),
   );
   const more = view.more_workers;
   workers.show(

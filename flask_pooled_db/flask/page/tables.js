@@ -1,6 +1,7 @@
 // Tables whose rows stay the same elements as long as they show the same thing.
 
 import { element, set, text } from "./draw.js";
+import { short } from "./words.js";
 
 export class Table {
   // `columns`: { title, cell(row) -> text, or fill(td, row); kind: a class }. The first one is the
@@ -36,8 +37,15 @@ export class Table {
   }
 
   // Show rows, each { key, ... }. `rest` says what is not among them.
-  show(rows, rest = "") {
-    this.shown = rows;
+  show(given, rest = "") {
+    // Names that were cut may be the same.
+    const keys = new Map();
+    const rows = given.map((row) => {
+      const before = keys.get(row.key) ?? 0;
+      keys.set(row.key, before + 1);
+      return before ? { ...row, key: `${row.key} ${before}` } : row;
+    });
+    this.shown = given;
     this.rest = rest || (rows.length ? "" : this.empty);
     const visible = this.is_open ? rows : rows.slice(0, this.first);
     const focused = document.activeElement;
@@ -76,7 +84,7 @@ export class Table {
     this.columns.forEach(({ cell, fill }, column) => {
       const td = tr.cells[column];
       if (fill) fill(td, row);
-      else text(td, cell(row));
+      else text(td, short(cell(row)));
     });
     set(tr, "class", row.kind ?? "");
     if (this.body.children[at] !== tr) this.body.insertBefore(tr, this.body.children[at] ?? null);

@@ -2,7 +2,7 @@
 
 import { canvas, chart, element, set, text } from "./draw.js";
 import { percentile, total } from "./history.js";
-import { clock, count, lasting, rate } from "./words.js";
+import { clock, count, lasting, rate, short } from "./words.js";
 
 const KINDS = {
   in_use: { title: "In use", is_bounded: true },
@@ -13,7 +13,7 @@ const find = (id) => document.getElementById(id);
 
 export function showTiles(history, scope, now) {
   const bind = scope === null ? total(history.latest) : history.latest.byName.get(scope);
-  text(find("scope"), scope === null ? "" : `of ${scope}`);
+  text(find("scope"), scope === null ? "" : `of ${short(scope)}`);
   find("unscope").hidden = scope === null;
   showBegun(history, now);
   for (const kind of Object.keys(KINDS)) showChart(kind, bind, history.of(scope), now);

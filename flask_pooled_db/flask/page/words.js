@@ -49,7 +49,15 @@ export function caller(name) {
   return found ? found[2] : name;
 }
 
+// The beginning of a long name is enough to know it by.
+export function short(value, most = 80) {
+  const characters = [...String(value)];
+  return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : String(value);
+}
+
 // The end of a path tells which file it is.
-export function place(pair) {
-  return pair ? `${pair[0].split("/").slice(-3).join("/")}:${pair[1]}` : "not known";
+export function place([file, line]) {
+  const end = [...file.split("/").slice(-3).join("/")];
+  const shown = end.length > 60 ? `…${end.slice(-59).join("")}` : end.join("");
+  return `${shown}:${line}`;
 }
