@@ -128,7 +128,7 @@ def ended_workers(stats: HostStats, past: Past | None) -> Iterator[Finding]:
         return
     count, living = len(past.gone), len(stats.processes)
     is_fewer = living < len(past.before.workers)
-    pids = ", ".join(map(str, sorted(past.gone.values())[:6])) + (", ..." if count > 6 else "")
+    pids = ", ".join(map(str, sorted(past.gone.values())[:6])) + (" and more" if count > 6 else "")
     has = "has" if count == 1 else "have"
     left = f"{counted(living, 'worker')} live{'s' if living == 1 else ''} now"
     is_bad = count >= MANY_ENDED or is_fewer

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flask_pooled_db.host import HostStats, ProcessStats
+from flask_pooled_db.telemetry.conventions import version
 from flask_pooled_db.telemetry.usage import label_of
 
 MOST_BINDS = 250
@@ -48,7 +49,7 @@ def overview(stats: HostStats) -> dict[str, Any]:
     leases = sorted(leases_of(stats), key=lambda lease: -lease["age"])
     return {
         "app": cut(next((one.numbers.get("app", "") for one in stats.processes), "")),
-        "version": next((one.numbers.get("version", "") for one in stats.processes), ""),
+        "version": version(),
         "alone": stats.is_alone,
         "binds": shown,
         "more_binds": None if not rest else {"count": len(rest)} | _summed(rest),

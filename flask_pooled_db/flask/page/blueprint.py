@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, send_from_directory
+from flask import Blueprint, Response, abort, current_app, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -15,7 +16,15 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.telling import call
 
 FOLDER = Path(__file__).parent
-ASSETS = frozenset(path.name for path in FOLDER.iterdir() if path.suffix in (".css", ".js", ".svg"))
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+ASSETS = frozenset(
+    path.name for path in FOLDER.iterdir() if path.suffix in TYPES and path.name != "page.html"
+)
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -66,14 +75,17 @@ def make_blueprint(
 
     @blueprint.get("/")
     def page() -> Response:
-        return _sealed(send_from_directory(FOLDER, "page.html"), "no-store")
+        return _sealed(_file("page.html"), "no-store")
 
     @blueprint.get("/<name>")
     def asset(name: str) -> Response:
         if name not in ASSETS:
             abort(404)
         # Asked for again each time, and sent if it has changed: a page and its script fit together.
-        return _sealed(send_from_directory(FOLDER, name, max_age=0), "private, no-cache")
+        response = _sealed(_file(name), "private, no-cache")
+        response.add_etag()
+        response.make_conditional(request.environ)
+        return response
 
     @blueprint.get("/data")
     def data() -> Response:
@@ -84,6 +96,16 @@ def make_blueprint(
         registered(setup.app)
 
     return blueprint
+
+
+def _file(name: str) -> Response:
+    return Response(_read(name), content_type=f"{TYPES[Path(name).suffix]}; charset=utf-8")
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    """Return what a file of the page holds. It is read once: the files are small."""
+    return (FOLDER / name).read_bytes()
 
 
 def _app() -> Any:

@@ -31,6 +31,11 @@ class Board:
         self._known: tuple[float, bytes] | None = None
         self._being_built_since: float | None = None
 
+    @property
+    def is_building(self) -> bool:
+        """Whether an answer is being built."""
+        return self._being_built_since is not None
+
     def answer(self, read: Callable[[], HostStats]) -> bytes:
         """Return the latest view as JSON. `read` tells what all processes have published."""
         known, since, now = self._known, self._being_built_since, self._clock()

@@ -183,7 +183,9 @@ function restOf(view, matching, visible) {
   const hidden = matching.slice(visible.length);
   const more = view.more_binds;
   const number = hidden.length + (more?.count ?? 0);
-  if (!number) return matching.length ? "" : "No database has a name like that.";
+  if (!number) {
+    return view.binds.length && !matching.length ? "No database has a name like that." : "";
+  }
   const sum = (field) => hidden.reduce((all, bind) => all + bind[field], more?.[field] ?? 0);
   const told = ["in_use", "idle", "waiting"].map(sum);
   const rest = `${counted(number, "more database")}: ${told[0]} in use, ${told[1]} idle, ${told[2]} waiting.`;

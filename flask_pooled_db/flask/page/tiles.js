@@ -51,7 +51,8 @@ function showChart(kind, bind, points, now) {
   const most = Math.max(limit && peak > limit / 4 ? limit : peak * 1.15, 4);
   chart(svg, points, kind, now, most, limit && limit <= most ? limit : null);
   text(number, count(bind[kind]));
-  const of = kind === "in_use" ? (limit ? `of ${count(limit)}, ` : "no limit, ") : "";
+  const told = bind.max === null ? "no limit, " : limit ? `of ${count(limit)}, ` : "";
+  const of = kind === "in_use" ? told : "";
   text(small, `${of}peak ${count(peak)}`);
   const seconds = points.length ? now - points[0].time : 0;
   set(
