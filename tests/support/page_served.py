@@ -22,15 +22,16 @@ from tests.support.page_scenes import SCENES
 class ServedScene:
     """A context manager: the page at `address`, of the scene that `scene` names."""
 
-    def __init__(self, scene: str, *, speed: float = 1.0, authorize: Any = lambda: True) -> None:
+    def __init__(self, scene: str, *, speed: float = 1.0) -> None:
         self.speed = speed
         self.asked = 0
+        self.is_let_in = True
         self._began = monotonic()
         self.show(scene)
         self._server: Any = None
         self._port = 0
         self._app = Flask("scene")
-        page = make_blueprint(self._answer, authorize, lambda _: None, "/pooled-db")
+        page = make_blueprint(self._answer, lambda: self.is_let_in, lambda _: None, "/pooled-db")
         self._app.register_blueprint(page)
 
     def show(self, scene: str | Callable[[float], HostStats]) -> None:

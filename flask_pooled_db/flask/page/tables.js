@@ -93,5 +93,8 @@ export class Table {
 
 // The part of a cell with a class of its own; made when it is needed for the first time.
 export function part(td, kind, name = "span") {
-  return td.querySelector(`:scope > .${kind}`) ?? td.appendChild(element(name, { class: kind }));
+  const known = td.querySelector(`:scope > .${kind}`);
+  if (known) return known;
+  if (td.firstChild) td.append(" "); // so that nobody reads the two as one word
+  return td.appendChild(element(name, { class: kind }));
 }
