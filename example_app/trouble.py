@@ -11,9 +11,9 @@ from flask import Blueprint, Flask, abort, current_app, redirect, render_templat
 from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
-from example_app.database import db, reading
+from example_app.database import db
 from example_app.local import is_local
-from flask_pooled_db import get_db_connection
+from flask_pooled_db import db_connection_context, get_db_connection
 
 bp = Blueprint("trouble", __name__, url_prefix="/trouble")
 
@@ -62,7 +62,7 @@ def leak() -> ResponseReturnValue:
 @bp.post("/call")
 def call_something_slow() -> ResponseReturnValue:
     """The mistake that uses pools up: the connection is held while nobody needs it."""
-    with reading() as cur:
+    with db_connection_context(readonly=True) as conn, conn.cursor() as cur:
         cur.execute("SELECT 1")
         cur.fetchall()
         time.sleep(current_app.config["TROUBLE_SECONDS"])  # a mail server, an API, a large file

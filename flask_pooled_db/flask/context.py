@@ -68,7 +68,7 @@ class AppState:
         self.publisher = publisher  # None if POOLED_DB_RUNTIME_DIR is False
         self.extension = extension  # the `PooledDB` that made it
         self.root_path = root_path  # of the app
-        self.board = Board(numbers.trail)  # what the page is sent
+        self.board = Board()  # what the page is sent
         # What scopes need, by the bind as they name it: None is the default one.
         self.engines = registry.engines
 

@@ -11,7 +11,6 @@ import re
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from time import monotonic
 from typing import Any
 
 from flask_pooled_db.host import Location
@@ -22,7 +21,6 @@ from flask_pooled_db.runtime import guard
 from flask_pooled_db.telemetry.conventions import version
 from flask_pooled_db.telemetry.seen import Seen
 from flask_pooled_db.telemetry.site import Site
-from flask_pooled_db.telemetry.trail import PUBLISHED, Trail
 from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER
 
 MOMENTARY = frozenset(
@@ -124,7 +122,6 @@ class AppNumbers:
     def __init__(self, app_name: str, seen: Seen) -> None:
         self._seen = seen
         self.registry: Registry | None = None  # once there is one
-        self.trail = Trail()  # what was seen of all processes while somebody looked
         self._app_name = app_name
         self.after_fork()
 
@@ -155,12 +152,7 @@ class AppNumbers:
             },
             "slow_statements": dict(seen.slow.counts()),
             **seen.of(pool.engine for pool in by_bind.values()),
-            **self._trailed(),
         }
-
-    def _trailed(self) -> Numbers:
-        samples = self.trail.published(monotonic())
-        return {PUBLISHED: samples} if samples else {}
 
     def _collect_pools(self, turn: int) -> tuple[dict[str, Pool], Numbers, Numbers] | None:
         """Return the pools that are open, their numbers, and those of the ones that are closed;

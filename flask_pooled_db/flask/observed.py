@@ -104,9 +104,9 @@ class Observed(Serving):
         checked = check_page(authorize, url_prefix)
         return make_page(self._page_data, checked, self._count_endpoints, url_prefix)
 
-    def _page_data(self) -> bytes:
+    def _page_data(self, before: str | None) -> bytes:
         state = self.here()[0]
-        return state.board.answer(state.read_host)
+        return state.board.answer(state.read_host, before)
 
     def _count_endpoints(self, app: Flask) -> None:
         """Count the connections of an app by endpoint, from its first lease on."""

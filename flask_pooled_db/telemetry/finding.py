@@ -10,7 +10,7 @@ from typing import Any
 from flask_pooled_db.config import DEFAULT_BIND
 from flask_pooled_db.config import shown as shown_bind
 from flask_pooled_db.host import HostStats
-from flask_pooled_db.telemetry.trail import WINDOW, Past
+from flask_pooled_db.telemetry.past import WINDOW, Past
 
 BAD, WARNING, NOTE = "bad", "warning", "note"
 """Requests fail or work is lost; they soon may; worth knowing."""

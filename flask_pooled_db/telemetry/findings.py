@@ -9,7 +9,7 @@ from flask_pooled_db.config import shown as shown_bind
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.telemetry import lately, present
 from flask_pooled_db.telemetry.finding import NOTE, SEVERITIES, Finding, Rule, counted
-from flask_pooled_db.telemetry.trail import Past
+from flask_pooled_db.telemetry.past import Past
 
 MOST_ALIKE = 3
 """Findings of one kind that are told one by one."""

@@ -18,7 +18,7 @@ from flask_pooled_db.telemetry.finding import (
 )
 from flask_pooled_db.telemetry.holding import named
 from flask_pooled_db.telemetry.overview import down_of, pools_by_bind
-from flask_pooled_db.telemetry.trail import Past, counts_of
+from flask_pooled_db.telemetry.past import Past, counts_of
 
 MANY_ENDED = 3
 """Workers that end within a minute before it is more than worth knowing."""
@@ -127,7 +127,7 @@ def ended_workers(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     if past is None or not past.gone:
         return
     count, living = len(past.gone), len(stats.processes)
-    is_fewer = living < len(past.before.workers)
+    is_fewer = not living
     pids = ", ".join(map(str, sorted(past.gone.values())[:6])) + (" and more" if count > 6 else "")
     has = "has" if count == 1 else "have"
     left = f"{counted(living, 'worker')} live{'s' if living == 1 else ''} now"
@@ -147,8 +147,8 @@ def slow_statements(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """Statements that were slow."""
     if past is None:
         return
-    now, before = stats.totals.get("slow_statements", {}), past.before.slow
-    grown = {name: max(count - before.get(name, 0), 0) for name, count in now.items()}
+    now = stats.totals.get("slow_statements", {})
+    grown = {name: past.slow_since(name, count) for name, count in now.items()}
     total = sum(grown.values())
     if not total:
         return

@@ -24,8 +24,8 @@ from flask_pooled_db.telemetry.overview import (
     refuses,
     server_of,
 )
+from flask_pooled_db.telemetry.past import Past
 from flask_pooled_db.telemetry.shown import shown
-from flask_pooled_db.telemetry.trail import Past
 
 NEARLY_FULL = 0.8
 FULL = 0.95

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from example_app import create_app
+from flask_pooled_db.flask.page.blueprint import BEFORE
 from harness.waiting import wait_until
 from tests.example_app.requests import close
 
@@ -39,12 +41,21 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def view(client: FlaskClient) -> Any:
-    return client.get("/pooled-db/data").json
+def view(client: FlaskClient, before: str = "") -> Any:
+    return client.get("/pooled-db/data", headers={BEFORE: before}).json
 
 
-def titles(client: FlaskClient) -> str:
-    return "\n".join(one["title"] for one in view(client)["findings"])
+class Visitor:
+    """Remembers what it has seen first, as the page does."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self._client = client
+        self._before = json.dumps(view(client)["sample"])
+
+    def has_read(self, words: str) -> bool:
+        """Whether these words are in what is wrong now."""
+        found = view(self._client, self._before)["findings"]
+        return words in "\n".join(one["title"] for one in found)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -82,21 +93,21 @@ def test_trouble_of_others(client: FlaskClient, kind: str) -> None:
 
 def test_burst(client: FlaskClient) -> None:
     """A burst uses the pool up; the page says so, and who holds it; then it is over."""
-    view(client)
+    visitor = Visitor(client)
     assert client.post("/trouble/burst").status_code == 303
-    wait_until(lambda: "has no free connection" in titles(client), "the full pool", 0.05)
-    wait_until(lambda: "got no connection" in titles(client), "the timeouts", 0.05)
+    wait_until(lambda: visitor.has_read("has no free connection"), "the full pool", 0.05)
+    wait_until(lambda: visitor.has_read("got no connection"), "the timeouts", 0.05)
     assert view(client)["leases"][0]["name"] == "endpoint 'trouble.call_something_slow'"
     wait_until(lambda: view(client)["binds"][0]["in_use"] == 0, "its end", 0.05)
 
 
 def test_leak(client: FlaskClient) -> None:
     """What a view forgets is told; the job that keeps a connection is seen while it does."""
-    view(client)
+    visitor = Visitor(client)
     client.application.config["TROUBLE_SECONDS"] = 1.2
     client.post("/trouble/leak")
     wait_until(
-        lambda: "3 connections of the default database were never" in titles(client), "", 0.05
+        lambda: visitor.has_read("3 connections of the default database were never"), "", 0.05
     )
     wait_until(lambda: "thread 'leak'" in [one["name"] for one in view(client)["leases"]], "", 0.05)
     wait_until(lambda: view(client)["binds"][0]["in_use"] == 0, "its end", 0.05)

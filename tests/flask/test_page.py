@@ -18,10 +18,10 @@ from flask import Flask, Response, abort, redirect
 from flask.testing import FlaskClient
 
 from flask_pooled_db import PooledDB, UsageError, db_connection_context, get_db_connection
-from flask_pooled_db.flask.page.blueprint import FOLDER, make_blueprint
+from flask_pooled_db.flask.page.blueprint import BEFORE, FOLDER, make_blueprint
 from flask_pooled_db.flask.page.board import Board
 from flask_pooled_db.host import HostStats
-from flask_pooled_db.telemetry.trail import PUBLISHED, Trail
+from flask_pooled_db.telemetry.past import sample_of
 from harness.processes import PROJECT
 from harness.waiting import PATIENCE, wait_until
 from tests.support.apps import pooled_app
@@ -56,7 +56,7 @@ def shop(url: str, folder: Path) -> Iterator[tuple[Flask, PooledDB]]:
         yield app, db
 
 
-def client_of(authorize: Any, answer: Any = lambda: b"{}") -> FlaskClient:
+def client_of(authorize: Any, answer: Any = lambda _: b"{}") -> FlaskClient:
     """A client of an app with the page alone, which answers errors as in production."""
     app = Flask("app_under_test")
     app.register_blueprint(make_blueprint(answer, authorize, lambda _: None, "/pooled-db"))
@@ -89,7 +89,7 @@ def test_failing_authorize(path: str) -> None:
         raise ZeroDivisionError
 
     for judge in (authorize, lambda: "yes", lambda: 1, lambda: ("no", 401)):
-        answer = client_of(judge, lambda: b'"secret"').get(path)
+        answer = client_of(judge, lambda _: b'"secret"').get(path)
         assert answer.status_code == 500
         assert b"Internal Server Error" in answer.data
         assert len(answer.data) < 500
@@ -230,10 +230,11 @@ def test_finding_of_an_app(url: str, folder: Path) -> None:
         client = app.test_client()
         app.add_url_rule("/take", "take", lambda: str(get_db_connection()))
         with db_connection_context():
-            client.get("/pooled-db/data")
+            before = json.dumps(view_of(client)["sample"])
             assert client.get("/take").status_code == 503
-            wait_until(lambda: len(view_of(client)["findings"]) == 2)
-            view = view_of(client)
+            wait_until(lambda: view_of(client)["binds"][0]["timeouts"])
+            view = client.get("/pooled-db/data", headers={BEFORE: before}).json
+            assert view is not None
         titles = [one["title"] for one in view["findings"]]
         assert titles[0].startswith(
             "1 caller of the default database got no connection in the last"
@@ -244,7 +245,7 @@ def test_finding_of_an_app(url: str, folder: Path) -> None:
 
 def test_hostile_data() -> None:
     """Whatever names hold, the data is JSON in ASCII."""
-    board = Board(Trail())
+    board = Board()
     body = board.answer(lambda: SCENES["hostile"](30.0))
     assert body.isascii()
     assert json.loads(body)["app"].startswith("<img")
@@ -265,23 +266,21 @@ class Asked:
 
 
 def test_answers_are_kept_for_a_second() -> None:
-    """Many pages cost as much as one; when nobody looks, nothing is read or kept."""
-    now, asked, trail = 100.0, Asked(), Trail()
-    board = Board(trail, lambda: now)
+    """Many pages cost as much as one; when nobody looks, nothing is read."""
+    now, asked = 100.0, Asked()
+    board = Board(lambda: now)
     for _ in range(50):
         board.answer(asked)
     assert asked.times == 1
     now += 1.1
     board.answer(asked)
     assert asked.times == 2
-    assert len(trail.published(now)) == 1
-    assert trail.published(now + 600) == []
 
 
 def test_slow_read() -> None:
     """While one request waits for a disk, others get the last answer, and do not wait too."""
     now, gate, asked = 100.0, threading.Event(), Asked()
-    board = Board(Trail(), lambda: now)
+    board = Board(lambda: now)
     first = board.answer(asked)
     now += 2.0
 
@@ -300,19 +299,11 @@ def test_slow_read() -> None:
 
 def test_failed_read() -> None:
     """A read that fails fails its request alone."""
-    board = Board(Trail())
+    board = Board()
     with pytest.raises(ZeroDivisionError):
         board.answer(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
     assert board.answer(Asked())
     assert not board.is_building
-
-
-def test_nothing_published_while_closed(shop: tuple[Flask, PooledDB]) -> None:
-    """What was seen is published while the page is open, and not before."""
-    app, db = shop
-    assert PUBLISHED not in db.host_stats().processes[0].numbers
-    app.test_client().get("/pooled-db/data")
-    assert len(db.host_stats().processes[0].numbers[PUBLISHED]) == 1
 
 
 @pytest.mark.parametrize(("scene", "share"), [("full-pool", 0.01), ("many-binds", 0.01)])
@@ -320,14 +311,13 @@ def test_cost(scene: str, share: float) -> None:
     """An open page takes less than a hundredth of a worker: the processor's time of one answer, of
     which there is one in two seconds.
     """
-    stats, trail = SCENES[scene](60.0), Trail()
-    times = []
-    for turn in range(5):
-        client = client_of(yes, lambda: Board(trail).answer(lambda: stats))
+    stats, times = SCENES[scene](60.0), []
+    before = json.dumps(sample_of(stats, time.monotonic()).as_dict())
+    client = client_of(yes, lambda seen: Board().answer(lambda: stats, seen))
+    for _ in range(5):
         began = time.thread_time()
-        assert client.get("/pooled-db/data").status_code == 200
+        assert client.get("/pooled-db/data", headers={BEFORE: before}).status_code == 200
         times.append(time.thread_time() - began)
-        assert turn < 5
     assert min(times) / 2.0 < share
 
 

@@ -14,7 +14,6 @@ from werkzeug.serving import make_server
 from flask_pooled_db.flask.page.blueprint import make_blueprint
 from flask_pooled_db.flask.page.board import Board
 from flask_pooled_db.host import HostStats
-from flask_pooled_db.telemetry.trail import Trail
 from harness.sockets import LOOPBACK
 from tests.support.page_scenes import SCENES
 
@@ -38,15 +37,15 @@ class ServedScene:
         """Show another scene from its beginning."""
         self._scene = SCENES[scene] if isinstance(scene, str) else scene
         self._scene_began = self.time()
-        self._board = Board(Trail(), self.time)
+        self._board = Board(self.time)
 
     def time(self) -> float:
         """The seconds that have passed here."""
         return 1000 + (monotonic() - self._began) * self.speed
 
-    def _answer(self) -> bytes:
+    def _answer(self, before: str | None) -> bytes:
         self.asked += 1
-        return self._board.answer(lambda: self._scene(self.time() - self._scene_began))
+        return self._board.answer(lambda: self._scene(self.time() - self._scene_began), before)
 
     @property
     def address(self) -> str:

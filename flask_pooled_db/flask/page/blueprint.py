@@ -16,6 +16,9 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.telling import call
 
 FOLDER = Path(__file__).parent
+BEFORE = "X-Pooled-DB-Before"
+"""The header by which the page brings along what it has seen a minute ago."""
+
 TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -59,13 +62,14 @@ def check_page(authorize: Callable[[], Any] | None, url_prefix: object) -> Calla
 
 
 def make_blueprint(
-    answer: Callable[[], bytes],
+    answer: Callable[[str | None], bytes],
     authorize: Callable[[], Any],
     registered: Callable[[Any], object],
     url_prefix: str,
 ) -> Blueprint:
-    """Return the blueprint. `answer` returns the data of the current app as JSON; `authorize` says
-    whether a request is let in; `registered` is given each app that it is registered on.
+    """Return the blueprint. `answer` returns the data of the current app as JSON, and is given what
+    the page has seen before; `authorize` says whether a request is let in; `registered` is given
+    each app that it is registered on.
     """
     blueprint = Blueprint("pooled_db_page", __name__, url_prefix=url_prefix)
 
@@ -89,7 +93,10 @@ def make_blueprint(
 
     @blueprint.get("/data")
     def data() -> Response:
-        return _sealed(Response(answer(), content_type="application/json"), "no-store")
+        return _sealed(
+            Response(answer(request.headers.get(BEFORE)), content_type="application/json"),
+            "no-store",
+        )
 
     @blueprint.record
     def record(setup: BlueprintSetupState) -> None:

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.telemetry.findings import findings, verdict
 from flask_pooled_db.telemetry.overview import overview
-from flask_pooled_db.telemetry.trail import Trail, sample_of
+from flask_pooled_db.telemetry.past import read_past, sample_of
 
 FRESH = 1.0
 """Seconds for which an answer is given again."""
@@ -20,49 +20,63 @@ BUSY = 10.0
 """Seconds for which an answer may be given again while the next one is being built."""
 
 
+class View(NamedTuple):
+    """What is known at a moment, as all pages are told it."""
+
+    at: float
+    stats: HostStats
+    text: str
+    """JSON, without what is wrong: that depends on what a page has seen before."""
+
+
 class Board:
     """The answers of one process about one app. Threads may ask at once: what they change is
-    changed by one assignment, and at worst an answer is built twice.
+    changed by one assignment, and at worst a view is built twice.
     """
 
-    def __init__(self, trail: Trail, clock: Callable[[], float] = monotonic) -> None:
-        self._trail = trail
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._known: tuple[float, bytes] | None = None
+        self._known: View | None = None
         self._being_built_since: float | None = None
 
     @property
     def is_building(self) -> bool:
-        """Whether an answer is being built."""
+        """Whether a view is being built."""
         return self._being_built_since is not None
 
-    def answer(self, read: Callable[[], HostStats]) -> bytes:
-        """Return the latest view as JSON. `read` tells what all processes have published."""
+    def answer(self, read: Callable[[], HostStats], before: str | None = None) -> bytes:
+        """Return the latest view as JSON, with what is wrong now, and since `before`: what a page
+        has seen. `read` tells what all processes have published.
+        """
+        view = self._view(read)
+        past = read_past(before, view.stats, view.at)
+        found = findings(view.stats, past)
+        told = {
+            "verdict": verdict(found, view.stats),
+            "findings": [one.as_dict() for one in found],
+        }
+        return f"{view.text[:-1]},{_json(told)[1:]}".encode("ascii")
+
+    def _view(self, read: Callable[[], HostStats]) -> View:
         known, since, now = self._known, self._being_built_since, self._clock()
         if known is not None:
             is_being_built = since is not None and now - since < BUSY
-            if now - known[0] < (BUSY if is_being_built else FRESH):
-                return known[1]
+            if now - known.at < (BUSY if is_being_built else FRESH):
+                return known
         self._being_built_since = now
         try:
-            body = self._build(read())
-            self._known = self._clock(), body
+            self._known = view = _built(read(), self._clock())
         finally:
             self._being_built_since = None
-        return body
+        return view
 
-    def _build(self, stats: HostStats) -> bytes:
-        now = self._clock()
-        past = self._trail.past(stats, now)
-        self._trail.note(sample_of(stats, now))
-        found = findings(stats, past)
-        view: dict[str, Any] = {
-            "at": now,
-            "pid": os.getpid(),
-            "seen_for": 0.0 if past is None else past.seconds,
-            "verdict": verdict(found, stats),
-            "findings": [one.as_dict() for one in found],
-            **overview(stats),
-        }
-        # All of it in ASCII: a name may hold a lone surrogate, which UTF-8 has no form for.
-        return json.dumps(view, separators=(",", ":")).encode("ascii")
+
+def _built(stats: HostStats, now: float) -> View:
+    sample = sample_of(stats, now).as_dict()
+    told = {"at": now, "pid": os.getpid(), "sample": sample, **overview(stats)}
+    return View(now, stats, _json(told))
+
+
+def _json(told: dict[str, Any]) -> str:
+    # All of it in ASCII: a name may hold a lone surrogate, which UTF-8 has no form for.
+    return json.dumps(told, separators=(",", ":"))

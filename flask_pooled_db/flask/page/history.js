@@ -2,6 +2,7 @@
 
 const SPAN = 300; // seconds that charts show
 const WINDOW = 60; // seconds that "the last minute" is
+const LONGEST = 5000; // characters of a header that every server and proxy takes
 const KINDS = ["in_use", "idle", "waiting", "open"];
 
 // The upper bounds of the buckets of times, in seconds; there is one more bucket above.
@@ -52,6 +53,22 @@ export class History {
   get before() {
     const latest = this.latest;
     return this.recent.find((one) => one.source === latest.source && one.at >= latest.at - WINDOW);
+  }
+
+  // What the server is to be told of what was seen in the last minute: it remembers nothing. It is
+  // sent in a header, which has to be ASCII, and short.
+  told() {
+    if (!this.latest) return "";
+    const workers = Object.assign({}, ...this.recent.map((one) => one.sample.workers));
+    const before = { ...this.before.sample, workers };
+    const shorter = { ...before, counts: {}, slow: {}, is_whole: false };
+    for (const sample of [before, shorter]) {
+      const text = JSON.stringify(sample).replace(/[^\x20-\x7e]/g, (character) => {
+        return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+      });
+      if (text.length <= LONGEST) return text;
+    }
+    return "";
   }
 
   // For how many seconds the latest view can be compared with an earlier one; 0 at first.

@@ -28,7 +28,7 @@ async function ask() {
   const response = await fetch("data", {
     cache: "no-store",
     redirect: "manual",
-    headers: { Accept: "application/json" },
+    headers: { Accept: "application/json", "X-Pooled-DB-Before": history.told() },
     signal: AbortSignal.timeout(PATIENCE),
   });
   if (response.type === "opaqueredirect" || [401, 403].includes(response.status)) {
