@@ -238,7 +238,7 @@ def all_well(at: float) -> HostStats:
 def full_pool(at: float) -> HostStats:
     """One worker whose endpoint calls something slow inside its block, and whose callers wait."""
     held = min(20, int(4 + at * 0.6))
-    waiting = round(5 + 2 * math.sin(at / 5)) if held == 20 else 0
+    waiting = 3 + int(3 * random.Random(int(at / 4)).random()) if held == 20 else 0
     ages = [4 + (at + number * 1.3) % 16 for number in range(held)]
     leases = [
         lease(age=age, idle=age * 0.95, rests_for=age * 0.93, in_transaction=True)
