@@ -51,13 +51,14 @@ export function caller(name) {
 
 // The beginning of a long name is enough to know it by.
 export function short(value, most = 80) {
-  const characters = [...String(value)];
-  return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : String(value);
+  const characters = [...visible(value)];
+  const is_long = characters.length > most;
+  return is_long ? `${characters.slice(0, most - 1).join("")}…` : characters.join("");
 }
 
 // The end of a path tells which file it is.
 export function place([file, line]) {
-  const end = [...file.split("/").slice(-3).join("/")];
+  const end = [...visible(file.split("/").slice(-3).join("/"))];
   const shown = end.length > 60 ? `…${end.slice(-59).join("")}` : end.join("");
   return `${shown}:${line}`;
 }
