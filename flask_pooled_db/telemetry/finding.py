@@ -52,6 +52,7 @@ def bind_name(bind: str) -> str:
 
 
 def sentence_with(bind: str) -> str:
+    """Return the beginning of a sentence about a database."""
     return beginning(bind_name(bind))
 
 
@@ -61,10 +62,12 @@ def beginning(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
+    """Return a number of things in words."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def lasting(seconds: float) -> str:
+    """Return a time in words."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
@@ -73,6 +76,7 @@ def lasting(seconds: float) -> str:
 
 
 def lately(past: Past) -> str:
+    """Return since when something has happened, in words."""
     if past.seconds >= WINDOW * 0.9:
         return "in the last minute"
     return f"in the last {math.ceil(max(past.seconds, 1))} s"

@@ -20,6 +20,8 @@ export class History {
   // Take in a view that came at a time of the page's own clock, in seconds.
   add(view, time) {
     this.begun ??= time;
+    // The machine was started anew: its clock and its counters too.
+    if (this.latest && view.at < this.latest.at - WINDOW) this.recent = [];
     view.time = time;
     view.byName = new Map(view.binds.map((bind) => [bind.name, bind]));
     view.uses = new Map(view.endpoints.map((use) => [use.name, use]));
