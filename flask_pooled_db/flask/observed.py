@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.context import EXTENSION, OutsideAppContext
 from flask_pooled_db.flask.health import make_blueprint as make_health_blueprint
 from flask_pooled_db.flask.observing import recorded
+from flask_pooled_db.flask.page.blueprint import check_page
+from flask_pooled_db.flask.page.blueprint import make_blueprint as make_page
 from flask_pooled_db.flask.serving import Serving
 from flask_pooled_db.telemetry.recording import RecordedStatement
 
@@ -97,6 +99,26 @@ class Observed(Serving):
         nobody who asks waits longer than. A database is asked once a second at most.
         """
         return make_health_blueprint(lambda: self.here()[0], binds, timeout)
+
+    def page_blueprint(
+        self,
+        authorize: Callable[[], Any] | None = None,
+        *,
+        url_prefix: str = "/pooled-db",
+    ) -> Blueprint:
+        """Return a blueprint with a live page of the pools of all workers of this host. Register it
+        on the app that it is to tell of.
+
+        `authorize`: a function that is called for each request of the page. It returns True to let
+        it in, False for a 403, or the response that is to be sent in its place; it may `abort()`,
+        and it may be a coroutine function. `url_prefix`: where the page is.
+        """
+        checked = check_page(authorize, url_prefix)
+        return make_page(self._page_data, checked, self._count_endpoints, url_prefix)
+
+    def _page_data(self, before: str | None) -> bytes:
+        state = self.here()[0]
+        return state.board.answer(state.read_host, before)
 
     def _count_endpoints(self, app: Flask) -> None:
         """Count the connections of an app by endpoint, from its first lease on."""

@@ -279,6 +279,17 @@ def serve_without_client(site: Site, logged: Callable[[], str]) -> None:
         site[1].metrics_blueprint()
 
 
+def serve_to_all(site: Site, logged: Callable[[], str]) -> None:
+    site[1].page_blueprint()
+
+
+def answer_strangely(site: Site, logged: Callable[[], str]) -> None:
+    app = Flask("judged")
+    app.register_blueprint(site[1].page_blueprint(authorize=lambda: "yes"))
+    app.testing = True
+    app.test_client().get("/pooled-db/")
+
+
 def take_from_closed(site: Site, logged: Callable[[], str]) -> None:
     with site[0].app_context():
         site[1].close()
@@ -569,6 +580,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),
     "is not open any more: ask for it by its name again": by_name(keep_pool),
+    "needs to be told who may see the page": serve_to_all,
+    "authorize() must return True, False or a response": answer_strangely,
     "needs prometheus-client": serve_without_client,
     "nothing is left of": begin_too_late,
     "the transaction was open for longer than its limit": stay_open,

@@ -12,12 +12,6 @@ import click
 from flask import Flask, current_app
 
 from flask_pooled_db.config import shown
-from flask_pooled_db.flask.commands.results import (
-    left_behind,
-    lines_of_findings,
-    of_times,
-    progress,
-)
 from flask_pooled_db.flask.commands.ground import EXPECTED, Ground, Verdict
 from flask_pooled_db.flask.commands.group import group, in_one_line
 from flask_pooled_db.flask.commands.load import Load
@@ -28,6 +22,12 @@ from flask_pooled_db.flask.commands.remains import (
     left_on_server,
     left_since,
     quiet,
+)
+from flask_pooled_db.flask.commands.results import (
+    left_behind,
+    lines_of_findings,
+    of_times,
+    progress,
 )
 from flask_pooled_db.flask.commands.sockets import SocketRun
 from flask_pooled_db.flask.commands.stopping import Stopping
