@@ -57,6 +57,22 @@ class ServerFacts:
     """Of SQLite."""
 
 
+class ServerLoad(NamedTuple):
+    """How many connections a server has, of all accounts, and what they do as far as this account
+    is told.
+    """
+
+    connections: int
+    max_connections: int
+    """Without those that are not for this account."""
+    active: int
+    idle: int
+    in_transaction: int | None
+    """How many are idle in a transaction; None if the server does not tell this account."""
+    oldest: float | None
+    """How many seconds the oldest transaction of these is old; None if there is none."""
+
+
 class Activity(enum.StrEnum):
     """What a connection does, as its server sees it."""
 
@@ -113,6 +129,9 @@ class Server(Protocol):
 
     def facts(self, ask: Ask) -> ServerFacts:
         """Return what it tells of itself."""
+
+    def load(self, ask: Ask) -> ServerLoad | None:
+        """Return how many connections it has, in few round trips; None if there is no server."""
 
     def sessions(self, ask: Ask) -> list[ServerSession]:
         """Return its connections, as far as this account may see them."""

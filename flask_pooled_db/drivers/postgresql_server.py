@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_pooled_db.drivers.facts import Activity, Ask, Limit, ServerFacts, ServerSession
+from flask_pooled_db.drivers.facts import (
+    Activity,
+    Ask,
+    Limit,
+    ServerFacts,
+    ServerLoad,
+    ServerSession,
+)
 
 # What this version does not have is not there; an own value of the session, the role or the
 # database counts.
@@ -41,6 +48,18 @@ SELECT a.pid, a.usename, a.datname, a.application_name, pg_catalog.host(a.client
 FROM pg_catalog.pg_stat_activity a
 WHERE a.datid IS NOT NULL AND (a.backend_type IS NULL OR a.backend_type = 'client backend')
 ORDER BY a.pid
+"""
+_LOAD = """
+SELECT pg_catalog.current_setting('max_connections')::int
+    - pg_catalog.current_setting('superuser_reserved_connections')::int
+    - COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')::int,
+  (SELECT pg_catalog.sum(numbackends) FROM pg_catalog.pg_stat_database),
+  pg_catalog.count(*) FILTER (WHERE state IN ('active', 'fastpath function call')),
+  pg_catalog.count(*) FILTER (WHERE state = 'idle'),
+  pg_catalog.count(*) FILTER (WHERE state LIKE 'idle in transaction%'),
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp()
+    - pg_catalog.min(xact_start) FILTER (WHERE state LIKE 'idle in transaction%'))
+FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'
 """
 _AT_REST = {
     "idle": Activity.IDLE,
@@ -98,6 +117,18 @@ class PostgreSQLServer:
                 found, "idle_in_transaction_session_timeout", "transaction_timeout"
             ),
             statement_timeouts=_limits(found, "statement_timeout", "lock_timeout"),
+        )
+
+    def load(self, ask: Ask) -> ServerLoad:
+        """Return it. Without pg_monitor, what connections do is told of this role's alone."""
+        ((most, connections, active, idle, in_transaction, oldest),) = ask(_LOAD)
+        return ServerLoad(
+            connections=int(connections or 0),
+            max_connections=int(most),
+            active=int(active),
+            idle=int(idle),
+            in_transaction=int(in_transaction),
+            oldest=None if oldest is None else max(float(oldest), 0.0),
         )
 
     def sessions(self, ask: Ask) -> list[ServerSession]:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, ClassVar
 
 from flask_pooled_db.drivers import sockets, unknown
-from flask_pooled_db.drivers.facts import Ask, Server, ServerFacts, ServerSession
+from flask_pooled_db.drivers.facts import Ask, Server, ServerFacts, ServerLoad, ServerSession
 from flask_pooled_db.drivers.mysql_server import MYSQL
 from flask_pooled_db.drivers.postgresql_server import POSTGRESQL
 from flask_pooled_db.drivers.sqlite_facts import SQLITE_FILE
@@ -90,6 +90,13 @@ class ServerSide:
         # Through a pooler, each transaction may have another one.
         changes = told is not None and any(server.id_of(ask) != told for _ in range(2))
         return replace(server.facts(ask), changes_ids=changes)
+
+    def load(self, raw: Any) -> ServerLoad | None:
+        """Return how many connections the server has; None if there is none, or nobody knows how to
+        ask it.
+        """
+        server = self.server_of(raw)
+        return None if server is None else server.load(self.ask(raw))
 
     def latency(self, raw: Any) -> float:
         """Return how long a round trip takes, in seconds: the median of a few."""

@@ -28,6 +28,9 @@ class SQLiteFile:
             journal_mode=str(ask("PRAGMA journal_mode")[0][0]),
         )
 
+    def load(self, ask: Ask) -> None:
+        """Return None: there is no server."""
+
     def sessions(self, ask: Ask) -> list[ServerSession]:
         """Return nothing."""
         return []

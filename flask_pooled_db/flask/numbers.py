@@ -28,7 +28,7 @@ MOMENTARY = frozenset(
     {
         *("open", "in_use", "idle", "waiting", "longest_lease"),
         *("maxconnections", "maxcached", "mincached"),
-        *("label", "down", "tells_holders", "server_ids"),
+        *("label", "down", "tells_holders", "server", "server_ids"),
     }
 )
 """What tells of a moment, of the numbers of a pool. The others only grow."""
@@ -146,7 +146,12 @@ class AppNumbers:
             "python": platform.python_version(),
             "threads": threading.active_count(),
             "pools": {
-                bind: {**pools[bind], **_of_now(by_bind[bind]), "server_ids": ids.pop(bind, [])}
+                bind: {
+                    **pools[bind],
+                    **_of_now(by_bind[bind]),
+                    "server": seen.loads.of(bind),
+                    "server_ids": ids.pop(bind, []),
+                }
                 for bind in pools
             },
             "closed": closed,

@@ -9,13 +9,15 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from flask_pooled_db.pool import evictions, reports
 from flask_pooled_db.pool.entry import DRAINED_AT, Entry
 from flask_pooled_db.pool.liveness import Liveness
 from flask_pooled_db.pool.state import Change
 from flask_pooled_db.pool.supply import Supply
+
+T = TypeVar("T")
 
 
 class Answer(enum.Enum):
@@ -83,15 +85,45 @@ class Probe:
             if found is not None:
                 return found
 
+    def ask(self, question: Callable[[Entry], T]) -> T | None:
+        """Return what a function makes of an idle connection; None if there is none. It must leave
+        its session as it was. A connection that fails, or takes longer than its time, is closed,
+        and the error is raised.
+        """
+        entry = self._supply.change(self._idle_locked)
+        if entry is None:
+            return None
+        rested_since, began = entry.since, self._clock()
+        entry.since = began
+        try:
+            with entry.bounded(max(self._deadline - began, 0.0)):
+                found = question(entry)
+        except BaseException:
+            self._drop(entry, "asking its server failed")
+            raise
+        if entry.look() > 0:  # it was cut just as the answer came
+            self._drop(entry, evictions.DEAD)
+        else:
+            self._supply.change(lambda change: self._put_back_locked(entry, rested_since, change))
+        return found
+
+    def _idle_locked(self, change: Change) -> Entry | None:
+        """Take an idle connection, if there is one."""
+        state = self._supply.state
+        if state.is_closed or not state.idle:
+            return None
+        entry = state.pop_idle_locked(None)
+        state.take_for_check_locked(entry)
+        return entry
+
     def _step_locked(self, change: Change) -> Finding | Entry | Onlooker:
         """Take an idle connection, or see to it that one is opened."""
         state, now = self._supply.state, self._clock()
         backoff = state.connector.backoff
         if state.is_closed:
             return CLOSED
-        if state.idle:
-            entry = state.pop_idle_locked(None)
-            state.take_for_check_locked(entry)
+        entry = self._idle_locked(change)
+        if entry is not None:
             return entry
         is_connecting = self._connects_locked(change)
         if state.is_cut_off_locked(now, self._supply.terms.config):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.holding import Holder
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
@@ -17,6 +18,8 @@ from flask_pooled_db.pool.probe import Finding, Probe
 from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import crew, guard
+
+T = TypeVar("T")
 
 
 class Whole:
@@ -154,6 +157,12 @@ class Whole:
         """
         self._tend(self)  # what is opened for it is looked after
         return Probe(self.supply, self.liveness, self.invalidate, seconds).run()
+
+    def ask_idle(self, question: Callable[[Entry], T], seconds: float) -> T | None:
+        """Return what a function makes of an idle connection in `seconds`; None if there is none.
+        See `Probe.ask()`.
+        """
+        return Probe(self.supply, self.liveness, self.invalidate, seconds).ask(question)
 
     # The end
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from flask_pooled_db.drivers import ServerLoad
 from flask_pooled_db.host import HostStats, ProcessStats
 from flask_pooled_db.telemetry.conventions import version
 from flask_pooled_db.telemetry.usage import label_of
@@ -125,15 +126,19 @@ def _counts(times: Numbers) -> list[int]:
     return counts
 
 
-def server_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, int] | None:
+def server_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, Any] | None:
     """Return how many connections a server has, and may have; None if that is not known."""
-    told = [(process.age, pool["server"]) for process, pool in pools if pool.get("server")]
+    told = [
+        (process.age + pool["server"].get("ago", 0.0), pool["server"])
+        for process, pool in pools
+        if pool.get("server")
+    ]
     if not told:
         return None
     latest = min(told, key=lambda pair: pair[0])[1]
     if not latest.get("max_connections"):
         return None
-    return {name: int(latest[name]) for name in ("connections", "max_connections")}
+    return {name: latest.get(name) for name in ServerLoad.__annotations__}
 
 
 def _attention(bind: Numbers) -> tuple[Any, ...]:

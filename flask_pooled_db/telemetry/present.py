@@ -31,6 +31,9 @@ NEARLY_FULL = 0.8
 FULL = 0.95
 """Shares of a server's connections."""
 
+LONG_OPEN = 60.0
+"""Seconds for which a transaction in which nothing runs may be open on a server."""
+
 
 def away(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """A database that can't be reached."""
@@ -176,6 +179,25 @@ def near_limit(stats: HostStats, past: Past | None) -> Iterator[Finding]:
             f"The server of {bind_name(bind)} has {number} of its {limit} connections",
             f"{own} of them are this host's. Beyond the limit it refuses all who connect.",
             "Lower POOLED_DB_MAXCONNECTIONS or the number of workers, or raise max_connections.",
+            bind,
+        )
+
+
+def rests_in_transaction(stats: HostStats, past: Past | None) -> Iterator[Finding]:
+    """A connection of a server, whosever it is, that has had a transaction open for long."""
+    for bind, pools in pools_by_bind(stats).items():
+        server = server_of(pools)
+        oldest = None if server is None else server.get("oldest")
+        if server is None or oldest is None or oldest < LONG_OPEN:
+            continue
+        number = server["in_transaction"]
+        yield Finding(
+            "rests-in-transaction",
+            WARNING,
+            f"{counted(number, 'connection')} of the server of {bind_name(bind)} "
+            f"{'is' if number == 1 else 'are'} idle in a transaction, for up to {lasting(oldest)}",
+            "It holds its locks for so long, and keeps the server from tidying up.",
+            "`flask pooled-db server` shows whose it is, and can end what no worker knows.",
             bind,
         )
 

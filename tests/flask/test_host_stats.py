@@ -60,7 +60,7 @@ def test_own_numbers(shop: Shop) -> None:
     (process,) = shop[1].host_stats().processes
     assert process.pid == os.getpid()
     numbers = process.numbers["pools"]["default"]
-    beside = {"label", "down", "tells_holders", "server_ids"}
+    beside = {"label", "down", "tells_holders", "server", "server_ids"}
     assert numbers.keys() == asdict(shop[1].stats()).keys() | beside
     assert sum(numbers["use_time"]["counts"]) == 3
     assert (numbers["checkouts"], numbers["open"]) == (3, 1)

@@ -243,4 +243,17 @@ def test_headlines() -> None:
             found = findings(scene(at), past)
             kinds |= {each.kind for each in found if each.severity != NOTE}
     assert {kind for kind in kinds if not kind.endswith("-more")} <= HEADLINES.keys()
-    assert len(RULES) == 16
+    assert len(RULES) == 17
+
+
+@pytest.mark.parametrize(("oldest", "severity"), [(None, None), (59.0, None), (61.0, WARNING)])
+def test_rests_in_transaction(oldest: float | None, severity: str | None) -> None:
+    """A transaction in which nothing runs for long is told of, whosever it is on the server."""
+    server = {"connections": 5, "max_connections": 100, "in_transaction": 1, "oldest": oldest}
+    found = findings(one(server=server))
+    assert [each.severity for each in found] == ([severity] if severity else [])
+    if found:
+        assert found[0].title == (
+            "1 connection of the server of the default database is idle in a transaction, for up "
+            "to 61 s"
+        )

@@ -9,6 +9,7 @@ const KINDS = {
   waiting: { title: "Waiting", is_bounded: false },
   idle: { title: "Idle", is_bounded: true },
 };
+const LONG_OPEN = 60; // seconds of a transaction in which nothing runs
 const find = (id) => document.getElementById(id);
 
 export function showTiles(history, scope, now) {
@@ -91,8 +92,16 @@ function showRates(history, scope, bind) {
     const told = `${count(server.connections)} of ${count(server.max_connections)}`;
     const is_near = server.connections >= 0.8 * server.max_connections;
     rows.push(["On the server", told, is_near ? "bad" : ""]);
+    if (server.in_transaction)
+      rows.push(["Idle in transaction", resting(server), server.oldest >= LONG_OPEN ? "bad" : ""]);
   }
   list(find("rates"), rows.map(([title, value, kind]) => [title, value, "", kind]));
+}
+
+// Of all its connections: other programs hold transactions open as well.
+function resting(server) {
+  const oldest = server.oldest === null ? "" : `, up to ${lasting(server.oldest)}`;
+  return `${count(server.in_transaction)}${oldest}`;
 }
 
 function connects(opened, failed) {
