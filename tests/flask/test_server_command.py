@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -272,6 +274,9 @@ def test_orphans(mariadb: MariaDBServer, site: Site, account: str) -> None:
         assert result.exit_code == 1
         assert f"Orphans of 'default': {idle.id}, {open_.id}\n" in result.stdout
         assert "End these 2 connections? [y/N]" in result.stdout
+        for one in (idle, open_):
+            line = rf"Process {os.getpid()} \(.+\), which is none of the app's, has {one.id}\.\n"
+            assert re.search(line, result.stdout)
         assert {idle.id, open_.id} <= set(mariadb.connections())
         result = run(site, *args, answer="y\n")
         assert result.exit_code == 0, result.output
