@@ -46,12 +46,12 @@ class ServerSide:
         """
         return unknown.server_id(raw)
 
-    def address(self, raw: Any) -> sockets.Address | None:
-        """Return the address of a connection's own end; None if it has none, as on a local socket,
-        or if it is not known.
+    def ends(self, raw: Any) -> sockets.Ends | None:
+        """Return where a connection begins and where it leads; None if it is no TCP connection, or
+        if that is not known.
         """
         fileno = self.fileno(raw)
-        return None if fileno is None else sockets.address(fileno)
+        return None if fileno is None else sockets.ends(fileno)
 
     def server_of(self, raw: Any) -> Server | None:
         """Return how the server of a connection is asked; None if nobody knows."""

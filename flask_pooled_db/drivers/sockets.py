@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 ENDED = 1
 """The server has closed its side, or sent something unsolicited."""
@@ -144,23 +144,27 @@ def time_left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-Address = tuple[str, int]
-"""An IP address and a port."""
+class Ends(NamedTuple):
+    """Where a TCP connection begins, and where it leads: an IP address and a port each."""
+
+    own: tuple[str, int]
+    peer: tuple[str, int]
 
 
-def address(fileno: int) -> Address | None:
-    """Return the address of a socket's own end; None if it is no TCP socket."""
+def ends(fileno: int) -> Ends | None:
+    """Return the two ends of a socket; None if it is no TCP connection."""
     try:
         duplicate = socket.socket(fileno=os.dup(fileno))
     except OSError:
         return None
     with duplicate:
+        if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
         try:
-            name = duplicate.getsockname()
+            (own, port, *_), (peer, other, *_) = duplicate.getsockname(), duplicate.getpeername()
         except OSError:
             return None
-        is_tcp = duplicate.family in (socket.AF_INET, socket.AF_INET6)
-        return (str(name[0]), int(name[1])) if is_tcp else None
+        return Ends((str(own), int(port)), (str(peer), int(other)))
 
 
 def cut(fileno: int) -> None:

@@ -215,9 +215,9 @@ def test_ids(name: str, mariadb: MariaDBServer, postgresql: str) -> None:
         own = sessions_of(entry)[id_of(entry)]
         assert own.activity is Activity.ACTIVE
         assert not facts.changes_ids
-        address = entry.driver.address(entry.raw)
-        assert address in (None, (own.host, own.port))
-        assert (address is None) is (name in ("mysql.connector", "pg8000.dbapi"))
+        ends = entry.driver.ends(entry.raw)
+        assert ends is None or ends.own == (own.host, own.port)
+        assert (ends is None) is (name in ("mysql.connector", "pg8000.dbapi"))
 
 
 def test_unknown_module() -> None:
@@ -339,10 +339,10 @@ def test_end_spares_statements(kind: str, request: pytest.FixtureRequest) -> Non
         caller.wait()
 
 
-def test_address_of_local_socket(tmp_path: Path) -> None:
-    """A local socket has no address, and neither has a descriptor that is none."""
+def test_ends_of_local_socket(tmp_path: Path) -> None:
+    """A local socket has no addresses, and neither has a descriptor that is none."""
     one, two = socket.socketpair()
     with one, two:
-        assert sockets.address(one.fileno()) is None
+        assert sockets.ends(one.fileno()) is None
     with (tmp_path / "file").open("w") as file:
-        assert sockets.address(file.fileno()) is None
+        assert sockets.ends(file.fileno()) is None

@@ -1,12 +1,10 @@
-"""`flask pooled-db check`: whether the configuration fits its servers and gunicorn."""
+"""`flask pooled-db check`: what servers tell, and whether they have enough connections."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,66 +12,15 @@ from uuid import uuid4
 import psycopg
 import pymysql
 import pytest
-from click.testing import Result
-from flask import Flask
 
 from flask_pooled_db import PooledDB
 from flask_pooled_db.flask.commands import probing
 from harness.proxy import Proxy
 from harness.server import APP_PASSWORD_WORD, MariaDBServer
 from harness.sockets import free_port
-from tests.support.apps import pooled_app
+from tests.flask.checking import check, found, run, site
 
-Found = list[tuple[str, str]]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing around the test tells how gunicorn runs."""
-    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
-    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@contextlib.contextmanager
-def site(url: Any, folder: Path, **settings: Any) -> Iterator[Flask]:
-    """An app that meets its processes in a folder of its own."""
-    keys = {"runtime_dir": str(folder / "run"), "mincached": 0, **settings}
-    (folder / "run").mkdir(mode=0o700, exist_ok=True)
-    with pooled_app(url, **keys) as (app, _):
-        yield app
-
-
-def run(app: Flask, *args: str) -> Result:
-    return app.test_cli_runner().invoke(args=["pooled-db", "check", *args])
-
-
-def check(app: Flask, *args: str) -> dict[str, Any]:
-    """What the command tells as JSON; its exit status is 1 exactly if there is an error."""
-    result = run(app, "--json", *args)
-    told: dict[str, Any] = json.loads(result.stdout)
-    has_errors = any(one["severity"] == "error" for one in told["findings"])
-    assert result.exit_code == int(has_errors), result.output
-    return told
-
-
-def found(told: dict[str, Any], topic: str, bind: str | None = None) -> Found:
-    """The severities and texts of the findings of a topic."""
-    return [
-        (one["severity"], one["text"])
-        for one in told["findings"]
-        if one["topic"] == topic and bind in (None, one["bind"])
-    ]
-
-
-@pytest.fixture
-def account(mariadb: MariaDBServer) -> Iterator[str]:
-    """A user of the test's own that may have three connections: its name, and its password."""
-    name = f"user_{uuid4().hex[:8]}"
-    mariadb.execute(f"CREATE USER '{name}'@'%' WITH MAX_USER_CONNECTIONS 30")
-    mariadb.execute(f"GRANT ALL ON `test_%`.* TO '{name}'@'%'")
-    yield name
-    mariadb.execute(f"DROP USER '{name}'@'%'")
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 # What servers tell
@@ -336,129 +283,6 @@ def test_max_binds(mariadb: MariaDBServer, tmp_path: Path) -> None:
         ((severity, text),) = found(told, "connections")
     assert severity == "error"
     assert "1 worker x 180 (MAXCONNECTIONS: 20 each of 9 binds by name, at most) = 180" in text
-
-
-# Time
-
-
-@pytest.mark.parametrize(
-    ("settings", "options", "topic", "severity", "text"),
-    [
-        ({}, (), "waiting", "ok", "10 s at most, less than gunicorn's timeout (30 s)"),
-        ({"acquire_timeout": 30}, (), "waiting", "error", "set it to less than 30"),
-        ({"acquire_timeout": 30}, ("--timeout=31",), "waiting", "warning", "graceful_timeout"),
-        ({"acquire_timeout": 29}, ("--timeout=0",), "waiting", "ok", "29 s at most"),
-        ({"acquire_timeout": 29}, ("--threads=4",), "waiting", "ok", "no gthread worker"),
-        ({}, (), "statements", "warning", "nothing limits statements"),
-        ({"statement_timeout": 19}, (), "statements", "ok", "19 s at most (STATEMENT_TIMEOUT)"),
-        ({"statement_timeout": 20}, (), "statements", "warning", "STATEMENT_TIMEOUT is 20 s"),
-        ({"request_deadline": 29}, (), "deadline", "ok", "29 s for its databases"),
-        ({"request_deadline": 30}, (), "deadline", "error", "set it to less than 30"),
-        ({}, (), "threads", "ok", "one thread can have one of its 20"),
-        ({}, ("--threads=20",), "threads", "ok", "20 threads can each have one of its 20"),
-        ({}, ("--threads=21",), "threads", "warning", "1 of them wait, for up to 10.0 s"),
-        ({"blocking": False}, ("--threads=21",), "threads", "error", "beyond 20 fails"),
-        ({}, ("--threads=9", "--per-request=2"), "threads", "ok", "each have 2 of its 20"),
-        ({}, ("--threads=11", "--per-request=2"), "threads", "warning", "2 of them wait"),
-        ({}, ("--threads=20", "--per-request=2"), "threads", "error", "threads to 10"),
-        ({"max_waiting": 1}, ("--threads=22",), "threads", "error", "MAX_WAITING 1"),
-        ({"max_waiting": 2}, ("--threads=22",), "threads", "warning", "2 of them wait"),
-        ({}, (), "gunicorn", "warning", "1 is assumed; give --workers"),
-        ({}, (), "sqlite", "ok", "one writer at a time: all 20 connections"),
-    ],
-)
-def test_times_and_threads(
-    settings: dict[str, Any],
-    options: tuple[str, ...],
-    topic: str,
-    severity: str,
-    text: str,
-    url: str,
-    tmp_path: Path,
-) -> None:
-    """Timeouts, threads and connections are compared with those of gunicorn, each with what to set:
-    a sync worker is killed with its request, one with threads is not.
-    """
-    with site(url, tmp_path, **settings) as app:
-        ((found_severity, found_text),) = found(check(app, *options), topic)
-    assert (found_severity, text in found_text) == (severity, True), found_text
-
-
-def test_threads_of_all_binds(url: str, tmp_path: Path) -> None:
-    """All binds together may have fewer connections than a worker has threads: a warning."""
-    with site(url, tmp_path, binds_maxconnections=5) as app:
-        ((severity, text), _) = found(check(app, "--threads=6"), "threads")
-        assert (severity, "set it to 6 at least" in text) == ("warning", True)
-        assert len(found(check(app, "--threads=5"), "threads")) == 1
-
-
-def test_deadline_bounds_all(url: str, tmp_path: Path) -> None:
-    """A deadline of requests bounds their waits and statements."""
-    with site(url, tmp_path, acquire_timeout=60, request_deadline=20) as app:
-        told = check(app)
-    assert not found(told, "waiting")
-    assert not found(told, "statements")
-
-
-@pytest.mark.parametrize(
-    ("settings", "severity", "text"),
-    [
-        ({}, "warning", "for up to 1800 s (MAX_LIFETIME)"),
-        ({"mincached": 0, "idle_timeout": 5}, "ok", "after 5 s, before the server's wait_timeout"),
-        ({"mincached": 1, "idle_timeout": 5}, "warning", "MAX_LIFETIME to less than 9"),
-        ({"mincached": 1, "drain_interval": 8}, "ok", "after 8 s"),
-        ({"max_lifetime": 8}, "ok", "after 8 s"),
-        ({"max_lifetime": 0}, "warning", "without a limit (MAX_LIFETIME is 0)"),
-        ({"max_lifetime": 20, "ping_after": 9}, "error", "PING_AFTER is no less"),
-        ({"max_lifetime": 20, "ping": 0}, "error", "PING has no flag 1"),
-        ({"max_lifetime": 8, "ping": 0}, "ok", "after 8 s"),
-    ],
-)
-def test_idle_connections(
-    settings: dict[str, Any], severity: str, text: str, mariadb: MariaDBServer, tmp_path: Path
-) -> None:
-    """The pool closes idle connections before the server does, or finds them dead, or it is said
-    what to set.
-    """
-    url = mariadb.url("pymysql", mariadb.create_database())
-    keys = {"mincached": 1, "setsession": ["SET SESSION wait_timeout=9"], **settings}
-    with site(url, tmp_path, **keys) as app:
-        ((found_severity, found_text),) = found(check(app), "idle")
-    assert (found_severity, text in found_text) == (severity, True), found_text
-
-
-def test_limit_of_transactions(postgresql: str, tmp_path: Path) -> None:
-    """When the server ends a transaction by itself is said; a time that requests may well need is
-    a warning.
-    """
-    for seconds, severity in ((2, "warning"), (60, "ok")):
-        setting = f"SET idle_in_transaction_session_timeout='{seconds}s'"
-        with site(postgresql, tmp_path, setsession=[setting]) as app:
-            ((found_severity, text),) = found(check(app), "transactions")
-        assert found_severity == severity
-        assert f"idle_in_transaction_session_timeout ({seconds} s)" in text
-
-
-# SQLite
-
-
-def test_database_in_memory(tmp_path: Path) -> None:
-    """A database in memory is another one in each worker."""
-    with site("sqlite://", tmp_path) as app:
-        assert found(check(app, "--workers=2"), "sqlite")[0][0] == "error"
-        assert found(check(app, "--workers=1"), "sqlite")[0][0] == "warning"
-
-
-def test_journal_mode(tmp_path: Path) -> None:
-    """A journal in which readers hold up writers is a warning, and so long a wait for the file that
-    gunicorn kills the worker an error.
-    """
-    url = f"sqlite:///{tmp_path}/file?journal_mode=delete&timeout=30"
-    with site(url, tmp_path) as app:
-        (one, two, three) = found(check(app), "sqlite")
-    assert [one[0], two[0], three[0]] == ["error", "warning", "ok"]
-    assert "'timeout' to less" in one[1]
-    assert "journal_mode to 'wal'" in two[1]
 
 
 # Processes

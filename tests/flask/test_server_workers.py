@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 from flask import Flask
 
@@ -17,6 +19,7 @@ from flask_pooled_db.flask.commands import orphans
 from harness.gunicorn import GunicornServer
 from harness.server import APP_USER, MariaDBServer
 from harness.waiting import wait_until
+from tests.support.pools import call
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +28,8 @@ APP = "tests.support.holding_app"
 
 def test_workers(mariadb: MariaDBServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`server` knows each worker's connections; `check` how many workers there are, and how they
-    run. A worker that is stopped keeps what it has, and one that was killed knows nothing any more.
+    run; the arbiter, which has used the pool under --preload, is none. A worker that is stopped
+    keeps what it has, and one that was killed knows nothing any more.
     """
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
     database = mariadb.create_database()
@@ -52,13 +56,31 @@ def test_workers(mariadb: MariaDBServer, tmp_path: Path, monkeypatch: pytest.Mon
             found.setdefault(one["pid"], []).append(one["id"])
         return found
 
-    options = ["--workers=2", "--worker-class=gthread", "--threads=3", f"{APP}:create_app()"]
+    options = ["--workers=2", "--threads=3", "--preload", f"{APP}:create_app()"]
     env = {f"FLASK_POOLED_DB_{name}": str(value) for name, value in keys.items()}
     with GunicornServer(tmp_path, options, env) as gunicorn:
         workers = gunicorn.workers()
-        wait_until(lambda: all(len(known().get(one, ())) == 2 for one in workers), "both workers")
-        assert set(known()) == {*workers, os.getpid()}
-        told = run("check")["gunicorn"]
+
+        def request() -> None:
+            with contextlib.closing(gunicorn.connect()) as connection:
+                connection.request("GET", "/hold/0.2")
+                connection.getresponse().read()
+
+        def have_worked() -> bool:
+            for caller in [call(request) for _ in range(6)]:
+                caller.wait()
+            return all(len(known().get(one, ())) >= 2 for one in workers)
+
+        wait_until(have_worked, "both workers")
+        processes = {*workers, gunicorn.pid, os.getpid()}
+        wait_until(lambda: set(known()) == processes, "what is opened is published")
+        with contextlib.closing(pymysql.connect(**mariadb.connect_args())):
+            checked = run("check")
+            others = len(mariadb.connections()) - len(mariadb.connections(APP_USER, database))
+        (text,) = [one["text"] for one in checked["findings"] if one["topic"] == "connections"]
+        assert "2 workers x 20 (MAXCONNECTIONS: 20 of 'default') = 40 connections; " in text
+        assert f", of which others use {others} now" in text
+        told = checked["gunicorn"]
         where = f"the command line of gunicorn, process {gunicorn.pid}"
         assert told["workers"] == {"value": 2, "where": where}
         assert told["threads"] == {"value": 3, "where": where}

@@ -89,8 +89,9 @@ def _of_server(facts: ServerFacts, rows: Sequence[Owned]) -> Room:
     others = max((facts.connections or 0) - ours, 0)
     most = facts.max_connections or 0
     told = f"the server has {most} (max_connections)"
-    told += f", of which {facts.reserved} are reserved" if facts.reserved else ""
-    told += f", and others use {others} now" if others else ""
+    taken = [f"{facts.reserved} are reserved"] if facts.reserved else []
+    taken += [f"others use {others} now"] if others else []
+    told += f", of which {' and '.join(taken)}" if taken else ""
     return Room("max_connections", most, most - facts.reserved - others, told)
 
 

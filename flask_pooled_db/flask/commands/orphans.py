@@ -11,9 +11,11 @@ from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import ServerSession
 from flask_pooled_db.flask.commands.owners import Owned, Whose, owned, why_not_told_apart
 from flask_pooled_db.flask.commands.probing import PATIENCE, Probe, ask, open_entry
+from flask_pooled_db.flask.commands.processes import holders
 from flask_pooled_db.flask.context import AppState
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.pool import Entry
+from flask_pooled_db.telemetry.shown import shown as text
 
 MARGIN = 1.0
 """Seconds for which a connection has to have been idle longer than the numbers of each process are
@@ -60,6 +62,8 @@ def end_orphans(
         ids = ", ".join(str(row.session.id) for row in found[id(one)])
         if ids:
             told(f"Orphans of {one.names}: {ids}")
+        for line in _held(found[id(one)]):
+            told(line)
     if not stats.processes:
         told(
             "No process of the app publishes anything here. If it runs as another user, or with "
@@ -76,6 +80,15 @@ def end_orphans(
     ]
     told(f"{len(ended)} of {count} ended.")
     return ended
+
+
+def _held(rows: Sequence[Owned]) -> Iterator[str]:
+    """Yield which of them processes of this machine have open, though no process of the app."""
+    ids = {row.session.port: row.session.id for row in rows if row.session.port is not None}
+    for server in {row.probe.ends.peer[1] for row in rows if row.probe.ends is not None}:
+        for port, holder in sorted(holders(server, ids).items()):
+            program = text(holder.program)
+            yield f"Process {holder.pid} ({program}), which is none of the app's, has {ids[port]}."
 
 
 def _has_sessions(listed: Listed) -> bool:

@@ -110,9 +110,9 @@ def why_not_told_apart(probe: Probe) -> str:
         return "the server does not list the command's own connection: a proxy may be in between"
     if own.port is None:
         return ""  # a local socket leads to this machine
-    if probe.address is None:
+    if probe.ends is None:
         return "the driver does not tell where its connections begin"
-    host, port = probe.address
+    host, port = probe.ends.own
     if port != own.port or not _is_same(own.host, host):
         return (
             "the server sees the command's connection come from another address than its own: a "

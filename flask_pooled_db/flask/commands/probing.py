@@ -11,7 +11,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from flask_pooled_db.drivers.facts import ServerFacts, ServerSession
-from flask_pooled_db.drivers.sockets import Address
+from flask_pooled_db.drivers.sockets import Ends
 from flask_pooled_db.errors import PooledDBError
 from flask_pooled_db.flask.commands.group import in_one_line
 from flask_pooled_db.flask.context import AppState
@@ -38,8 +38,8 @@ class Probe:
     sessions: tuple[ServerSession, ...] = ()
     own_id: int | None = None
     """What the server calls the command's own connection."""
-    address: Address | None = None
-    """Where that connection begins, as this machine has it."""
+    ends: Ends | None = None
+    """Where that connection begins and leads, as this machine has it."""
     latency: float | None = None
     error: str = ""
 
@@ -121,7 +121,7 @@ def ask(pool: Pool, entry: Entry) -> Probe:
         pool=pool,
         facts=facts,
         latency=driver.latency(raw),
-        address=driver.address(raw),
+        ends=driver.ends(raw),
         own_id=entry.link.server_id,
         sessions=tuple(driver.server_sessions(raw)),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,3 +83,36 @@ def _folder_of(pid: int) -> Path | None:
         return Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
         return None
+
+
+class Holder(NamedTuple):
+    """A process of this machine that has a connection open."""
+
+    pid: int
+    program: str
+
+
+def holders(server: int, ports: Collection[int]) -> dict[int, Holder]:
+    """Return which processes of this machine have connections open that begin at these ports, and
+    lead to the server's. Those of other users, or other containers, can't be seen.
+    """
+    wanted = {name: port for port, there, name in _sockets() if there == server and port in ports}
+    found: dict[int, Holder] = {}
+    for process in Path("/proc").glob("[0-9]*") if wanted else ():
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            for descriptor in (process / "fd").iterdir():
+                port = wanted.get(str(descriptor.readlink()))
+                if port is not None:
+                    program = (process / "comm").read_text(errors="replace").strip()
+                    found[port] = Holder(int(process.name), program)
+    return found
+
+
+def _sockets() -> Iterator[tuple[int, int, str]]:
+    """Yield the port, the other end's port and the name of each TCP connection of this machine."""
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                _, local, remote, *_, inode = line.split()[:10]
+                port, there = (int(end.rpartition(":")[2], 16) for end in (local, remote))
+                yield port, there, f"socket:[{inode}]"
