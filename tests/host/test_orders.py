@@ -394,7 +394,7 @@ def test_withdrawn_while_answered(
 def test_its_end(folder: Path, worker: Worker, doing: Doing) -> None:
     """Who is at work stops at the order's end, also if nobody withdraws it."""
     doing.stops = True
-    with given(folder, 0.2) as one:
+    with given(folder, 1.0) as one:
         wait_until(lambda: doing.seen)
         assert doing.ended.wait(PATIENCE)
         (reply,) = one.replies()
@@ -729,7 +729,7 @@ def test_silent_disk(folder: Path, worker: Worker, monkeypatch: pytest.MonkeyPat
         patch.setattr(orders, "write_order", hang)
         with pytest.raises(Unusable, match="does not answer"):
             publisher_in(folder)[0].giving().give("work", {}, PATIENCE)
-        assert hangs.is_set()
+        assert hangs.wait(PATIENCE)
         goes_on.set()
         wait_until(lambda: not any("order" in one.name for one in threading.enumerate()))
     wait_until(lambda: order_files(folder) == set(), "the end of the order")

@@ -126,7 +126,7 @@ def test_workers(tmp_path: Path, way: str) -> None:
         assert all(text.startswith("has maxconnections 2,") for text in resized.values())
         stopped, killed, *_ = server.workers()
         os.kill(stopped, signal.SIGSTOP)
-        caller = call(run, tmp_path, "drain", "--over", "1.5", "--wait", "3")
+        caller = call(run, tmp_path, "drain", "--over", "1", "--wait", "5")
         wait_until(lambda: list(tmp_path.glob("run/*/order-*")), "the order")
         os.kill(killed, signal.SIGKILL)
         result = caller.result()
@@ -134,7 +134,7 @@ def test_workers(tmp_path: Path, way: str) -> None:
         replies = told(result)
         assert replies.keys() == workers | arbiter
         assert result.exit_code == 1
-        assert replies.pop(stopped) == "did not answer within 3 s"
+        assert replies.pop(stopped) == "did not answer within 5 s"
         assert replies.pop(killed) == "has ended meanwhile, and its connections with it"
         assert all(text.startswith("replaced ") for text in replies.values())
         for trouble in ("Traceback", "are not seen by others", "is ignored"):
