@@ -149,6 +149,6 @@ def test_stress_over_sockets(tmp_path: Path, file: Path) -> None:
         result = app.test_cli_runner().invoke(args=["pooled-db", "stress", *args])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert found["sent"] >= found["times"]["answered"]["count"] > 6
+    assert found["sent"] >= found["times"]["answered"]["count"] >= 6
     assert (found["left"]["connections_in_use"], found["failed"]) == (0, {})
     close(app)
