@@ -32,14 +32,16 @@ def init_app(app: Flask) -> None:
 
 @bp.get("")
 def page() -> ResponseReturnValue:
-    return render_template("trouble.html", seconds=current_app.config["TROUBLE_SECONDS"])
+    made = request.args.get("made")
+    seconds = current_app.config["TROUBLE_SECONDS"]
+    return render_template("trouble.html", seconds=seconds, made=made if made in KINDS else None)
 
 
 @bp.post("/slow")
 def slow() -> ResponseReturnValue:
     """A request that takes a while: see `call_something_slow`."""
     _start("slow", lambda app: _ask(app, "call"))
-    return redirect(url_for(".page"), 303)
+    return redirect(url_for(".page", made="slow"), 303)
 
 
 @bp.post("/burst")
@@ -47,7 +49,7 @@ def burst() -> ResponseReturnValue:
     """More such requests at once than the pool has connections."""
     number = min(db.stats().maxconnections, MOST_REQUESTS) + 5
     _start("burst", lambda app: _ask(app, "call", number))
-    return redirect(url_for(".page"), 303)
+    return redirect(url_for(".page", made="burst"), 303)
 
 
 @bp.post("/leak")
@@ -56,7 +58,7 @@ def leak() -> ResponseReturnValue:
     for _ in range(FORGOTTEN):
         get_db_connection()
     _start("leak", _keep_for_long)
-    return redirect(url_for(".page"), 303)
+    return redirect(url_for(".page", made="leak"), 303)
 
 
 @bp.post("/call")

@@ -54,9 +54,9 @@ def _folded(found: Iterable[Finding]) -> Iterator[Finding]:
         yield from first
         names = [shown_bind(one.bind) for one in rest if one.bind is not None]
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        title = f"The same is so {len(rest)} times more"
+        title = f"There are {len(rest)} more of these"
         if len(names) == len(rest):
-            title = f"The same is so for {counted(len(rest), 'other database')}: {listed}"
+            title = f"The same holds for {counted(len(rest), 'other database')}: {listed}"
         yield Finding(f"{kind}-more", rest[0].severity, title)
 
 

@@ -56,6 +56,7 @@ def test_trouble_is_seen(browser: Chrome, server: Gunicorn) -> None:
     server.get("/pooled-db/data")  # from here on what happens is told
     browser.get(f"{server.address}trouble")
     browser.find_element(By.XPATH, "//button[text()='Burst']").click()
+    wait(lambda: "“burst” is under way" in text("#message"))
     browser.get(f"{server.address}pooled-db/")
     wait(lambda: "has no free connection in worker" in text("#findings"))
     holder = "Endpoint 'trouble.call_something_slow' holds 20 of 20 connections"
@@ -65,8 +66,11 @@ def test_trouble_is_seen(browser: Chrome, server: Gunicorn) -> None:
     assert "example_app/trouble.py" in text("#leases")
     wait(lambda: "5 callers of the default database got no connection" in text("#findings"))
 
-    server.request("GET", "/orders")
-    wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#workers tbody tr")) == 2)
+    def sees_both() -> bool:
+        server.request("GET", "/orders")  # until each of the two has used its pool
+        return len(browser.find_elements(By.CSS_SELECTOR, "#workers tbody tr")) == 2
+
+    wait(sees_both)
     first = int(text("#workers tbody th"))
     assert first in server.workers()
     os.kill(first, signal.SIGKILL)

@@ -199,8 +199,11 @@ def test_many_databases(page: Page) -> None:
     page.find("#filter").send_keys("nobody")
     page.wait(lambda: page.text("#binds ~ .note") == "No database has a name like that.")
     page.find("#filter").send_keys(Keys.BACKSPACE * 6)
+    page.find("#pause").click()  # so many rows take a while, and time runs fast here
     page.find("#binds ~ .more").click()
-    page.wait(lambda: len(page.rows("#binds")) == 201)
+    assert len(page.rows("#binds")) == 201
+    page.find("#binds ~ .more").click()
+    assert len(page.rows("#binds")) == 8
     assert complaints(page.browser) == []
 
 

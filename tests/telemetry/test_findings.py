@@ -211,7 +211,7 @@ def test_many_alike() -> None:
     pools = {f"customer-{number}": pool(down=down) for number in range(200)}
     found = findings(host(process(pools=pools)))
     assert len(found) == 3
-    assert found[-1].title.startswith("The same is so for 198 other databases: 'customer-2', ")
+    assert found[-1].title.startswith("The same holds for 198 other databases: 'customer-2', ")
 
 
 def test_worst_first() -> None:

@@ -126,12 +126,14 @@ function showVerdict() {
 
 function lostFinding({ since, why }) {
   const seconds = Math.round((Date.now() - since) / 1000);
-  const rest = history.latest ? " What is shown below is from then." : "";
+  const had = history.latest !== undefined;
+  const ago = had ? ` The last answer came ${lasting(seconds)} ago.` : "";
+  const rest = had ? " What is shown below is from then." : "";
   return {
     kind: "lost",
     severity: "bad",
-    title: `${why} That is so for ${lasting(seconds)}.`,
-    detail: `This page goes on asking, and goes on by itself.${rest}`,
+    title: `${why}${ago}`,
+    detail: `This page keeps asking, and goes on by itself.${rest}`,
     remedy: "Is the app being restarted, or are all of its workers busy?",
   };
 }
