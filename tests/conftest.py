@@ -105,6 +105,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         raise pytest.UsageError(str(error)) from None
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Measure no coverage of the collection: it runs nothing of the package but its imports."""
+    measuring = Measuring()
+    session.config.stash[_measuring] = measuring
+    measuring.import_all()
+    measuring.switch(on=False)
+    return (yield)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a server, and deselect what is not for the server that is tested.
@@ -112,7 +122,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Side by side, the long ones begin first, and those that share a fixture of their module follow
     one another: each process is given a row of them.
     """
-    config.stash[_measuring] = Measuring()
     examples: Counter[str] = Counter()
     for item in items:
         function = item.nodeid.partition("[")[0]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
 from typing import Any
+
+import flask_pooled_db
 
 _CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
@@ -18,6 +22,13 @@ class Measuring:
         self._is_on = True
         if "coverage" in sys.modules:
             self._coverage = sys.modules["coverage"].Coverage.current()
+
+    def import_all(self) -> None:
+        """Import the whole package, so that what it does then is measured, whoever needs it first."""
+        if self._coverage is None:
+            return
+        for module in pkgutil.walk_packages(flask_pooled_db.__path__, f"{flask_pooled_db.__name__}."):
+            importlib.import_module(module.name)
 
     def switch(self, *, on: bool) -> None:
         """Measure from now on, or not."""
