@@ -24,10 +24,10 @@ class Measuring:
             self._coverage = sys.modules["coverage"].Coverage.current()
 
     def import_all(self) -> None:
-        """Import the whole package, so that what it does then is measured, whoever needs it first."""
+        """Import the whole package, so that this is measured whatever needs a module first."""
         if self._coverage is None:
             return
-        for module in pkgutil.walk_packages(flask_pooled_db.__path__, f"{flask_pooled_db.__name__}."):
+        for module in pkgutil.walk_packages(flask_pooled_db.__path__, "flask_pooled_db."):
             importlib.import_module(module.name)
 
     def switch(self, *, on: bool) -> None:
