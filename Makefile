@@ -22,8 +22,8 @@ QUEUE_PACKAGES := $(if $(wildcard /usr/bin/valkey-server),,redis-server=redis-se
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
-# Four tests at a time: much of what they do is waiting for servers.
-PARALLEL := --numprocesses 4 --dist worksteal
+# Six tests at a time: much of what they do is waiting for servers.
+PARALLEL := --numprocesses 6 --dist worksteal
 
 # The tests' servers and files are in memory where it has room for them: on a disk, the tests wait for
 # each other's commits. The folder is open to all, as a PostgreSQL started by root runs as another
