@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -27,7 +26,7 @@ from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
 from tests.support.clock import Clock
-from tests.support.coverage import Measuring
+from tests.support.coverage import Measuring, note_repeats
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 from tests.support.order import spread
 from tests.support.sites import bare_app
@@ -58,12 +57,7 @@ _SERVERS = {
     "redis_server",
 }
 _failed = pytest.StashKey[bool]()
-_repeats = pytest.StashKey[bool]()
 _measuring = pytest.StashKey[Measuring]()
-_MEASURED = 4
-"""How many examples of a parametrized test have their coverage measured: one for each driver, most
-often.
-"""
 
 # A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
 # What nobody has changed must not fail a change: so what is tried at random is the same in CI.
@@ -106,18 +100,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Measure no coverage of the collection."""
+    session.config.stash[_measuring] = measuring = Measuring()
+    measuring.pause_for_collection()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a server, and deselect what is not for the server that is tested.
 
     Side by side, the long ones begin first, and those that share a fixture of their module follow
     one another: each process is given a row of them.
     """
-    config.stash[_measuring] = Measuring()
-    examples: Counter[str] = Counter()
+    note_repeats(items)
     for item in items:
-        function = item.nodeid.partition("[")[0]
-        examples[function] += 1
-        item.stash[_repeats] = examples[function] > _MEASURED
         uses_server = _SERVERS & set(getattr(item, "fixturenames", ()))
         starts_one = hasattr(getattr(item, "module", None), "postgres")
         if uses_server or starts_one or item.get_closest_marker("shared_server"):
@@ -150,12 +147,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Measure no coverage of what is slow, nor of the later examples of a parametrized test: they
-    come by the same lines again, and take two to three times as long when each is counted.
-    """
-    item.config.stash[_measuring].switch(
-        on=not _is_long(item) and not item.stash.get(_repeats, False)
-    )
+    """Measure coverage of it, or not."""
+    item.config.stash[_measuring].begin(item)
 
 
 def _is_long(item: pytest.Item) -> bool:

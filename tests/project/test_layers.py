@@ -87,9 +87,10 @@ each_module = pytest.mark.parametrize(
 )
 
 
-def imports(tree: ast.Module) -> set[str]:
+@functools.cache
+def imports(tree: ast.Module) -> frozenset[str]:
     """The full names of what a module imports, wherever in it."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -97,7 +98,7 @@ def imports(tree: ast.Module) -> set[str]:
             assert not node.level, "imports are absolute here"
             names.add(node.module or "")
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def own_imports(tree: ast.Module) -> set[str]:
