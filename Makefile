@@ -44,6 +44,9 @@ SCRATCH := unset POOLED_DB_URL PYTHONDONTWRITEBYTECODE; \
 TREE := { git --no-optional-locks status --porcelain --untracked-files=all -- . 2>/dev/null || true; }
 TREE_BEFORE := $(VENV)/.tree
 
+# Which promise has held on which driver.
+PROMISES := $(VENV)/promises.md
+
 # An ordinary user's PATH leaves out where Debian keeps servers.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -85,11 +88,16 @@ test: system-tests $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 		left_out="alone or browser"
 	fi
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest -m "not ($$left_out)" $(PARALLEL)
-	$(RUN) coverage run -m pytest -m alone
+	rm -f $(PROMISES)
+	$(RUN) coverage run -m pytest -m "not ($$left_out)" $(PARALLEL) --promises $(PROMISES)
+	$(RUN) coverage run -m pytest -m alone --promises $(PROMISES)
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
+	diff docs/promises.md $(PROMISES) || {
+		echo "docs/promises.md says something else than the tests: cp $(PROMISES) docs/" >&2
+		exit 1
+	}
 
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	$(SCRATCH)

@@ -2,47 +2,334 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
 
-from harness.sockets import free_port
+import psycopg
+
+from harness.processes import Managed, ServerError, end, start, wait_until_ready
+from harness.sockets import LOOPBACK, free_port
+from harness.tls import Certificates
 
 _OWNER = "postgres"
+_IN_MS = 5000
+_PORT_ATTEMPTS = 5
+_PORT_TAKEN = "could not create any TCP/IP sockets"
+
+
+class PostgreSQLServer(Managed):
+    """A private PostgreSQL on a free port of 127.0.0.1; a context manager that ends it for good.
+
+    `options` are settings, such as `max_connections=10`. The data survive `stop()` and `kill()`
+    until `close()`. It trusts whoever comes, and its clients are its superuser. All methods may be
+    called by any thread.
+
+    What the tests call a database of it is a schema, which takes a fraction of the time to make:
+    its URLs ask for the search path.
+
+    With `certificates` it offers TLS, and its URLs ask for a connection that is encrypted and
+    verified.
+    """
+
+    many_rows = "SELECT generate_series(1, 200000)"
+    """A statement with 200,000 rows, from 1 on."""
+
+    def __init__(
+        self, options: Sequence[str] = (), *, certificates: Certificates | None = None
+    ) -> None:
+        self.host = LOOPBACK
+        self.port = free_port()
+        self.options = tuple(options)
+        self.certificates = certificates
+        self._owner = os.getpid()
+        self._directory = _new_directory("pooled-db-pg-")
+        self._log = self._directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._side: psycopg.Connection[Any] | None = None
+        # Guards the side connection: one statement at a time.
+        self._side_lock = threading.RLock()
+        # A session that ends without its finalizers still leaves no server behind.
+        atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        state = f"pid {self._process.pid}" if self._process else "stopped"
+        return f"<PostgreSQLServer {self.host}:{self.port} {state}>"
+
+    # -- life and death ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the server, on the same port as before, and return when it takes connections."""
+        is_first = not self._data.exists()
+        if is_first:
+            self._fill(self._data)
+        for attempts_left in reversed(range(_PORT_ATTEMPTS if is_first else 1)):
+            try:
+                self._launch()
+                break
+            except ServerError as error:
+                if not attempts_left or _PORT_TAKEN not in str(error):
+                    raise
+                self.port = free_port()
+
+    def stop(self) -> None:
+        """Shut the server down: it tells its clients why it ends their sessions."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the server as a crash would: no checkpoint, no goodbye to its clients."""
+        self._end(signal.SIGQUIT)
+
+    def restart(self) -> None:
+        """Stop and start: every connection is lost, the data stay."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End the server and remove its data; a forked child leaves its parent's server alone."""
+        if os.getpid() != self._owner:
+            return
+        try:
+            self.kill()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            atexit.unregister(self.close)
+
+    # -- for the code under test ---------------------------------------------------------------
+
+    def url(
+        self,
+        driver: str = "psycopg",
+        database: str | None = None,
+        *,
+        port: int | None = None,
+        **query: str,
+    ) -> str:
+        """The URL of the server, or of a database here; `port` may be a proxy's."""
+        if database is not None:
+            query["options"] = f"-csearch_path={database}"
+        if "sslmode" not in query:
+            query |= self._tls
+        options = f"?{urlencode(query, quote_via=quote)}" if query else ""
+        return f"postgresql+{driver}://{_OWNER}@{self.host}:{port or self.port}/postgres{options}"
+
+    # -- the tests' own hand in the server -------------------------------------------------------
+
+    def sql(self, text: str) -> str:
+        """A statement that was written for MariaDB, in the words of this server."""
+        for theirs, ours in _WORDS.items():
+            text = text.replace(theirs, ours)
+        return text
+
+    def query(self, sql: str, *params: object) -> list[tuple[Any, ...]]:
+        """The rows of a statement run on the side connection, committed at once."""
+        with self._side_lock:
+            cursor = self._run(sql, params)
+            return list(cursor.fetchall())
+
+    def execute(self, sql: str, *params: object) -> int:
+        """Run a statement on the side connection, committed at once; the number of rows changed."""
+        with self._side_lock:
+            return self._run(sql, params).rowcount
+
+    def create_database(self) -> str:
+        """Make an empty database, which is a schema, and return its name."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.execute(f"CREATE SCHEMA {name}")
+        return name
+
+    def connections(self) -> list[int]:
+        """Return the process ids of the clients connected now, the side connection left out."""
+        rows = self.query(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid"
+        )
+        return [pid for (pid,) in rows]
+
+    def kill_connection(self, id_: int) -> None:
+        """End a client's connection and wait until it is gone; one gone before is no error."""
+        self.execute("SELECT pg_terminate_backend(%s, %s)", id_, _IN_MS)
+
+    def statements(self) -> list[str]:
+        """The statements of its clients that it is at work on."""
+        rows = self.query(
+            "SELECT query FROM pg_stat_activity"
+            " WHERE state = 'active' AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return [query for (query,) in rows]
+
+    def standby(self) -> PostgreSQLServer:
+        """A server that follows this one and takes no writes, not yet started."""
+        return _Standby(self)
+
+    def promote(self) -> None:
+        """Have a standby take writes."""
+        self.execute("SELECT pg_promote()")
+
+    def error_log(self, lines: int = 30) -> str:
+        """The last lines of the server's log."""
+        if not self._log.exists():
+            return ""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+    # -- inside --------------------------------------------------------------------------------
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    @property
+    def _tls(self) -> dict[str, str]:
+        if self.certificates is None:
+            return {}
+        return {"sslmode": "verify-full", "sslrootcert": str(self.certificates.ca)}
+
+    def _fill(self, data: Path) -> None:
+        subprocess.run(["cp", "-a", str(_template()), str(data)], check=True)  # owners, too
+
+    def _launch(self) -> None:
+        settings = [
+            f"port={self.port}",
+            f"unix_socket_directories={self._directory}",
+            f"listen_addresses={self.host}",
+            "fsync=off",
+            "shared_buffers=16MB",
+            "max_wal_senders=2",
+            "deadlock_timeout=100ms",
+            *self._tls_settings(),
+            *self.options,
+        ]
+        command = [_program("postgres"), "-D", str(self._data)]
+        command += [part for setting in settings for part in ("-c", setting)]
+        self._process = start(command, self._log, user=_OWNER if os.geteuid() == 0 else None)
+        try:
+            wait_until_ready(self._process, self._is_ready, "PostgreSQL", self.error_log)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _tls_settings(self) -> list[str]:
+        if self.certificates is None:
+            return []
+        own = []
+        for name, path in _files_of(self.certificates):
+            copied = self._directory / f"server.{name}"
+            shutil.copy(path, copied)
+            copied.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(copied, _OWNER)
+            own.append(f"ssl_{name}_file={copied}")
+        return ["ssl=on", *own]
+
+    def _is_ready(self) -> bool:
+        # Its last line is the state: https://www.postgresql.org/docs/current/storage-file-layout.html
+        with contextlib.suppress(OSError):
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            is_its_own = lines[:1] == [str(self._process.pid)] if self._process else False
+            return is_its_own and len(lines) > 7 and lines[7].strip() == "ready"
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        with self._side_lock:
+            side, self._side = self._side, None
+            if side is not None:
+                side.close()
+        process, self._process = self._process, None
+        if process is not None and not end(process, how):
+            raise ServerError(f"PostgreSQL did not stop in time. Its log:\n{self.error_log()}")
+
+    def _run(self, sql: str, params: tuple[object, ...]) -> psycopg.Cursor[Any]:
+        if self._side is None or self._side.closed:
+            self._side = psycopg.connect(
+                host=str(self._directory),  # the leak detector watches the sockets of TCP
+                port=self.port,
+                user=_OWNER,
+                dbname=_OWNER,
+                autocommit=True,
+                prepare_threshold=None,
+            )
+        return self._side.execute(self.sql(sql), params or None)
+
+
+class _Standby(PostgreSQLServer):
+    """A server that follows another one."""
+
+    def __init__(self, primary: PostgreSQLServer) -> None:
+        super().__init__(primary.options, certificates=primary.certificates)
+        self._primary = primary
+
+    def _fill(self, data: Path) -> None:
+        where = f"--host={self._primary.host}", f"--port={self._primary.port}"
+        options = "--checkpoint=fast", "--wal-method=fetch", "--write-recovery-conf", "--no-sync"
+        _run(_program("pg_basebackup"), *where, f"--username={_OWNER}", f"-D{data}", *options)
+
+
+_WORDS = {
+    "`": '"',
+    " ENGINE=InnoDB": "",
+    "CONNECTION_ID()": "pg_backend_pid()",
+    "SELECT SLEEP(": "SELECT pg_sleep(",
+}
+
+
+def _files_of(certificates: Certificates) -> Iterator[tuple[str, Path]]:
+    yield "cert", certificates.server_certificate
+    yield "key", certificates.server_key
 
 
 def _program(name: str) -> str:
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     if not found:
-        raise RuntimeError(f"{name} is not installed: sudo apt-get install postgresql")
+        raise ServerError(f"{name} is not installed: sudo apt-get install postgresql")
     return str(found[-1])
 
 
 def _run(*command: str) -> None:
     # Its programs refuse to run as root.
     prefix = ["runuser", "-u", _OWNER, "--"] if os.geteuid() == 0 else []
-    subprocess.run([*prefix, *command], check=True, capture_output=True, timeout=60)
+    done = subprocess.run([*prefix, *command], capture_output=True, timeout=60, check=False)
+    if done.returncode:
+        raise ServerError(f"{command[0]} failed:\n{done.stderr.decode(errors='replace')}")
+
+
+def _new_directory(prefix: str) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    if os.geteuid() == 0:
+        shutil.chown(directory, _OWNER)
+    return directory
+
+
+@functools.cache
+def _template() -> Path:
+    """A fresh data directory, made once a session: copying it takes a fraction of the time."""
+    owner, directory = os.getpid(), _new_directory("pooled-db-pg-template-")
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    data = directory / "data"
+    options = ["--auth=trust", f"--username={_OWNER}", "--no-sync", "--wal-segsize=1"]
+    _run(_program("initdb"), f"--pgdata={data}", *options)
+    return data
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
     """A server on a free port of 127.0.0.1: the URL of a database of its superuser."""
-    directory = Path(tempfile.mkdtemp(prefix="postgres-"))
-    if os.geteuid() == 0:
-        shutil.chown(directory, _OWNER)
-    data, port = directory / "data", free_port()
-    control = [_program("pg_ctl"), "--pgdata", str(data)]
-    options = f"-p {port} -k {directory} -c listen_addresses=127.0.0.1 -c fsync=off"
-    try:
-        _run(_program("initdb"), "--pgdata", str(data), "--auth", "trust", "--username", _OWNER)
-        _run(*control, "--options", options, "--log", str(directory / "log"), "-w", "start")
-        try:
-            yield f"postgresql+psycopg://{_OWNER}@127.0.0.1:{port}/postgres"
-        finally:
-            _run(*control, "--mode", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(directory)
+    with PostgreSQLServer() as server:
+        yield server.url()

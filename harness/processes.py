@@ -57,6 +57,7 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     new_session: bool = True,
+    user: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a server that appends its output to `log`.
 
@@ -71,6 +72,9 @@ def start(
             env=env,
             cwd=cwd,
             start_new_session=new_session,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
         )
 
 

@@ -49,6 +49,8 @@ class CommandSplitter:
     is decrypted. The handshake goes on there with the next sequence number.
     """
 
+    command = Command
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._in_handshake = True

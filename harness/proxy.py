@@ -10,10 +10,11 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from harness.postgres_protocol import PostgreSQLSplitter
 from harness.processes import Managed
 from harness.protocol import Command, CommandSplitter
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
@@ -57,6 +58,8 @@ class Proxy(Managed):
     ends the client's TLS itself, in the server's name, and has TLS of its own with the server.
     Without them nothing can be read over TLS: there, commands are not recorded and faults bound to
     a command do not strike.
+
+    `splitter` makes what reads the clients' protocol: MariaDB's, or PostgreSQL's.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class Proxy(Managed):
         delay: float = 0.0,
         *,
         certificates: Certificates | None = None,
+        splitter: Callable[[], CommandSplitter | PostgreSQLSplitter] = CommandSplitter,
     ) -> None:
         self.host = LOOPBACK
+        self.splitter = splitter
         self.port = free_port()
         self.delay = delay
         self.upstream = (host, port)
@@ -285,7 +290,7 @@ class _Link:
         self._number = 0
         self._to_server = _Pipe(proxy)
         self._to_client = _Pipe(proxy)
-        self._splitter = CommandSplitter()
+        self._splitter = proxy.splitter()
         self._dialling: asyncio.Task[None] | None = None
         self._fault: _Fault | None = None  # what happens to the next answer
 
@@ -306,7 +311,8 @@ class _Link:
             self._end()
             return
         for packet, command in self._splitter.feed(data):
-            fault = command and self._proxy.fault_for(Command(self._number, *command))
+            kind = self._splitter.command
+            fault = command and self._proxy.fault_for(kind(self._number, *command))
             if fault and not fault.reaches_server:
                 self._to_client.close()
                 return

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from harness.postgres import PostgreSQLServer
 from harness.server import MariaDBServer
 
 
-def create_accounts(server: MariaDBServer, database: str, n: int, amount: int) -> None:
+def create_accounts(
+    server: MariaDBServer | PostgreSQLServer, database: str, n: int, amount: int
+) -> None:
     """Make a table `accounts` with the ids 1 to `n`, each with a balance of `amount`."""
     server.execute(
         f"CREATE TABLE `{database}`.accounts"
@@ -18,12 +21,12 @@ def create_accounts(server: MariaDBServer, database: str, n: int, amount: int) -
     server.execute(f"INSERT INTO `{database}`.accounts (id, balance) VALUES {values}")
 
 
-def balances(server: MariaDBServer, database: str) -> dict[int, int]:
+def balances(server: MariaDBServer | PostgreSQLServer, database: str) -> dict[int, int]:
     """What was committed: each account's balance by its id."""
     return dict(server.query(f"SELECT id, balance FROM `{database}`.accounts ORDER BY id"))
 
 
-def total(server: MariaDBServer, database: str) -> int:
+def total(server: MariaDBServer | PostgreSQLServer, database: str) -> int:
     """The sum of what was committed, which no transfer may change."""
     return sum(balances(server, database).values())
 
@@ -57,5 +60,7 @@ def transfer(
 
 
 def connection_id(connection: Any) -> int:
-    """The server's number for a connection, as `MariaDBServer.kill_connection` takes it."""
-    return int(run(connection, "SELECT CONNECTION_ID()")[0][0])
+    """The server's number for a connection, as `kill_connection` of the servers takes it."""
+    is_mariadb = not connection.ProgrammingError.__module__.startswith("psycopg")
+    number = "CONNECTION_ID()" if is_mariadb else "pg_backend_pid()"
+    return int(run(connection, f"SELECT {number}")[0][0])

@@ -19,12 +19,13 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB
 from harness.mysql import URL_VARIABLE, MySQLServer, versions
-from harness.postgres import postgres
+from harness.postgres import PostgreSQLServer
 from harness.processes import ServerError
 from harness.proxy import Proxy
 from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
+from tests.support import promises
 from tests.support.clock import Clock
 from tests.support.coverage import Measuring, note_repeats
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
@@ -32,6 +33,7 @@ from tests.support.order import spread
 from tests.support.sites import bare_app
 from tests.support.stages import (
     ON_FILES,
+    ON_PSYCOPG,
     ON_SHARED_SERVER,
     FileStage,
     ServerStage,
@@ -50,10 +52,12 @@ _MADE_FROM = ("worker_class", "driver")
 _SERVERS = {
     "mariadb",
     "tls_mariadb",
+    "wired_stage",
     "server",
     "private_mariadb",
     "private_server",
     "postgresql",
+    "postgresql_server",
     "redis_server",
 }
 _failed = pytest.StashKey[bool]()
@@ -74,7 +78,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take `--mysql`."""
+    """Take `--mysql` and `--promises`."""
+    parser.addoption(
+        "--promises",
+        type=Path,
+        metavar="FILE",
+        help="write to this file which promise has held on which driver, or add to what it says",
+    )
     parser.addoption(
         "--mysql",
         action="store_true",
@@ -82,8 +92,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Make SIGTERM end the session as Ctrl-C does, so that fixtures stop their servers."""
+    file = config.getoption("promises")
+    if file is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(promises.Promises(file))
     signal.signal(signal.SIGTERM, _interrupt)
     # A shell has what it starts in the background ignore SIGINT, and so would what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,6 +128,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     note_repeats(items)
     for item in items:
+        promises.mark(item)
         uses_server = _SERVERS & set(getattr(item, "fixturenames", ()))
         starts_one = hasattr(getattr(item, "module", None), "postgres")
         if uses_server or starts_one or item.get_closest_marker("shared_server"):
@@ -242,10 +256,16 @@ def server(request: pytest.FixtureRequest) -> MariaDBServer:
 
 
 @pytest.fixture(scope="session")
-def shared_postgresql() -> Iterator[str]:
-    """The URL of the PostgreSQL shared by all tests. Never stop or reconfigure it."""
-    with postgres() as url:
-        yield url
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """The PostgreSQL shared by all tests. Never stop or reconfigure it."""
+    with PostgreSQLServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(postgresql_server: PostgreSQLServer) -> str:
+    """The URL of the PostgreSQL shared by all tests."""
+    return postgresql_server.url()
 
 
 @pytest.fixture(scope="session")
@@ -316,16 +336,66 @@ def stage(server: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
 
 
 @pytest.fixture
+def mariadb_stage(server: MariaDBServer, mariadb_driver: str) -> Iterator[ServerStage]:
+    """The same, where `stage` is another one."""
+    with on_server("ours", server, mariadb_driver) as stage:
+        yield stage
+
+
+ON_EVERY_WIRE = [
+    pytest.param(("plain", "pymysql"), id="plain-pymysql", marks=pytest.mark.shared_server),
+    pytest.param(
+        ("plain", "mariadbconnector"),
+        id="plain-mariadbconnector",
+        marks=pytest.mark.shared_server,
+    ),
+    pytest.param(("tls", "pymysql"), id="tls-pymysql"),
+    pytest.param(("tls", "mariadbconnector"), id="tls-mariadbconnector"),
+    pytest.param((None, "psycopg"), id="psycopg", marks=pytest.mark.on_server),
+]
+
+
+@pytest.fixture(params=ON_EVERY_WIRE)
+def wired_stage(request: pytest.FixtureRequest) -> Iterator[ServerStage]:
+    """Our pool on each server in turn, through a proxy: for the core of each promise."""
+    wire, driver = request.param
+    if wire is None:
+        yield request.getfixturevalue("psycopg_stage")
+    else:
+        with on_server("ours", request.getfixturevalue(_WIRES[wire]), driver) as stage:
+            yield stage
+
+
+@pytest.fixture
 def sqlite_stage(tmp_path: Path) -> Iterator[FileStage]:
     """Our pool on an SQLite file."""
     with on_file("ours", tmp_path / "file.sqlite") as stage:
         yield stage
 
 
-@pytest.fixture(params=[*ON_SHARED_SERVER, *ON_FILES])
+@pytest.fixture
+def psycopg_stage(postgresql_server: PostgreSQLServer) -> Iterator[ServerStage]:
+    """Our pool on PostgreSQL, through a proxy."""
+    with on_server("ours", postgresql_server, "psycopg") as stage:
+        yield stage
+
+
+@pytest.fixture(params=[*ON_SHARED_SERVER, ON_PSYCOPG, *ON_FILES])
 def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Our pool on each database in turn, in plaintext: for what no wire has a part in."""
-    if request.param in ON_FILES:
+    yield from _stage_of(request, tmp_path)
+
+
+@pytest.fixture(params=[*ON_SHARED_SERVER, *ON_FILES])
+def forgiving_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """The same on each database on which an error of a statement costs that statement alone."""
+    yield from _stage_of(request, tmp_path)
+
+
+def _stage_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    if request.param == "psycopg":
+        yield request.getfixturevalue("psycopg_stage")
+    elif request.param in ON_FILES:
         with on_file("ours", tmp_path / "file.sqlite", request.param) as stage:
             yield stage
     else:

@@ -339,8 +339,26 @@ class Driver(FromConfiguration, Comments, Results, Schemas, ServerSide, TimeLimi
         return True
 
     def isolation_statement(self, level: str) -> str | None:
-        """Return the statement that sets the next transaction's level, or None if each has it."""
+        """Return what gives `begin` the next transaction's level, or None if each has it."""
         raise self._unsupported("isolation_level")
+
+    def begins_late(self, raw: Any) -> bool:
+        """Return whether a transaction would begin in a round trip of its own, so that the next two
+        methods are asked for.
+        """
+        return False
+
+    def can_begin_with(self, raw: Any, function: Any, text: object) -> bool:
+        """Return whether a call with a statement is one that a transaction can begin with."""
+        return False
+
+    def begin_with(self, raw: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """Call what sends a statement, and begin the transaction in its round trip."""
+        return function(*args)
+
+    def begin(self, raw: Any, statement: str) -> None:
+        """Have the next transaction be as an `isolation_statement` says."""
+        self.execute(raw, statement)
 
     def _unsupported(self, option: str) -> UsageError:
         return UsageError(f"{self.name} does not support {option}: leave it out")

@@ -33,6 +33,8 @@ class Effect(enum.Flag):
     """Leaves locks that outlive the transaction."""
     DISTRIBUTES = enum.auto()
     """Begins, or goes on with, a distributed transaction."""
+    LISTENS = enum.auto()
+    """Has the server send the session what others notify."""
     UNKNOWN = enum.auto()
     """May do any of these. A flag that stands beside it is of a part that could be read."""
 
@@ -302,11 +304,14 @@ _POSTGRESQL = _Dialect(
         ("(?:commit|end) (?:work |transaction )?and chain", Effect.COMMITS | Effect.BEGINS),
         ("commit|end", Effect.COMMITS),
         ("begin|start transaction", Effect.BEGINS),
-        ("set|reset|discard|listen|unlisten|load|prepare|deallocate", Effect.CHANGES_SESSION),
+        ("listen", Effect.CHANGES_SESSION | Effect.LISTENS),
+        ("set|reset|discard|unlisten|load|prepare|deallocate", Effect.CHANGES_SESSION),
     ),
     contains=_anywhere(
         (r"; ?prepare transaction\b", Effect.DISTRIBUTES),
+        (r"; ?listen\b", Effect.LISTENS),
         (r"\bset_config\b|\bwith hold\b|\bpg_temp", Effect.CHANGES_SESSION),
+        (r"\bupdate (?:only )?(?:pg_catalog ?[.] ?)?pg_settings\b", Effect.CHANGES_SESSION),
         (r"\bcreate (?:or replace |local |global )?temp(?:orary)?\b", Effect.CHANGES_SESSION),
         (
             r"(?<!insert )(?<!merge )\binto (?:local |global )?temp(?:orary)?\b",

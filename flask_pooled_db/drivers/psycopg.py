@@ -1,32 +1,46 @@
-"""psycopg 3, with the guarantees of an unknown module and what it knows of its own state."""
+"""psycopg 3: where it connects, what its errors mean, and how to read its state."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import inspect
-import math
-import socket
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, cast
 
 from flask_pooled_db.drivers import libpq
-from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Driver, Failure, Session
+from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
 from flask_pooled_db.drivers.postgresql_server import POSTGRESQL
+from flask_pooled_db.drivers.psycopg_arguments import (
+    names_of_arguments,
+    parsed,
+    seconds_for_each,
+    where_of,
+)
+from flask_pooled_db.drivers.psycopg_connection import forgetting_prepared
+from flask_pooled_db.drivers.psycopg_sessions import (
+    ACTIVE,
+    IDLE,
+    IN_ERROR,
+    IN_TRANSACTION,
+    WithSessions,
+)
 from flask_pooled_db.drivers.sockets import Look, look_at_talkative
 from flask_pooled_db.drivers.unknown import RETRYABLE_STATES, UNKNOWN_STATES
-
-# libpq's transaction status: https://www.postgresql.org/docs/current/libpq-status.html
-_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = range(4)
 
 # The generators that hold their connection's lock while they are suspended.
 _HOLD_LOCK = frozenset({"copy", "notifies", "stream"})
 
+_INTERVAL = 0.1  # seconds after which psycopg looks for signals while it waits
 _FALLBACK = "fallback_application_name"
 _QUERY_CANCELED = "57014"
+_CLOSED = "the connection is closed"
+_READ_ONLY = "25006"  # also what a standby says to a write
+# What is prepared does not fit the table any more, or is not there any more.
+_STALE = frozenset({"0A000", "26000"})
+_ENDS_SESSION = frozenset({"FATAL", "PANIC"})
 
 
 def effects_of(statement: Any) -> Effect:
@@ -37,7 +51,7 @@ def effects_of(statement: Any) -> Effect:
     return of_postgresql(statement)
 
 
-class PsycopgDriver(Driver):
+class PsycopgDriver(WithSessions):
     """psycopg 3.
 
     After an error in a statement, PostgreSQL refuses everything until a ROLLBACK, or a ROLLBACK TO
@@ -46,7 +60,7 @@ class PsycopgDriver(Driver):
 
     module = "psycopg"
     schemes = ("postgresql+psycopg", "postgresql", "postgres")
-    how_to_install = "pip install psycopg"
+    how_to_install = "pip install 'flask-pooled-db[postgres]'"
     database_argument = "dbname"
     tells_transactions = True
     server: ClassVar = POSTGRESQL
@@ -54,7 +68,7 @@ class PsycopgDriver(Driver):
     inserts_many_by_text = False
     effects = staticmethod(effects_of)
     closed_error_name = "OperationalError"
-    harmless = Driver.harmless | {
+    harmless = WithSessions.harmless | {
         "fileno",
         "xid",
         "close",
@@ -86,7 +100,8 @@ class PsycopgDriver(Driver):
     ) -> None:
         super().__init__(creator, dbapi, arguments, timeout)
         self.iterates_cursors = True
-        self._where = _params(arguments)
+        self.extend_connections()
+        self._where = where_of(arguments)
         # An application's own function, or its own time limit, is its own affair.
         self._sets_limit = self._is_module_connect and "connect_timeout" not in self._where
 
@@ -94,7 +109,7 @@ class PsycopgDriver(Driver):
     def problems(cls, arguments: Mapping[str, Any]) -> list[str]:
         problems = super().problems(arguments)
         try:
-            _params(arguments)
+            where_of(arguments)
         except Exception:  # noqa: BLE001  its text holds a part of the argument, maybe the password
             problems.append("the connect argument 'conninfo' can't be parsed: correct it")
         return problems
@@ -103,27 +118,30 @@ class PsycopgDriver(Driver):
     def names_of_arguments(
         cls, dbapi: ModuleType, given: Collection[str]
     ) -> Collection[str] | None:
-        return _names_of_arguments(dbapi)
+        return names_of_arguments(dbapi)
 
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
         if name != "conninfo":
             return libpq.objection(name, value)
         with contextlib.suppress(Exception):  # `problems` has told that it can't be parsed
-            for inner, text in _parse(value).items():
+            for inner, text in parsed(value).items():
                 if words := libpq.objection(inner, text):
                     return f"of its {inner!r}: {words}"
         return ""
 
     def connect(self, where: Mapping[str, Any] = MappingProxyType({})) -> Any:
         if self._sets_limit:
-            where = {"connect_timeout": self._limit({**self._where, **where}), **where}
+            where = {
+                "connect_timeout": seconds_for_each({**self._where, **where}, self.connect_timeout),
+                **where,
+            }
         return super().connect(where)
 
     def introduction(self) -> Mapping[str, Any]:
         # libpq takes it unless it finds an application_name: in the arguments, in PGAPPNAME, or in
         # the file of a service.
-        has_own = _FALLBACK in _parse(self._arguments.get("conninfo"))
+        has_own = _FALLBACK in parsed(self._arguments.get("conninfo"))
         return {} if has_own else {_FALLBACK: self.label()}
 
     def keeps_texts(self, raw: Any) -> bool:
@@ -138,20 +156,9 @@ class PsycopgDriver(Driver):
         module = cast("Any", importlib.import_module("psycopg.sql"))
         return sql + module.SQL(f"\n{comment}")
 
-    def _limit(self, where: Mapping[str, Any]) -> int:
-        """Return how long one address may take, for psycopg tries each that a name has. It takes
-        whole seconds, and two at least.
-        """
-        addresses = _count_addresses(where)
-        share = self.connect_timeout / addresses
-        return max(math.ceil(share) if addresses == 1 else int(share), 1)
-
     def is_transient(self, error: BaseException) -> bool:
         is_refusal = isinstance(error, self.Error) and libpq.is_refusal(error)
         return super().is_transient(error) and not is_refusal
-
-    def set_up(self, raw: Any) -> None:
-        raw.autocommit = False  # the application's own creator may have set it
 
     def fileno(self, raw: Any) -> int | None:
         return None if raw.closed else int(raw.fileno())
@@ -161,12 +168,6 @@ class PsycopgDriver(Driver):
         # https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
         return look_at_talkative(self.fileno(raw))
 
-    def ping(self, raw: Any) -> None:
-        was_open = self.in_transaction(raw)
-        raw.execute("")
-        if not was_open:
-            raw.rollback()
-
     def classify(self, raw: Any, error: BaseException) -> Failure:
         if raw.closed:
             return Failure.LOST
@@ -175,25 +176,32 @@ class PsycopgDriver(Driver):
             return Failure.STATEMENT if self._is_in_step(raw) else Failure.LOST
         if isinstance(error, cast("Any", self.dbapi).errors.PipelineAborted):
             return Failure.STATEMENT  # was skipped, after another one that failed
-        state = getattr(error, "sqlstate", None)
-        if state:
-            return Failure.LOST if state.startswith(UNKNOWN_STATES) else Failure.STATEMENT
+        if state := getattr(error, "sqlstate", None):
+            return self._meaning(raw, state, error)
         # psycopg's own refusals are of these classes. Others come from a broken answer.
         refusals = (*self.statement_errors, cast("Any", self.dbapi).InterfaceError)
         return Failure.STATEMENT if isinstance(error, refusals) else Failure.LOST
 
+    def _meaning(self, raw: Any, state: str, error: Any) -> Failure:
+        """Return what an error of the server means, by its SQLSTATE."""
+        # What ends the session is FATAL, whatever its state: it took too long, was idle for long.
+        if state.startswith(UNKNOWN_STATES) or error.diag.severity_nonlocalized in _ENDS_SESSION:
+            return Failure.LOST
+        if state == _READ_ONLY and self.wants_primary and not raw.autocommit:
+            return Failure.UNUSABLE
+        if state in _STALE and (forget := forgetting_prepared(raw)):
+            forget(is_gone=False)  # else each further try fails, until a ROLLBACK
+        return Failure.STATEMENT
+
+    def never_sent(self, raw: Any, error: BaseException) -> bool:
+        # psycopg looks before it sends.
+        return bool(raw.closed) and str(error) == _CLOSED
+
     def _is_in_step(self, raw: Any) -> bool:
-        return raw.info.transaction_status in (_IDLE, _IN_TRANSACTION, _IN_ERROR)
+        return raw.pgconn.transaction_status in (IDLE, IN_TRANSACTION, IN_ERROR)
 
     def is_retryable(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in RETRYABLE_STATES
-
-    def limit_transactions(self, raw: Any, seconds: float) -> None:
-        names = ["idle_in_transaction_session_timeout"]
-        if raw.info.server_version >= _LIMITS_TRANSACTIONS:
-            names.append("transaction_timeout")
-        milliseconds = math.ceil(seconds * 1000)
-        self._batch(raw, "; ".join(f"SET {name}={milliseconds}" for name in names))
 
     def server_id(self, raw: Any) -> int | None:
         return int(raw.info.backend_pid)
@@ -206,71 +214,39 @@ class PsycopgDriver(Driver):
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
 
     def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object] | None:
-        cancel = raw.pgconn.get_cancel()  # the connection may be closed by then
-        return lambda _: cancel.cancel()
+        cancel = self._cancel_later(raw)  # the connection may be closed by then
+        return lambda _: cancel()
+
+    def interrupt(self, raw: Any, helper: Callable[[], Any]) -> None:
+        self._cancel_later(raw)()
+
+    def _cancel_later(self, raw: Any) -> Callable[[], object]:
+        """Return what asks the server to end the statement that is running."""
+        api = cast("Any", self.dbapi)
+        known = getattr(api, "capabilities", None)
+        if known is None or not known.has_cancel_safe():
+            # It holds the interpreter until the server answers: older releases have nothing else.
+            cancel: Callable[[], object] = raw.pgconn.get_cancel().cancel
+            return cancel
+        request = raw.pgconn.cancel_conn()
+
+        def ask() -> None:
+            request.start()
+            asking = api.generators.cancel(request)
+            api.waiting.wait_conn(asking, interval=_INTERVAL, timeout=self.connect_timeout)
+
+        return ask
 
     def time_is_up(self, seconds: float, error: Exception | None = None) -> Exception:
         # It has to have its number: an error without one counts as a lost connection.
         text = str(super().time_is_up(seconds))
         return error or cast("Any", self.dbapi).errors.QueryCanceled(text)
 
-    # A function that a statement calls may change the search path, as may an UPDATE of a view, and
-    # make temporary tables, which are found before all others.
-    hides_schema = True
-    why_no_schemas = ""
-
-    def own_schema(self, raw: Any) -> str:
-        return self._batch(raw, _SHOW_PATH)[0] or ""
-
-    def enter_schema(self, raw: Any, schema: str | None, own: str) -> None:
-        # A statement that is prepared with one tenant's tables may fail with another's.
-        raw.prepare_threshold = None
-        sql = cast("Any", importlib.import_module("psycopg.sql"))
-        path = own if schema is None else sql.Identifier(schema).as_string(raw)
-        # It is committed, for a ROLLBACK undoes it. The transaction after it is the one that
-        # psycopg would begin in a round trip of its own.
-        begin = "BEGIN" if _has_usual_transactions(raw) else ""
-        set_path = _SET_PATH.format(sql.Literal(path).as_string(raw))
-        *_, current = self._batch(raw, f"{set_path}; {begin}")
-        if schema is not None and current != schema:  # the search path is silent about that
-            raw.rollback()
-            text = f'schema "{schema}" does not exist, or may not be used'
-            raise cast("Any", self.dbapi).errors.InvalidSchemaName(text)
-
-    def _batch(self, raw: Any, sql: str) -> list[str | None]:
-        """Run statements in one round trip, in no transaction of psycopg's. Returns the first value
-        of each that has one.
-        """
-        api, pgconn = cast("Any", self.dbapi), raw.pgconn
-        is_queueing = self.is_queueing(raw)  # a block that has not sent anything
-        with raw.lock:
-            if is_queueing:
-                pgconn.exit_pipeline_mode()
-            pgconn.send_query(sql.encode(raw.info.encoding))
-            results = raw.wait(api.generators.execute(pgconn))
-            if is_queueing:
-                pgconn.enter_pipeline_mode()
-        for result in results:
-            if result.status not in (api.pq.ExecStatus.COMMAND_OK, api.pq.ExecStatus.TUPLES_OK):
-                raise api.errors.error_from_result(result, raw.info.encoding)
-        values = [result.get_value(0, 0) for result in results if result.ntuples]
-        return [value and value.decode(raw.info.encoding) for value in values]
-
     # A procedure may commit, but not in a transaction that was open before.
     routines_end_nothing = True
 
-    def in_transaction(self, raw: Any) -> bool:
-        return bool(raw.info.transaction_status != _IDLE)
-
-    def open_transaction(self, raw: Any) -> None:
-        if not self.in_transaction(raw):
-            self.execute(raw, "")  # psycopg begins one before
-
     def is_bare(self, raw: Any, thing: Any) -> bool:
         return thing is raw.pgconn
-
-    def is_intact(self, raw: Any, session: Session) -> bool:
-        return not self.in_transaction(raw)
 
     def has_unread_rows(self, raw: Any) -> bool:
         # While it streams, copies or waits for notifications, psycopg would let every other
@@ -278,7 +254,7 @@ class PsycopgDriver(Driver):
         return bool(raw.lock.locked() or self._is_active(raw))
 
     def _is_active(self, raw: Any) -> bool:
-        return raw.info.transaction_status == _ACTIVE and not self.is_queueing(raw)
+        return raw.pgconn.transaction_status == ACTIVE and not self.is_queueing(raw)
 
     def would_wait(self, raw: Any, thing: Any) -> bool:
         if not raw.lock.locked() or isinstance(thing, cast("Any", self.dbapi).Copy):
@@ -291,7 +267,7 @@ class PsycopgDriver(Driver):
         return hasattr(thing, "name") or not hasattr(thing, "fetchone")
 
     def is_queueing(self, raw: Any) -> bool:
-        return bool(raw.info.pipeline_status)
+        return bool(raw.pgconn.pipeline_status)
 
     def finish_reading(self, raw: Any) -> None:
         if self.is_queueing(raw):
@@ -309,56 +285,4 @@ class PsycopgDriver(Driver):
             thing.close()  # notifications have no end
 
     def refuses_commit(self, raw: Any) -> bool:
-        return bool(raw.info.transaction_status == _IN_ERROR)
-
-
-_LIMITS_TRANSACTIONS = 170000
-"""The first version that limits whole transactions, also those that are at work."""
-
-_SHOW_PATH = "SELECT pg_catalog.current_setting('search_path')"
-_SET_PATH = (
-    "BEGIN; SELECT pg_catalog.set_config('search_path', {}, false); DISCARD TEMP;"
-    " SELECT pg_catalog.current_schema(); COMMIT"
-)
-
-
-def _has_usual_transactions(raw: Any) -> bool:
-    """Return whether psycopg begins transactions by BEGIN and nothing else."""
-    return raw.isolation_level is None and raw.read_only is None and raw.deferrable is None
-
-
-_WHERE = ("host", "hostaddr", "connect_timeout")
-
-
-def _params(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return libpq's parameters that say where to connect, and for how long to try."""
-    params = {**_parse(arguments.get("conninfo")), **arguments}
-    return {name: params[name] for name in _WHERE if params.get(name) is not None}
-
-
-def _parse(conninfo: str | None) -> dict[str, Any]:
-    if not conninfo:
-        return {}
-    module = importlib.import_module("psycopg.conninfo")  # only if it is used
-    return dict(module.conninfo_to_dict(conninfo))
-
-
-def _count_addresses(where: Mapping[str, Any]) -> int:
-    """Return how many addresses psycopg may try."""
-    if "hostaddr" in where:
-        return len(str(where["hostaddr"]).split(","))
-    return sum(map(_count_addresses_of, str(where.get("host", "")).split(",")))
-
-
-def _count_addresses_of(host: str) -> int:
-    try:
-        return len(set(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
-    except (OSError, ValueError):  # the path of a socket; a name that psycopg can't resolve either
-        return 1
-
-
-@functools.lru_cache(maxsize=8)
-def _names_of_arguments(dbapi: ModuleType) -> Collection[str]:
-    api = cast("Any", dbapi)
-    of_libpq = {option.keyword.decode() for option in api.pq.Conninfo.get_defaults()}
-    return of_libpq.union(inspect.signature(api.Connection.connect).parameters)
+        return bool(raw.pgconn.transaction_status == IN_ERROR)

@@ -168,9 +168,10 @@ def is_unknown_savepoint(error: BaseException) -> bool:
     return _UNKNOWN_SAVEPOINT in (getattr(error, "errno", None), *error.args[:1])
 
 
-UNKNOWN_STATES = ("08", "40003", "57P0")
+UNKNOWN_STATES = ("08", "25P03", "25P04", "40003", "57P0")
 """SQLSTATEs of PostgreSQL, or what they begin with, that do not say what the server did: the
-connection is lost, the statement's completion is unknown, the server ends the connection."""
+connection is lost, the transaction took too long, the statement's completion is unknown, the server
+ends the connection."""
 
 RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available:

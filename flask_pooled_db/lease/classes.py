@@ -18,6 +18,7 @@ from flask_pooled_db.lease.attributes import (
     DriverException,
     StateQuestion,
 )
+from flask_pooled_db.lease.beginning import BeginningLease
 from flask_pooled_db.lease.cursor import IteratingCursor, LeaseCursor, NamedCursor, ParticularCursor
 from flask_pooled_db.lease.ending import EndingLease
 from flask_pooled_db.lease.handle import GONE
@@ -130,6 +131,7 @@ def _traits_of(
         (EndingLease, tells_ends),
         (TaggingLease, is_tagged),
         (HeldLease, is_held),
+        (BeginningLease, driver.begins_late(raw)),
         (LimitedLease, origin.needs_interrupting),
     )
     return Traits(

@@ -154,7 +154,7 @@ class Preamble:
         """Send what is due; `is_open` says whether a transaction is open already."""
         driver = entry.driver
         if self.isolation is not None and not is_open:
-            driver.execute(entry.raw, self.isolation)
+            driver.begin(entry.raw, self.isolation)
         for part in due:
             driver.set_savepoint(entry.raw, part.savepoint)
             self._sets += 1
@@ -169,9 +169,11 @@ def enter_session(entry: Entry, session: Session) -> bool:
     if entry.session != session:
         driver, raw = entry.driver, entry.raw
         entry.is_changed = entry.is_changed or driver.has_changed(raw)
-        if entry.session.schema != session.schema:
-            has_begun = entry.enter_schema(session.schema)
+        # First, for a schema may be entered along with the beginning of a transaction.
         driver.apply_session(raw, entry.session, session)
+        if entry.session.schema != session.schema:
+            entry.enter_session(session._replace(schema=entry.session.schema))
+            has_begun = entry.enter_schema(session.schema)
         driver.session_is_set(raw)  # what the scope itself changes counts as no change
     if entry.session is not session:
         entry.enter_session(session)

@@ -223,8 +223,9 @@ class LeaseConnection(TransactionLease):
     def _set_transactions(self, method: Callable[[], Any], name: str) -> Any:
         """Have the driver change what its transactions are, unless they are none any more."""
         raw = self.usable().raw
+        was_on = getattr(raw, "autocommit", False)
         result = self.fetch(method)
-        if getattr(raw, "autocommit", False) is True:
+        if getattr(raw, "autocommit", False) is True and not was_on:
             raw.autocommit = False
             raise UsageError(f"{name}() can't switch autocommit on: it {_NO_AUTOCOMMIT}")
         return result

@@ -211,6 +211,15 @@ def distributed(what: str) -> UsageError:
     )
 
 
+def listening(statement: str) -> UsageError:
+    """Return the error of waiting for notifications on a connection that goes back to its pool."""
+    return UsageError(
+        f"{statement} can't work on a pooled connection: it goes back to the pool with its block, "
+        "and nobody reads there what is notified; use a connection of your own for it, opened by "
+        "the driver's connect() (NOTIFY works in any block)"
+    )
+
+
 def open_block() -> UsageError:
     """Return the error of ending a transaction, or a part of it, inside a block of the driver's."""
     return UsageError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.lease.lease import Lease
-from flask_pooled_db.lease.texts import innermost
+from flask_pooled_db.lease.texts import has_keywords, innermost
 
 _SCRIPTS = frozenset({"executescript"})
 
@@ -34,8 +33,7 @@ class TaggingLease(Lease):
         name = getattr(inner, "__name__", "")
         if name in _SCRIPTS:
             return args[0]
-        has_keywords = isinstance(function, functools.partial) and bool(function.keywords)
-        has_parameters = has_keywords or (len(args) > 1 and args[1] is not None)
+        has_parameters = has_keywords(function) or (len(args) > 1 and args[1] is not None)
         if has_parameters and self.driver.reads_percent(getattr(inner, "__self__", None)):
             comment = comment.replace("%", "%%")
         return self.driver.with_comment(args[0], comment, many=name == "executemany")

@@ -11,7 +11,8 @@ from typing import Any
 _SCRIPT = "executescript"
 _PROCEDURE = "callproc"
 _LITERAL = "Literal"  # psycopg's and psycopg2's class of values that are composed into a text
-_LIMITED = "_run_limited"
+# What limits the time of a call, or begins a transaction with it, is given it as its last argument.
+_AROUND = frozenset({"_run_limited", "begin_with"})
 
 # Statements about accounts and keys take no parameters.
 _QUOTED = r"""(?:'(?:[^'\\]|\\.|'')*+'|"(?:[^"\\]|\\.|"")*+")"""
@@ -30,10 +31,21 @@ _HIDDEN = "?"
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return what a call comes down to: the driver's own function."""
     while isinstance(function, functools.partial):
-        # What limits the time of a call is given the call as its last argument.
-        is_limited = _name(function.func) == _LIMITED
-        function = function.args[-1] if is_limited else function.func
+        function = _inside(function)
     return function
+
+
+def has_keywords(function: Callable[..., Any]) -> bool:
+    """Return whether a call has keyword arguments."""
+    while isinstance(function, functools.partial):
+        if function.keywords:
+            return True
+        function = _inside(function)
+    return False
+
+
+def _inside(function: functools.partial[Any]) -> Any:
+    return function.args[-1] if _name(function.func) in _AROUND else function.func
 
 
 def _name(function: Any) -> str:
@@ -54,7 +66,7 @@ def text_of(function: Callable[..., Any], args: tuple[Any, ...], raw: Any) -> st
             return _without_passwords(first)
         if isinstance(first, str) and name == _PROCEDURE:
             return f"CALL {first}"
-        given = given.args[-1] if _name(given.func) == _LIMITED else given.func
+        given = _inside(given)
     return f"{name}()"
 
 

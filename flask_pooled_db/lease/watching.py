@@ -109,6 +109,8 @@ class WatchingLease(ReadingLease):
         effect = self.driver.effects(text)
         if effect & Effect.DISTRIBUTES:
             raise refusals.distributed(verb_of(text))
+        if effect & Effect.LISTENS:
+            raise refusals.listening(verb_of(text))
         return effect
 
     def _commits_each(self, entry: Entry) -> bool:

@@ -9,6 +9,7 @@ from flask_pooled_db.drivers.effects import Effect
 NONE, UNKNOWN = Effect.NONE, Effect.UNKNOWN
 COMMITS, UNDOES, BEGINS = Effect.COMMITS, Effect.UNDOES, Effect.BEGINS
 CHANGES, LOCKS, DISTRIBUTES = Effect.CHANGES_SESSION, Effect.LOCKS, Effect.DISTRIBUTES
+LISTENS = Effect.LISTENS
 
 
 class Case(NamedTuple):

@@ -116,7 +116,7 @@ def test_t7_containers_of_psycopg2(postgresql: str) -> None:
 def test_notifications_of_psycopg2(postgresql: str) -> None:
     """psycopg2's notifications are emptied by who reads them, as its documentation shows."""
     with pool(postgresql, "psycopg2"), db_connection_context() as conn:
-        conn.cursor().execute("LISTEN here")
+        conn.cursor().execute("DO $$ BEGIN EXECUTE 'LISTEN here'; END $$")  # as a routine does
         conn.commit()
         conn.cursor().execute("NOTIFY here")
         conn.commit()

@@ -14,7 +14,6 @@ from flask_pooled_db import (
     CommitOutcomeUnknown,
     PooledDB,
     TransactionAborted,
-    UsageError,
     db_connection_context,
     get_db_connection,
 )
@@ -188,17 +187,6 @@ def test_p4_terminated_connection(app: tuple[Flask, PooledDB]) -> None:
     assert rows() == []
     other.close()
     assert app[1].stats().discarded == 1
-
-
-def test_unsupported_options(app: tuple[Flask, PooledDB]) -> None:
-    """An option that the driver does not support is refused."""
-    with pytest.raises(UsageError, match="readonly"):
-        with db_connection_context(readonly=True) as conn:
-            conn.cursor().execute("SELECT 1")
-    with pytest.raises(UsageError, match="isolation_level"):
-        with db_connection_context(isolation_level="SERIALIZABLE"):
-            pass
-    assert app[1].stats().discarded == 0
 
 
 def test_retry_after_serialization_failure(

@@ -12,11 +12,18 @@ from typing import Any
 
 import mariadb as mariadb_connector
 import pg8000.core
+import psycopg
 import pymysql
 import pytest
 from mariadb.constants import INFO
 
-from flask_pooled_db.drivers import mariadbconnector, pymysql_connection, unknown
+from flask_pooled_db.drivers import (
+    mariadbconnector,
+    psycopg_connection,
+    pymysql_connection,
+    unknown,
+)
+from flask_pooled_db.drivers import psycopg as psycopg_adapter
 from flask_pooled_db.drivers import pymysql as pymysql_adapter
 from flask_pooled_db.drivers.sqlite_connection import WatchedConnection
 from flask_pooled_db.errors import ConnectFailed
@@ -47,6 +54,15 @@ PYMYSQL_OWN = {
     "_dial",
     "_shake_hands",
     "_tls_contexts",
+}
+PSYCOPG_PRIVATE = {
+    "_pipeline",
+    "_start_query",
+    "_enqueue_sync",
+    "_communicate_gen",
+    "_conn",
+    "_exit",
+    "_fetch_gen",
 }
 MARIADB_PRIVATE = {"_closed", "_get_socket", "_mariadb_get_info"}
 MARIADB_CURSOR_PRIVATE = {"_text", "_initresult"}
@@ -123,6 +139,32 @@ def test_private_names_of_connector(mariadb: MariaDBServer) -> None:
     finally:
         raw.close()
     assert raw._closed
+
+
+def test_private_names_of_psycopg(shared_postgresql: str) -> None:
+    """The list has every private name of psycopg that the adapter uses, and each exists: else each
+    transaction takes a round trip more, and a session that was changed is closed.
+    """
+    touched = private_names(psycopg_connection, "Connection", ())
+    touched |= private_names(psycopg_connection, "Together", ())
+    assert touched == PSYCOPG_PRIVATE, "keep the list of private names complete"
+    assert private_names(psycopg_adapter, "", ("raw", "raw.pgconn")) == set()
+    assert psycopg_connection.fits(psycopg)
+    with psycopg.connect(shared_postgresql.replace("+psycopg", "")) as raw:
+        assert raw._pipeline is None
+        assert not hasattr(raw, "is_begun"), "psycopg now has one itself"
+        assert psycopg_connection.forgetting_prepared(raw) is not None
+        for _ in range(8):
+            raw.execute("SELECT 1")
+        assert raw._prepared._names
+        with raw.pipeline() as pipeline:
+            assert raw._pipeline is pipeline
+
+
+def test_psycopg_of_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that does not fit has its own connections, and its own transactions."""
+    monkeypatch.delattr("psycopg._pipeline_base.BasePipeline._exit_gen")
+    assert psycopg_connection.connection_class.__wrapped__(psycopg, object) is psycopg.Connection
 
 
 def test_private_names_of_pg8000() -> None:

@@ -205,3 +205,46 @@ def test_copy_is_read(db: PooledDB, how: str) -> None:
         put(conn, 1)
     assert ids() == [1]
     assert db.stats().discarded == 0
+
+
+def in_transaction_block(conn: Any, number: int, *, fails: bool) -> None:
+    with conn.transaction():
+        put(conn, number)
+        if fails:
+            raise LookupError
+
+
+def in_pipeline(conn: Any, number: int, *, fails: bool) -> None:
+    with conn.pipeline():
+        put(conn, number)
+        if fails:
+            raise LookupError
+
+
+def by_copy(conn: Any, number: int, *, fails: bool) -> None:
+    with conn.cursor() as cur, cur.copy("COPY t FROM STDIN") as rows:
+        rows.write_row((number,))
+        if fails:
+            raise LookupError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("work", [in_transaction_block, in_pipeline, by_copy])
+def test_t9_own_block_in_a_part(db: PooledDB, work: Any, is_first: bool, fails: bool) -> None:
+    """psycopg's own blocks are parts of the scope that they stand in, and are undone with it: with
+    the nested one alone if that fails, and with all if the outer one does.
+    """
+    before = [] if is_first else [1]
+    expected = [*before, *([] if fails else [2]), 3]
+    for undone in (True, False):
+        with contextlib.suppress(ZeroDivisionError), db_connection_context() as conn:
+            put(conn, *before)
+            with contextlib.suppress(LookupError), db_connection_context() as inner:
+                work(inner, 2, fails=fails)
+            put(conn, 3)
+            assert ids() == expected
+            if undone:
+                raise ZeroDivisionError
+        assert ids() == ([] if undone else expected)
+    assert db.stats().discarded == 0

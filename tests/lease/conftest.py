@@ -9,17 +9,21 @@ from typing import Any
 import pytest
 
 from flask_pooled_db import PooledDB, db_connection_context
+from harness.postgres import PostgreSQLServer
 from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 from tests.support.scenarios.base import Scenario
 from tests.support.sites import CREATE
-from tests.support.stages import ON_SHARED_SERVER, Stage, on_file, on_server
+from tests.support.stages import ON_PSYCOPG, ON_SHARED_SERVER, Stage, on_file, on_server
 
 
-@pytest.fixture(params=["sqlite", *ON_SHARED_SERVER])
+@pytest.fixture(params=["sqlite", ON_PSYCOPG, *ON_SHARED_SERVER])
 def any_app(request: pytest.FixtureRequest, url: str) -> Iterator[PooledDB]:
     """The extension on each driver in turn, inside the context of its app, with the table `t`."""
-    if request.param != "sqlite":
+    if request.param == "psycopg":
+        shared: PostgreSQLServer = request.getfixturevalue("postgresql_server")
+        url = shared.url(database=shared.create_database())
+    elif request.param != "sqlite":
         server: MariaDBServer = request.getfixturevalue("mariadb")
         url = server.url(request.param, server.create_database())
     with pooled_app(url) as (_, db):

@@ -19,6 +19,7 @@ TITLES = {
     "mariadbconnector": "MariaDB Connector/Python",
     "sqlite": "sqlite3",
     "sqlcipher": "sqlcipher3",
+    "psycopg": "psycopg",
 }
 
 
@@ -133,7 +134,7 @@ def test_absent_script(stage: ServerStage) -> None:
 def test_late_row_number(any_stage: Stage) -> None:
     """Cursors that have a `lastrowid` have it before their first statement too, as nothing."""
     with get_db_connection() as conn:
-        assert conn.cursor().lastrowid in (None, 0)
+        assert getattr(conn.cursor(), "lastrowid", None) in (None, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import contextlib
 import pickle
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import mariadb
+import psycopg
 import pymysql
 import pytest
 from sqlcipher3 import dbapi2 as sqlcipher3
@@ -27,10 +29,12 @@ CLOSED: dict[str, type[Exception]] = {
     "mariadbconnector": mariadb.ProgrammingError,
     "sqlite": sqlite3.ProgrammingError,
     "sqlcipher": sqlcipher3.ProgrammingError,
+    "psycopg": psycopg.OperationalError,
 }
 LOST: dict[str, type[Exception]] = {
     "pymysql": pymysql.OperationalError,
     "mariadbconnector": mariadb.OperationalError,
+    "psycopg": psycopg.OperationalError,
 }
 USES: list[Callable[[Any, Any], object]] = [
     lambda conn, _: conn.cursor(),
@@ -39,6 +43,12 @@ USES: list[Callable[[Any, Any], object]] = [
     lambda _, cur: cur.execute("SELECT 1"),
     lambda _, cur: cur.fetchone(),
 ]
+
+
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
 
 
 @pytest.mark.parametrize("use", USES)
@@ -125,9 +135,9 @@ def test_t7_state_questions(stage: ServerStage, is_lost: bool) -> None:
 @pytest.mark.parametrize("end", ["close", "scope"])
 def test_t7_cursor_closed(any_stage: Stage, end: str) -> None:
     """`cursor.closed` is there if the driver has it, and tells of the end of its lease."""
-    with db_connection_context() as conn:
+    with db_connection_context() as conn, closing(any_stage.db.pool().driver.connect()) as raw:
         cur = conn.cursor()
-        has_it = hasattr(any_stage.db.pool().driver.connect().cursor(), "closed")
+        has_it = hasattr(raw.cursor(), "closed")
         assert hasattr(cur, "closed") is has_it
         if has_it:
             assert cur.closed is False

@@ -21,20 +21,17 @@ from tests.support.scenarios.base import MOVED, assert_fit, assert_untouched, mu
 from tests.support.stages import ENDLESS, ServerStage, Stage, on_server
 
 MARK = "pooled_db_cancelled"
-# MariaDB's SLEEP() looks every few seconds whether its client is still there; this does not.
-SLOW = f"SELECT BENCHMARK(1000000000000, MD5('x')) /* {MARK} */"
 
 
 def slow(stage: Stage) -> str:
     """A statement that does not end by itself."""
-    return SLOW if isinstance(stage, ServerStage) else ENDLESS
+    return stage.endless(MARK) if isinstance(stage, ServerStage) else ENDLESS
 
 
 def is_at_work(stage: Stage) -> bool:
     """Whether the server works on such a statement."""
     assert isinstance(stage, ServerStage)
-    rows = stage.server.query("SHOW FULL PROCESSLIST")
-    return any(row[3] == stage.database and MARK in (row[7] or "") for row in rows)
+    return stage.is_at_work(MARK)
 
 
 def assert_ended(stage: Stage) -> None:
@@ -171,7 +168,7 @@ def test_t6_late_kill(small_stage: Stage) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.001 * round_):
                     async with small_stage.db.async_connection_context() as conn:
-                        await value(conn, SLOW)
+                        await value(conn, slow(small_stage))
             async with small_stage.db.async_connection_context() as conn:
                 assert await value(conn, "SELECT SLEEP(0.01)") == 0
                 await add(conn, 1, 1)
@@ -319,7 +316,7 @@ def test_t6_numbers_of_connections(pymysql_stage: Stage) -> None:
             async with asyncio.timeout(0.2):
                 async with pymysql_stage.db.async_connection_context() as conn:
                     numbers.append(await value(conn, "SELECT CONNECTION_ID()"))
-                    await value(conn, SLOW)
+                    await value(conn, slow(pymysql_stage))
 
     run(main)
     with pymysql_stage.db.connection_context() as conn:

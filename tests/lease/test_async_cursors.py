@@ -19,7 +19,7 @@ COUNTING = (
 
 def slow(stage: Stage) -> str:
     """A statement that takes a while."""
-    return "SELECT SLEEP(0.05)" if isinstance(stage, ServerStage) else COUNTING
+    return stage.sleep(0.05) if isinstance(stage, ServerStage) else COUNTING
 
 
 async def row_of(cursor: Any) -> Any:

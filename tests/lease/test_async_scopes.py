@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import psycopg
 import pytest
 
 from flask_pooled_db import PooledDB, TransactionAborted, UsageError, db_connection_context
@@ -216,6 +217,7 @@ def test_cursor_reads(any_stage: Stage) -> None:
             cur = conn.cursor()
             with must_raise(conn.IntegrityError):
                 await cur.execute("INSERT INTO accounts VALUES (1, 1)")
+            await conn.rollback()  # which PostgreSQL asks for
             await cur.executemany("INSERT INTO accounts VALUES (%s, %s)", [(8, 1), (9, 2)])
             assert cur.rowcount in (2, -1)
             await cur.execute("SELECT balance AS b FROM accounts WHERE id > %s ORDER BY id", (7,))
@@ -371,6 +373,8 @@ def test_transactions_started_over(any_stage: Stage) -> None:
         return "done"
 
     def retryable(conn: Any) -> Exception:
+        if any_stage.driver == "psycopg":
+            return psycopg.errors.DeadlockDetected("deadlock detected")
         error: Exception = conn.OperationalError(1213, "Deadlock found")
         if any_stage.driver == "mariadbconnector":
             error.errno = 1213  # type: ignore[attr-defined]

@@ -16,6 +16,12 @@ from tests.support.scenarios.base import MOVED, Scenario, must_raise, rival
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_server
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 @pytest.mark.parametrize(
     "scenario",
     [commits.commit_answer_lost, commits.commit_lost, commits.killed_before_commit],

@@ -152,7 +152,7 @@ def test_t6_gevent_interrupts_statement(gevent_stage: ServerStage, name: str) ->
 
 def locks(stage: ServerStage) -> list[tuple[Any, ...]]:
     """The transactions that are open on the server."""
-    return stage.server.query("SELECT trx_id FROM information_schema.innodb_trx")
+    return list(stage.server.query("SELECT trx_id FROM information_schema.innodb_trx"))
 
 
 def test_greenlets_own_connections(gevent_stage: ServerStage) -> None:

@@ -148,7 +148,7 @@ def test_t6_notifications(on_postgresql: PooledDB, postgresql: str, way: str) ->
     dropped by the end of their block, or of its transaction: psycopg would wait for good.
     """
     with db_connection_context() as conn:
-        conn.execute("LISTEN here")
+        conn.execute("DO $$ BEGIN EXECUTE 'LISTEN here'; END $$")  # as a routine may do it
         conn.commit()
         with psycopg.connect(postgresql.replace("+psycopg", ""), autocommit=True) as other:
             other.execute("NOTIFY here")

@@ -15,6 +15,12 @@ from tests.support.scenarios.base import MOVED, SCENARIOS, assert_fit, must_rais
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith("interrupted_by")])
 def test_t6_signal_interrupts_statement(stage: ServerStage, name: str) -> None:
     """An exception that a signal raises inside a statement rolls back, and the connection is not

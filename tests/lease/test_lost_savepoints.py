@@ -17,7 +17,8 @@ def warned_of(statements: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> 
         if statement == "commit":
             conn.commit()
         else:
-            conn.cursor().execute(statement)
+            quote = '"' if conn.driver.name == "psycopg" else "`"
+            conn.cursor().execute(statement.replace("`", quote))
     conn.close()
     return any("was rolled back" in warning for warning in warnings_in(caplog))
 

@@ -22,6 +22,12 @@ from tests.support.scenarios.base import (
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, join
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def test_t3_statement_sent_once(stage: ServerStage) -> None:
     """A statement whose answer was lost is not sent again."""
     losses.nothing_is_sent_twice(stage)
@@ -73,42 +79,44 @@ def test_t4_lock_wait_timeout(
     play_on_own_server(losses.lock_wait_timeout)
 
 
-def test_t4_failed_statement(any_stage: Stage) -> None:
+def test_t4_failed_statement(forgiving_stage: Stage) -> None:
     """A duplicate key or a wrong column leaves the transaction alive."""
-    losses.statement_failed(any_stage)
+    losses.statement_failed(forgiving_stage)
 
 
-def test_t4_killed_statement(stage: ServerStage) -> None:
+def test_t4_killed_statement(mariadb_stage: ServerStage) -> None:
     """KILL QUERY ends the statement; the transaction goes on and commits."""
-    with stage.db.connection_context() as connection:
+    with mariadb_stage.db.connection_context() as connection:
         id_ = connection_id(connection)
         add(connection, 1, -10)
 
         def kill() -> None:
-            statement_is_sent(stage, b"UPDATE accounts SET balance = SLEEP")()
-            stage.server.execute("KILL QUERY %s", id_)
+            statement_is_sent(mariadb_stage, b"UPDATE accounts SET balance = SLEEP")()
+            mariadb_stage.server.execute("KILL QUERY %s", id_)
 
-        killer = stage.in_thread(kill)
+        killer = mariadb_stage.in_thread(kill)
         with pytest.raises(connection.Error):
             run(connection, "UPDATE accounts SET balance = SLEEP(20) WHERE id = 3")
         join(killer)
         add(connection, 2, 10)
-    assert stage.committed() == MOVED
+    assert mariadb_stage.committed() == MOVED
 
 
 @pytest.mark.mariadb_only
-def test_t4_changed_snapshot(stage: ServerStage) -> None:
+def test_t4_changed_snapshot(mariadb_stage: ServerStage) -> None:
     """After error 1020 with innodb_snapshot_isolation, the scope commits no part of its
     transaction.
     """
-    if not stage.server.query("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"):
+    if not mariadb_stage.server.query("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"):
         pytest.skip("this server has no innodb_snapshot_isolation")
     try:
-        with stage.db.connection_context() as connection:
+        with mariadb_stage.db.connection_context() as connection:
             run(connection, "SET SESSION innodb_snapshot_isolation = ON")
             run(connection, "SELECT * FROM accounts")
             add(connection, 1, -10)
-            stage.server.execute(f"UPDATE `{stage.database}`.accounts SET balance = 7 WHERE id = 3")
+            mariadb_stage.server.execute(
+                f"UPDATE `{mariadb_stage.database}`.accounts SET balance = 7 WHERE id = 3"
+            )
             with pytest.raises(connection.OperationalError, match="changed since"):
                 add(connection, 3, 1)
             with contextlib.suppress(TransactionAborted):
@@ -117,7 +125,7 @@ def test_t4_changed_snapshot(stage: ServerStage) -> None:
         expected = UNTOUCHED
     else:
         expected = MOVED
-    assert stage.committed() == {**expected, 3: 7}
+    assert mariadb_stage.committed() == {**expected, 3: 7}
 
 
 def test_t4_sqlite_rolls_back(sqlite_stage: FileStage) -> None:
@@ -142,21 +150,21 @@ def test_t4_first_error_as_cause(stage: ServerStage) -> None:
     assert at_end[0].__cause__ is first.value
 
 
-def test_t4_loss_in_nested_block(stage: ServerStage) -> None:
+def test_t4_loss_in_nested_block(mariadb_stage: ServerStage) -> None:
     """A deadlock swallowed around a nested block ends the outer block in an error."""
     with must_raise(TransactionAborted):
-        with stage.db.connection_context() as outer:
+        with mariadb_stage.db.connection_context() as outer:
             add(outer, 1, -10)
-            with rival(stage, holds=[2, 3], then=1):
+            with rival(mariadb_stage, holds=[2, 3], then=1):
                 with pytest.raises(outer.OperationalError):
-                    with stage.db.connection_context() as inner:
+                    with mariadb_stage.db.connection_context() as inner:
                         add(inner, 2, 10)
             with pytest.raises(TransactionAborted):
                 add(outer, 2, 10)
             with pytest.raises(TransactionAborted):
-                with stage.db.connection_context() as inner:
+                with mariadb_stage.db.connection_context() as inner:
                     add(inner, 2, 10)
-    assert stage.committed() == UNTOUCHED
+    assert mariadb_stage.committed() == UNTOUCHED
 
 
 def test_t4_other_connections(stage: ServerStage) -> None:

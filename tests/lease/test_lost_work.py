@@ -80,7 +80,6 @@ WRITES: dict[str, Work] = {
     "after a commit": does(INSERT, "commit", "DELETE FROM accounts WHERE id = 9", "commit", ADD),
     "after a rollback": does(ADD, "rollback", ADD),
     "after an error": does(failing("NO SQL"), "rollback", ADD),
-    "after an error alone": does(failing("NO SQL"), ADD),
     "comment before": does("/* who */ UPDATE accounts SET balance = 1"),
     "in the cursor's block": lambda conn: conn.cursor().__enter__().execute(INSERT),
 }
@@ -105,14 +104,25 @@ def test_t10_lost_work_is_said(
     any_stage: Stage, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`close()` with uncommitted work warns, with the place where the connection was taken."""
-    before = any_stage.committed()
+    assert_said(any_stage, work, caplog)
+
+
+def test_t10_lost_work_after_an_error(
+    forgiving_stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So it does where an error before the work cost that statement alone."""
+    assert_said(forgiving_stage, does(failing("NO SQL"), ADD), caplog)
+
+
+def assert_said(stage: Stage, work: Work, caplog: pytest.LogCaptureFixture) -> None:
+    before = stage.committed()
     conn = get_db_connection()
     work(conn)
     conn.close()
     (warning,) = warnings_in(caplog)
     assert "was rolled back: the connection taken at " + __file__ in warning
     assert "code outside a request" in warning
-    assert any_stage.committed() == before
+    assert stage.committed() == before
 
 
 @pytest.mark.parametrize("work", NO_WRITES.values(), ids=NO_WRITES)

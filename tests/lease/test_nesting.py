@@ -16,6 +16,12 @@ from tests.support.scenarios.base import MOVED, Scenario, assert_fit, must_raise
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_file
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 @pytest.mark.parametrize(
     "scenario",
     [sessions.inner_block_sees_the_outer_one, sessions.inner_block_ends_with_the_outer_one],

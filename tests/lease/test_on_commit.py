@@ -22,6 +22,12 @@ from harness.workloads import add, run
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 class Told:
     """What was called, and what was committed by then."""
 

@@ -20,6 +20,12 @@ from harness.workloads import add, run
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def saved(calls: list[str], name: str) -> Generator[int, None, None]:
     """A generator that holds a block."""
     with db_connection_context() as conn:
@@ -200,7 +206,7 @@ def test_on_commit_by_text(stage: ServerStage) -> None:
     assert stage.committed() == {**UNTOUCHED, 1: 90}
 
 
-def test_on_commit_routine(stage: ServerStage, caplog: pytest.LogCaptureFixture) -> None:
+def test_on_commit_routine(mariadb_stage: ServerStage, caplog: pytest.LogCaptureFixture) -> None:
     """Where a routine has ended the transaction, nothing is called, for nobody knows how."""
     calls: list[str] = []
     with db_connection_context() as conn:

@@ -16,6 +16,12 @@ from tests.support.scenarios.base import MOVED, statement_is_sent
 from tests.support.stages import ServerStage, Stage, join
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def ids_in_child_tasks(stage: ServerStage) -> tuple[int, tuple[int, int]]:
     """The parent's connection and those of two child tasks inside its block."""
 
@@ -102,21 +108,21 @@ def test_greenlet(any_stage: Stage) -> None:
     assert any_stage.db.stats().in_use == 0
 
 
-def test_concurrent_use(stage: ServerStage) -> None:
+def test_concurrent_use(mariadb_stage: ServerStage) -> None:
     """A second thread that uses a connection in use gets an error."""
-    with stage.db.connection_context() as connection:
+    with mariadb_stage.db.connection_context() as connection:
         id_ = connection_id(connection)
 
         def sleep() -> None:
             with pytest.raises(connection.Error):
                 run(connection, "UPDATE accounts SET balance = SLEEP(20) WHERE id = 3")
 
-        thread = stage.in_thread(sleep)
-        statement_is_sent(stage, b"UPDATE accounts SET balance = SLEEP")()
+        thread = mariadb_stage.in_thread(sleep)
+        statement_is_sent(mariadb_stage, b"UPDATE accounts SET balance = SLEEP")()
         with pytest.raises(UsageError, match="in use by another thread"):
             run(connection, "SELECT 1")
-        stage.server.execute("KILL QUERY %s", id_)
+        mariadb_stage.server.execute("KILL QUERY %s", id_)
         join(thread)
         add(connection, 1, -10)
         add(connection, 2, 10)
-    assert stage.committed() == MOVED
+    assert mariadb_stage.committed() == MOVED

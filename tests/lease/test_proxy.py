@@ -11,6 +11,7 @@ from flask_pooled_db import PooledDB, db_connection_context
 from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 from tests.support.sites import ids, insert
+from tests.support.stages import ON_SHARED_SERVER
 
 EXCEPTIONS = [
     "Warning",
@@ -111,6 +112,7 @@ def test_pep249_optional_methods(any_app: PooledDB) -> None:
             assert hasattr(cur, name) is hasattr(drivers, name)
 
 
+@pytest.mark.parametrize("any_app", ["sqlite", *ON_SHARED_SERVER], indirect=True)
 def test_pep249_lastrowid(any_app: PooledDB) -> None:
     """`lastrowid` is the id that the database gave the row."""
     kind = any_app.pool().driver.name

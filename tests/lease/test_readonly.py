@@ -13,6 +13,12 @@ from tests.support.scenarios.base import MOVED, assert_fit
 from tests.support.stages import UNTOUCHED, ServerStage, Stage
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def test_readonly_write(any_stage: Stage) -> None:
     """A write in a readonly block fails on the server."""
     sessions.write_in_a_readonly_block(any_stage)
@@ -26,15 +32,15 @@ def test_readonly_without_snapshot(stage: ServerStage) -> None:
         assert run(connection, "SELECT balance FROM accounts WHERE id = 3") == [(7,)]
 
 
-def test_readonly_ends_with_lease(stage: ServerStage) -> None:
+def test_readonly_ends_with_lease(mariadb_stage: ServerStage) -> None:
     """The next lease of the same connection writes, commits and rolls back."""
-    state = stage.server.sql("SELECT @@autocommit, @@tx_read_only")
-    with stage.db.connection_context(readonly=True) as connection:
+    state = mariadb_stage.server.sql("SELECT @@autocommit, @@tx_read_only")
+    with mariadb_stage.db.connection_context(readonly=True) as connection:
         before = connection_id(connection)
-    with stage.db.connection_context() as connection:
+    with mariadb_stage.db.connection_context() as connection:
         assert connection_id(connection) == before
         assert run(connection, state) == [(0, 0)]
-    assert_fit(stage)
+    assert_fit(mariadb_stage)
 
 
 def test_readonly_in_writing_block(any_stage: Stage) -> None:

@@ -26,6 +26,12 @@ from tests.support.scenarios.base import MOVED, must_raise, rival
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_file, on_server
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def move(connection: Any, calls: list[int]) -> str:
     """A transfer that counts how often it is begun."""
     calls.append(len(calls))
@@ -262,7 +268,7 @@ def test_retry_within_timeout_of_scope(tmp_path: Path) -> None:
     assert calls == [1]
 
 
-def test_run_transaction_nested(stage: ServerStage) -> None:
+def test_run_transaction_nested(mariadb_stage: ServerStage) -> None:
     """run_transaction inside a block is a nested block, and is not started over once the outer
     transaction is lost.
     """
@@ -270,16 +276,16 @@ def test_run_transaction_nested(stage: ServerStage) -> None:
 
     def work(connection: Any) -> None:
         calls.append(len(calls))
-        with rival(stage, [2, 3], then=1):
+        with rival(mariadb_stage, [2, 3], then=1):
             add(connection, 2, 10)
 
     with must_raise(TransactionAborted):
-        with stage.db.connection_context() as outer:
+        with mariadb_stage.db.connection_context() as outer:
             add(outer, 1, -10)
             with pytest.raises(outer.OperationalError):
-                stage.db.run_transaction(work)
+                mariadb_stage.db.run_transaction(work)
     assert calls == [0]
-    assert stage.committed() == UNTOUCHED
+    assert mariadb_stage.committed() == UNTOUCHED
 
 
 def test_retry_nested(mariadb_driver: str) -> None:

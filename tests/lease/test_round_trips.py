@@ -12,6 +12,12 @@ from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import ServerStage, on_server
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def warm(stage: ServerStage, **options: Any) -> None:
     """Have a connection in the pool, and forget what that took."""
     with stage.db.connection_context(**options) as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from harness.workloads import add, run
@@ -30,6 +30,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 @given(text=TEXT | st.sampled_from(["%", "%%", "%s", "%(a)s", "\\", "'", '"', "?", ":a", "\0"]))
 def test_text_parameters(any_stage: Stage, text: str) -> None:
     """Any text passes through a parameter unchanged, beside a literal `%%`."""
+    assume("\0" not in text or any_stage.driver != "psycopg")  # whose server has no such text
     with any_stage.db.connection_context() as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT %s, '100%%', '%%s'", (text,))

@@ -17,6 +17,12 @@ from tests.support.stages import ServerStage, Stage
 ENDS = ("commits", "rollbacks", "aborted", "outcomes_unknown", "implicit_commits", "leaked")
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def _ends(stats: PoolStats) -> dict[str, int]:
     return {name: count for name, count in asdict(stats).items() if name in ENDS and count}
 
@@ -69,18 +75,18 @@ def test_t4_a_killed_transaction_is_aborted(stage: ServerStage) -> None:
     assert stage.db.stats().evictions == {"broken": 1}
 
 
-def test_t4_a_deadlock_is_an_abort(stage: ServerStage) -> None:
+def test_t4_a_deadlock_is_an_abort(mariadb_stage: ServerStage) -> None:
     """A deadlock's victim is aborted, and so is one that acknowledges that by `rollback()`."""
     for acknowledges in (False, True):
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.suppress(TransactionAborted))
-            connection = stack.enter_context(stage.db.connection_context())
+            connection = stack.enter_context(mariadb_stage.db.connection_context())
             add(connection, 1, -10)
-            with rival(stage, holds=[2, 3], then=1), must_raise(Exception):
+            with rival(mariadb_stage, holds=[2, 3], then=1), must_raise(Exception):
                 add(connection, 2, 10)
             if acknowledges:
                 connection.rollback()
-    assert _ends(stage.db.stats()) == {"aborted": 2}
+    assert _ends(mariadb_stage.db.stats()) == {"aborted": 2}
 
 
 def test_t5_an_unknown_outcome(stage: ServerStage) -> None:
@@ -94,13 +100,13 @@ def test_t5_an_unknown_outcome(stage: ServerStage) -> None:
     assert _ends(stage.db.stats()) == {"outcomes_unknown": 1}
 
 
-def test_t10_an_implicit_commit(stage: ServerStage) -> None:
+def test_t10_an_implicit_commit(mariadb_stage: ServerStage) -> None:
     """What DDL commits by itself is an implicit commit, and what follows it another transaction."""
-    with stage.db.connection_context() as connection:
+    with mariadb_stage.db.connection_context() as connection:
         add(connection, 1, 1)
         connection.cursor().execute("CREATE TABLE made (id INT)")
         add(connection, 1, 1)
-    assert _ends(stage.db.stats()) == {"commits": 1, "implicit_commits": 1}
+    assert _ends(mariadb_stage.db.stats()) == {"commits": 1, "implicit_commits": 1}
 
 
 def test_a_leak_is_counted_once(any_stage: Stage) -> None:

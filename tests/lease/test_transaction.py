@@ -15,6 +15,12 @@ from tests.support.scenarios.base import MOVED, must_raise
 from tests.support.stages import UNTOUCHED, FileStage, ServerStage, Stage, on_server
 
 
+@pytest.fixture
+def stage(wired_stage: ServerStage) -> ServerStage:
+    """Our pool on each server in turn."""
+    return wired_stage
+
+
 def test_t1_commit(any_stage: Stage) -> None:
     """A block that is left normally commits."""
     endings.left_normally(any_stage)

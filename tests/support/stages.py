@@ -14,6 +14,9 @@ import pytest
 from flask import Flask
 
 from harness.naive import NaiveDB
+from harness.postgres import PostgreSQLServer
+from harness.postgres_protocol import PostgreSQLSplitter
+from harness.protocol import CommandSplitter
 from harness.proxy import Proxy
 from harness.server import SCHEMES, MariaDBServer
 from harness.waiting import PATIENCE, wait_until
@@ -30,6 +33,9 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 
 ON_SHARED_SERVER = [pytest.param(name, marks=pytest.mark.shared_server) for name in SCHEMES]
 """The drivers, as parameters of what asks for the fixture `mariadb` by itself."""
+
+ON_PSYCOPG = pytest.param("psycopg", marks=pytest.mark.on_server)
+"""psycopg, as a parameter of what asks for the fixture `postgresql_server` by itself."""
 
 ON_FILES = ["sqlite", "sqlcipher"]
 """The drivers for files."""
@@ -69,20 +75,41 @@ class Stage:
         raise NotImplementedError
 
 
+Server = MariaDBServer | PostgreSQLServer
+
+
 @dataclass(frozen=True)
 class ServerStage(Stage):
-    """One on a MariaDB server, with a proxy for the pool to go through."""
+    """One on a server, with a proxy for the pool to go through."""
 
-    server: MariaDBServer
+    server: Any  # a `Server`: most tests are for MariaDB, and use what it alone has
     database: str
     proxy: Proxy
 
     @property
     def many_rows(self) -> str:
-        return self.server.many_rows
+        return str(self.server.many_rows)
 
     def committed(self) -> dict[int, int]:
         return balances(self.server, self.database)
+
+    def sleep(self, seconds: float) -> str:
+        """A statement that takes so many seconds."""
+        name = "pg_sleep" if self.driver == "psycopg" else "SLEEP"
+        return f"SELECT {name}({seconds})"
+
+    def endless(self, mark: str) -> str:
+        """A statement that does not end by itself, with this mark in its text."""
+        # MariaDB's SLEEP() looks every few seconds whether its client is there; this does not.
+        slow = "BENCHMARK(1000000000000, MD5('x'))"
+        return f"SELECT {'pg_sleep(1000)' if self.driver == 'psycopg' else slow} /* {mark} */"
+
+    def is_at_work(self, mark: str) -> bool:
+        """Whether the server works on a statement of this stage with this mark in its text."""
+        if self.driver == "psycopg":
+            return any(mark in query for query in self.server.statements())
+        rows = self.server.query("SHOW FULL PROCESSLIST")  # Id, User, Host, db, ..., Info
+        return any(row[3] == self.database and mark in (row[7] or "") for row in rows)
 
     def kill(self, connection: Any) -> None:
         """Have the server end a connection, and wait until it did, and until one of ours can see
@@ -93,6 +120,8 @@ class ServerStage(Stage):
             wait_until(lambda: connection._entry.look() > 0, "the end of a connection")
 
     def streaming_cursor(self, connection: Any) -> Any:
+        if self.driver == "psycopg":
+            return connection.cursor("stream")
         if self.driver == "pymysql":
             from pymysql.cursors import SSCursor
 
@@ -123,20 +152,24 @@ class FileStage(Stage):
 
 @contextmanager
 def on_server(
-    kind: str, server: MariaDBServer, driver: str, *, is_direct: bool = False, **settings: Any
+    kind: str, server: Server, driver: str, *, is_direct: bool = False, **settings: Any
 ) -> Iterator[ServerStage]:
     """A stage on a server; `settings` are configuration keys of our pool. `is_direct`: the pool
     goes to the server, and the proxy sees nothing.
     """
     database = server.create_database()
     create_accounts(server, database, ACCOUNTS, AMOUNT)
-    with Proxy(server.host, server.port, certificates=server.certificates) as proxy:
+    splitter = CommandSplitter if isinstance(server, MariaDBServer) else PostgreSQLSplitter
+    with Proxy(
+        server.host, server.port, certificates=server.certificates, splitter=splitter
+    ) as proxy:
         port = server.port if is_direct else proxy.port
         if kind == "ours":
             url = server.url(driver, database, port=port)
             with pooled_app(url, **settings) as (app, db):
                 yield ServerStage(kind, driver, app, db, server, database, proxy)
         else:
+            assert isinstance(server, MariaDBServer)
             app = Flask("naive")
             with (
                 NaiveDB.on_mariadb(server, driver, database, port=port) as naive,

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+import psycopg
 import pymysql
 
 from harness.waiting import PATIENCE, wait_until
-from harness.workloads import add, run
+from harness.workloads import add, connection_id, run
 from tests.support.stages import UNTOUCHED, ServerStage, Stage, join
 
 ON_MARIADB = ("pymysql", "mariadbconnector")
@@ -98,7 +99,8 @@ def rival(stage: ServerStage, holds: Sequence[int], then: int | None = None) -> 
 
     It rolls back when it got what it waits for, at the latest at the end of the block.
     """
-    client: Any = pymysql.connect(**stage.server.connect_args(stage.database), ssl_disabled=True)
+    client = _client(stage)
+    number = connection_id(client)
     waiting = None
     try:
         for account in holds:
@@ -107,32 +109,44 @@ def rival(stage: ServerStage, holds: Sequence[int], then: int | None = None) -> 
         if then is not None:
             waiting = threading.Thread(target=_lock, args=(client, then), daemon=True)
             waiting.start()
-            wait_until(lambda: _waits(stage, client), "the rival waits for its lock", 0.2)
+            wait_until(lambda: _waits(stage, number), "the rival waits for its lock", 0.2)
         yield
     except BaseException:
-        stage.server.kill_connection(client.thread_id())
+        stage.server.kill_connection(number)
         raise
     finally:
         if waiting is not None:
             join(waiting)
-        with contextlib.suppress(pymysql.Error):
+        with contextlib.suppress(client.Error):
             client.rollback()
             client.close()
 
 
+def _client(stage: ServerStage) -> Any:
+    if stage.driver != "psycopg":
+        return pymysql.connect(**stage.server.connect_args(stage.database), ssl_disabled=True)
+    client = psycopg.connect(stage.server.url("psycopg", stage.database).replace("+psycopg", ""))
+    client.execute("SET deadlock_timeout = '60s'")  # the victim is who looks, which is the other
+    client.commit()
+    return client
+
+
 def _lock(client: Any, account: int) -> None:
-    with contextlib.suppress(pymysql.Error):  # it was killed
+    with contextlib.suppress(client.Error):  # it was killed
         add(client, account, 1)
         client.rollback()
 
 
-def _waits(stage: ServerStage, client: Any) -> bool:
+def _waits(stage: ServerStage, number: int) -> bool:
+    if stage.driver == "psycopg":
+        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s"
+        return bool(stage.server.query(waits, number))
     # This table is a cache, which is brought up to date once nobody has read it for 0.1 s.
     return bool(
         stage.server.query(
             "SELECT 1 FROM information_schema.innodb_trx"
             " WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = %s",
-            client.thread_id(),
+            number,
         )
     )
 
@@ -172,6 +186,8 @@ def statement_is_sent(stage: ServerStage, prefix: bytes) -> Callable[[], object]
 
 
 def _works_on(stage: ServerStage, prefix: bytes) -> bool:
+    if stage.driver == "psycopg":
+        return any(sql.startswith(prefix.decode()) for sql in stage.server.statements())
     rows = stage.server.query("SHOW FULL PROCESSLIST")  # Id, User, Host, db, …, Info
     return any(
         row[3] == stage.database and (row[7] or "").startswith(prefix.decode()) for row in rows

@@ -37,8 +37,8 @@ def _interrupted_by(error: BaseException) -> None:
             with stage.db.connection_context() as connection:
                 before = connection_id(connection)
                 add(connection, 1, -10)
-                with signalled(error, statement_is_sent(stage, b"SELECT SLEEP")):
-                    run(connection, "SELECT SLEEP(1)")
+                with signalled(error, statement_is_sent(stage, stage.sleep(1).encode())):
+                    run(connection, stage.sleep(1))
         assert caught == [error]
         with stage.db.connection_context() as connection:
             assert connection_id(connection) != before
@@ -68,8 +68,8 @@ def interrupted_and_swallowed(stage: ServerStage) -> None:
         with stage.db.connection_context() as connection:
             add(connection, 1, -10)
             with must_raise(Timeout):
-                with signalled(error, statement_is_sent(stage, b"SELECT SLEEP")):
-                    run(connection, "SELECT SLEEP(1)")
+                with signalled(error, statement_is_sent(stage, stage.sleep(1).encode())):
+                    run(connection, stage.sleep(1))
             with must_raise(Exception):
                 add(connection, 2, 10)
     assert_untouched(stage)
