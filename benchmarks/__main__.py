@@ -12,6 +12,7 @@ from benchmarks import (
     connect,
     fairness,
     memory,
+    postgresql,
     resets,
     roundtrips,
     tasks,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, ModuleType] = {
         fairness,
         memory,
         webapp,
+        postgresql,
     )
 }
 PROGRAM = Program(

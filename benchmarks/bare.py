@@ -53,27 +53,27 @@ def run(effort: Effort) -> list[Row]:
             SQLALCHEMY: lambda: queue_pool.connect().close(),
         }
         samples = in_turn(
-            {name: partial(_microseconds, call, effort.calls) for name, call in contenders.items()},
+            {name: partial(microseconds, call, effort.calls) for name, call in contenders.items()},
             effort.rounds,
         )
         binds = in_turn(
             {
-                OURS: partial(_microseconds, partial(by_name, "loaded"), effort.calls),
-                STATIC: partial(_microseconds, partial(by_name, "static"), effort.calls),
+                OURS: partial(microseconds, partial(by_name, "loaded"), effort.calls),
+                STATIC: partial(microseconds, partial(by_name, "static"), effort.calls),
             },
             effort.rounds,
         )
         held = in_turn(
             {
-                OURS: partial(_microseconds, partial(by_name, HELD), effort.calls),
-                STATIC: partial(_microseconds, partial(by_name, "static"), effort.calls),
+                OURS: partial(microseconds, partial(by_name, HELD), effort.calls),
+                STATIC: partial(microseconds, partial(by_name, "static"), effort.calls),
             },
             effort.rounds,
         )
         observed = in_turn(
             {
-                OURS: partial(_microseconds, partial(one_statement, "observed"), effort.calls),
-                UNOBSERVED: partial(_microseconds, partial(one_statement, "static"), effort.calls),
+                OURS: partial(microseconds, partial(one_statement, "observed"), effort.calls),
+                UNOBSERVED: partial(microseconds, partial(one_statement, "static"), effort.calls),
             },
             effort.rounds,
         )
@@ -107,7 +107,8 @@ def binds_of(settings: dict[str, object]) -> dict[str, object]:
     return {"static": settings, HELD: settings | held, "observed": settings | observed}
 
 
-def _microseconds(call: Callable[[], None], count: int) -> float:
+def microseconds(call: Callable[[], object], count: int) -> float:
+    """The thread's CPU time that a call takes, the mean of many."""
     call()  # whoever comes first opens the connection
     started = time.thread_time()
     for _ in range(count):

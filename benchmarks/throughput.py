@@ -11,11 +11,12 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from benchmarks.contenders import PRIVATE, SQLALCHEMY, Contender, Place, pools_on, private
 from benchmarks.effort import Effort
@@ -29,6 +30,9 @@ PINGS = 50
 """Of each thread, to see what a round trip really takes."""
 THREADS_OF_THE_BAR = 16
 BARS = {PRIVATE: Bar(0.95, at_most=False), SQLALCHEMY: Bar(1.0, at_most=False)}
+
+
+Ping = Callable[[Any], object]
 
 
 class Team:
@@ -67,7 +71,7 @@ class Team:
         results = list(self._executor.map(work, self._accounts))
         return sum(done for done, _ in results) / max(took for _, took in results)
 
-    def round_trip(self, contender: Contender) -> float:
+    def round_trip(self, contender: Contender, ping: Ping) -> float:
         """Seconds that a ping takes, the median of many, with all threads at it."""
 
         def work(account: int) -> list[float]:
@@ -76,7 +80,7 @@ class Team:
             with contender.around(), contender.block() as connection:
                 for _ in range(PINGS):
                     started = time.perf_counter()
-                    connection.ping(reconnect=False)
+                    ping(connection)
                     took.append(time.perf_counter() - started)
             return took
 
@@ -105,11 +109,29 @@ def run(effort: Effort) -> list[Row]:
 
 
 def _with_threads(effort: Effort, place: Place, network: Network, threads: int) -> list[Row]:
-    with _contenders(place, threads) as contenders, ThreadPoolExecutor(threads) as executor:
+    bars = BARS if threads == THREADS_OF_THE_BAR else {}
+    with _contenders(place, threads) as contenders:
+        return measure_teams(effort, contenders, network, threads, _ping, bars)
+
+
+def _ping(connection: Any) -> None:
+    connection.ping(reconnect=False)
+
+
+def measure_teams(
+    effort: Effort,
+    contenders: Sequence[Contender],
+    network: Network,
+    threads: int,
+    ping: Ping,
+    bars: Mapping[str, Bar],
+) -> list[Row]:
+    """So many threads on each contender in turn; a ping of the last one is noted."""
+    with ThreadPoolExecutor(threads) as executor:
         team = Team(threads, executor)
         for contender in contenders:
             team.warm_up(contender)
-        round_trip = team.round_trip(contenders[-1])
+        round_trip = team.round_trip(contenders[-1], ping)
         busiest = 0.0
 
         def measure(contender: Contender) -> float:
@@ -124,7 +146,6 @@ def _with_threads(effort: Effort, place: Place, network: Network, threads: int) 
             {contender.name: partial(measure, contender) for contender in contenders},
             effort.rounds,
         )
-    bars = BARS if threads == THREADS_OF_THE_BAR else None
     note = (
         f"Threads: {threads}, a ping {round_trip * 1000:.1f} ms (median), CPU of the relay at most "
         f"{busiest:.0%}."

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from faults.catalog import FAULTS
 from faults.runs import FULL, QUICK, Effort, Outcome
@@ -66,6 +67,7 @@ def _make_report(names: Sequence[str], system: str | None, effort: Effort) -> st
 
 def _use_directory(directory: str) -> None:
     """Have temporary files there, the servers' own as well."""
+    Path(directory).chmod(0o711)  # PostgreSQL runs as a user of its own where this is root
     tempfile.tempdir = os.environ["TMPDIR"] = directory
 
 

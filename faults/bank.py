@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.server import MariaDBServer
+from faults.databases import Server
+from harness.postgres import PostgreSQLServer
+from harness.server import APP_USER
 
 OPENING_BALANCE = 1_000
 
-_TABLES = """
+_ON_MARIADB = """
 CREATE TABLE `{0}`.accounts (
     id INT PRIMARY KEY, balance BIGINT NOT NULL, transfer BIGINT NOT NULL DEFAULT 0
 ) ENGINE=InnoDB;
@@ -34,12 +36,38 @@ CREATE TRIGGER `{0}`.keep_books AFTER UPDATE ON `{0}`.accounts FOR EACH ROW
     VALUES (NEW.transfer, NEW.id, NEW.balance - OLD.balance)
 """
 
+_ON_POSTGRESQL = f"""
+CREATE TABLE {{0}}.accounts (
+    id INT PRIMARY KEY, balance BIGINT NOT NULL, transfer BIGINT NOT NULL DEFAULT 0
+);
+CREATE TABLE {{0}}.transfers (
+    id BIGINT PRIMARY KEY, source INT NOT NULL, target INT NOT NULL, amount BIGINT NOT NULL
+);
+CREATE TABLE {{0}}.entries (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    transfer BIGINT NOT NULL, account INT NOT NULL, delta BIGINT NOT NULL
+);
+CREATE FUNCTION {{0}}.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO {{0}}.entries (transfer, account, delta)
+    VALUES (NEW.transfer, NEW.id, NEW.balance - OLD.balance);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep_books AFTER UPDATE ON {{0}}.accounts
+    FOR EACH ROW EXECUTE FUNCTION {{0}}.note();
+CREATE USER {APP_USER};
+GRANT USAGE ON SCHEMA {{0}} TO {APP_USER};
+GRANT ALL ON ALL TABLES IN SCHEMA {{0}} TO {APP_USER}
+"""
 
-def open_bank(server: MariaDBServer, accounts: int) -> str:
-    """Make a database with so many accounts and return its name."""
+
+def open_bank(server: Server, accounts: int) -> str:
+    """Make a database with so many accounts and return its name; there is one on a server."""
     database = server.create_database()
-    for statement in _TABLES.split(";"):
-        server.execute(statement.format(database))
+    if isinstance(server, PostgreSQLServer):
+        server.execute(_ON_POSTGRESQL.format(database))
+    else:
+        for statement in _ON_MARIADB.split(";"):
+            server.execute(statement.format(database))
     values = ", ".join(f"({number}, {OPENING_BALANCE})" for number in range(1, accounts + 1))
     server.execute(f"INSERT INTO `{database}`.accounts (id, balance) VALUES {values}")
     return database
@@ -107,7 +135,7 @@ class Ledger:
         lines = (line.split() for line in text.splitlines())
         return [int(number) for said, number in lines if said == word]
 
-    def audit(self, server: MariaDBServer, database: str) -> Audit:
+    def audit(self, server: Server, database: str) -> Audit:
         """Compare it with what a server has."""
         rows = server.query(f"SELECT id, source, target, amount FROM `{database}`.transfers")
         transfers = {row[0]: Transfer(*map(int, row)) for row in rows}

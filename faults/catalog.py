@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from faults import clusters, connections, greenlets, networks, requests, servers, workers
@@ -11,6 +11,8 @@ from faults.runs import Effort, Outcome
 
 OURS = "ours"
 PEERS = ("dbutils", "sqlalchemy", "mariadb-pool")
+ON_PSYCOPG = "ours-psycopg"
+PSYCOPG_PEERS = ("psycopg-pool", "psycopg-pool-check")
 EVERYBODY = (OURS, "ours-retrying", "ours-mariadb", *PEERS)
 ON_PYMYSQL = (OURS, "dbutils", "sqlalchemy")
 """The C library of MariaDB's connector does not work with gevent."""
@@ -72,4 +74,37 @@ FAULTS: dict[str, Fault] = {
         _fault("12-gevent", greenlets.random_timeouts, ON_PYMYSQL),
         _fault("13-requests", requests.random_errors, (OURS, "ours-mariadb", *PEERS)),
     )
+}
+
+
+def _on_postgresql(fault: Fault, systems: Sequence[str]) -> Fault:
+    name, about = f"{fault.name}-postgresql", f"{fault.about} On PostgreSQL."
+    return replace(fault, name=name, about=about, systems=systems)
+
+
+_AGAIN = {
+    "1-kill": (ON_PSYCOPG, "ours-psycopg-retrying", *PSYCOPG_PEERS),
+    "2-crash": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "3-restart": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "4-freeze": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "5-deaf": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "6-wait-timeout": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "7-max-connections": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "8-deadlocks": (ON_PSYCOPG, "ours-psycopg-retrying", *PSYCOPG_PEERS),
+    "9-kill": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "9-kill-preload": (ON_PSYCOPG,),
+    "9-timeout": (ON_PSYCOPG, *PSYCOPG_PEERS),
+    "9-timeout-preload": (ON_PSYCOPG,),
+    "9-reload": (ON_PSYCOPG,),
+    "9-reload-preload": (ON_PSYCOPG,),
+    "9-max-requests": (ON_PSYCOPG,),
+    "9-max-requests-preload": (ON_PSYCOPG,),
+    "12-gevent": (ON_PSYCOPG, "psycopg-pool"),
+    "13-requests": (ON_PSYCOPG, *PSYCOPG_PEERS),
+}
+"""The faults that strike PostgreSQL as well, and on which systems."""
+
+FAULTS |= {
+    fault.name: fault
+    for fault in (_on_postgresql(FAULTS[name], systems) for name, systems in _AGAIN.items())
 }

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from functools import partial
 
 from faults.bank import open_bank
+from faults.databases import Place
 from faults.load import ACCOUNTS, Load, Tally
 from faults.runs import Effort, Outcome, Scene, measure, open_files, open_ledger, perform_on
-from faults.systems import SYSTEMS, Place
+from faults.systems import SYSTEMS
 from harness.galera import GaleraCluster, GaleraNode
 from harness.haproxy import DatabaseHAProxy, allow_checks
 from harness.replication import ReplicatedPair

@@ -6,14 +6,19 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
+import psycopg
 import pymysql
 
+from faults.databases import MARIADB, POSTGRESQL, RESERVED, Server, begin_to_kill
 from faults.load import worker_name
 from faults.runs import Effort, Outcome, Scene, Setting, run
-from harness.server import APP_USER, MariaDBServer
+from harness.postgres import PostgreSQLServer
+from harness.server import APP_USER
 
 KILLS_A_SECOND = 50
 _TOO_MANY_CONNECTIONS = 1040
@@ -37,11 +42,11 @@ def kill_connections(kind: str, effort: Effort) -> Outcome:
     return run(kind, effort, strike)
 
 
-def _kill_one(server: MariaDBServer) -> None:
+def _kill_one(server: Server) -> None:
     connections = server.connections(APP_USER)
     if connections:
         with contextlib.suppress(pymysql.err.OperationalError):  # it has gone by itself
-            server.execute("KILL %s", random.choice(connections))
+            begin_to_kill(server, random.choice(connections))
 
 
 def wait_timeout(kind: str, effort: Effort) -> Outcome:
@@ -57,8 +62,14 @@ def wait_timeout(kind: str, effort: Effort) -> Outcome:
             with scene.outage(), scene.load.paused():
                 time.sleep(2 * _WAIT_TIMEOUT)
 
-    setting = Setting([f"--wait-timeout={_WAIT_TIMEOUT:.0f}"], between=dawdle)
-    return run(kind, effort, strike, setting)
+    options = {
+        MARIADB: [f"--wait-timeout={_WAIT_TIMEOUT:.0f}"],
+        POSTGRESQL: [
+            f"{name}={_WAIT_TIMEOUT:.0f}s"
+            for name in ("idle_session_timeout", "idle_in_transaction_session_timeout")
+        ],
+    }
+    return run(kind, effort, strike, Setting(options, between=dawdle))
 
 
 def max_connections(kind: str, effort: Effort) -> Outcome:
@@ -71,25 +82,25 @@ def max_connections(kind: str, effort: Effort) -> Outcome:
                 _kill_one(scene.server)
                 time.sleep(_POLL_INTERVAL)
 
-    return run(kind, effort, strike, Setting([f"--max-connections={_MAX_CONNECTIONS}"]))
+    options = {
+        MARIADB: [f"--max-connections={_MAX_CONNECTIONS}"],
+        POSTGRESQL: [f"max_connections={_MAX_CONNECTIONS + RESERVED}"],
+    }
+    return run(kind, effort, strike, Setting(options))
 
 
 @contextmanager
-def _crowd(server: MariaDBServer) -> Iterator[None]:
+def _crowd(server: Server) -> Iterator[None]:
     """Others, who want all connections of a server for themselves."""
-    server.execute("CREATE USER IF NOT EXISTS 'other'@'%'")
-    held: list[pymysql.Connection[pymysql.cursors.Cursor]] = []
+    push = _pushing_in(server)
+    held: list[Any] = []
     leaving = threading.Event()
 
     def push_in() -> None:
         while not leaving.is_set():
             try:
-                held.append(
-                    pymysql.connect(
-                        host=server.host, port=server.port, user="other", ssl_disabled=True
-                    )
-                )
-            except pymysql.err.OperationalError:
+                held.append(push())
+            except (pymysql.err.OperationalError, psycopg.OperationalError):
                 time.sleep(0.001)
 
     pushing = threading.Thread(target=push_in, name="faults crowd", daemon=True)
@@ -101,6 +112,18 @@ def _crowd(server: MariaDBServer) -> Iterator[None]:
         pushing.join()
         for connection in held:
             connection.close()
+
+
+def _pushing_in(server: Server) -> Callable[[], Any]:
+    """Make the user `other`, and return what connects as that."""
+    if isinstance(server, PostgreSQLServer):
+        server.execute("CREATE USER other")
+        where = f"host={server.host} port={server.port} dbname=postgres user=other"
+        return partial(psycopg.connect, where)
+    server.execute("CREATE USER IF NOT EXISTS 'other'@'%'")
+    return partial(
+        pymysql.connect, host=server.host, port=server.port, user="other", ssl_disabled=True
+    )
 
 
 def deadlocks(kind: str, effort: Effort) -> Outcome:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from faults.bank import Ledger, Transfer, open_bank, random_transfer
+from faults.databases import Place, running_server
 from faults.load import ACCOUNTS, Tally
 from faults.runs import Effort, Outcome, connections, open_files, open_ledger, wait_to_settle
-from faults.systems import SYSTEMS, Place, System
+from faults.systems import SYSTEMS, System
 from harness.processes import PROJECT
-from harness.server import MariaDBServer
 
 GREENLETS = 1_000
 CONNECTIONS = 10
@@ -38,7 +38,7 @@ _END_TIMEOUT = 10.0
 def random_timeouts(kind: str, effort: Effort) -> Outcome:
     """gevent: 1,000 greenlets on 10 connections, with timeouts at random moments."""
     with ExitStack() as stack:
-        server = stack.enter_context(MariaDBServer())
+        server = stack.enter_context(running_server(SYSTEMS[kind].database))
         database = open_bank(server, ACCOUNTS)
         ledger = stack.enter_context(open_ledger())
         task = {

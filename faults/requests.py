@@ -15,11 +15,11 @@ from typing import Any
 from flask import Flask, g
 
 from faults.bank import Transfer, open_bank, random_transfer
+from faults.databases import Place, Server, make_proxy, running_server
 from faults.load import ACCOUNTS, JOIN_TIMEOUT, THREADS, Tally
 from faults.runs import Effort, Outcome, open_files, open_ledger, take_stock
-from faults.systems import SYSTEMS, Place, System
+from faults.systems import SYSTEMS, System
 from harness.proxy import Proxy
-from harness.server import MariaDBServer
 
 REQUESTS = 10_000
 _LEAST = 1_000
@@ -64,7 +64,7 @@ def _fail_in_cursor(connection: Any) -> None:
 class Application:
     """A Flask application whose requests fail at random points."""
 
-    def __init__(self, system: System, tally: Tally, server: MariaDBServer, proxy: Proxy) -> None:
+    def __init__(self, system: System, tally: Tally, server: Server, proxy: Proxy) -> None:
         self._system = system
         self._tally = tally
         self._server = server
@@ -141,7 +141,7 @@ class Application:
 
     def _kill(self, connection: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT CONNECTION_ID()")
+            cursor.execute(self._server.sql("SELECT CONNECTION_ID()"))
             (id_,) = cursor.fetchone()
         self._server.kill_connection(id_)
 
@@ -152,9 +152,9 @@ def random_errors(kind: str, effort: Effort) -> Outcome:
     """
     requests = max(_LEAST, effort.times(REQUESTS))
     with ExitStack() as stack:
-        server = stack.enter_context(MariaDBServer())
+        server = stack.enter_context(running_server(SYSTEMS[kind].database))
         database = open_bank(server, ACCOUNTS)
-        proxy = stack.enter_context(Proxy(server.host, server.port))
+        proxy = stack.enter_context(make_proxy(server))
         ledger = stack.enter_context(open_ledger())
         files = open_files()
         system = SYSTEMS[kind](Place([(proxy.host, proxy.port)], database))

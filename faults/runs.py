@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from faults.bank import Audit, Ledger, Transfer, open_bank
+from faults.databases import Options, Place, Server, make_proxy, running_server
 from faults.load import ACCOUNTS, THREADS, Load, Tally
-from faults.systems import SYSTEMS, Place, System
+from faults.systems import SYSTEMS, System
 from harness.proxy import Proxy
-from harness.server import APP_USER, MariaDBServer
+from harness.server import APP_USER
 from harness.tls import Certificates
 from harness.waiting import PATIENCE, holds_within
 
@@ -111,13 +112,13 @@ class Scene:
 
     def __init__(
         self,
-        server: MariaDBServer,
+        server: Server,
         database: str,
         proxy: Proxy | None,
         system: System,
         load: Load,
         effort: Effort,
-        others: Sequence[MariaDBServer] = (),
+        others: Sequence[Server] = (),
     ) -> None:
         self.server = server
         self.servers = [server, *others]
@@ -195,7 +196,7 @@ def _worst(times: Sequence[float | None]) -> float | None:
 class Setting:
     """What a fault wants to be set up."""
 
-    server_options: Sequence[str] = ()
+    options: Options = field(default_factory=dict)
     behind_proxy: bool = False
     accounts: int = ACCOUNTS
     ordered: bool = True
@@ -211,12 +212,12 @@ def run(
     with ExitStack() as stack:
         certificates = effort.certificates
         server = stack.enter_context(
-            MariaDBServer(setting.server_options, certificates=certificates)
+            running_server(SYSTEMS[kind].database, setting.options, certificates)
         )
         database = open_bank(server, setting.accounts)
         proxy = None
         if setting.behind_proxy:
-            proxy = stack.enter_context(Proxy(server.host, server.port, certificates=certificates))
+            proxy = stack.enter_context(make_proxy(server))
         place = Place(
             [(server.host, proxy.port if proxy else server.port)],
             database,
@@ -278,7 +279,7 @@ def measure(
 
 
 def take_stock(
-    servers: Sequence[MariaDBServer], database: str, system: System, tally: Tally, files: int
+    servers: Sequence[Server], database: str, system: System, tally: Tally, files: int
 ) -> Outcome:
     """Look at what is left when all is quiet, and close the system."""
     wait_to_settle(lambda: system.in_use() == 0)
@@ -301,7 +302,7 @@ def take_stock(
     return outcome
 
 
-def connections(*servers: MariaDBServer) -> int:
+def connections(*servers: Server) -> int:
     """How many connections the application's user has."""
     return sum(len(server.connections(APP_USER)) for server in servers)
 

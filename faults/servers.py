@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from faults import databases
 from faults.runs import Effort, Outcome, Scene, run
 
 OUTAGE = 3.0
@@ -15,7 +16,7 @@ def crash(kind: str, effort: Effort) -> Outcome:
     def strike(scene: Scene) -> None:
         for _ in range(effort.times(10)):
             with scene.outage():
-                scene.server.kill()
+                databases.crash(scene.server)
                 scene.server.start()
 
     return run(kind, effort, strike)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import mariadb
+import psycopg
+import psycopg_pool
 import pymysql
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
+from faults.databases import MARIADB, POSTGRESQL, Place
 from flask_pooled_db import (
     CommitOutcomeUnknown,
     ConnectFailed,
@@ -24,40 +26,9 @@ from flask_pooled_db import (
     get_db_connection,
 )
 from harness.naive import NaiveDB
-from harness.server import APP_PASSWORD, APP_USER, SCHEMES
+from harness.server import APP_PASSWORD, APP_USER
 
 Work = Callable[[Any], object]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the database is: one host, or several."""
-
-    hosts: Sequence[tuple[str, int]]
-    database: str
-    ca: str | None = None
-    """The file of the CA that verifies the servers; None: they have no TLS."""
-
-    def url(self, driver: str) -> str:
-        """As a URL, with all hosts."""
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        password = quote(APP_PASSWORD, safe="")
-        tls = f"?ssl_ca={quote(self.ca)}&ssl_verify_cert=true" if self.ca else ""
-        return f"{SCHEMES[driver]}://{APP_USER}:{password}@{hosts}/{self.database}{tls}"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """As the drivers' keyword arguments, with the first host alone."""
-        host, port = self.hosts[0]
-        tls: dict[str, Any] = {"ssl_ca": self.ca, "ssl_verify_cert": True} if self.ca else {}
-        return {
-            **tls,
-            "host": host,
-            "port": port,
-            "user": APP_USER,
-            "password": APP_PASSWORD,
-            "database": self.database,
-        }
 
 
 class System:
@@ -65,6 +36,8 @@ class System:
 
     title: ClassVar[str]
     is_ours: ClassVar[bool] = False
+    database: ClassVar[str] = MARIADB
+    """The kind of server that it is on."""
     app: Flask
     maxconnections: int
     """How many connections it may have open, in a process."""
@@ -100,12 +73,15 @@ class Ours(System):
 
     def __init__(self, place: Place, **settings: Any) -> None:
         self.app = Flask("faults")
-        given = {"url": place.url(self.driver), **settings}
+        given = {"url": self._url(place), **settings}
         self.app.config.update({f"POOLED_DB_{name.upper()}": given[name] for name in given})
         self.db = PooledDB(self.app)
         with self.app.app_context():
             self._pool = self.db.pool()
         self.maxconnections = settings.get("maxconnections", self.maxconnections)
+
+    def _url(self, place: Place) -> str:
+        return place.url(self.driver)
 
     def transact(self, work: Work) -> None:
         with db_connection_context() as connection:
@@ -135,6 +111,22 @@ class OursOnConnector(Ours):
 
     title = "flask_pooled_db on mariadb"
     driver = "mariadbconnector"
+
+
+class OursOnPsycopg(Ours):
+    """The extension on psycopg."""
+
+    title = "flask_pooled_db on psycopg"
+    database = POSTGRESQL
+
+    def _url(self, place: Place) -> str:
+        return place.conninfo
+
+
+class OursRetryingOnPsycopg(OursOnPsycopg, OursRetrying):
+    """The extension on psycopg, with `run_transaction`."""
+
+    title = "flask_pooled_db on psycopg, run_transaction"
 
 
 class Naive(System):
@@ -241,6 +233,43 @@ class ConnectorPool(System):
         self._pool.close()
 
 
+class PsycopgPool(System):
+    """psycopg's own pool, in its own block."""
+
+    title = "psycopg_pool"
+    database = POSTGRESQL
+    maxconnections = 4
+    check: Callable[[Any], None] | None = None
+
+    def __init__(self, place: Place, **settings: Any) -> None:
+        self.app = Flask("faults")
+        self.maxconnections = settings.get("maxconnections", self.maxconnections)
+        self._pool = psycopg_pool.ConnectionPool(
+            place.conninfo, min_size=self.maxconnections, check=self.check, open=True
+        )
+
+    def transact(self, work: Work) -> None:
+        with self._pool.connection() as connection:
+            work(connection)
+
+    def borrow(self) -> Any:
+        return self._pool.getconn()
+
+    def in_use(self) -> int:
+        stats = self._pool.get_stats()
+        return stats["pool_size"] - stats["pool_available"]
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class CheckingPsycopgPool(PsycopgPool):
+    """The same, looking at each connection that it lends by a round trip."""
+
+    title = "psycopg_pool, check"
+    check = staticmethod(psycopg_pool.ConnectionPool.check_connection)
+
+
 SYSTEMS: dict[str, type[System]] = {
     "ours": Ours,
     "ours-retrying": OursRetrying,
@@ -248,11 +277,16 @@ SYSTEMS: dict[str, type[System]] = {
     "dbutils": Naive,
     "sqlalchemy": OnSQLAlchemy,
     "mariadb-pool": ConnectorPool,
+    "ours-psycopg": OursOnPsycopg,
+    "ours-psycopg-retrying": OursRetryingOnPsycopg,
+    "psycopg-pool": PsycopgPool,
+    "psycopg-pool-check": CheckingPsycopgPool,
 }
 
 _DOCUMENTED = (
     pymysql.err.Error,
     mariadb.Error,
+    psycopg.Error,
     PoolTimeout,
     ConnectFailed,
     TransactionAborted,

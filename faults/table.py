@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from faults.catalog import FAULTS
+from faults.databases import MARIADB, POSTGRESQL
 from faults.load import THREADS
 from faults.runs import FULL_SHARE, WINDOW, Outcome
 from faults.systems import SYSTEMS
@@ -42,12 +43,11 @@ used as their documentation shows. The numbers are as measured, also where anoth
   before. The bar for both is {BAR:.0f} s.
 """
 
-SUMMARY_HEAD = (
+SUMMARY_HEAD = [
     "Acknowledged commits lost / transfers half or doubled / connections, files and threads leaked",
     "/ seconds to full throughput (never: not within the time given; none where there was no",
     "outage to recover from).",
-    "",
-)
+]
 
 COLUMNS = (
     "system",
@@ -79,13 +79,28 @@ def render(results: Results, facts: Sequence[str]) -> str:
 
 
 def _summary(results: Results) -> list[str]:
-    """Fault by system: what was lost or torn, what leaked, how long it took."""
-    kinds = [kind for kind in SYSTEMS if any(kind in outcomes for outcomes in results.values())]
-    rows = [
-        [name, *(_short(outcomes[kind]) if kind in outcomes else "" for kind in kinds)]
+    """Fault by system, a table for each kind of server: what was lost or torn, what leaked, how
+    long it took.
+    """
+    lines = list(SUMMARY_HEAD)
+    for database in (MARIADB, POSTGRESQL):
+        if found := _on(database, results):
+            kinds = [kind for kind in SYSTEMS if any(kind in row for row in found.values())]
+            rows = [
+                [name, *(_short(row[kind]) if kind in row else "" for kind in kinds)]
+                for name, row in found.items()
+            ]
+            lines += ["", *table(["fault", *(SYSTEMS[kind].title for kind in kinds)], rows)]
+    return lines
+
+
+def _on(database: str, results: Results) -> Results:
+    """Those that were measured on this kind of server."""
+    return {
+        name: outcomes
         for name, outcomes in results.items()
-    ]
-    return [*SUMMARY_HEAD, *table(["fault", *(SYSTEMS[kind].title for kind in kinds)], rows)]
+        if all(SYSTEMS[kind].database == database for kind in outcomes)
+    }
 
 
 def _short(outcome: Outcome | str) -> str:

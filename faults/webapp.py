@@ -11,7 +11,8 @@ from flask import Flask
 from flask.typing import ResponseReturnValue
 
 from faults.bank import Transfer
-from faults.systems import SYSTEMS, Place, is_documented, name_of
+from faults.databases import Place
+from faults.systems import SYSTEMS, is_documented, name_of
 from flask_pooled_db import CommitOutcomeUnknown
 
 TASK = "FAULTS_TASK"

@@ -18,13 +18,13 @@ from typing import Any
 from flask import Flask
 
 from faults.bank import Transfer, open_bank
+from faults.databases import running_server
 from faults.load import ACCOUNTS, Load, OutcomeUnknown, Tally
 from faults.runs import Effort, Outcome, Scene, measure, open_files, open_ledger, wait_to_settle
 from faults.systems import SYSTEMS, System, Work
 from faults.webapp import DOCUMENTED, ERROR, TASK, UNKNOWN
 from harness.gunicorn import GunicornServer
 from harness.processes import Managed
-from harness.server import MariaDBServer
 from harness.waiting import wait_until
 
 WORKERS = 2
@@ -139,7 +139,7 @@ def _serve(
     preload: bool,
 ) -> Outcome:
     with ExitStack() as stack:
-        server = stack.enter_context(MariaDBServer())
+        server = stack.enter_context(running_server(SYSTEMS[kind].database))
         database = open_bank(server, ACCOUNTS + 2)
         task = {"kind": kind, "hosts": [(server.host, server.port)], "database": database}
         ledger = stack.enter_context(open_ledger())

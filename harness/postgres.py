@@ -20,9 +20,19 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from harness.processes import Managed, ServerError, end, start, wait_until_ready
+from harness.processes import (
+    Managed,
+    ServerError,
+    children,
+    end,
+    is_alive,
+    kill_all,
+    start,
+    wait_until_ready,
+)
 from harness.sockets import LOOPBACK, free_port
 from harness.tls import Certificates
+from harness.waiting import PATIENCE, holds_within
 
 _OWNER = "postgres"
 _IN_MS = 5000
@@ -97,6 +107,27 @@ class PostgreSQLServer(Managed):
         self.stop()
         self.start()
 
+    def crash(self) -> None:
+        """End every process of the server by SIGKILL: nobody is told, nothing is cleaned up.
+
+        What it leaves of shared memory, the next start removes.
+        """
+        others = self._pause_postmaster()  # it begins no more of them
+        self._end(signal.SIGKILL)
+        kill_all(others)
+        # The next one can't start while one of them has the shared memory.
+        if not holds_within(PATIENCE, lambda: not any(map(is_alive, others))):
+            raise ServerError(f"Some of PostgreSQL's processes did not end: {others}")
+
+    def pause(self) -> None:
+        """Freeze the server: its sockets stay open (and the kernel accepts), nothing answers."""
+        _signal_all(self._pause_postmaster(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        server = self._alive().pid
+        _signal_all([*children(server), server], signal.SIGCONT)
+
     def close(self) -> None:
         """End the server and remove its data; a forked child leaves its parent's server alone."""
         if os.getpid() != self._owner:
@@ -150,13 +181,16 @@ class PostgreSQLServer(Managed):
         self.execute(f"CREATE SCHEMA {name}")
         return name
 
-    def connections(self) -> list[int]:
-        """Return the process ids of the clients connected now, the side connection left out."""
+    def connections(self, user: str | None = None) -> list[int]:
+        """Return the process ids of the clients connected now, the side connection left out.
+
+        `user` narrows them down to a user's.
+        """
         rows = self.query(
-            "SELECT pid FROM pg_stat_activity"
+            "SELECT pid, usename FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid"
         )
-        return [pid for (pid,) in rows]
+        return [pid for pid, name in rows if user in (None, name)]
 
     def kill_connection(self, id_: int) -> None:
         """End a client's connection and wait until it is gone; one gone before is no error."""
@@ -186,6 +220,18 @@ class PostgreSQLServer(Managed):
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _alive(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            raise ServerError(f"{self!r} is not running.")
+        return self._process
+
+    def _pause_postmaster(self) -> list[int]:
+        """Freeze the process that begins all others, and return what is left: the others."""
+        postmaster = self._alive()
+        postmaster.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, postmaster.pid, os.WSTOPPED)
+        return children(postmaster.pid)
 
     @property
     def _data(self) -> Path:
@@ -260,6 +306,7 @@ class PostgreSQLServer(Managed):
                 dbname=_OWNER,
                 autocommit=True,
                 prepare_threshold=None,
+                options="-cidle_session_timeout=0",
             )
         return self._side.execute(self.sql(sql), params or None)
 
@@ -283,6 +330,12 @@ _WORDS = {
     "CONNECTION_ID()": "pg_backend_pid()",
     "SELECT SLEEP(": "SELECT pg_sleep(",
 }
+
+
+def _signal_all(processes: Sequence[int], how: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):  # its client has gone
+            os.kill(process, how)
 
 
 def _files_of(certificates: Certificates) -> Iterator[tuple[str, Path]]:

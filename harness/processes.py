@@ -124,6 +124,15 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether there is such a process; one that only waits to be reaped has ended."""
+    try:
+        # The third field of proc(5); the second may hold spaces.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def kill_all(pids: Sequence[int]) -> None:
     """Kill processes, of which some may have ended."""
     for pid in pids:

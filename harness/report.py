@@ -8,22 +8,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 
+from harness.postgres import PostgreSQLServer
 from harness.server import MariaDBServer
 
-PACKAGES = ("Flask", "DBUtils", "PyMySQL", "mariadb", "SQLAlchemy", "Flask-SQLAlchemy", "gunicorn")
+PACKAGES = (
+    "Flask",
+    "DBUtils",
+    "PyMySQL",
+    "mariadb",
+    "psycopg",
+    "psycopg-pool",
+    "SQLAlchemy",
+    "Flask-SQLAlchemy",
+    "gunicorn",
+)
 
 
 def machine_facts() -> list[str]:
     """Return what the numbers depend on, and nothing that names the machine."""
-    with MariaDBServer() as server:
-        version = server.query("SELECT VERSION()")[0][0]
+    with MariaDBServer() as mariadb, PostgreSQLServer() as postgresql:
+        version = mariadb.query("SELECT VERSION()")[0][0]
+        other = postgresql.query("SELECT current_setting('server_version')")[0][0]
     today = datetime.now(UTC).date().isoformat()
     load = f"load average {os.getloadavg()[0]:.1f} at the start"
     return [
         f"{today}, {os.cpu_count()} CPUs ({platform.machine()}), {load}",
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}",
         ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
-        f"MariaDB server {version}, on the loopback interface",
+        f"MariaDB server {version} and PostgreSQL server {other}, on the loopback interface",
     ]
 
 

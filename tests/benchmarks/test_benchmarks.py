@@ -38,6 +38,13 @@ PEERS = {
     },
     "fairness": {"DBUtils", "SQLAlchemy"},
     "memory": {"DBUtils", "SQLAlchemy", "PyMySQL alone", "PyMySQL alone, ssl_disabled"},
+    "postgresql": {
+        "psycopg_pool",
+        "psycopg_pool, check",
+        "psycopg_pool, getconn and putconn",
+        "private connections",
+        "psycopg",
+    },
     "webapp": {"Flask-SQLAlchemy", "Flask-SQLAlchemy, pre_ping"},
 }
 
