@@ -123,6 +123,10 @@ class Server(Protocol):
     """How servers of one kind are asked."""
 
     has_sessions: bool
+    tables: str
+    """The statement that counts the tables of the connection's schema."""
+    table_suffix: str
+    """What CREATE TABLE ends in, so that the table has transactions."""
 
     def id_of(self, ask: Ask) -> int | None:
         """Return the server's number for the connection that asks."""
@@ -140,6 +144,10 @@ class Server(Protocol):
         """End a connection if it still is that one and has run nothing for `least` seconds. Returns
         whether it did.
         """
+
+
+TABLES = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {}"
+"""The statement that counts the tables of a schema, where the standard's views are."""
 
 
 def numbers(rows: Sequence[Sequence[Any]]) -> dict[str, str]:

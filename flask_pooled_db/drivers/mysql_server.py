@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask_pooled_db.drivers.facts import (
+    TABLES,
     Activity,
     Ask,
     Limit,
@@ -55,6 +56,8 @@ class MySQLServer:
     """MariaDB and MySQL."""
 
     has_sessions = True
+    tables = TABLES.format("DATABASE()")
+    table_suffix = " ENGINE=InnoDB"
 
     def id_of(self, ask: Ask) -> int | None:
         """Return what the server itself calls the connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask_pooled_db.drivers.facts import (
+    TABLES,
     Activity,
     Ask,
     Limit,
@@ -81,6 +82,8 @@ class PostgreSQLServer:
     """PostgreSQL."""
 
     has_sessions = True
+    tables = TABLES.format("current_schema()")
+    table_suffix = ""
 
     def id_of(self, ask: Ask) -> int | None:
         """Return what the server itself calls the connection."""

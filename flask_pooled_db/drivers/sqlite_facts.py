@@ -9,6 +9,8 @@ class SQLiteFile:
     """An SQLite database."""
 
     has_sessions = False
+    tables = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    table_suffix = ""
 
     def id_of(self, ask: Ask) -> int | None:
         """Return None: nobody numbers its connections."""

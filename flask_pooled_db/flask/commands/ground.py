@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from flask_pooled_db.drivers.listing import listing_of
+from flask_pooled_db.drivers.facts import Server
 from flask_pooled_db.errors import UsageError
 
 PREFIX = "pooled_db_stress"
@@ -76,16 +76,17 @@ class Ground:
     def count_tables(self) -> int | None:
         """Return how many tables the database has; None if that is not known."""
         with self._cursor() as (conn, cur):
-            statement = listing_of(conn.driver).tables
-            if not statement:
+            server = _server_of(conn)
+            if server is None:
                 return None
-            cur.execute(statement)
+            cur.execute(server.tables)
             return int(cur.fetchone()[0])
 
     def make(self) -> None:
         """Make the tables."""
         with self._db.connection_context(self._bind) as conn:
-            suffix = listing_of(conn.driver).table_suffix
+            server = _server_of(conn)
+            suffix = "" if server is None else server.table_suffix
         for table, columns in ((self.accounts, _OF_ACCOUNTS), (self.moves, _OF_MOVES)):
             self.left.append(table)  # first: the answer may be lost
             self._run(f"CREATE TABLE {table} ({columns}){suffix}")
@@ -151,3 +152,9 @@ class Ground:
 def _rows(cur: Any, statement: str) -> list[tuple[Any, ...]]:
     cur.execute(statement)
     return [tuple(row) for row in cur.fetchall()]
+
+
+def _server_of(conn: Any) -> Server | None:
+    """Return how the server of a lease is asked; None if nobody knows."""
+    server: Server | None = conn.driver.server_of(conn.usable().raw)
+    return server

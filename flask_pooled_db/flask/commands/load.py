@@ -11,7 +11,6 @@ from typing import Any
 
 from flask import Flask
 
-from flask_pooled_db.drivers.listing import listing_of
 from flask_pooled_db.errors import CommitOutcomeUnknown
 from flask_pooled_db.flask.commands.ground import ACCOUNTS, EXPECTED, Ground
 from flask_pooled_db.flask.commands.tally import Tally
@@ -144,9 +143,9 @@ class Client:
             self._lost = None
         else:
             self.tally.waits.add(time.monotonic() - self._waits_since)
-        name = listing_of(conn.driver).name
-        if name is not None:
-            self.tally.connections.add(name(conn))
+        server_id = conn.usable().link.server_id
+        if server_id is not None:
+            self.tally.connections.add(server_id)
 
     def _add(self, conn: Any, account: int, amount: int) -> None:
         self._run(conn, _ADD, account=account, amount=amount)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from flask_pooled_db.drivers.listing import listing_of
+from flask_pooled_db.drivers.facts import ServerSession
+from flask_pooled_db.flask.commands.probing import open_entry
+from flask_pooled_db.lease.dbutils import Pool
 
 PATIENCE = 5.0
 """Seconds in which threads end and a server sees the ends of connections."""
@@ -104,33 +106,33 @@ def quiet(pools: Collection[Any]) -> Iterator[None]:
             pool.resize(was.mincached, was.maxcached, was.maxconnections)
 
 
-def left_on_server(db: Any, bind: str, used: Collection[int]) -> OnServer:
+def left_on_server(pool: Pool, used: Collection[int]) -> OnServer:
     """Return what the server has left of the connections that were used. The pool has none of them
     any more.
     """
-    if not used:  # or their names are not known
+    if not used:  # or their numbers are not known
         return OnServer()
-    with db.connection_context(bind, rows="tuple") as conn:
-        listing = listing_of(conn.driver)
-        own = listing.name(conn) if listing.name is not None else None
+    entry = open_entry(pool)
+    try:
+        driver, raw, own = entry.driver, entry.raw, entry.link.server_id
 
-        def count(statement: str) -> int:
-            cur = conn.cursor()
-            cur.execute(statement)
-            found = {int(row[0]) for row in cur.fetchall()}
-            cur.close()
-            conn.rollback()  # the next look is to see what there is by then
-            return len(found & set(used) - {own})
+        def left() -> list[ServerSession]:
+            seen = {one.id: one for one in driver.server_sessions(raw)}
+            mine = seen.pop(own) if own in seen else None
+            # Another program may have been given the number of a connection that has ended.
+            label = None if mine is None else mine.label
+            return [one for one in seen.values() if one.id in used and one.label == label]
 
-        wait_for(lambda: not count(listing.connections))
-        connections = count(listing.connections)
-        if not connections:
-            return OnServer(0, 0)  # a transaction has a connection
-        try:
-            transactions = count(listing.transactions)
-        except conn.Error:  # it takes a privilege
-            return OnServer(connections)
-        return OnServer(connections, transactions)
+        with entry.bounded(PATIENCE * 2):
+            wait_for(lambda: not left())
+            found, facts = left(), driver.facts(raw)
+    finally:
+        entry.end()
+    if not found:
+        return OnServer(0, 0)  # a transaction has a connection
+    transactions = sum(one.transaction_seconds is not None for one in found)
+    is_told = transactions or (facts is not None and facts.sees_others)
+    return OnServer(len(found), transactions if is_told else None)
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

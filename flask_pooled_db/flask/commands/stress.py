@@ -150,7 +150,7 @@ class Run:
             self._left = left_since(before, self._pools)
             used = self._tally().connections
             with self._trying("What the server has left could not be asked"):
-                self._on_server = left_on_server(self._db, self._bind, used)
+                self._on_server = left_on_server(self._db.pool(self._bind), used)
 
     def _check(self) -> None:
         with self._trying("The sum could not be checked"):
