@@ -63,8 +63,8 @@ def test_drain_waits_for_use(host: Host) -> None:
         assert result.exit_code == 1
         late, done = sorted(lines_of(result))
         assert late == (
-            "replaced 1 of 2 connections: it was not done within 1.5 s, and what is still in use "
-            "is closed when it comes back"
+            "replaced 1 of 2 connections, and did not finish within 1.5 s: connections still in "
+            "use are closed when they are returned"
         )
         assert done == "replaced 2 connections"
         conn.execute("SELECT 1")
@@ -89,7 +89,7 @@ def test_drain_by_name(make_host: Callable[..., Host]) -> None:
     host.add(1)
     result = host.run("drain", "--bind", "other")
     assert result.exit_code == 0
-    assert sorted(lines_of(result)) == ["does not have it open", "replaced 2 connections"]
+    assert sorted(lines_of(result)) == ["does not have this bind open", "replaced 2 connections"]
 
 
 @pytest.mark.parametrize("command", ["drain", "resize --maxconnections 3"])
@@ -97,7 +97,7 @@ def test_bind_that_is_open_nowhere(host: Host, command: str) -> None:
     """A bind that no worker has open is told as such."""
     result = host.run(*command.split(), "--bind", "other")
     assert result.exit_code == 1
-    assert lines_of(result) == ["does not have it open"] * 2
+    assert lines_of(result) == ["does not have this bind open"] * 2
     assert result.stderr == "Error: no worker has the bind 'other' open\n"
 
 
@@ -110,7 +110,7 @@ def test_bind_of_the_configuration_alone(
     host.add(1)
     result = host.run(*command.split(), "--bind", "log")
     assert result.exit_code == 0, result.output
-    assert lines_of(result) != ["does not have it open"]
+    assert lines_of(result) != ["does not have this bind open"]
 
 
 def test_drain_in_memory(make_host: Callable[..., Host]) -> None:

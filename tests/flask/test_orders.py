@@ -92,7 +92,10 @@ def test_nobody(make_host: Callable[..., Host]) -> None:
     """Where no process of the app has used a database, the command says so."""
     result = make_host().run("drain")
     assert result.exit_code == 1
-    assert "no process of this app on this host that has used a database" in result.stderr
+    assert (
+        "found no running process of this app that has used a database on this host"
+        in result.stderr
+    )
 
 
 def test_nowhere_to_meet(make_host: Callable[..., Host]) -> None:
@@ -160,8 +163,12 @@ def test_interrupted(host: Host, command: str, monkeypatch: pytest.MonkeyPatch) 
                 stack.enter_context(db.connection_context(independent=True)).execute("SELECT 1")
         result = host.run(*command.split())
     assert result.exit_code == 1
-    assert "Interrupted. The order was withdrawn: workers that had begun stop" in result.stdout
-    wanted = "replaced 0 of 2 connections" if "drain" in command else "has set it, and has 1 conn"
+    assert "Interrupted. The order is withdrawn: workers that have begun stop" in result.stdout
+    wanted = (
+        "replaced 0 of 2 connections"
+        if "drain" in command
+        else "has the new limits and 1 connection too many"
+    )
     assert len(lines_of(result)) == 2
     assert all(line.startswith(wanted) for line in lines_of(result)), result.stdout
     assert list(folder.glob("*/order-*")) == []
@@ -172,7 +179,7 @@ def test_progress_in_lines(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal, the progress comes in lines."""
     monkeypatch.setattr(ordering, "LINES", 0.0)
     result = host.run("drain", "--over", "1")
-    found = re.findall(r"^drain: .*?, (\d) of 2 ready \((\d+)%\)$", result.stdout, re.MULTILINE)
+    found = re.findall(r"^drain: .*?, (\d) of 2 done \((\d+)%\)$", result.stdout, re.MULTILINE)
     assert found[0] == ("0", "0")
     assert found[-1] == ("2", "100")
     assert any(0 < int(percent) < 100 for _, percent in found)

@@ -26,7 +26,7 @@ def test_resize(host: Host) -> None:
     )
     assert lines_of(result) == [text, text]
     assert result.stdout.splitlines()[-1] == (
-        "This lasts until a worker restarts: a new one has what is configured. To keep it, set "
+        "This lasts until a worker restarts: new workers use the configured limits. To keep it, set "
         "POOLED_DB_MAXCACHED = 5, POOLED_DB_MAXCONNECTIONS = 5 and POOLED_DB_MINCACHED = 1."
     )
     for db in host.workers:
@@ -55,8 +55,8 @@ def test_smaller(make_host: Callable[..., Host]) -> None:
         assert result.exit_code == 1
         (line,) = lines_of(result)
         assert line == (
-            "has set it, and has 2 connections more than that: it was not done within 1.5 s, and "
-            "what is still in use is closed when it comes back"
+            "has the new limits and 2 connections too many, and did not finish within 1.5 s: "
+            "connections still in use are closed when they are returned"
         )
         assert "To keep it, set POOLED_DB_MAXCONNECTIONS = 1." in result.stdout
     assert db.stats().open == 1
