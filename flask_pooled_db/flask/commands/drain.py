@@ -65,7 +65,7 @@ def _tell(reply: Reply) -> str:
     if not answer.is_final:
         return f"replaced {answer.done} of {answer.total} connections"
     if not answer.result.get("open"):
-        return "does not have it open"
+        return "does not have this bind open"
     counts, kept = answer.result.get("drained", {}), answer.result.get("in_memory", [])
     number = sum(counts.values())
     text = f"replaced {number} connection{'' if number == 1 else 's'}"

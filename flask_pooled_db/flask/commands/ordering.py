@@ -80,8 +80,8 @@ def order(kind: str, arguments: Mapping[str, Any], seconds: float, tell: Tell) -
     except KeyboardInterrupt:
         _withdraw(giving)
         click.echo(
-            "Interrupted. The order was withdrawn: workers that had begun stop within a second, "
-            "and what they have done stays; the others do nothing."
+            "Interrupted. The order is withdrawn: workers that have begun stop within a second and "
+            "keep what they have done; the others do nothing."
         )
         for reply in replies:
             click.echo(f"worker {_who(reply)} {_so_far(reply, tell)}")
@@ -105,8 +105,8 @@ def _give_and_wait(
     try:
         if not giving.give(kind, dict(arguments), seconds):
             raise click.ClickException(
-                "there is no process of this app on this host that has used a database: if there "
-                "are workers, run this as their user, and with their POOLED_DB_RUNTIME_DIR"
+                "found no running process of this app that has used a database on this host: run "
+                "the command as the workers' user, with the same POOLED_DB_RUNTIME_DIR"
             )
         with _progress(kind) as show:
             while True:
@@ -168,12 +168,12 @@ def _what(reply: Reply, seconds: float, tell: Tell) -> str:
             return f"refused: {why}"
         return f"failed ({why}): its log says more"
     if not reply.is_alive:
-        return "has ended meanwhile, and its connections with it"
+        return "ended meanwhile, and its connections with it"
     if answer is None:
         return f"did not answer within {seconds:g} s"
     return (
-        f"{tell(reply)}: it was not done within {seconds:g} s, and what is still in use is closed "
-        "when it comes back"
+        f"{tell(reply)}, and did not finish within {seconds:g} s: connections still in use are "
+        "closed when they are returned"
     )
 
 
@@ -204,7 +204,7 @@ def _progress(kind: str) -> Iterator[Callable[[Sequence[Reply]], None]]:
     with click.progressbar(range(PARTS), label=label, show_eta=False) as bar:
 
         def show(replies: Sequence[Reply]) -> None:
-            bar.label = f"{label}, {_count(replies)} ready"
+            bar.label = f"{label}, {_count(replies)} done"
             bar.update(max(round(_part_done(replies) * PARTS) - bar.pos, 0))
             bar.render_progress()
 
@@ -216,7 +216,7 @@ def _lines(label: str) -> Callable[[Sequence[Reply]], None]:
 
     def show(replies: Sequence[Reply]) -> None:
         nonlocal shown_at, last
-        now, text = monotonic(), f"{label}, {_count(replies)} ready ({_part_done(replies):.0%})"
+        now, text = monotonic(), f"{label}, {_count(replies)} done ({_part_done(replies):.0%})"
         if text != last and (not last or now - shown_at >= LINES):
             shown_at, last = now, text
             click.echo(text)

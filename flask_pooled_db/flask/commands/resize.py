@@ -96,10 +96,10 @@ def _tell(reply: Reply) -> str:
         return "has begun"
     if not answer.is_final:
         left = max(answer.total - answer.done, 0)
-        return f"has set it, and has {left} connections more than that"
+        return f"has the new limits and {left} connection{'' if left == 1 else 's'} too many"
     changes = answer.result.get("resized", {})
     if not changes:
-        return "does not have it open"
+        return "does not have this bind open"
     (change,) = changes.values()
     return f"has {_words(change['sizes'])} (before: {_words(change['before'])})"
 
@@ -114,8 +114,8 @@ def _explain(bind: str, results: list[Any], given: Mapping[str, int]) -> None:
     changes = [change for one in results for change in one.get("resized", {}).values()]
     keep = changes[0]["keep"] if changes else given
     click.echo(
-        "This lasts until a worker restarts: a new one has what is configured. To keep it, set "
-        f"{_where(bind, {name.upper(): size for name, size in keep.items()})}."
+        "This lasts until a worker restarts: new workers use the configured limits. To keep it, "
+        f"set {_where(bind, {name.upper(): size for name, size in keep.items()})}."
     )
 
 
