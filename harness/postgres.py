@@ -80,6 +80,11 @@ class PostgreSQLServer(Managed):
 
     # -- life and death ------------------------------------------------------------------------
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running server's first process."""
+        return self._alive().pid
+
     def start(self) -> None:
         """Start the server, on the same port as before, and return when it takes connections."""
         is_first = not self._data.exists()
@@ -113,8 +118,8 @@ class PostgreSQLServer(Managed):
         What it leaves of shared memory, the next start removes.
         """
         others = self._pause_postmaster()  # it begins no more of them
+        kill_all(others)  # before they see that it is gone, and say so
         self._end(signal.SIGKILL)
-        kill_all(others)
         # The next one can't start while one of them has the shared memory.
         if not holds_within(PATIENCE, lambda: not any(map(is_alive, others))):
             raise ServerError(f"Some of PostgreSQL's processes did not end: {others}")
@@ -125,8 +130,7 @@ class PostgreSQLServer(Managed):
 
     def resume(self) -> None:
         """Let a paused server go on."""
-        server = self._alive().pid
-        _signal_all([*children(server), server], signal.SIGCONT)
+        _signal_all([*children(self.pid), self.pid], signal.SIGCONT)
 
     def close(self) -> None:
         """End the server and remove its data; a forked child leaves its parent's server alone."""
@@ -294,7 +298,11 @@ class PostgreSQLServer(Managed):
             if side is not None:
                 side.close()
         process, self._process = self._process, None
-        if process is not None and not end(process, how):
+        if process is None:
+            return
+        if process.poll() is None:
+            _signal_all(children(process.pid), signal.SIGCONT)  # paused ones see no other signal
+        if not end(process, how):
             raise ServerError(f"PostgreSQL did not stop in time. Its log:\n{self.error_log()}")
 
     def _run(self, sql: str, params: tuple[object, ...]) -> psycopg.Cursor[Any]:
