@@ -26,8 +26,8 @@ def test_resize(host: Host) -> None:
     )
     assert lines_of(result) == [text, text]
     assert result.stdout.splitlines()[-1] == (
-        "This lasts until a worker restarts: new workers use the configured limits. To keep it, set "
-        "POOLED_DB_MAXCACHED = 5, POOLED_DB_MAXCONNECTIONS = 5 and POOLED_DB_MINCACHED = 1."
+        "This lasts until a worker restarts: new workers use the configured limits. To keep it, "
+        "set POOLED_DB_MAXCACHED = 5, POOLED_DB_MAXCONNECTIONS = 5 and POOLED_DB_MINCACHED = 1."
     )
     for db in host.workers:
         now = db.stats()
