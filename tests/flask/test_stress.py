@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +27,9 @@ from flask import Flask
 from psycopg import sql
 
 from flask_pooled_db import PooledDB
-from flask_pooled_db.flask.commands import remains
+from flask_pooled_db.flask.commands import ground, load, remains, sockets
 from flask_pooled_db.flask.commands.stopping import Stopping
+from flask_pooled_db.host import HostStats, ProcessStats
 from harness.gunicorn import GunicornServer
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
@@ -36,6 +41,11 @@ from tests.support.pools import call
 from tests.support.sites import bare_app
 
 SHORT = ("--seconds=0.5", "--clients=4")
+WEBSOCKETS = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
+SWITCH = (
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Accept: {}\r\n\r\n"
+)
 KINDS = {"transfer", "read", "raises", "nested"}
 LISTED = re.compile(r"pooled_db_stress_[0-9a-f]{12}_(?:accounts|moves)")
 
@@ -143,6 +153,27 @@ def test_stress_with_failures(url: str) -> None:
     titles = [line.split()[0] for line in result.stdout.splitlines() if line]
     assert titles[titles.index("FAILED") + 1] == "PoolTimeout"
     site[1].close()
+
+
+def test_stress_without_success(empty: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no scope has come to its end, nothing was shown: the exit status is 1."""
+    for name in ("_ADD", "_READ"):
+        monkeypatch.setattr(load, name, "SELECT nothing FROM nowhere")
+    result = stress(empty, *SHORT)
+    assert result.exit_code == 1
+    assert "No scope has come to its end." in result.stderr
+
+
+def test_stress_that_fails_to_begin(
+    empty: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made is removed if the rest can't be made; the reason is one line."""
+    monkeypatch.setattr(ground, "_FILL", "INSERT INTO nowhere VALUES (1)")
+    result = stress(empty, *SHORT)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert "nowhere" in line
+    assert tables(tmp_path / "shop.db") == []
 
 
 def test_stress_of_bind(tmp_path: Path) -> None:
@@ -473,6 +504,56 @@ def test_sockets_to_nobody(empty: Site) -> None:
     assert result.exit_code == 1
     assert "No message was answered" in result.stderr
     assert told(result)["failed"].keys() == {"ConnectionRefusedError 111"}
+
+
+def test_sockets_to_silent_server(empty: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that opens sockets and then says nothing, no goodbye either, leaves no thread and no
+    file in the command.
+    """
+    monkeypatch.setattr(sockets, "ANSWER_PATIENCE", 0.1)
+    monkeypatch.setattr(remains, "PATIENCE", 0.5)
+    opened: list[socket.socket] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                client, _ = listener.accept()
+                asked = client.recv(4096).decode()
+                if found := re.search(r"Sec-WebSocket-Key: (\S+)", asked, re.IGNORECASE):
+                    digest = hashlib.sha1(f"{found[1]}{WEBSOCKETS}".encode()).digest()
+                    client.sendall(SWITCH.format(base64.b64encode(digest).decode()).encode())
+                opened.append(client)
+
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        serving = call(serve)
+        url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        result = stress(empty, "--sockets=2", "--seconds=0.5", f"--url={url}", "--json")
+        for client in opened:
+            client.close()
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.wait()
+    found = told(result)
+    assert (found["sent"] > 0, found["times"]["answered"]["count"]) == (True, 0)
+    # The other ends of its sockets, which the server had in this process, are not the command's.
+    assert (found["left"]["threads"], found["left"]["open_files"]) == (0, len(opened))
+
+
+def test_what_workers_have_published() -> None:
+    """Workers are told once each of them has published something since the end; the process that
+    asks is none.
+    """
+
+    def one(pid: int, age: float, in_use: int) -> ProcessStats:
+        numbers = {"pools": {"a": {"in_use": in_use}, "b": {"in_use": 0}}}
+        return ProcessStats(str(pid), pid, 9.0, age, numbers)
+
+    stats = HostStats((one(1, 0.1, 2), one(2, 5.0, 3), one(os.getpid(), 0.1, 4)))
+    now = time.monotonic()
+    assert sockets.look(stats, now - 1.0) == (2, 5, None, False)
+    assert sockets.look(stats, now - 9.0) == (2, 5, None, True)
+    assert not sockets.look(HostStats((one(os.getpid(), 0.0, 0),)), now - 9.0).are_all_told
+    alone = HostStats((ProcessStats("", 1, 9.0, 0.1, {}),), problem="none")
+    assert sockets.look(alone, now - 9.0) == (0, 0, "none", False)
 
 
 @pytest.mark.slow
