@@ -1,20 +1,27 @@
-"""What the tests of commands have around them: servers, and workers that take orders."""
+"""What the tests of commands have around them: servers, workers that take orders, and load."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import Result
 
-from flask_pooled_db.flask.commands import ordering
+from flask_pooled_db.flask.commands import ordering, remains
+from flask_pooled_db.flask.commands.stopping import Stopping
 from flask_pooled_db.host import publisher
 from harness.server import MariaDBServer
+from harness.waiting import wait_until
 from tests.flask.listing import Site, site_of
+from tests.flask.stressing import Disturb, make, stress
+from tests.flask.stressing import Site as Stressed
 from tests.flask.workers import Host
+from tests.support.pools import call
 
 
 @pytest.fixture
@@ -71,3 +78,37 @@ def host(make_host: Callable[..., Host]) -> Host:
     host = make_host()
     host.add(2)
     return host
+
+
+@pytest.fixture
+def empty(url: str) -> Iterator[Stressed]:
+    """An app whose database has no tables."""
+    app, db = make(url=url, maxconnections=3)
+    yield app, db
+    db.close()
+
+
+@pytest.fixture
+def disturb(monkeypatch: pytest.MonkeyPatch) -> Disturb:
+    """Run the command, do harm when it is at work, and end it."""
+    may_end = threading.Event()
+    monkeypatch.setattr(Stopping, "is_asked", lambda _: may_end.is_set())
+
+    def run(site: Stressed, harm: Callable[[], None], is_at_work: Callable[[], object]) -> Result:
+        may_end.clear()
+        running = call(stress, site, "--seconds=600", "--clients=2", "--json")
+        try:
+            wait_until(is_at_work, "its first moves")
+            harm()
+        finally:
+            may_end.set()
+            result: Result = running.result()
+        return result
+
+    return run
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for the end of what was left behind."""
+    monkeypatch.setattr(remains, "PATIENCE", 0.3)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +14,7 @@ from flask_pooled_db.pool.probe import Answer
 from flask_pooled_db.runtime import notices, workers
 from harness.waiting import wait_until
 from tests.pool.helpers import use
+from tests.runtime.forking import run_program
 from tests.support.clock import Clock
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import call, open_pool
@@ -160,24 +159,31 @@ def test_check_of_closed_pool(pool: Pool) -> None:
     assert ask(checkup) is Answer.CLOSED
 
 
-def test_p6_check_of_child(fake: FakeDriver, pool: Pool) -> None:
+FORKING = """
+from flask_pooled_db.pool import checkup
+from tests.support.fake_driver import FakeDriver
+checkup.INTERVAL = 600.0
+fake = FakeDriver()
+with open_pool(fake) as pool:
+    pool.lease().close()
+    gate = fake.hold("ping")
+    check = checkup.Checkup(pool.engine, 60.0)
+    parents = check.begin()
+    gate.wait_for_arrivals()
+    threading.Timer(0.1, gate.open).start()  # which the fork waits for
+
+    def child():
+        before = fake.count("connect")
+        assert check.begin()(time.monotonic() + 20.0) is checkup.Answer.OK
+        assert fake.count("connect") == before + 1, "it has its parent's result"
+
+    fork_amid_threads(child)
+    assert parents(time.monotonic() + 20.0) is checkup.Answer.OK
+"""
+
+
+def test_p6_check_of_child() -> None:
     """A forked child has no results of its parent's: its first check is its own, also where the
     parent's was under way.
     """
-    gate = fake.hold("ping")
-    checkup = Checkup(pool.engine, LONG)
-    parents = call(ask, checkup)
-    gate.wait_for_arrivals()
-    threading.Timer(0.1, gate.open).start()  # which the fork waits for
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            fake.mend("ping")
-            before = fake.count("connect")
-            found = ask(checkup)
-            status = 0 if found is Answer.OK and fake.count("connect") > before else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert parents.result() is Answer.OK
+    run_program(FORKING, "")

@@ -107,7 +107,6 @@ class SocketClient:
             with contextlib.suppress(OSError):
                 spare.shutdown(socket.SHUT_RDWR)
             spare.close()
-            opened.thread.join(END_PATIENCE)
 
 
 def _told(error: Exception) -> str:
