@@ -12,9 +12,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from flask_pooled_db.host import HostStats
 from harness.waiting import PATIENCE, wait_until
 from tests.support.browser import chromium, complaints, emulate, hurry, resize
-from tests.support.page_scenes import SCENES
+from tests.support.page_scenes import SCENES, host, pool, process
 from tests.support.page_served import ServedScene
 
 pytestmark = pytest.mark.browser
@@ -224,6 +225,31 @@ def test_one_database(page: Page) -> None:
     page.wait(lambda: page.text("#scope") == "")
 
 
+def test_focus_in_rows_that_move(page: Page) -> None:
+    """The focus stays on a database's name while its row goes up and down."""
+
+    def swapping(at: float) -> HostStats:
+        used = (1, 2) if int(at / 3) % 2 else (2, 1)
+        pools = {name: pool(in_use=number) for name, number in zip("ab", used, strict=True)}
+        return host(process(pools=pools))
+
+    page.served.show(swapping)
+    page.wait(lambda: len(page.rows("#binds")) == 2 and page.rows("#binds")[0][0][0] in "ab")
+    orders = set()
+
+    def has_moved() -> bool:
+        orders.add("".join(row[0][0] for row in page.rows("#binds")))
+        return len(orders) == 2
+
+    buttons = page.browser.find_elements(By.CSS_SELECTOR, "#binds .pick")
+    (button,) = [one for one in buttons if one.text == "a"]
+    page.run("arguments[0].focus()", button)
+    for _ in range(2):
+        orders.clear()
+        page.wait(has_moved)
+        assert page.browser.switch_to.active_element == button
+
+
 def test_first_look(page: Page) -> None:
     """The charts begin empty, and say why; then they fill."""
     assert "the server keeps no history" in page.text("#begun")
@@ -241,7 +267,6 @@ def test_server_lost_and_back(page: Page) -> None:
     itself.
     """
     page.wait_for_polls(8)
-    rows = page.rows("#binds")
     points = (
         "return document.querySelector('#tile-in_use .line').getAttribute('d').split('L').length"
     )
@@ -251,8 +276,12 @@ def test_server_lost_and_back(page: Page) -> None:
         page.wait(lambda: "The server does not answer." in page.text("#findings"))
         assert page.text("#link-text") == "No answer"
         assert page.browser.title.startswith("✖")
-        assert page.rows("#binds") == rows
+        rows = page.rows("#binds")
+        assert [row[0].split("\n")[0] for row in rows] == ["default", "reports"]
         before = page.run(points)
+        said = page.text("#findings")
+        page.wait(lambda: page.text("#findings") != said)  # it has tried again
+        assert page.rows("#binds") == rows
     finally:
         page.served.start()
     page.wait(lambda: page.text("#headline") == "All is well")
