@@ -10,9 +10,10 @@ from flask_pooled_db.host.duties import Duty, Refused
 from flask_pooled_db.host.giving import Giving, Reply
 from flask_pooled_db.host.orders import Answer, Status
 from flask_pooled_db.host.publisher import Publisher, Source
-from flask_pooled_db.host.report import HostStats, ProcessStats, alone
+from flask_pooled_db.host.report import WANTED, HostStats, ProcessStats, alone
 
 __all__ = [
+    "WANTED",
     "Answer",
     "Duty",
     "Giving",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flask_pooled_db.host import HostStats
+from flask_pooled_db.host import WANTED, HostStats
 from flask_pooled_db.telemetry.finding import (
     BAD,
     NOTE,
@@ -213,7 +213,7 @@ def alone(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     )
     yield Finding(
         "alone",
-        WARNING,
+        NOTE if stats.problem == WANTED else WARNING,
         title,
         f"{shown(stats.problem)}.",
         "Give POOLED_DB_RUNTIME_DIR a directory that the app's user alone can write to.",

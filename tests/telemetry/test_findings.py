@@ -194,7 +194,15 @@ def test_own_numbers_alone() -> None:
     assert found.title == "These are the numbers of one worker alone"
     assert found.detail == "it is a link, which is never followed."
     assert "POOLED_DB_RUNTIME_DIR" in found.remedy
+    assert found.severity == WARNING
     assert "could not publish" in only(host(process(), problem="full")).title
+
+
+def test_own_numbers_as_wanted() -> None:
+    """Where workers are not to meet, nothing is wrong with that."""
+    stats = host(process(token=""), problem="POOLED_DB_RUNTIME_DIR is False")
+    assert only(stats).severity == NOTE
+    assert verdict(findings(stats), stats)["text"] == "All is well"
 
 
 def test_slow_statements() -> None:
