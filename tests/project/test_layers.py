@@ -71,20 +71,26 @@ PLACES = {
 }
 
 
+def paths() -> Iterator[tuple[str, Path]]:
+    """Every module of the package by its name in it."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts), path
+
+
 @functools.cache
 def modules() -> list[tuple[str, ast.Module]]:
     """Every module of the package by its name in it, parsed."""
-    found = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
-        found.append((name, ast.parse(path.read_text(encoding="utf-8"))))
-    return found
+    return [(name, ast.parse(path.read_text(encoding="utf-8"))) for name, path in paths()]
 
 
-each_module = pytest.mark.parametrize(
-    ("name", "tree"), [pytest.param(name, tree, id=name) for name, tree in modules()]
-)
+each_module = pytest.mark.parametrize("name", [name for name, _ in paths()])
+
+
+@pytest.fixture
+def tree(name: str) -> ast.Module:
+    """The module that a test is about, parsed when it runs: each process collects all tests."""
+    return dict(modules())[name]
 
 
 @functools.cache
