@@ -182,10 +182,7 @@ class PostgreSQLServer(Managed):
         return name
 
     def connections(self, user: str | None = None) -> list[int]:
-        """Return the process ids of the clients connected now, the side connection left out.
-
-        `user` narrows them down to a user's.
-        """
+        """Return the process ids of the clients, or of a user's; the side connection is left out."""
         rows = self.query(
             "SELECT pid, usename FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid"
