@@ -23,11 +23,12 @@ HEAD = f"""\
 Made by `make faults` (`python -m faults`; `--quick` takes a few minutes and writes no file;
 names select: `python -m faults 1-kill 5-deaf`).
 
-Real servers are broken under the load of {THREADS} threads (with gevent, of 1,000 greenlets) that
-transfer money between accounts. Every commit that was acknowledged is written to a file outside of
-the database before its thread goes on, and the server's own books (a trigger's) tell afterwards
-which transfers are there, and whether as a whole. All pools run with their own defaults, and are
-used as their documentation shows. The numbers are as measured, also where another pool does better.
+Real servers, MariaDB's and PostgreSQL's, are broken under the load of {THREADS} threads (with
+gevent, of 1,000 greenlets) that transfer money between accounts. Every commit that was acknowledged
+is written to a file outside of the database before its thread goes on, and the server's own books
+(a trigger's) tell afterwards which transfers are there, and whether as a whole. All pools run with
+their own defaults, and are used as their documentation shows. The numbers are as measured, also
+where another pool does better.
 
 - *acknowledged*: transfers whose commit was acknowledged.
 - *lost*: acknowledged, and nothing of them is there. *doubled*: there more than once. *half*: of

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
+from harness.postgres_programs import OWNER, new_directory, program_of, run, template
 from harness.processes import (
     Managed,
     ServerError,
@@ -27,6 +26,7 @@ from harness.processes import (
     end,
     is_alive,
     kill_all,
+    signal_all,
     start,
     wait_until_ready,
 )
@@ -34,8 +34,7 @@ from harness.sockets import LOOPBACK, free_port
 from harness.tls import Certificates
 from harness.waiting import PATIENCE, holds_within
 
-_OWNER = "postgres"
-_IN_MS = 5000
+_KILL_TIMEOUT = 5.0
 _PORT_ATTEMPTS = 5
 _PORT_TAKEN = "could not create any TCP/IP sockets"
 
@@ -65,7 +64,7 @@ class PostgreSQLServer(Managed):
         self.options = tuple(options)
         self.certificates = certificates
         self._owner = os.getpid()
-        self._directory = _new_directory("pooled-db-pg-")
+        self._directory = new_directory("pooled-db-pg-")
         self._log = self._directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._side: psycopg.Connection[Any] | None = None
@@ -113,10 +112,7 @@ class PostgreSQLServer(Managed):
         self.start()
 
     def crash(self) -> None:
-        """End every process of the server by SIGKILL: nobody is told, nothing is cleaned up.
-
-        What it leaves of shared memory, the next start removes.
-        """
+        """End all of its processes by SIGKILL: nobody is told, nothing is cleaned up."""
         others = self._pause_postmaster()  # it begins no more of them
         kill_all(others)  # before they see that it is gone, and say so
         self._end(signal.SIGKILL)
@@ -126,11 +122,11 @@ class PostgreSQLServer(Managed):
 
     def pause(self) -> None:
         """Freeze the server: its sockets stay open (and the kernel accepts), nothing answers."""
-        _signal_all(self._pause_postmaster(), signal.SIGSTOP)
+        signal_all(self._pause_postmaster(), signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused server go on."""
-        _signal_all([*children(self.pid), self.pid], signal.SIGCONT)
+        signal_all([*children(self.pid), self.pid], signal.SIGCONT)
 
     def close(self) -> None:
         """End the server and remove its data; a forked child leaves its parent's server alone."""
@@ -158,7 +154,7 @@ class PostgreSQLServer(Managed):
         if "sslmode" not in query:
             query |= self._tls
         options = f"?{urlencode(query, quote_via=quote)}" if query else ""
-        return f"postgresql+{driver}://{_OWNER}@{self.host}:{port or self.port}/postgres{options}"
+        return f"postgresql+{driver}://{OWNER}@{self.host}:{port or self.port}/postgres{options}"
 
     # -- the tests' own hand in the server -------------------------------------------------------
 
@@ -186,10 +182,7 @@ class PostgreSQLServer(Managed):
         return name
 
     def connections(self, user: str | None = None) -> list[int]:
-        """Return the process ids of the clients connected now, the side connection left out.
-
-        `user` narrows them down to a user's.
-        """
+        """Return the process ids of the clients, or of a user's; the side connection is left out."""
         rows = self.query(
             "SELECT pid, usename FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid"
@@ -198,7 +191,10 @@ class PostgreSQLServer(Managed):
 
     def kill_connection(self, id_: int) -> None:
         """End a client's connection and wait until it is gone; one gone before is no error."""
-        self.execute("SELECT pg_terminate_backend(%s, %s)", id_, _IN_MS)
+        self.execute("SELECT pg_terminate_backend(%s)", id_)
+        # Waiting itself, the server would look ten times a second.
+        if not holds_within(_KILL_TIMEOUT, lambda: id_ not in self.connections()):
+            raise ServerError(f"Connection {id_} outlived its end by {_KILL_TIMEOUT} s.")
 
     def statements(self) -> list[str]:
         """The statements of its clients that it is at work on."""
@@ -248,7 +244,7 @@ class PostgreSQLServer(Managed):
         return {"sslmode": "verify-full", "sslrootcert": str(self.certificates.ca)}
 
     def _fill(self, data: Path) -> None:
-        subprocess.run(["cp", "-a", str(_template()), str(data)], check=True)  # owners, too
+        subprocess.run(["cp", "-a", str(template()), str(data)], check=True)  # owners, too
 
     def _launch(self) -> None:
         settings = [
@@ -262,9 +258,9 @@ class PostgreSQLServer(Managed):
             *self._tls_settings(),
             *self.options,
         ]
-        command = [_program("postgres"), "-D", str(self._data)]
+        command = [program_of("postgres"), "-D", str(self._data)]
         command += [part for setting in settings for part in ("-c", setting)]
-        self._process = start(command, self._log, user=_OWNER if os.geteuid() == 0 else None)
+        self._process = start(command, self._log, user=OWNER if os.geteuid() == 0 else None)
         try:
             wait_until_ready(self._process, self._is_ready, "PostgreSQL", self.error_log)
         except BaseException:
@@ -280,7 +276,7 @@ class PostgreSQLServer(Managed):
             shutil.copy(path, copied)
             copied.chmod(0o600)
             if os.geteuid() == 0:
-                shutil.chown(copied, _OWNER)
+                shutil.chown(copied, OWNER)
             own.append(f"ssl_{name}_file={copied}")
         return ["ssl=on", *own]
 
@@ -301,7 +297,7 @@ class PostgreSQLServer(Managed):
         if process is None:
             return
         if process.poll() is None:
-            _signal_all(children(process.pid), signal.SIGCONT)  # paused ones see no other signal
+            signal_all(children(process.pid), signal.SIGCONT)  # paused ones see no other signal
         if not end(process, how):
             raise ServerError(f"PostgreSQL did not stop in time. Its log:\n{self.error_log()}")
 
@@ -310,8 +306,8 @@ class PostgreSQLServer(Managed):
             self._side = psycopg.connect(
                 host=str(self._directory),  # the leak detector watches the sockets of TCP
                 port=self.port,
-                user=_OWNER,
-                dbname=_OWNER,
+                user=OWNER,
+                dbname=OWNER,
                 autocommit=True,
                 prepare_threshold=None,
                 options="-cidle_session_timeout=0",
@@ -329,7 +325,7 @@ class _Standby(PostgreSQLServer):
     def _fill(self, data: Path) -> None:
         where = f"--host={self._primary.host}", f"--port={self._primary.port}"
         options = "--checkpoint=fast", "--wal-method=fetch", "--write-recovery-conf", "--no-sync"
-        _run(_program("pg_basebackup"), *where, f"--username={_OWNER}", f"-D{data}", *options)
+        run(program_of("pg_basebackup"), *where, f"--username={OWNER}", f"-D{data}", *options)
 
 
 _WORDS = {
@@ -340,53 +336,9 @@ _WORDS = {
 }
 
 
-def _signal_all(processes: Sequence[int], how: signal.Signals) -> None:
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):  # its client has gone
-            os.kill(process, how)
-
-
 def _files_of(certificates: Certificates) -> Iterator[tuple[str, Path]]:
     yield "cert", certificates.server_certificate
     yield "key", certificates.server_key
-
-
-def _program(name: str) -> str:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    if not found:
-        raise ServerError(f"{name} is not installed: sudo apt-get install postgresql")
-    return str(found[-1])
-
-
-def _run(*command: str) -> None:
-    # Its programs refuse to run as root.
-    prefix = ["runuser", "-u", _OWNER, "--"] if os.geteuid() == 0 else []
-    done = subprocess.run([*prefix, *command], capture_output=True, timeout=60, check=False)
-    if done.returncode:
-        raise ServerError(f"{command[0]} failed:\n{done.stderr.decode(errors='replace')}")
-
-
-def _new_directory(prefix: str) -> Path:
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
-    if os.geteuid() == 0:
-        shutil.chown(directory, _OWNER)
-    return directory
-
-
-@functools.cache
-def _template() -> Path:
-    """A fresh data directory, made once a session: copying it takes a fraction of the time."""
-    owner, directory = os.getpid(), _new_directory("pooled-db-pg-template-")
-
-    @atexit.register
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(directory, ignore_errors=True)
-
-    data = directory / "data"
-    options = ["--auth=trust", f"--username={_OWNER}", "--no-sync", "--wal-segsize=1"]
-    _run(_program("initdb"), f"--pgdata={data}", *options)
-    return data
 
 
 @contextmanager

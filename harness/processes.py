@@ -135,6 +135,11 @@ def is_alive(pid: int) -> bool:
 
 def kill_all(pids: Sequence[int]) -> None:
     """Kill processes, of which some may have ended."""
+    signal_all(pids, signal.SIGKILL)
+
+
+def signal_all(pids: Sequence[int], how: signal.Signals) -> None:
+    """Send processes a signal, of which some may have ended."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, how)

@@ -1,74 +1,79 @@
-"""The PostgreSQL server that the tests start, where it is broken."""
+"""The PostgreSQL that the tests start, and what the proxy reads of its protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
 
 from harness.postgres import PostgreSQLServer
-from harness.processes import ServerError, children, is_alive
-from harness.workloads import create_accounts, total
-from tests.harness.connections import SILENCE, InThread, fetch_one
-
-pytestmark = pytest.mark.on_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQLServer]:
-    """One that these tests may break."""
-    with PostgreSQLServer() as server:
-        yield server
+from harness.postgres_protocol import PARSE, QUERY, SYNC, PostgreSQLSplitter
+from harness.proxy import Proxy
 
 
 @pytest.fixture
-def connection(server: PostgreSQLServer) -> Iterator[Any]:
-    """A plain connection of psycopg."""
-    with psycopg.connect(server.url().replace("+psycopg", "")) as connection:
-        yield connection
+def proxied(postgresql_server: PostgreSQLServer) -> Iterator[tuple[Proxy, psycopg.Connection]]:
+    """A proxy, and a connection of psycopg through it."""
+    server = postgresql_server
+    with Proxy(server.host, server.port, splitter=PostgreSQLSplitter) as proxy:
+        url = server.url(port=proxy.port).replace("+psycopg", "")
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield proxy, connection
 
 
-def test_crash(server: PostgreSQLServer, connection: Any) -> None:
-    """A crash ends every process, and tells no client why; what was committed is there after it."""
-    database = server.create_database()
-    create_accounts(server, database, n=3, amount=100)
-    backend = connection.info.backend_pid
-    server.crash()
-    assert not is_alive(backend)
-    with pytest.raises(psycopg.OperationalError) as raised:
-        fetch_one(connection, "SELECT 1")
-    assert raised.value.sqlstate is None
-    server.start()
-    assert total(server, database) == 300
+def test_round_trips_on_the_wire(proxied: tuple[Proxy, psycopg.Connection]) -> None:
+    """A statement is one round trip, with parameters or without, and so is a pipeline; the
+    handshake is none. The texts are read.
+    """
+    proxy, connection = proxied
+    assert proxy.connections == 1
+    assert proxy.commands == []
+    connection.execute("SELECT 1")
+    assert [(command.code, command.payload) for command in proxy.commands] == [
+        (QUERY, b"SELECT 1\0")
+    ]
+    assert proxy.round_trips == 1
+    proxy.reset_counts()
+    connection.execute("SELECT %s::int", (5,))
+    assert proxy.round_trips == 1
+    assert [c.starts_with(b"select") for c in proxy.commands if c.code == PARSE] == [True]
+    proxy.reset_counts()
+    with connection.pipeline():
+        for number in range(3):
+            connection.execute("SELECT %s::int", (number,))
+    assert [c.code for c in proxy.commands].count(SYNC) == proxy.round_trips == 1
 
 
-def test_pause_and_resume(server: PostgreSQLServer, connection: Any) -> None:
-    """A paused server answers neither old clients nor new ones, until it is resumed."""
-    url = server.url().replace("+psycopg", "")
-    server.pause()
-    answer = InThread(lambda: fetch_one(connection, "SELECT 7"))
-    arrival = InThread(lambda: psycopg.connect(url).close())
-    assert not answer.returned_within(SILENCE)
-    assert not arrival.returned_within(SILENCE)
-    server.resume()
-    assert (answer.result(), arrival.result()) == (7, None)
+def test_faults_of_a_statement(proxied: tuple[Proxy, psycopg.Connection]) -> None:
+    """A fault strikes the statement that it is bound to."""
+    proxy, connection = proxied
+    proxy.cut_before(b"SELECT 2")
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 2")
 
 
-def test_pause_and_stop(server: PostgreSQLServer) -> None:
-    """A paused server can be stopped, and nothing is left of it; then it can't be paused."""
-    everybody = children(server.pid)
-    server.pause()
-    server.stop()
-    assert not any(map(is_alive, everybody))
-    with pytest.raises(ServerError, match="not running"):
-        server.pause()
-    server.start()
+def test_message_in_pieces() -> None:
+    """Messages are read however the network cuts them."""
+    startup = (8).to_bytes(4, "big") + (196608).to_bytes(4, "big")
+    query = b"Q" + (13).to_bytes(4, "big") + b"SELECT 1\0"
+    splitter, found = PostgreSQLSplitter(), []
+    for byte in startup + query + query:
+        found += [command for _, command in splitter.feed(bytes([byte]))]
+    assert found == [None, (QUERY, b"SELECT 1\0"), (QUERY, b"SELECT 1\0")]
 
 
-def test_connections_of_user(server: PostgreSQLServer, connection: Any) -> None:
-    """Clients are told apart by their user."""
-    backend = connection.info.backend_pid
-    assert server.connections() == server.connections("postgres") == [backend]
-    assert server.connections("somebody else") == []
+def test_server_that_is_followed_and_restarted() -> None:
+    """What is written is there after a restart, and on a standby, until that is promoted and has
+    its own.
+    """
+    with PostgreSQLServer() as server:
+        server.execute("CREATE TABLE t (id INT)")
+        server.restart()
+        with server.standby() as standby:
+            assert standby.query("SELECT count(*) FROM t") == [(0,)]
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                standby.execute("INSERT INTO t VALUES (1)")
+            standby.promote()
+            assert standby.execute("INSERT INTO t VALUES (1)") == 1

@@ -588,6 +588,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "and is closed to its caller": fetch_too_late,
     "the transaction of this connection is gone": swallow,
     "connection has no execute(): use a cursor": on_fake(lambda conn: conn.execute("SELECT")),
+    "can't work on a pooled connection": on_fake(lambda conn: conn.cursor().execute("LISTEN x")),
     "connection has no attribute 'rowcount'": in_block(lambda conn: conn.rowcount),
     "the statement returns no rows": fetch_nothing,
     "cursor has no attribute": in_block(lambda conn: conn.cursor().foo),

@@ -60,11 +60,14 @@ def promises_of(name: str) -> list[str]:
 
 
 def drivers_of(name: str, parameters: Mapping[str, Any], fixtures: Iterable[str]) -> set[str]:
-    """The drivers that a test runs on: those that its parameters name, or else its fixtures."""
+    """The drivers that a test runs on: those that its parameters name, or else its fixtures, or its
+    own name.
+    """
     if any(module in name for module in _OTHER_MODULES):
         return {""}
     named = {value for value in _flat(parameters.values()) if value in DRIVERS and value}
-    return named or {_FIXTURES[name] for name in fixtures if name in _FIXTURES} or {""}
+    named = named or {_FIXTURES[name] for name in fixtures if name in _FIXTURES}
+    return named or {"psycopg" if "psycopg" in name or "postgresql" in name else ""}
 
 
 def _flat(values: Iterable[Any]) -> Iterator[str]:
