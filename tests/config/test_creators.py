@@ -240,7 +240,7 @@ def test_connect_args_of_url() -> None:
         ({"URL": "mariadb://h/d?reconnect=1"}, "'reconnect' can't be set"),
         ({"URL": "mariadb://h/d?pool_name=p"}, "'pool_name' can't be set"),
         ({"URL": "sqlite:///f", "TARGET": "primary"}, "TARGET can't be 'primary'"),
-        ({"URL": "postgresql+psycopg://a,b/d", "TARGET": "primary"}, "TARGET can't be 'primary'"),
+        ({"CREATOR": rawdb(), "TARGET": "primary"}, "TARGET can't be 'primary'"),
         ({"CREATOR": pymysql, "CONNECT_ARGS": {"autocommit": True}}, "'autocommit' can't be set"),
     ],
 )
