@@ -1,8 +1,8 @@
 """The extension on psycopg beside psycopg's own pool, on PostgreSQL.
 
 The block of psycopg_pool is its `with pool.connection()`, which commits. Throughput is measured as
-in `throughput`, round trips as in `roundtrips`. A checkout and return without a statement is
-measured on a real connection, in the thread's CPU time.
+in `throughput`, round trips as in `roundtrips`: psycopg's BEGIN is one of its own. Scopes on a
+real connection are measured in the thread's CPU time, which leaves out what the server takes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from harness.postgres import PostgreSQLServer
 from harness.postgres_protocol import PostgreSQLSplitter
 from harness.proxy import Proxy
 from harness.tls import make_certificates
-from harness.workloads import create_accounts
+from harness.workloads import add, create_accounts
 
 PSYCOPG = "psycopg"
 GETCONN = "psycopg_pool, getconn and putconn"
+CALLS_OF_A_STATEMENT = 40
+"""As many checkouts take about as long as one scope with a statement."""
 BARS = {PSYCOPG_POOL: Bar(1.0, at_most=False)}
 
 Connect = Callable[[], Any]
@@ -112,21 +114,37 @@ def _bare(server: PostgreSQLServer, database: str, effort: Effort) -> list[Row]:
         ours, theirs, _ = stack.enter_context(pools_on(url, 1))
         pool = stack.enter_context(opened_pool(url, 1))
         stack.enter_context(ours.around())
-        contenders: dict[str, Callable[[], object]] = {
+        empty: dict[str, Callable[[], object]] = {
             OURS: partial(_enter, ours),
             PSYCOPG_POOL: partial(_enter, theirs),
             GETCONN: lambda: pool.putconn(pool.getconn()),
         }
-        samples = in_turn(
-            {name: partial(microseconds, call, effort.calls) for name, call in contenders.items()},
-            effort.rounds,
-        )
-    return compare("a scope without a statement", "µs", samples)
+        updating: dict[str, Callable[[], object]] = {
+            OURS: partial(_update, ours),
+            PSYCOPG_POOL: partial(_update, theirs),
+        }
+        calls = max(1, effort.calls // CALLS_OF_A_STATEMENT)
+        return [
+            *_in_cpu_time("a scope without a statement", empty, effort.calls, effort.rounds),
+            *_in_cpu_time("a scope with one UPDATE", updating, calls, effort.rounds),
+        ]
+
+
+def _in_cpu_time(
+    case: str, contenders: dict[str, Callable[[], object]], calls: int, rounds: int
+) -> list[Row]:
+    measures = {name: partial(microseconds, call, calls) for name, call in contenders.items()}
+    return compare(f"{case}, CPU", "µs", in_turn(measures, rounds))
 
 
 def _enter(contender: Contender) -> None:
     with contender.block():
         pass
+
+
+def _update(contender: Contender) -> None:
+    with contender.block() as connection:
+        add(connection, 1, 1)
 
 
 def _connects(server: PostgreSQLServer, effort: Effort, case: str) -> list[Row]:

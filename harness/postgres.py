@@ -182,7 +182,7 @@ class PostgreSQLServer(Managed):
         return name
 
     def connections(self, user: str | None = None) -> list[int]:
-        """Return the process ids of the clients, or of a user's, without the side connection."""
+        """Return the process ids of the clients, or of a user's, the side connection left out."""
         rows = self.query(
             "SELECT pid, usename FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid"
