@@ -338,8 +338,12 @@ class Driver(FromConfiguration, Comments, Results, Schemas, TimeLimits, Watching
         return True
 
     def isolation_statement(self, level: str) -> str | None:
-        """Return the statement that sets the next transaction's level, or None if each has it."""
+        """Return what gives `begin` the next transaction's level, or None if each has it."""
         raise self._unsupported("isolation_level")
+
+    def begin(self, raw: Any, statement: str) -> None:
+        """Have the next transaction be as an `isolation_statement` says."""
+        self.execute(raw, statement)
 
     def _unsupported(self, option: str) -> UsageError:
         return UsageError(f"{self.name} does not support {option}: leave it out")

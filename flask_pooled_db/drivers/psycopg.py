@@ -191,7 +191,7 @@ class PsycopgDriver(Driver):
         if raw.info.server_version >= _LIMITS_TRANSACTIONS:
             names.append("transaction_timeout")
         milliseconds = math.ceil(seconds * 1000)
-        self._batch(raw, "; ".join(f"SET {name}={milliseconds}" for name in names))
+        self.run_batch(raw, "; ".join(f"SET {name}={milliseconds}" for name in names))
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED
@@ -211,7 +211,7 @@ class PsycopgDriver(Driver):
     why_no_schemas = ""
 
     def own_schema(self, raw: Any) -> str:
-        return self._batch(raw, _SHOW_PATH)[0] or ""
+        return self.run_batch(raw, _SHOW_PATH)[0] or ""
 
     def enter_schema(self, raw: Any, schema: str | None, own: str) -> None:
         # A statement that is prepared with one tenant's tables may fail with another's.
@@ -222,13 +222,13 @@ class PsycopgDriver(Driver):
         # psycopg would begin in a round trip of its own.
         begin = "BEGIN" if _has_usual_transactions(raw) else ""
         set_path = _SET_PATH.format(sql.Literal(path).as_string(raw))
-        *_, current = self._batch(raw, f"{set_path}; {begin}")
+        *_, current = self.run_batch(raw, f"{set_path}; {begin}")
         if schema is not None and current != schema:  # the search path is silent about that
             raw.rollback()
             text = f'schema "{schema}" does not exist, or may not be used'
             raise cast("Any", self.dbapi).errors.InvalidSchemaName(text)
 
-    def _batch(self, raw: Any, sql: str) -> list[str | None]:
+    def run_batch(self, raw: Any, sql: str) -> list[str | None]:
         """Run statements in one round trip, in no transaction of psycopg's. Returns the first value
         of each that has one.
         """
@@ -241,8 +241,9 @@ class PsycopgDriver(Driver):
             results = raw.wait(api.generators.execute(pgconn))
             if is_queueing:
                 pgconn.enter_pipeline_mode()
+        status = api.pq.ExecStatus
         for result in results:
-            if result.status not in (api.pq.ExecStatus.COMMAND_OK, api.pq.ExecStatus.TUPLES_OK):
+            if result.status not in (status.COMMAND_OK, status.TUPLES_OK, status.EMPTY_QUERY):
                 raise api.errors.error_from_result(result, raw.info.encoding)
         values = [result.get_value(0, 0) for result in results if result.ntuples]
         return [value and value.decode(raw.info.encoding) for value in values]

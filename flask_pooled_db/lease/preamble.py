@@ -154,7 +154,7 @@ class Preamble:
         """Send what is due; `is_open` says whether a transaction is open already."""
         driver = entry.driver
         if self.isolation is not None and not is_open:
-            driver.execute(entry.raw, self.isolation)
+            driver.begin(entry.raw, self.isolation)
         for part in due:
             driver.set_savepoint(entry.raw, part.savepoint)
             self._sets += 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import (
     CommitOutcomeUnknown,
     DeadlineExceeded,
     PooledDBError,
+    PoolTimeout,
     TransactionAborted,
     UsageError,
 )
@@ -208,6 +210,17 @@ def distributed(what: str) -> UsageError:
     return UsageError(
         f"{what} is of a distributed transaction, which a block can't be a part of: do all of it "
         "with the driver's own connection, which conn.dbapi_connection is"
+    )
+
+
+def no_session(bind: str, waited: float) -> PoolTimeout:
+    """Return the error of a transaction that a pooler in front of the server had no session for."""
+    return PoolTimeout(
+        f"the proxy of the bind {shown(bind)} had no session for this transaction in {waited:.1f} "
+        "s: all of its pool are in use, or its server does not answer; raise its "
+        "default_pool_size, or have transactions end sooner",
+        bind=bind,
+        waited=waited,
     )
 
 
