@@ -68,6 +68,8 @@ def _make_driver(
         adapter = _adapter_for_creator(creator)
         arguments, file = dict(config.connect_args), None
     dbapi = dbapi_of(creator)
+    if dbapi is not None and (why := adapter.why_not_supported(dbapi)):
+        raise ConfigError([why])
     if config.proxy is not None:
         adapter = _behind_proxy(adapter, creator)
     problems = adapter.problems(arguments)

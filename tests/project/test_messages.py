@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -511,6 +512,13 @@ def set_behind_proxy(site: Site, logged: Callable[[], str]) -> None:
     check(print, ("SET work_mem = '1MB'",))
 
 
+def use_new_connector(site: Site, logged: Callable[[], str]) -> None:
+    stand_in = ModuleType("mariadb")
+    vars(stand_in).update(connect=print, apilevel="2.0", threadsafety=3, __version__="2.0.0rc2")
+    with pooled_app(creator=stand_in):
+        pass
+
+
 def put_proxy_before_a_file(site: Site, logged: Callable[[], str]) -> None:
     with pooled_app("sqlite://", proxy="transaction"):
         pass
@@ -546,6 +554,7 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "left no more time to wait": wait_in_vain,
     "of them already (": take_two,
     "had no session for this transaction in": lack_a_session,
+    "MariaDB Connector/Python 2 is not supported yet": use_new_connector,
     "PROXY can't be 'transaction' with": put_proxy_before_a_file,
     "can't be used with PROXY 'transaction'": set_behind_proxy,
     "all binds together have": take_two_together,
