@@ -98,6 +98,8 @@ class ProxiedPsycopgDriver(PsycopgDriver):
         while isinstance(function, functools.partial):
             if function.keywords.get("prepare"):
                 raise _refusal("prepare=True", "leave it out")
+            if "query" in function.keywords:
+                args = (function.keywords["query"], *args)
             function = function.func
         if getattr(getattr(function, "__self__", None), "withhold", False) is True:
             raise _refusal("a cursor with withhold=True", "read it to its end in its block")

@@ -173,6 +173,8 @@ def test_p9_refused(db: PooledDB, side: psycopg.Connection[Any]) -> None:
         held = conn.cursor("named", withhold=True)
         ways: list[Callable[[], object]] = [
             lambda: conn.execute(set_it),
+            lambda: conn.execute(query=set_it),
+            lambda: conn.cursor().execute(query=set_it),
             lambda: conn.cursor().execute(set_it),
             lambda: conn.cursor().executemany(set_it, [()]),
             lambda: conn.cursor().stream(set_it),
