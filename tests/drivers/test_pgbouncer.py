@@ -13,6 +13,7 @@ import pytest
 
 from flask_pooled_db import (
     CommitOutcomeUnknown,
+    ConnectFailed,
     DeadlineExceeded,
     PooledDB,
     PoolTimeout,
@@ -404,6 +405,17 @@ def test_deadline_in_proxy(db: PooledDB, other: psycopg.Connection[Any]) -> None
     other.execute("SELECT 1")
     with pytest.raises(DeadlineExceeded), db.deadline(0.1):
         db.fetch_value("SELECT 1")
+
+
+@pytest.mark.parametrize("how", ["database=nowhere", "options=-cwork_mem%3D64"])
+def test_proxy_refusal(postgresql: str, how: str) -> None:
+    """What pgbouncer refuses, it will refuse again: callers are told at once."""
+    with PgBouncer(postgresql) as proxy:
+        user = proxy.url.rpartition("/")[0]
+        url = f"{user}/nowhere" if how.startswith("database") else f"{proxy.url}?{how}"
+        with pooled_app(url) as (_, db):
+            with pytest.raises(ConnectFailed):
+                db.fetch_value("SELECT 1")
 
 
 # A proxy that nobody has declared
