@@ -16,7 +16,7 @@ CONNECTOR_PACKAGES := gcc=gcc /usr/include/stdio.h=libc6-dev mariadb_config=libm
 	"$$headers/Python.h=$(notdir $(PYTHON))-dev"
 SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client-core \
 	/usr/lib/galera/libgalera_smm.so=galera-4 \
-	pg_ctlcluster=postgresql
+	pg_ctlcluster=postgresql pgbouncer=pgbouncer
 # Valkey does as well, where it is installed.
 QUEUE_PACKAGES := $(if $(wildcard /usr/bin/valkey-server),,redis-server=redis-server)
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server

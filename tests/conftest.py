@@ -19,6 +19,7 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB
 from harness.mysql import URL_VARIABLE, MySQLServer, versions
+from harness.pgbouncer import PgBouncer
 from harness.postgres import PostgreSQLServer
 from harness.processes import ServerError
 from harness.proxy import Proxy
@@ -58,6 +59,8 @@ _SERVERS = {
     "private_server",
     "postgresql",
     "postgresql_server",
+    "pgbouncer",
+    "private_pgbouncer",
     "redis_server",
 }
 _failed = pytest.StashKey[bool]()
@@ -266,6 +269,20 @@ def postgresql_server() -> Iterator[PostgreSQLServer]:
 def shared_postgresql(postgresql_server: PostgreSQLServer) -> str:
     """The URL of the PostgreSQL shared by all tests."""
     return postgresql_server.url()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(shared_postgresql: str) -> Iterator[PgBouncer]:
+    """The pgbouncer shared by all tests, with one session for all. Never stop or reconfigure it."""
+    with PgBouncer(shared_postgresql, {"default_pool_size": "1"}) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def private_pgbouncer(shared_postgresql: str) -> Iterator[PgBouncer]:
+    """A pgbouncer of the test's own, to be killed and started at will."""
+    with PgBouncer(shared_postgresql) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

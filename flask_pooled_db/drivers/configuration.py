@@ -77,6 +77,11 @@ class FromConfiguration:
         return ""
 
     @classmethod
+    def why_not_supported(cls, dbapi: ModuleType) -> str:
+        """Return why this release of the module can't be used, and what to do; "" if it can."""
+        return ""
+
+    @classmethod
     def accepts(cls, creator: Any, dbapi: ModuleType) -> bool:
         """Return whether this adapter fits a creator of connections and its DB-API 2 module."""
         return dbapi.__name__ == cls.module

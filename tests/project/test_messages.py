@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,11 +30,13 @@ from flask_pooled_db import (
     get_db_connection,
     signals,
 )
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers.registry import make_driver
 from flask_pooled_db.host import Duty, Location, publisher
 from flask_pooled_db.host.directory import Directory
 from flask_pooled_db.host.duties import Duties
 from flask_pooled_db.host.orders import new_order, write_order
-from flask_pooled_db.lease import hops
+from flask_pooled_db.lease import hops, refusals
 from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
@@ -539,6 +542,29 @@ def connect_encrypted(site: Site, sql: str) -> None:
         conn.execute(sql)
 
 
+def lack_a_session(site: Site, logged: Callable[[], str]) -> None:
+    raise refusals.no_session("default", 1.0)
+
+
+def set_behind_proxy(site: Site, logged: Callable[[], str]) -> None:
+    config = PoolConfig.from_mapping({"URL": "postgresql://h/d", "PROXY": "transaction"})
+    check = make_driver(config).check_call
+    assert check is not None
+    check(print, ("SET work_mem = '1MB'",))
+
+
+def use_new_connector(site: Site, logged: Callable[[], str]) -> None:
+    stand_in = ModuleType("mariadb")
+    vars(stand_in).update(connect=print, apilevel="2.0", threadsafety=3, __version__="2.0.0rc2")
+    with pooled_app(creator=stand_in):
+        pass
+
+
+def put_proxy_before_a_file(site: Site, logged: Callable[[], str]) -> None:
+    with pooled_app("sqlite://", proxy="transaction"):
+        pass
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -571,6 +597,10 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "no connection in": take_two,
     "left no more time to wait": wait_in_vain,
     "of them already (": take_two,
+    "had no session for this transaction in": lack_a_session,
+    "MariaDB Connector/Python 2 is not supported yet": use_new_connector,
+    "PROXY can't be 'transaction' with": put_proxy_before_a_file,
+    "can't be used with PROXY 'transaction'": set_behind_proxy,
     "all binds together have": take_two_together,
     "and trying again won't help": connect_in_vain,
     "the function in URL raised it": raise_for_url,
