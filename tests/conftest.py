@@ -26,7 +26,7 @@ from harness.proxy import Proxy
 from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
-from tests.support import promises
+from tests.support import promises, scratch
 from tests.support.clock import Clock
 from tests.support.coverage import Measuring, note_repeats
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
@@ -65,6 +65,7 @@ _SERVERS = {
 }
 _failed = pytest.StashKey[bool]()
 _measuring = pytest.StashKey[Measuring]()
+_scratch = pytest.StashKey[Path]()
 
 # A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
 # What nobody has changed must not fail a change: so what is tried at random is the same in CI.
@@ -100,6 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
     file = config.getoption("promises")
     if file is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(promises.Promises(file))
+    config.stash[_scratch] = scratch.make()
     signal.signal(signal.SIGTERM, _interrupt)
     # A shell has what it starts in the background ignore SIGINT, and so would what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,6 +160,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """
     yield
     if nextitem is None or nextitem.path != item.path:
+        scratch.forget_apps(item.config.stash[_scratch])
         gc.collect()
         gc.freeze()
 
@@ -194,8 +197,9 @@ def _is_for_mysql(item: pytest.Item) -> bool:
     return (uses_it or "shared_server" in marks) and "mariadb_only" not in marks
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """Give SIGTERM back, and see to it that the process ends, whatever a driver left in it."""
+    scratch.remove(config.stash[_scratch])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.dump_traceback_later(_TIME_TO_END, exit=True, file=sys.__stderr__ or sys.stderr)
 
