@@ -16,14 +16,28 @@ CONNECTOR_PACKAGES := gcc=gcc /usr/include/stdio.h=libc6-dev mariadb_config=libm
 	"$$headers/Python.h=$(notdir $(PYTHON))-dev"
 SERVER_PACKAGES := mariadbd=mariadb-server-core my_print_defaults=mariadb-client-core \
 	/usr/lib/galera/libgalera_smm.so=galera-4 \
-	pg_ctlcluster=postgresql
+	pg_ctlcluster=postgresql pgbouncer=pgbouncer
 # Valkey does as well, where it is installed.
 QUEUE_PACKAGES := $(if $(wildcard /usr/bin/valkey-server),,redis-server=redis-server)
 FAULTS_PACKAGES := haproxy=haproxy rsync=rsync wsrep_sst_rsync=mariadb-server
 BROWSER_PACKAGES := chromium=chromium chromedriver=chromium-driver
 
-# Four tests at a time: much of what they do is waiting for servers.
-PARALLEL := --numprocesses 4 --dist worksteal
+# Six tests at a time: much of what they do is waiting for servers.
+PARALLEL := --numprocesses 6 --dist worksteal
+
+# The tests' servers and files are in memory where it has room for them: on a disk, the tests wait for
+# each other's commits. The folder is open to all, as a PostgreSQL started by root runs as another
+# user. Python keeps the bytecode of what the tests start hundreds of times, even where the machine is
+# set not to keep any.
+SCRATCH := unset POOLED_DB_URL PYTHONDONTWRITEBYTECODE; \
+	room=$$(df --output=avail -BM /dev/shm 2>/dev/null | tail -n 1 | tr -cd 0-9) || true; \
+	if [ "$${room:-0}" -ge 3000 ]; then \
+		TMPDIR=$$(mktemp -d /dev/shm/pooled-db-tests-XXXXXX); \
+		trap 'rm -rf "$$TMPDIR"' EXIT; \
+		trap 'exit 1' HUP INT TERM; \
+		chmod 1777 "$$TMPDIR"; \
+		export TMPDIR; \
+	fi
 
 # What differs here from the last commit; nothing outside a git checkout. Without git's lock, so that
 # the checkout can be worked in meanwhile.
@@ -65,7 +79,7 @@ run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
 # The tests start servers of their own: they must not meet the one POOLED_DB_URL names.
 # Ubuntu has no Chromium among its packages: there, the browser's tests are left out; never in CI.
 test: system-tests $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
-	unset POOLED_DB_URL
+	$(SCRATCH)
 	$(TREE) >$(TREE_BEFORE)
 	left_out="alone"
 	if ! make --no-print-directory PYTHON=$(PYTHON) system-browser; then
@@ -86,7 +100,7 @@ test: system-tests $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	}
 
 test-quick: system-server $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
-	unset POOLED_DB_URL
+	$(SCRATCH)
 	$(TREE) >$(TREE_BEFORE)
 	$(RUN) pytest -m "not (slow or alone or browser or on_server)" $(PARALLEL)
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }

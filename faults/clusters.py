@@ -12,7 +12,7 @@ from faults.load import ACCOUNTS, Load, Tally
 from faults.runs import Effort, Outcome, Scene, measure, open_files, open_ledger, perform_on
 from faults.systems import SYSTEMS
 from harness.galera import GaleraCluster, GaleraNode
-from harness.haproxy import HAProxy, allow_checks
+from harness.haproxy import DatabaseHAProxy, allow_checks
 from harness.replication import ReplicatedPair
 
 
@@ -82,7 +82,7 @@ def _on_galera(
         settings = {"host_order": "random", "target": "primary"}
         if behind_haproxy:
             allow_checks(first)
-            proxy = stack.enter_context(HAProxy(nodes))
+            proxy = stack.enter_context(DatabaseHAProxy(nodes))
             hosts, settings = [(proxy.host, proxy.port)], {}
         ledger = stack.enter_context(open_ledger())
         files = open_files()

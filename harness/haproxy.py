@@ -14,14 +14,14 @@ from harness.processes import Managed, end, start, wait_until_ready
 from harness.server import MariaDBServer, find_program
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 
-_CONFIGURATION = """\
+_DATABASES = f"""\
 defaults
     mode tcp
     timeout connect 2s
     timeout client 1h
     timeout server 1h
 listen database
-    bind {host}:{port}
+    bind {LOOPBACK}:{{port}}
     balance leastconn
     option mysql-check user haproxy
     default-server inter 200ms fall 2 rise 2 on-marked-down shutdown-sessions
@@ -29,27 +29,21 @@ listen database
 
 
 class HAProxy(Managed):
-    """It spreads connections over the servers that are up; a context manager."""
+    """HAProxy with a configuration, in which `{port}` is where it listens; a context manager."""
 
-    def __init__(self, servers: Sequence[MariaDBServer]) -> None:
+    def __init__(self, configuration: str) -> None:
         self.host = LOOPBACK
         self.port = free_port()
-        self._servers = servers
+        self._configuration = configuration.replace("{port}", str(self.port))
         self._directory = Path(tempfile.mkdtemp(prefix="pooled-db-haproxy-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and return when it listens."""
         configuration = self._directory / "haproxy.cfg"
-        lines = [
-            f"    server s{number} {server.host}:{server.port} check\n"
-            for number, server in enumerate(self._servers)
-        ]
-        head = _CONFIGURATION.format(host=self.host, port=self.port)
-        configuration.write_text(head + "".join(lines))
+        configuration.write_text(self._configuration)
         log = self._directory / "haproxy.log"
         self._process = start([find_program("haproxy"), "-db", "-f", str(configuration)], log)
-        DATABASE_PORTS.add(self.port)
         wait_until_ready(self._process, self._listens, "HAProxy", log.read_text)
 
     def _listens(self) -> bool:
@@ -61,6 +55,18 @@ class HAProxy(Managed):
         if self._process is not None:
             end(self._process, signal.SIGKILL)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class DatabaseHAProxy(HAProxy):
+    """It spreads connections over the database servers that are up."""
+
+    def __init__(self, servers: Sequence[MariaDBServer]) -> None:
+        lines = [
+            f"    server s{number} {server.host}:{server.port} check\n"
+            for number, server in enumerate(servers)
+        ]
+        super().__init__(_DATABASES + "".join(lines))
+        DATABASE_PORTS.add(self.port)
 
 
 def allow_checks(server: MariaDBServer) -> None:

@@ -61,6 +61,7 @@ def transfer(
 
 def connection_id(connection: Any) -> int:
     """The server's number for a connection, as `kill_connection` of the servers takes it."""
-    is_mariadb = not connection.ProgrammingError.__module__.startswith("psycopg")
-    number = "CONNECTION_ID()" if is_mariadb else "pg_backend_pid()"
+    error = getattr(connection, "ProgrammingError", Exception)
+    is_psycopg = error.__module__.startswith("psycopg")
+    number = "pg_backend_pid()" if is_psycopg else "CONNECTION_ID()"
     return int(run(connection, f"SELECT {number}")[0][0])

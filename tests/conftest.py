@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,15 +19,16 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB
 from harness.mysql import URL_VARIABLE, MySQLServer, versions
+from harness.pgbouncer import PgBouncer
 from harness.postgres import PostgreSQLServer
 from harness.processes import ServerError
 from harness.proxy import Proxy
 from harness.redis import RedisServer
 from harness.server import SCHEMES, MariaDBServer
 from harness.tls import Certificates, make_certificates
-from tests.support import promises
+from tests.support import promises, scratch
 from tests.support.clock import Clock
-from tests.support.coverage import Measuring
+from tests.support.coverage import Measuring, note_repeats
 from tests.support.leaks import Footprint, wait_for_leaks_to_end
 from tests.support.order import spread
 from tests.support.sites import bare_app
@@ -59,15 +59,13 @@ _SERVERS = {
     "private_server",
     "postgresql",
     "postgresql_server",
+    "pgbouncer",
+    "private_pgbouncer",
     "redis_server",
 }
 _failed = pytest.StashKey[bool]()
-_repeats = pytest.StashKey[bool]()
 _measuring = pytest.StashKey[Measuring]()
-_MEASURED = 4
-"""How many examples of a parametrized test have their coverage measured: one for each driver, most
-often.
-"""
+_scratch = pytest.StashKey[Path]()
 
 # A busy machine may take its time with a single example; a whole test is bounded by `timeout`.
 # What nobody has changed must not fail a change: so what is tried at random is the same in CI.
@@ -103,6 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
     file = config.getoption("promises")
     if file is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(promises.Promises(file))
+    config.stash[_scratch] = scratch.make()
     signal.signal(signal.SIGTERM, _interrupt)
     # A shell has what it starts in the background ignore SIGINT, and so would what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -119,18 +118,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Measure no coverage of the collection."""
+    session.config.stash[_measuring] = measuring = Measuring()
+    measuring.pause_for_collection()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a server, and deselect what is not for the server that is tested.
 
     Side by side, the long ones begin first, and those that share a fixture of their module follow
     one another: each process is given a row of them.
     """
-    config.stash[_measuring] = Measuring()
-    examples: Counter[str] = Counter()
+    note_repeats(items)
     for item in items:
-        function = item.nodeid.partition("[")[0]
-        examples[function] += 1
-        item.stash[_repeats] = examples[function] > _MEASURED
         promises.mark(item)
         uses_server = _SERVERS & set(getattr(item, "fixturenames", ()))
         starts_one = hasattr(getattr(item, "module", None), "postgres")
@@ -158,18 +160,15 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """
     yield
     if nextitem is None or nextitem.path != item.path:
+        scratch.forget_apps(item.config.stash[_scratch])
         gc.collect()
         gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Measure no coverage of what is slow, nor of the later examples of a parametrized test: they
-    come by the same lines again, and take two to three times as long when each is counted.
-    """
-    item.config.stash[_measuring].switch(
-        on=not _is_long(item) and not item.stash.get(_repeats, False)
-    )
+    """Measure coverage of it, or not."""
+    item.config.stash[_measuring].begin(item)
 
 
 def _is_long(item: pytest.Item) -> bool:
@@ -198,8 +197,9 @@ def _is_for_mysql(item: pytest.Item) -> bool:
     return (uses_it or "shared_server" in marks) and "mariadb_only" not in marks
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """Give SIGTERM back, and see to it that the process ends, whatever a driver left in it."""
+    scratch.remove(config.stash[_scratch])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.dump_traceback_later(_TIME_TO_END, exit=True, file=sys.__stderr__ or sys.stderr)
 
@@ -273,6 +273,20 @@ def postgresql_server() -> Iterator[PostgreSQLServer]:
 def shared_postgresql(postgresql_server: PostgreSQLServer) -> str:
     """The URL of the PostgreSQL shared by all tests."""
     return postgresql_server.url()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(shared_postgresql: str) -> Iterator[PgBouncer]:
+    """The pgbouncer shared by all tests, with one session for all. Never stop or reconfigure it."""
+    with PgBouncer(shared_postgresql, {"default_pool_size": "1"}) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def private_pgbouncer(shared_postgresql: str) -> Iterator[PgBouncer]:
+    """A pgbouncer of the test's own, to be killed and started at will."""
+    with PgBouncer(shared_postgresql) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from flask_pooled_db.config.arguments import (
     check_rows,
     check_seconds,
 )
-from flask_pooled_db.config.checks import describe, is_plain_name, looks_like_url, shown
+from flask_pooled_db.config.checks import describe, is_count, is_plain_name, looks_like_url, shown
 from flask_pooled_db.config.fields import DEFAULT_BIND, PREFIX
 from flask_pooled_db.config.parts import FROM_FILE
 from flask_pooled_db.config.ping import Ping, PingPolicy
-from flask_pooled_db.config.pool import PoolConfig
+from flask_pooled_db.config.pool import PoolConfig, fit_sizes
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.scope import (
     DEFAULT_OPTIONS,
@@ -51,6 +51,8 @@ __all__ = [
     "check_rows",
     "check_seconds",
     "describe",
+    "fit_sizes",
+    "is_count",
     "is_plain_name",
     "looks_like_url",
     "options_of",

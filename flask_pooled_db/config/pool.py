@@ -12,6 +12,7 @@ from flask_pooled_db.config import checks
 from flask_pooled_db.config.fields import PREFIX, Field, database, keys_of, pool
 from flask_pooled_db.config.parts import FIELDS
 from flask_pooled_db.config.ping import Ping
+from flask_pooled_db.config.proxy import problems_behind
 from flask_pooled_db.config.rows import Rows
 from flask_pooled_db.config.url import AskedURL, DatabaseURL
 from flask_pooled_db.errors import ConfigError
@@ -68,6 +69,9 @@ class PoolConfig:
     )
     target: Literal["any", "primary"] = field(
         default="any", metadata=database(checks.one_of("any", "primary"))
+    )
+    proxy: Literal["transaction"] | None = field(
+        default=None, metadata=database(checks.one_of("transaction"))
     )
     replica: str | None = field(default=None, metadata=database(checks.bind_name))
     replica_fallback: bool = field(default=True, metadata=pool(checks.flag))
@@ -164,6 +168,7 @@ def build_config(
         problems.append(f"{prefix}URL and {prefix}CREATOR are both set: keep one of them")
     if "url" not in values and "creator" not in values:
         problems.append(f"{prefix}URL is not set: give it a database URL, or set {prefix}CREATOR")
+    problems += problems_behind(values, defaults, prefix)
     sizes = _fit_sizes(values, defaults, prefix, problems)
     # max_waiting only makes sense if callers may block and there is a connection limit.
     for name, value in (("blocking", False), ("maxconnections", 0)):
@@ -176,6 +181,21 @@ def build_config(
     if len(problems) > before or not has_database:
         return None
     return PoolConfig(**{**defaults, **values, **sizes})
+
+
+def fit_sizes(given: Mapping[str, int], config: PoolConfig) -> dict[str, int]:
+    """Return the sizes of a pool with this configuration that is given other ones, by name. Those
+    that are left out are as configured, as far as they fit to the others.
+
+    Raises `ConfigError` if those that are given contradict each other.
+    """
+    problems: list[str] = []
+    sizes = ("mincached", "maxcached", "maxconnections", "maxshared")
+    configured = {name: getattr(config, name) for name in sizes}
+    fitting = _fit_sizes(given, configured, "", problems)
+    if problems:
+        raise ConfigError(problems)
+    return fitting
 
 
 def _fit_sizes(

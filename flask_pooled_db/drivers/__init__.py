@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from flask_pooled_db.drivers.asked import words_of_asking
 from flask_pooled_db.drivers.base import FRESH_SESSION, IN_DOUBT, Driver, Failure, Session
+from flask_pooled_db.drivers.facts import ServerLoad
 from flask_pooled_db.drivers.registry import hazard_of_sharing, make_driver
 from flask_pooled_db.drivers.servers import Servers
 
@@ -17,6 +18,7 @@ __all__ = [
     "IN_DOUBT",
     "Driver",
     "Failure",
+    "ServerLoad",
     "Servers",
     "Session",
     "hazard_of_sharing",

@@ -17,6 +17,7 @@ from flask_pooled_db.drivers.results import Results
 from flask_pooled_db.drivers.schemas import Schemas
 from flask_pooled_db.drivers.scripts import MARIADB
 from flask_pooled_db.drivers.servers import Servers
+from flask_pooled_db.drivers.serverside import ServerSide
 from flask_pooled_db.drivers.watching import Watching
 from flask_pooled_db.errors import ConfigError, UsageError
 
@@ -52,7 +53,7 @@ FRESH_SESSION = Session()
 """The state of a session that no scope has changed."""
 
 
-class Driver(FromConfiguration, Comments, Results, Schemas, TimeLimits, Watching):
+class Driver(FromConfiguration, Comments, Results, Schemas, ServerSide, TimeLimits, Watching):
     """A DB-API 2 module together with the arguments to connect with.
 
     It holds no state of any connection. `raw` is always the driver's own connection. An instance

@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from flask_pooled_db.drivers import creators, passwords
 from flask_pooled_db.errors import ConfigError
 
 _LONGEST_PROGRAM, _LONGEST_LABEL = 20, 63
+_LABEL = re.compile(r"[ -~]{1,20}\[(?P<pid>\d+)\] ")
 
 TEXTS = frozenset(
     {*passwords.NAMES, FROM_FILE, "host", "user", "username", "database", "db", "dbname"}
@@ -73,6 +74,11 @@ class FromConfiguration:
     @classmethod
     def objection(cls, dbapi: ModuleType, name: str, value: Any) -> str:
         """Return what the module has against a connect argument, or "" if nothing is known."""
+        return ""
+
+    @classmethod
+    def why_not_supported(cls, dbapi: ModuleType) -> str:
+        """Return why this release of the module can't be used, and what to do; "" if it can."""
         return ""
 
     @classmethod
@@ -170,8 +176,7 @@ class FromConfiguration:
         The name of a bind may come from outside. PostgreSQL keeps 63 bytes, of ASCII alone.
         """
         program = Path(sys.argv[0] if sys.argv else "").name or "python"
-        label = f"{program[:_LONGEST_PROGRAM]}[{os.getpid()}] {self.bind}"
-        return re.sub(r"[^ -~]", "?", label)[:_LONGEST_LABEL]
+        return _in_ascii(f"{program[:_LONGEST_PROGRAM]}[{os.getpid()}] {self.bind}")
 
     def introduction(self) -> Mapping[str, Any]:
         """Return the connect arguments that give the label to the server; none if the module takes
@@ -198,6 +203,22 @@ class FromConfiguration:
         text = " ".join(str(error).split())
         given = {**self._arguments, **self._from_file}
         return "" if passwords.are_in(text, given) else text
+
+
+def _in_ascii(label: str) -> str:
+    return re.sub(r"[^ -~]", "?", label)[:_LONGEST_LABEL]
+
+
+def read_label(label: str, binds: Iterable[str]) -> int | None:
+    """Return the id of the process that gave a connection this label; None if it is no label of a
+    connection of one of these binds.
+    """
+    match = _LABEL.match(label)
+    if match is None:
+        return None
+    before = match[0]
+    is_ours = any(_in_ascii(before + bind) == label for bind in binds)
+    return int(match["pid"]) if is_ours else None
 
 
 @functools.lru_cache(maxsize=32)

@@ -326,3 +326,16 @@ _POSTGRESQL = _Dialect(
 def of_postgresql(text: str) -> Effect:
     """Return what a statement may do on PostgreSQL, where DDL is part of the transaction."""
     return _effect(_POSTGRESQL, text)
+
+
+def readings_of_postgresql(text: str) -> list[str] | None:
+    """Return a text as PostgreSQL may read it, in each way that the role of backslashes allows: in
+    lower case, without comments, and with little of what is quoted; None if nobody can tell.
+    """
+    if _DOUBT in text:
+        return None
+    first, *others = (reading.sub(_bare, text) for reading in _POSTGRESQL.readings)
+    possible = [first, *(bare for bare in others if "\\" in text and not bare.endswith(_NO_END))]
+    if any(_DOUBT in bare for bare in possible):
+        return None
+    return [" ".join(bare.lower().split()) for bare in possible]

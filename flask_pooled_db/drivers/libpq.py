@@ -37,6 +37,7 @@ _REFUSAL = re.compile(
     | (password | Peer | certificate)\ authentication\ failed
     | no\ pg_hba\.conf\ entry | pg_hba\.conf\ rejects
     | permission\ denied\ for\ database
+    | unsupported\ startup\ parameter
     | unrecognized\ configuration\ parameter | invalid\ value\ for\ parameter
     """,
     re.VERBOSE,

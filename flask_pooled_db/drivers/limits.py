@@ -60,6 +60,10 @@ class TimeLimits:
         """Cut the connection, from any thread."""
         raise NotImplementedError
 
+    cut_after: float = 0.0
+    """Seconds that `ending` has before `stop` comes: what stands in front of the server may forget
+    whose statement it was once the connection is cut."""
+
     def stop(self, raw: Any) -> None:
         """End the call under way, from any thread, as far as that needs no server."""
         self.cut(raw)

@@ -104,6 +104,18 @@ class MariaDBConnectorDriver(MySQLDriver):
             self._arguments = {"connect_timeout": math.ceil(timeout), **arguments}
 
     @classmethod
+    def why_not_supported(cls, dbapi: ModuleType) -> str:
+        # Seen with 2.0.0rc2, on MariaDB 10.11: docs/design.md.
+        version = str(getattr(dbapi, "__version__", ""))
+        if version.partition(".")[0] != "2":
+            return ""
+        return (
+            f"MariaDB Connector/Python 2 is not supported yet: {version} can't read all answers of "
+            "a server that tells of changed sessions, and drops rows that were not read when the "
+            "next statement comes; install 'mariadb<2', or use mysql+pymysql:// with PyMySQL"
+        )
+
+    @classmethod
     def names_of_arguments(
         cls, dbapi: ModuleType, given: Collection[str]
     ) -> Collection[str] | None:

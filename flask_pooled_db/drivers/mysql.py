@@ -12,6 +12,7 @@ from flask_pooled_db.drivers import mysqlerrors as errors
 from flask_pooled_db.drivers import scripts
 from flask_pooled_db.drivers.base import Failure, Session
 from flask_pooled_db.drivers.effects import Effect, of_mariadb
+from flask_pooled_db.drivers.mysql_server import MYSQL
 from flask_pooled_db.drivers.mysqldatabases import WithDatabases
 from flask_pooled_db.drivers.passwords import NAMES as PASSWORDS
 from flask_pooled_db.drivers.passwords import is_encodable
@@ -35,6 +36,7 @@ class MySQLDriver(WithDatabases):
 
     recognizes_primary = True
     takes_password_file = True
+    server: ClassVar = MYSQL
     harmless = WithDatabases.harmless | {
         *("character_set_name", "escape", "escape_string", "get_autocommit", "get_host_info"),
         *("get_proto_info", "get_server_info", "get_server_version", "insert_id", "literal"),
@@ -223,6 +225,11 @@ class MySQLDriver(WithDatabases):
     def connection_id(self, raw: Any) -> int:
         """Return the server's number for the connection."""
         raise NotImplementedError
+
+    def server_id(self, raw: Any) -> int | None:
+        with contextlib.suppress(Exception):  # an application's own connections may lack it
+            return self.connection_id(raw)
+        return None
 
     def identity(self, raw: Any) -> Any:
         # Behind a proxy, another server may use the same number for another connection.

@@ -44,7 +44,3 @@ class WithDatabases(Driver):
             return cursor.fetchone()
         finally:
             cursor.close()
-
-    def plain_cursor(self, raw: Any) -> Any:
-        """Return a cursor whose rows are tuples, whatever the application has configured."""
-        return self.cursor(raw)

@@ -84,8 +84,8 @@ ASK_SERVER = frozenset({1020, 1205})
 PERMANENT = frozenset({1044, 1045, 1049, 1130, 1251, 1275, 1524, 1698})
 
 # The transaction may succeed if it is started over: a row changed since it was read, lock wait
-# timeout, deadlock.
-RETRYABLE = frozenset({1020, 1205, 1213})
+# timeout, deadlock, a lock that NOWAIT does not wait for (MySQL; MariaDB has 1205 for it too).
+RETRYABLE = frozenset({1020, 1205, 1213, 3572})
 
 NO_SUCH_CONNECTION = 1094  # to be killed
 UNKNOWN_VARIABLE = 1193
@@ -106,7 +106,7 @@ HARMLESS = frozenset(
         *(1347, 1348, 1356, 1362, 1364, 1365, 1366, 1369, 1370, 1393, 1394, 1395, 1406, 1411),
         *(1424, 1426, 1427, 1441, 1442, 1451, 1452, 1462, 1471, 1525, 1557, 1582, 1586, 1630),
         *(1644, 1690, 1691, 1748, 1761, 1762, 1792, 1836, 1859, 1869, 1906, 1969, 1986),
-        *(3140, 3819, 4025, 4037, 4038),
+        *(3140, 3572, 3819, 4025, 4037, 4038),
     }
 )
 

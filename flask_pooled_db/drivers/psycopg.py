@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from flask_pooled_db.drivers import libpq
 from flask_pooled_db.drivers.base import AUTOCOMMIT_REFUSED, Failure
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
+from flask_pooled_db.drivers.postgresql_server import POSTGRESQL
 from flask_pooled_db.drivers.psycopg_arguments import (
     names_of_arguments,
     parsed,
@@ -62,6 +63,7 @@ class PsycopgDriver(WithSessions):
     how_to_install = "pip install 'flask-pooled-db[postgres]'"
     database_argument = "dbname"
     tells_transactions = True
+    server: ClassVar = POSTGRESQL
     counts_rows = True
     inserts_many_by_text = False
     effects = staticmethod(effects_of)
@@ -200,6 +202,13 @@ class PsycopgDriver(WithSessions):
 
     def is_retryable(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in RETRYABLE_STATES
+
+    def server_id(self, raw: Any) -> int | None:
+        return int(raw.info.backend_pid)
+
+    def plain_cursor(self, raw: Any) -> Any:
+        rows = cast("Any", importlib.import_module("psycopg.rows"))
+        return raw.cursor(row_factory=rows.tuple_row)
 
     def is_interruption(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _QUERY_CANCELED

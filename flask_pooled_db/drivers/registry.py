@@ -15,6 +15,7 @@ from flask_pooled_db.drivers.asked import AskedDriver
 from flask_pooled_db.drivers.base import Driver
 from flask_pooled_db.drivers.creators import UNSAFE, dbapi_of, is_module_connect, what_connects
 from flask_pooled_db.drivers.mariadbconnector import MariaDBConnectorDriver
+from flask_pooled_db.drivers.pgbouncer import ProxiedPsycopgDriver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
 from flask_pooled_db.drivers.pymysql import PyMySQLDriver
 from flask_pooled_db.drivers.servers import Servers
@@ -33,6 +34,10 @@ ADAPTERS: tuple[type[Driver], ...] = (
 """All adapters. The first that accepts a creator gets it; `Driver` itself is for the rest."""
 
 _SCHEMES = {scheme: adapter for adapter in ADAPTERS for scheme in adapter.schemes}
+
+
+_BEHIND_PROXY: Mapping[type[Driver], type[Driver]] = {PsycopgDriver: ProxiedPsycopgDriver}
+"""The adapters for what has a pooler in front of it, by those for what has none."""
 
 
 def make_driver(config: PoolConfig, folder: str = "", bind: str = DEFAULT_BIND) -> Driver:
@@ -63,6 +68,10 @@ def _make_driver(
         adapter = _adapter_for_creator(creator)
         arguments, file = dict(config.connect_args), None
     dbapi = dbapi_of(creator)
+    if dbapi is not None and (why := adapter.why_not_supported(dbapi)):
+        raise ConfigError([why])
+    if config.proxy is not None:
+        adapter = _behind_proxy(adapter, creator)
     problems = adapter.problems(arguments)
     if dbapi is not None and is_module_connect(creator, dbapi):
         problems += passwords.problems(arguments, adapter.password_types)
@@ -107,6 +116,16 @@ def _import_driver(adapter: type[Driver], scheme: str) -> ModuleType:
     except ImportError as error:
         what = f"{scheme}:// needs {adapter.module}, whose import failed ({error})"
         raise ConfigError([f"{what}: {adapter.how_to_install}"]) from error
+
+
+def _behind_proxy(adapter: type[Driver], creator: Any) -> type[Driver]:
+    found = _BEHIND_PROXY.get(adapter)
+    if found is None:
+        name = adapter.module or getattr(dbapi_of(creator), "__name__", "this CREATOR")
+        why = "it stands for pgbouncer in front of PostgreSQL, which psycopg talks to"
+        remedy = "remove it, or use a URL that begins with postgresql://"
+        raise ConfigError([f"PROXY can't be 'transaction' with {name}: {why}; {remedy}"])
+    return found
 
 
 def _merge(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:

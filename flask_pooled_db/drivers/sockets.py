@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 ENDED = 1
 """The server has closed its side, or sent something unsolicited."""
@@ -142,6 +142,29 @@ def _dialled(kind: Any, place: Any, seconds: float, source: Any = None) -> socke
 def time_left(deadline: float) -> float:
     """Return the seconds until a deadline, as a timeout: never 0, which would mean not to wait."""
     return max(deadline - time.monotonic(), 0.001)
+
+
+class Ends(NamedTuple):
+    """Where a TCP connection begins, and where it leads: an IP address and a port each."""
+
+    own: tuple[str, int]
+    peer: tuple[str, int]
+
+
+def ends(fileno: int) -> Ends | None:
+    """Return the two ends of a socket; None if it is no TCP connection."""
+    try:
+        duplicate = socket.socket(fileno=os.dup(fileno))
+    except OSError:
+        return None
+    with duplicate:
+        if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        try:
+            (own, port, *_), (peer, other, *_) = duplicate.getsockname(), duplicate.getpeername()
+        except OSError:
+            return None
+        return Ends((str(own), int(port)), (str(peer), int(other)))
 
 
 def cut(fileno: int) -> None:

@@ -20,6 +20,7 @@ from flask_pooled_db.drivers.sqlite_connection import (
     code_of,
     is_blocked,
 )
+from flask_pooled_db.drivers.sqlite_facts import SQLITE_FILE
 from flask_pooled_db.drivers.sqlite_memory import Memory
 from flask_pooled_db.drivers.sqlite_placeholders import to_sqlite
 from flask_pooled_db.drivers.sqlite_scripts import SQLITE
@@ -68,6 +69,7 @@ class SQLiteDriver(Driver):
     how_to_install = "install a Python that has it"
     hazard_of_sharing = _HAZARD_OF_SHARING
     has_readonly = True
+    server: ClassVar = SQLITE_FILE
     why_no_schemas = "SQLite has none: give each tenant a file of its own, by a URL"
     forgets = False
     tells_transactions = True

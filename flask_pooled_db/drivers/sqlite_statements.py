@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -94,26 +95,33 @@ _CHANGES = rf"{_GAP}(?:ATTACH|DETACH|PRAGMA\b{_GAP}{_SCHEMA}(?:{_SETTINGS}|{_OF_
 # SQLite's keywords have no letters beyond ASCII, however similar.
 _FLAGS = re.ASCII | re.DOTALL | re.IGNORECASE | re.VERBOSE
 # The first that fits counts.
-_EFFECTS = tuple(
-    (re.compile(pattern, _FLAGS), effect)
-    for pattern, effect in (
-        (_READS, READS),
-        (_WRITES, WRITES),
-        (_CONTROLS, CONTROLS),
-        (_CHANGES, CHANGES),
-        # The schema of what belongs to the connection is named in it. EXPLAIN runs some pragmas.
-        (r".*(?:temp|pragma)", WRITES_AND_CHANGES),
-    )
+_EFFECTS = (
+    (_READS, READS),
+    (_WRITES, WRITES),
+    (_CONTROLS, CONTROLS),
+    (_CHANGES, CHANGES),
+    # The schema of what belongs to the connection is named in it. EXPLAIN runs some pragmas.
+    (r".*(?:temp|pragma)", WRITES_AND_CHANGES),
 )
 
-_PRAGMA = re.compile(
-    rf"""
+_PRAGMA = rf"""
     {_GAP} (?:EXPLAIN\b{_GAP}(?:QUERY\b{_GAP}PLAN\b{_GAP})?)?
     PRAGMA\b {_GAP} (?:(?P<schema>{_NAME}){_GAP}\.{_GAP})?
     ["'`\[]?(?P<name>\w++)["'`\]]? (?P<value>{_GAP}[=(])?
-    """,
-    _FLAGS,
-)
+"""
+
+
+# At the first statement, and not as every process is started: it takes 30 ms.
+@functools.cache
+def _effects() -> tuple[tuple[re.Pattern[str], Effect], ...]:
+    return tuple((re.compile(pattern, _FLAGS), effect) for pattern, effect in _EFFECTS)
+
+
+@functools.cache
+def _pragma() -> re.Pattern[str]:
+    return re.compile(_PRAGMA, _FLAGS)
+
+
 _MAIN = re.compile(r"""["'`\[]?(?:main|temp)["'`\]]?""", _FLAGS)
 _OF_PROCESS = re.compile(
     "(?:soft|hard)_heap_limit|(?:temp|data)_store_directory|"
@@ -158,7 +166,7 @@ class Pragma(NamedTuple):
 
 def pragma_in(sql: str) -> Pragma | None:
     """Return the PRAGMA that a statement is, or None."""
-    found = _PRAGMA.match(sql)
+    found = _pragma().match(sql)
     if found is None:
         return None
     return Pragma(found["name"], found["schema"] or "", found["value"] is not None)
@@ -166,5 +174,5 @@ def pragma_in(sql: str) -> Pragma | None:
 
 def effect_of(sql: str) -> Effect:
     """Return what a statement does. What is not known counts as writing."""
-    effect = next((effect for pattern, effect in _EFFECTS if pattern.match(sql)), WRITES)
+    effect = next((effect for pattern, effect in _effects() if pattern.match(sql)), WRITES)
     return CHANGES_ROWS if effect is WRITES and _IS_DML.match(sql) else effect

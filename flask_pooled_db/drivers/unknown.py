@@ -240,3 +240,24 @@ def makes_own_rows(cursor: Any) -> bool:
     """
     factory = getattr(cursor, "row_factory", None) or getattr(cursor, "rowfactory", None)
     return factory is not None and getattr(factory, "__name__", "") != "tuple_row"
+
+
+def is_postgresql(raw: Any) -> bool:
+    """Return whether a connection tells its transaction as those to PostgreSQL do."""
+    return callable(getattr(raw, "get_transaction_status", None)) or hasattr(
+        raw, "_transaction_status"
+    )
+
+
+def server_id(raw: Any) -> int | None:
+    """Return what the server calls a connection, if the connection tells without asking: as those
+    of mysql.connector, psycopg2 and pg8000 do.
+    """
+    with contextlib.suppress(Exception):  # it is closed
+        found = getattr(raw, "connection_id", None)
+        told = getattr(raw, "get_backend_pid", None)
+        found = told() if callable(told) else found
+        keys = getattr(raw, "_backend_key_data", None)
+        found = int.from_bytes(keys[:4], "big") if isinstance(keys, bytes) else found
+        return found if type(found) is int else None
+    return None

@@ -20,7 +20,23 @@ class Watching:
     """Returns what the text of a statement may do."""
 
     has_readonly: bool = False
-    """Whether a session can refuse what writes."""
+    """Whether a session, or a transaction, can refuse what writes."""
+
+    reads_by: ClassVar[str | None] = None
+    """What gives `begin` a transaction that refuses what writes, where no session can; None if each
+    statement of a readonly scope is a transaction of its own."""
+
+    begins_transactions: ClassVar[bool] = False
+    """Whether each transaction has to be begun by `open_transaction`, since no setting of a session
+    outlives one."""
+
+    def is_turned_away(self, error: BaseException) -> bool:
+        """Return whether an error says that a pooler had no session for a transaction in time."""
+        return False
+
+    check_call: Callable[[Callable[..., Any], tuple[Any, ...]], None] | None = None
+    """Raises if a call, of which the first argument is a statement, leaves what does not end with
+    its transaction; None if it may."""
 
     dialect: Dialect = STANDARD
     """How a script of statements is read."""

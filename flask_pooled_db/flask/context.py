@@ -19,7 +19,8 @@ from flask_pooled_db.flask.keeper import unknown_bind
 from flask_pooled_db.flask.naming import note_caller
 from flask_pooled_db.flask.numbers import AppNumbers, merge
 from flask_pooled_db.flask.observing import Watch, report_repeats
-from flask_pooled_db.host import HostStats, Publisher, alone
+from flask_pooled_db.flask.page.board import Board
+from flask_pooled_db.host import WANTED, HostStats, Publisher, alone
 from flask_pooled_db.lease.borrowed import taker_of
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.deadline import around, tell_limit, time_to_wait
@@ -67,6 +68,7 @@ class AppState:
         self.publisher = publisher  # None if POOLED_DB_RUNTIME_DIR is False
         self.extension = extension  # the `PooledDB` that made it
         self.root_path = root_path  # of the app
+        self.board = Board()  # what the page is sent
         # What scopes need, by the bind as they name it: None is the default one.
         self.engines = registry.engines
 
@@ -74,7 +76,7 @@ class AppState:
         """Return what all processes of the app on this host have published."""
         if self.publisher is not None:
             return self.publisher.read()
-        return alone(self.numbers.collect(), merge, "POOLED_DB_RUNTIME_DIR is False")
+        return alone(self.numbers.collect(), merge, WANTED)
 
     def engine(self, bind: Any) -> Engine:
         """Return what a scope of a bind needs. In place of a pool that is not open it is an

@@ -31,6 +31,7 @@ from flask_pooled_db.flask.keeper import Keeper
 from flask_pooled_db.flask.numbers import AppNumbers, location_of
 from flask_pooled_db.flask.observed import Observed
 from flask_pooled_db.flask.observing import Watch, telemetry_of
+from flask_pooled_db.flask.ordered import carry_out
 from flask_pooled_db.flask.pools import PoolMaker
 from flask_pooled_db.flask.statements import Statements
 from flask_pooled_db.host import Publisher
@@ -224,7 +225,8 @@ class PooledDB(ByName, Statements, Observed):
         numbers, publisher = AppNumbers(app.name, watch.seen), None
         if config.runtime_dir != "":
             folders = app.root_path, app.instance_path
-            publisher = Publisher(location_of(app.name, folders, config.runtime_dir), numbers)
+            place = location_of(app.name, folders, config.runtime_dir)
+            publisher = Publisher(place, numbers, functools.partial(carry_out, numbers))
             watch.in_use = publisher.begin
         maker = PoolMaker(config, app.instance_path, Budget(limit) if limit else None, watch)
         pools = maker.fixed_pools(problems)

@@ -16,6 +16,7 @@ from typing import Any
 from flask_pooled_db.host import Location
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Histogram, PoolStats
+from flask_pooled_db.pool.link import server_ids
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import guard
 from flask_pooled_db.telemetry.conventions import version
@@ -27,7 +28,7 @@ MOMENTARY = frozenset(
     {
         *("open", "in_use", "idle", "waiting", "longest_lease"),
         *("maxconnections", "maxcached", "mincached"),
-        *("label", "down", "tells_holders"),
+        *("label", "down", "tells_holders", "server", "server_ids"),
     }
 )
 """What tells of a moment, of the numbers of a pool. The others only grow."""
@@ -138,14 +139,23 @@ class AppNumbers:
         while found is None:  # somebody else has collected at the same time
             found = self._collect_pools(self._turns)
         by_bind, pools, closed = found
-        seen = self._seen
+        seen, ids = self._seen, server_ids()
         return {
             "app": self._app_name,
             "version": version(),
             "python": platform.python_version(),
             "threads": threading.active_count(),
-            "pools": {bind: {**pools[bind], **_of_now(by_bind[bind])} for bind in pools},
+            "pools": {
+                bind: {
+                    **pools[bind],
+                    **_of_now(by_bind[bind]),
+                    "server": seen.loads.of(bind),
+                    "server_ids": ids.pop(bind, []),
+                }
+                for bind in pools
+            },
             "closed": closed,
+            "server_ids": ids,  # of connections of binds that are closed, while leases go on
             "callers": {
                 name: {"leases": use.leases, "seconds": exact(use.seconds), "idle": exact(use.idle)}
                 for name, use in seen.usage.by_name().items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,10 @@ from flask.globals import app_ctx
 from flask_pooled_db.config import check_flag, describe
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.context import EXTENSION, OutsideAppContext
+from flask_pooled_db.flask.health import make_blueprint as make_health_blueprint
 from flask_pooled_db.flask.observing import recorded
+from flask_pooled_db.flask.page.blueprint import check_page
+from flask_pooled_db.flask.page.blueprint import make_blueprint as make_page
 from flask_pooled_db.flask.serving import Serving
 from flask_pooled_db.telemetry.recording import RecordedStatement
 
@@ -85,6 +88,39 @@ class Observed(Serving):
             self.host_stats, self._count_endpoints, worker_label=worker_label, registry=registry
         )
         return blueprint
+
+    def health_blueprint(
+        self, *, binds: Iterable[str] | None = None, timeout: float = 1.0
+    ) -> Blueprint:
+        """Return a blueprint with `/healthz/live`, whether this process answers, and
+        `/healthz/ready`, whether a connection of each bind can be had and answers.
+
+        `binds`: names of the configuration; None: all of them but tenants. `timeout`: seconds that
+        nobody who asks waits longer than. A database is asked once a second at most.
+        """
+        return make_health_blueprint(lambda: self.here()[0], binds, timeout)
+
+    def page_blueprint(
+        self,
+        authorize: Callable[[], Any] | None = None,
+        *,
+        url_prefix: str = "/pooled-db",
+    ) -> Blueprint:
+        """Return a blueprint with a live page of the pools of all workers of this host. Register it
+        on the app that it is to tell of.
+
+        `authorize`: a function that is called for each request of the page. It returns True to let
+        it in, False for a 403, or the response that is to be sent in its place; it may `abort()`,
+        and it may be a coroutine function. `url_prefix`: where the page is.
+        """
+        checked = check_page(authorize, url_prefix)
+        return make_page(self._page_data, checked, self._count_endpoints, url_prefix)
+
+    def _page_data(self, before: str | None) -> bytes:
+        state = self.here()[0]
+        pools = state.registry.all_pools()
+        state.watch.seen.loads.look(pool for pool in pools if pool.config.server is None)
+        return state.board.answer(state.read_host, before)
 
     def _count_endpoints(self, app: Flask) -> None:
         """Count the connections of an app by endpoint, from its first lease on."""

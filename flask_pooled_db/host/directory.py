@@ -72,6 +72,11 @@ class Location:
         except OSError as error:
             raise _failed(path, error) from error
 
+    @property
+    def path(self) -> Path:
+        """What it is called. Raises `Unusable` if there can't be any."""
+        return self._base() / self.name
+
     def _base(self) -> Path:
         if not hasattr(os, "geteuid"):
             raise Unusable("system", "this system has no record locks, by which processes are told")
@@ -82,6 +87,14 @@ class Location:
         except OSError as error:
             text = f"there is no directory for temporary files: set {KEY} to a directory ({error})"
             raise Unusable("temporary", text) from error
+
+
+def silence() -> Unusable:
+    """Return the error of somebody who has waited for the disk for too long."""
+    text = (
+        f"the disk of the directory does not answer: see to it, or set {KEY} to one on another disk"
+    )
+    return Unusable("silence", text)
 
 
 class Directory:
@@ -112,9 +125,9 @@ class Directory:
             raise
         return fd
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, most: int = LARGEST_FILE) -> bytes | None:
         """Return what a file holds; None if there is none. Raises ValueError if it is no file, or
-        larger than any that is written here.
+        has more than so many bytes.
         """
         flags = os.O_RDONLY | os.O_NONBLOCK | _NO_LINK  # a pipe would be waited for
         try:
@@ -127,7 +140,7 @@ class Directory:
             raise
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_FILE:
+            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
                 raise ValueError("it is no plain file, or too large")
             return b"".join(iter(lambda: os.read(fd, 2**20), b""))
         finally:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import monotonic
 
 from flask_pooled_db.host import ledger
 from flask_pooled_db.host.directory import Directory, Location
+from flask_pooled_db.host.orders import Leftovers
 from flask_pooled_db.host.presence import Presence
 from flask_pooled_db.host.records import NUMBERS, Merge, Numbers, encode
 
 SWEEP_INTERVAL = 10.0
 """Seconds between two looks for what processes have left that were killed."""
+
+Attend = Callable[[Directory, str, float], object]
+"""What is to be done in the directory beside publishing. It is given the directory, what this
+process is called there, and since when it is one of those that meet."""
+
+
+def _attend_to_nothing(directory: Directory, token: str, started: float) -> None:
+    pass
 
 
 class Member:
@@ -30,6 +40,7 @@ class Member:
         self._presence = Presence()
         self._has_published = False
         self._swept = float("-inf")
+        self._leftovers = Leftovers()
 
     @property
     def token(self) -> str:
@@ -42,16 +53,26 @@ class Member:
         self.started = None
         self._begin()
 
-    def publish(self, numbers: Numbers) -> None:
-        """Have all others see these numbers. Raises `Unusable`."""
+    def publish(self, numbers: Numbers, attend: Attend = _attend_to_nothing) -> None:
+        """Have all others see these numbers, and attend to the directory. Raises `Unusable`."""
         now = monotonic()
         with self.location.opened() as directory:
             self._publish(directory, numbers, now)
+            self._attend(directory, attend, now)
             if now - self._swept >= SWEEP_INTERVAL:
                 self._swept = now
                 self._presence.touch()
                 ledger.settle_dead(directory, self.merge)
+                self._leftovers.sweep(directory)
                 ledger.touch(directory)
+
+    def attend(self, attend: Attend) -> None:
+        """Attend to the directory, and publish nothing. Raises `Unusable`."""
+        with self.location.opened() as directory:
+            self._attend(directory, attend, monotonic())
+
+    def _attend(self, directory: Directory, attend: Attend, now: float) -> None:
+        attend(directory, self.token, now if self.started is None else self.started)
 
     def _publish(self, directory: Directory, numbers: Numbers, now: float) -> None:
         self._presence.show(directory)

@@ -1,4 +1,5 @@
-"""Publishing: once a second, in a thread of its own, from the first use of a pool to the end.
+"""Publishing, and looking for orders: once a second, in a thread of its own, from the first use of
+a pool to the end.
 
 The housekeeping says when, and waits for nothing. There is one thread at a time that writes: if the
 disk hangs, no second one comes.
@@ -17,7 +18,9 @@ from typing import Protocol
 
 from flask_pooled_db.host import report
 from flask_pooled_db.host.claim import Claim
-from flask_pooled_db.host.directory import KEY, Location, Unusable
+from flask_pooled_db.host.directory import Location, Unusable, silence
+from flask_pooled_db.host.duties import CarryOut, Duties, refuse
+from flask_pooled_db.host.giving import Giving
 from flask_pooled_db.host.ledger import claim as settling
 from flask_pooled_db.host.member import Member
 from flask_pooled_db.host.presence import forget_own
@@ -31,6 +34,9 @@ FIRST_INTERVAL, INTERVAL = 0.25, 1.0
 
 MOST_WORK = 0.01
 """The share of a processor that publishing may take. What needs more is published less often."""
+
+PACE = 0.25
+"""Seconds between two looks while an order is carried out."""
 
 PATIENCE = 1.0
 """Seconds that anybody waits for the disk."""
@@ -52,13 +58,15 @@ class Source(Protocol):
 class Publisher:
     """Publishes the numbers of an app in this process, and reads those of all its processes."""
 
-    def __init__(self, location: Location, source: Source) -> None:
+    def __init__(self, location: Location, source: Source, carry_out: CarryOut = refuse) -> None:
+        """`carry_out` does what this process is ordered to."""
         self._source = source
+        self._duties = Duties(carry_out)
         self._member = Member(location, source.merge)
         self._claim = Claim()  # whose holder uses the source and the member
         self._trouble = Trouble()
         self._job: Job | None = None
-        self._interval = INTERVAL
+        self._due = 0.0  # when it publishes next, by time.monotonic
         self._is_over = False
         publishing.know(self)
 
@@ -83,29 +91,42 @@ class Publisher:
         writer = self._claim.holder
         try:
             if writer is None or not writer.is_alive():
-                workers.start("publisher", self._publish)
+                workers.start("publisher", self._work)
             elif self._is_silent():
                 workers.give_up_on(writer)  # a fork must not wait for it either
-                self._trouble.tell(_silence())
+                self._trouble.tell(silence())
         except RuntimeError:  # the system has no more threads: next time it may
             pass
         finally:
-            self._schedule(self._interval)
+            self._schedule(self._pause())
+
+    def _pause(self) -> float:
+        return min(INTERVAL, PACE) if self._duties.is_busy else INTERVAL
 
     def _is_silent(self) -> bool:
         """Whether somebody waits for the disk for too long. Then no other needs to."""
         writer, since = self._claim.holder, self._claim.since
         return writer is not None and writer.is_alive() and monotonic() - since > PATIENCE
 
-    def _publish(self) -> None:
-        began = thread_time()
+    def _work(self) -> None:
+        """Publish if it is time to, and look for orders."""
+        is_due, began = monotonic() >= self._due, thread_time()
         with contextlib.suppress(Unusable):  # it was told
-            self._at_work(self._publish_now, 0.0)
-        self._interval = max(INTERVAL, (thread_time() - began) / MOST_WORK)
+            self._at_work(self._publish_now if is_due else self._attend_now, 0.0)
+        if is_due:
+            interval = max(INTERVAL, (thread_time() - began) / MOST_WORK)
+            self._due = monotonic() + interval - INTERVAL / 2  # no turn comes at its very time
+        if self._duties.is_busy and not self._is_over:
+            self._schedule(self._pause())
 
     def _publish_now(self) -> None:
         if not self._is_over:  # else it would be counted twice
-            self._member.publish(self._source.collect())
+            self._member.publish(self._source.collect(), self._duties.attend)
+            self._trouble.end()
+
+    def _attend_now(self) -> None:
+        if not self._is_over:
+            self._member.attend(self._duties.attend)
 
     def _at_work(self, work: Callable[[], object], patience: float) -> None:
         """Do what one thread may do at a time, unless another is at it. Tells what is wrong, and
@@ -122,8 +143,6 @@ class Publisher:
             text = f"collecting the numbers failed:\n{traceback.format_exc()}"
             self._trouble.tell(Unusable(type(error).__name__, text))
             raise Unusable("error", f"collecting the numbers failed: {error!r}") from error
-        else:
-            self._trouble.end()
         finally:
             self._claim.drop()
 
@@ -138,11 +157,11 @@ class Publisher:
                 "asked by what has interrupted the pool, which can't wait for a disk"
             )
         if self._is_silent():
-            return self._alone(str(_silence()))
+            return self._alone(str(silence()))
         try:
             return Errand("reader", self._publish_and_read, lambda _: None).run(2 * PATIENCE)
         except TimeoutError:
-            return self._alone(str(_silence()))
+            return self._alone(str(silence()))
         except Unusable as error:
             return self._alone(str(error))
         except Exception as error:  # noqa: BLE001  no request fails for it: threads may run out
@@ -169,11 +188,16 @@ class Publisher:
             numbers = {}
         return report.alone(numbers, self._source.merge, problem, self._member.started)
 
+    def giving(self) -> Giving:
+        """Return what gives an order to all processes of the app but this one."""
+        return Giving(self._member.location, self._member.token)
+
     def end(self, seconds: float = PATIENCE) -> None:
         """Publish for the last time, and be counted among those that have ended. Waits up to
         `seconds` for the disk.
         """
         self._is_over = True
+        self._duties.withdraw()
         job, self._job = self._job, None
         if job is None:
             return
@@ -188,6 +212,7 @@ class Publisher:
         self._at_work(self._retire_now, PATIENCE)
 
     def _retire_now(self) -> None:
+        self._duties.withdraw()  # again: one may have begun meanwhile
         self._member.retire(self._source.collect())
         publishing.remove(self._member)  # last: what is interrupted before is left to the exit
 
@@ -196,15 +221,9 @@ class Publisher:
         self._job = None
         self._member.after_fork()  # it has a token also if the parent has published nothing
         self._claim.after_fork()
-        self._interval = INTERVAL
+        self._duties.after_fork()
+        self._due = 0.0
         self._source.after_fork()
-
-
-def _silence() -> Unusable:
-    text = (
-        f"the disk of the directory does not answer: see to it, or set {KEY} to one on another disk"
-    )
-    return Unusable("silence", text)
 
 
 def _take_turn(reference: weakref.ref[Publisher], member: Member) -> None:

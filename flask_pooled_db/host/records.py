@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from flask_pooled_db.host.directory import Directory
+from flask_pooled_db.host.directory import LARGEST_FILE, Directory
 from flask_pooled_db.runtime import Notices
 
 FORMAT = 1
@@ -56,43 +56,50 @@ def encode(**content: Any) -> bytes:
 
 def record_of(directory: Directory, token: str) -> Record | None:
     """Return what a process has published, or None if there is none, or it is not to be read."""
-    return _read(directory, f"{token}{NUMBERS}", _record)
+    return read(directory, f"{token}{NUMBERS}", _record)
 
 
 def _record(content: Any) -> Record:
     return Record(
         pid=int(content["pid"]),
-        started=_time(content["started"]),
-        published=_time(content["published"]),
-        numbers=_numbers(content["numbers"]),
+        started=time_of(content["started"]),
+        published=time_of(content["published"]),
+        numbers=numbers_of(content["numbers"]),
     )
 
 
 def ended_in(directory: Directory, name: str) -> Ended:
     """Return what the processes have left that ended."""
-    return _read(directory, name, _ended) or Ended()
+    return read(directory, name, _ended) or Ended()
 
 
 def _ended(content: Any) -> Ended:
-    tokens = {str(token): _time(when) for token, when in content["tokens"].items()}
-    return Ended(_numbers(content["totals"]), tokens)
+    tokens = {str(token): time_of(when) for token, when in content["tokens"].items()}
+    return Ended(numbers_of(content["totals"]), tokens)
 
 
-def _numbers(value: Any) -> Numbers:
+def numbers_of(value: Any) -> Numbers:
+    """Return a value that is to be a mapping. Raises `TypeError` if it is none."""
     if not isinstance(value, dict):
         raise TypeError("it holds no numbers")
     return cast("Numbers", value)
 
 
-def _time(value: Any) -> float:
+def time_of(value: Any) -> float:
+    """Return a value that is to be a finite number. Raises `ValueError` if it is none."""
     if not math.isfinite(time := float(value)):
         raise ValueError("it holds a time that is none")
     return time
 
 
-def _read(directory: Directory, name: str, make: Callable[[Any], T]) -> T | None:
+def read(
+    directory: Directory, name: str, make: Callable[[Any], T], most: int = LARGEST_FILE
+) -> T | None:
+    """Return what `make` makes of the content of a file, which has up to `most` bytes. Returns None
+    if there is no such file, or if it is not what was expected: that is logged once.
+    """
     try:
-        data = directory.read(name)
+        data = directory.read(name, most)
         if data is None:
             return None
         content = json.loads(data)

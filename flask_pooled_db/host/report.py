@@ -96,6 +96,10 @@ def _told(
     return HostStats(tuple(in_order), totals, ended, problem)
 
 
+WANTED = "POOLED_DB_RUNTIME_DIR is False"
+"""The problem of an app whose processes are not to meet."""
+
+
 def alone(numbers: Numbers, merge: Merge, problem: str, started: float | None = None) -> HostStats:
     """Return the numbers of this process alone, which is since `started`, and why."""
     now = monotonic()

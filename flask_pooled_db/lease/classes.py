@@ -25,6 +25,7 @@ from flask_pooled_db.lease.handle import GONE
 from flask_pooled_db.lease.held import HeldLease
 from flask_pooled_db.lease.limits import LimitedLease
 from flask_pooled_db.lease.observing import ObservingLease
+from flask_pooled_db.lease.proxied import ProxiedLease
 from flask_pooled_db.lease.proxy import (
     IS_CONNECTED,
     ForwardingConnection,
@@ -127,6 +128,7 @@ def _traits_of(
     particular = IteratingCursor if driver.iterates_cursors else ParticularCursor
     cursor_class: type = LeaseCursor if is_plain else particular
     more = (
+        (ProxiedLease, driver.begins_transactions),
         (ObservingLease, is_observed),
         (EndingLease, tells_ends),
         (TaggingLease, is_tagged),

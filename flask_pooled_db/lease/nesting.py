@@ -43,7 +43,7 @@ class Nesting:
             )
         outer = self._joined._part
         session = lease.session_of(outer)
-        if options.readonly and not session.readonly:
+        if options.readonly and not (session.readonly or lease.only_reads):
             raise UsageError(
                 "readonly=True in a db_connection_context() that writes: the block is a part of "
                 "its transaction; leave it out, or use independent=True"

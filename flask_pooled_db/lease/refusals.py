@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.errors import (
     CommitOutcomeUnknown,
     DeadlineExceeded,
     PooledDBError,
+    PoolTimeout,
     TransactionAborted,
     UsageError,
 )
@@ -217,6 +219,17 @@ def listening(statement: str) -> UsageError:
         f"{statement} can't work on a pooled connection: it goes back to the pool with its block, "
         "and nobody reads there what is notified; use a connection of your own for it, opened by "
         "the driver's connect() (NOTIFY works in any block)"
+    )
+
+
+def no_session(bind: str, waited: float) -> PoolTimeout:
+    """Return the error of a transaction that a pooler in front of the server had no session for."""
+    return PoolTimeout(
+        f"the proxy of the bind {shown(bind)} had no session for this transaction in {waited:.1f} "
+        "s: all of its pool are in use, or its server does not answer; raise its "
+        "default_pool_size, or have transactions end sooner",
+        bind=bind,
+        waited=waited,
     )
 
 

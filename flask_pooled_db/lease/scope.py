@@ -262,12 +262,17 @@ class Scope(Nesting):
         self, home: Home, entry: Entry, owner: Any, holder: Leases, session: Session
     ) -> LeaseConnection:
         pool, options = self._pool, self.options
+        reads_by = entry.driver.reads_by if options.readonly else None
+        if reads_by is not None:
+            session = session._replace(readonly=False)
         make = entry.lease_class or class_for(entry, pool.lease_classes, home.terms)
         lease: LeaseConnection = make(home, entry, owner, holder, session, True)
         if options.rows is not None or home is not pool:  # which may be a replica
             shape_rows(lease, rows_of(pool, options))
         if options.isolation_level is not None:
             lease.begin_with(options.isolation_level)
+        elif reads_by is not None:
+            lease.begin_by(reads_by)
         if around.get():
             lease.watch_time()
         return lease

@@ -126,6 +126,7 @@ class Sharing(Generic[S]):
         """
         while True:
             self._pool.refuse_locked(started)
+            self._retire_expired_locked()
             is_full = len(self._state.in_use) >= self._pool.supply.limit_locked()
             if self.count < self._most and not (is_full and self._has_joinable_locked()):
                 addition = Addition()
@@ -140,6 +141,15 @@ class Sharing(Generic[S]):
             if left <= 0 or self._state.is_cut_off_locked(started, self.terms.config):
                 return None
             self.changed.wait(left)
+
+    def _retire_expired_locked(self) -> None:
+        """Give no more leases to connections that are to be replaced: with ever new ones they would
+        never come back.
+        """
+        now = self.terms.clock()
+        for entry, shared in list(self._shared.items()):
+            if entry.expires_at <= now:
+                shared.is_joinable = False
 
     def _add(self, addition: Addition, timeout: float) -> Entry:
         entry = None

@@ -155,10 +155,20 @@ class TransactionLease(WatchingLease):
         """Give each transaction of this lease an isolation level."""
         statement = self.driver.isolation_statement(level)
         if statement is not None:
-            if self._preamble is None:
-                self._preamble = Preamble(self._session)
-            self._preamble.isolation = statement
-            self._is_ready = False
+            self.begin_by(statement)
+
+    def begin_by(self, statement: str) -> None:
+        """Have each transaction of this lease begin as the driver's `begin` makes it of that."""
+        if self._preamble is None:
+            self._preamble = Preamble(self._session)
+        self._preamble.isolation = statement
+        self._is_ready = False
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether its transactions are such as refuse what writes."""
+        begins_by = None if self._preamble is None else self._preamble.isolation
+        return begins_by is not None and begins_by == self.driver.reads_by
 
     def enter_scope(self, part: Part) -> None:
         """Begin a nested scope: its savepoint is set before its first statement, if one comes."""

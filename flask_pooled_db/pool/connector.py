@@ -228,6 +228,10 @@ class Connector:
         """How many connects hang: they have no place, and still count as under way."""
         return len(self._hanging)
 
+    def under_way_locked(self) -> list[Attempt]:
+        """Return the attempts that have begun to connect, and do not hang."""
+        return [attempt for attempt in self._opening.members() if attempt.thread is not None]
+
     def begin_locked(self, place: Place) -> Attempt:
         """Return an attempt that uses a place."""
         attempt = Attempt(place)

@@ -275,14 +275,6 @@ class Engine(Whole):
         self.evict(entry, evictions.DEAD)
         return False
 
-    def invalidate(self) -> None:
-        """Have every connection pinged before it is lent again: one was found dead or unusable, and
-        the others may be too.
-        """
-        with self.state.lock:
-            for entry in (*self.state.idle, *self.state.in_use_locked()):
-                self.liveness.suspect(entry)
-
     # Return
 
     def release(self, entry: Entry, *, unused: bool = False) -> None:

@@ -141,7 +141,8 @@ class Entry:
     def _checks_statements(self, session: Session) -> bool:
         origin, config = self.origin, self.origin.config
         is_counted = config.maxusage > 0 or config.transaction_timeout > 0
-        return origin.ping.on_query or is_counted or self.limits(session)
+        is_begun = self.driver.begins_transactions
+        return origin.ping.on_query or is_counted or is_begun or self.limits(session)
 
     def limits(self, session: Session) -> bool:
         """Return whether the pool has to keep the session's time limit of statements."""

@@ -230,7 +230,10 @@ class Interrupter:
         is_late = origin.identity is None and not origin.is_unasked
         if end is not None and not is_late:
             self.order(Ending(origin, end))
-        victim.link.stop()
+        if end is not None and victim.driver.cut_after:
+            housekeeper.call_later(victim.driver.cut_after, victim.link.stop)
+        else:
+            victim.link.stop()
         if end is not None and is_late:  # a statement that was not sent by now never will be
             self.order(Ending(origin, end))
 

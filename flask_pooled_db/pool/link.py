@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from flask_pooled_db.drivers import Driver
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.holding import Hold
 from flask_pooled_db.pool.places import Place
 from flask_pooled_db.runtime import Errand, callers
@@ -24,7 +24,7 @@ class Link:
 
     __slots__ = (
         *("__weakref__", "_ending", "driver", "is_left", "is_open", "place", "raw", "reason"),
-        *("hold", "taken_at", "taken_by"),
+        *("hold", "server_id", "taken_at", "taken_by"),
     )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
@@ -38,6 +38,7 @@ class Link:
         self.taken_at: callers.Place | None = None
         self.taken_by: int | None = None
         self.hold: Hold | None = None  # of its lease, where holders are known
+        self.server_id = driver.server_id(raw)  # what the server calls it; None if nobody tells
         self.reason: str | None = None  # why it was left to be ended; None if it was leaked
         _links.add(self)
 
@@ -107,7 +108,7 @@ class Link:
                 logger.debug("Closing a connection failed: %s", type(error).__name__)
 
 
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_links: Census[Link] = Census()
 """All connections of this process, inside a pool or not: a forked child has to detach them."""
 
 
@@ -118,6 +119,15 @@ def are_any_open() -> bool:
 
 def detach_all() -> None:
     """In a forked child, leave every connection to the parent."""
-    for link in list(_links):
+    for link in _links.members():
         link.detach()
-    _links.clear()
+        _links.discard(link)
+
+
+def server_ids() -> dict[str, list[int]]:
+    """Return what servers call the connections of this process, in a pool or not, by the bind."""
+    found: dict[str, list[int]] = {}
+    for link in _links.members():
+        if link.is_open and link.server_id is not None:
+            found.setdefault(link.driver.bind, []).append(link.server_id)
+    return found

@@ -51,6 +51,10 @@ class Places:
         """Whether one more place may be taken, as far as this limit goes."""
         return self.taken < self.most
 
+    def has(self, place: Place) -> bool:
+        """Return whether a place is taken."""
+        return place in self._taken
+
     def take(self) -> Place | None:
         """Return a place, or None if none is free."""
         if not self.has_room:

@@ -8,7 +8,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.drivers import FRESH_SESSION, Driver, Session
@@ -26,6 +26,13 @@ from flask_pooled_db.runtime import Notices, guard
 
 _NEARBY = 8
 """How many idle connections are searched for one whose session fits."""
+
+
+class Onlooker(Protocol):
+    """Whoever wants to know what becomes of a connect."""
+
+    def tell_locked(self, *, connected: bool) -> None:
+        """Tell it, once, with the lock held."""
 
 
 class Sizes(NamedTuple):
@@ -81,6 +88,7 @@ class State:
         self.use_seconds = 0.0  # for how long all that was returned was out
         self.longer_uses = Times()  # of what was out for longer than a moment
         self.readers: Census[object] = Census()  # leases that were asked of it, on its replica
+        self.onlookers: Census[Onlooker] = Census()  # told of the next connect
         self.used_at = 0.0  # when it was last in use or waited for, as far as `idle` can't tell
         self.drained_at = math.inf  # or when its first connection was opened
         self.generation = 0  # how often the pool was drained: older connections are not kept
@@ -131,6 +139,26 @@ class State:
         self.in_use[entry.ref] = None
         self.checkouts += 1
         entry.in_check = True
+
+    def take_for_check_locked(self, entry: Entry) -> None:
+        """Count an entry that was idle as in use, for a moment, and as no checkout."""
+        self.in_use[entry.ref] = None
+        self.checkouts += 1
+        entry.in_check = True
+
+    def end_check_locked(self, entry: Entry) -> bool:
+        """Count such an entry as neither in use nor idle. Returns False if it was closed."""
+        if self.in_use.pop(entry.ref, entry.ref) is entry.ref:
+            return False
+        self.checkouts -= 1
+        entry.in_check = False
+        return True
+
+    def tell_onlookers_locked(self, *, connected: bool) -> None:
+        """Tell those who want to know it what has become of a connect."""
+        for onlooker in self.onlookers.members():
+            self.onlookers.discard(onlooker)
+            onlooker.tell_locked(connected=connected)
 
     def holders_locked(self, now: float, bind: str) -> list[Holder]:
         """Return who holds connections, the longest first, as far as it is known."""

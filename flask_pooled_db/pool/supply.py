@@ -288,6 +288,7 @@ class Supply:
             self.refusal_of_waiting = waiting or self.refusal
             change.tell(self.state.queue.fail_locked(self.refusal_of_waiting))
             self.refusal = late or self.refusal
+            self.state.tell_onlookers_locked(connected=False)
             self._retire_locked(change, evictions.CLOSED)
             return True
 
@@ -364,6 +365,7 @@ class Supply:
             state.drained_at = min(state.drained_at, entry.origin.opened_at)
             has_recovered = state.connector.backoff.succeeded_locked()
             state.probe_asked = math.inf
+            state.tell_onlookers_locked(connected=True)
             is_current = attempt.generation == state.generation and not state.is_closed
             if is_current and self.keeps_locked(entry):
                 state.idle.append(entry)
@@ -394,6 +396,7 @@ class Supply:
                 connector.end_locked(attempt)
             is_first = connector.backoff.failed_locked(error, is_permanent=is_permanent)
             state.probe_asked = math.inf
+            state.tell_onlookers_locked(connected=False)
             failed = state.queue.fail_locked(
                 lambda: reports.connect_failed(bind, error),
                 lambda waiter: is_permanent or waiter.needs_up,

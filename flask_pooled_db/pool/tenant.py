@@ -14,6 +14,7 @@ from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.opened import NotOpen
+from flask_pooled_db.pool.probe import CLOSED, Finding
 from flask_pooled_db.pool.queue import Waiter
 from flask_pooled_db.pool.state import Change, State
 from flask_pooled_db.pool.steps import Steps, run
@@ -221,6 +222,10 @@ class Tenant:
         if self.is_closed:
             raise self.refusal()
         return self.server.open_outside()
+
+    def probe(self, seconds: float) -> Finding:
+        """Return whether a caller would get a connection of the server's that answers."""
+        return CLOSED if self.is_closed else self.server.probe(seconds)
 
     def forget_gone(self) -> None:
         """Forget callers that can't be woken any more."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.pool import reports
+from flask_pooled_db.pool.entry import Entry
 from flask_pooled_db.pool.holding import Holder
 from flask_pooled_db.pool.interrupter import Interrupter
 from flask_pooled_db.pool.leaks import Leaks
+from flask_pooled_db.pool.liveness import Liveness
+from flask_pooled_db.pool.probe import Finding, Probe
 from flask_pooled_db.pool.state import Change, State, Terms
 from flask_pooled_db.pool.supply import Supply
 from flask_pooled_db.runtime import crew, guard
+
+T = TypeVar("T")
 
 
 class Whole:
@@ -26,9 +31,19 @@ class Whole:
     replica: Any  # another pool, where its readonly leases go
     leaks: Leaks
     interrupter: Interrupter
+    liveness: Liveness
+    _tend: Callable[[Any], None]
     _clock: Callable[[], float]
     _returned: Callable[[], None] | None = None
     _refused: Callable[[], BaseException] | None = None
+
+    def invalidate(self) -> None:
+        """Have every connection pinged before it is lent again: one was found dead or unusable, and
+        the others may be too.
+        """
+        with self.state.lock:
+            for entry in (*self.state.idle, *self.state.in_use_locked()):
+                self.liveness.suspect(entry)
 
     def forget_gone(self) -> None:
         """Forget callers that can't be woken any more, before others look at the numbers."""
@@ -135,6 +150,19 @@ class Whole:
     def tell_emptied_locked(self) -> None:
         """Tell that it is closed and nothing is open, if that is so."""
         self.supply.tell_emptied_locked()
+
+    def probe(self, seconds: float) -> Finding:
+        """Return whether a caller would get a connection that answers. It takes no longer than
+        `seconds`, and nothing that a caller needs.
+        """
+        self._tend(self)  # what is opened for it is looked after
+        return Probe(self.supply, self.liveness, self.invalidate, seconds).run()
+
+    def ask_idle(self, question: Callable[[Entry], T], seconds: float) -> T | None:
+        """Return what a function makes of an idle connection in `seconds`; None if there is none.
+        See `Probe.ask()`.
+        """
+        return Probe(self.supply, self.liveness, self.invalidate, seconds).ask(question)
 
     # The end
 

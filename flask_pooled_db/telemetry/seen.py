@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from flask_pooled_db.pool.holding import Holder
+from flask_pooled_db.telemetry.loads import ServerLoads
 from flask_pooled_db.telemetry.slow import SlowStatements
 from flask_pooled_db.telemetry.usage import Usage
 
@@ -55,11 +56,12 @@ class Seen:
         self.usage = Usage()
         self.slow = SlowStatements()
         self.binds = BindEvents()
+        self.loads = ServerLoads()
         self.wants_usage = False  # set before the first lease, by whoever shows it
 
     def forked(self) -> None:
         """In a forked child, start afresh."""
-        for part in (self.usage, self.slow, self.binds):
+        for part in (self.usage, self.slow, self.binds, self.loads):
             part.forked()
 
     def of(self, pools: Iterable[Held]) -> dict[str, Any]:

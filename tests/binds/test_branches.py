@@ -176,11 +176,14 @@ def test_random_branches(branches: Branches) -> None:
     names = [f"b{i}" for i in range(4)]
     for name in names:
         branches.make(name)
-    over = threading.Event()
+    over, steps = threading.Event(), threading.Semaphore(0)
 
     def disturb() -> None:
         turn = 0
-        while not over.wait(0.005):
+        while not over.is_set():
+            # No faster than they get on: on a busy machine no branch would ever be open for long
+            # enough.
+            steps.acquire(timeout=0.1)
             turn += 1
             (branches.db.replace_bind if turn % 2 else branches.db.close_bind)(names[turn % 4])
 
@@ -195,6 +198,7 @@ def test_random_branches(branches: Branches) -> None:
                     raise
             else:
                 done += 1
+            steps.release()
         return done
 
     disturber = call(disturb)

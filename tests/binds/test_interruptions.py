@@ -66,6 +66,7 @@ def interrupted(
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 @pytest.mark.parametrize("is_kept", [False, True], ids=["dropped", "kept"])

@@ -240,7 +240,7 @@ def test_connect_args_of_url() -> None:
         ({"URL": "mariadb://h/d?reconnect=1"}, "'reconnect' can't be set"),
         ({"URL": "mariadb://h/d?pool_name=p"}, "'pool_name' can't be set"),
         ({"URL": "sqlite:///f", "TARGET": "primary"}, "TARGET can't be 'primary'"),
-        ({"URL": "postgresql+psycopg://a,b/d", "TARGET": "primary"}, "TARGET can't be 'primary'"),
+        ({"CREATOR": rawdb(), "TARGET": "primary"}, "TARGET can't be 'primary'"),
         ({"CREATOR": pymysql, "CONNECT_ARGS": {"autocommit": True}}, "'autocommit' can't be set"),
     ],
 )
@@ -260,3 +260,28 @@ def test_driver_not_installed(
     monkeypatch.setitem(__import__("sys").modules, "mariadb", None)
     (problem,) = problems_of({"POOLED_DB_URL": "mariadb://h/d"})
     assert "pip install 'flask-pooled-db[mariadb]'" in problem
+
+
+@pytest.mark.parametrize("version", ["2.0.0rc2+native", "2.0.0", "2.1.3"])
+@pytest.mark.parametrize("way", ["url", "module", "function"])
+def test_connector_2(monkeypatch: pytest.MonkeyPatch, version: str, way: str) -> None:
+    """The next MariaDB Connector/Python is refused, in whatever way it is asked for."""
+    module = ModuleType("mariadb")
+    vars(module).update(
+        connect=print, apilevel="2.0", threadsafety=3, paramstyle="qmark", __version__=version
+    )
+    monkeypatch.setitem(__import__("sys").modules, "mariadb", module)
+
+    def connect() -> None:
+        raise AssertionError("nothing connects")
+
+    vars(connect)["dbapi"] = module
+    keys: dict[str, dict[str, Any]] = {
+        "url": {"URL": "mariadb://app:secret@h/d"},
+        "module": {"CREATOR": module},
+        "function": {"CREATOR": connect},
+    }
+    (problem,) = problems_of({f"POOLED_DB_{name}": value for name, value in keys[way].items()})
+    assert problem.startswith("POOLED_DB: MariaDB Connector/Python 2 is not supported yet: ")
+    assert version in problem
+    assert "mariadb<2" in problem

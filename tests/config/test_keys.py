@@ -54,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "TAG_STATEMENTS": False,
     "HOST_ORDER": "given",
     "TARGET": "any",
+    "PROXY": None,
     "REPLICA": None,
     "REPLICA_FALLBACK": True,
     "SERVER": None,

@@ -9,7 +9,7 @@ import pytest
 
 import flask_pooled_db
 from flask_pooled_db import ConfigError
-from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.config import PoolConfig, fit_sizes
 from tests.config.configs import URL, config, warmed_pool
 
 
@@ -41,6 +41,46 @@ def test_defaults_fit(
     made = config(**keys)
     sizes = (made.mincached, made.maxcached, made.maxconnections)
     assert sizes == (mincached, maxcached, maxconnections)
+
+
+@pytest.mark.parametrize(
+    ("given", "mincached", "maxcached", "maxconnections"),
+    [
+        ({"maxconnections": 5}, 2, 5, 5),
+        ({"maxconnections": 1}, 1, 1, 1),
+        ({"maxconnections": 50}, 2, 8, 50),
+        ({"maxconnections": 0}, 2, 8, 0),
+        ({"maxconnections": 20, "mincached": 12}, 12, 12, 20),
+        ({"maxconnections": 20, "maxcached": 1}, 1, 1, 20),
+        ({"maxconnections": 9, "maxcached": 0, "mincached": 9}, 9, 0, 9),
+    ],
+)
+def test_sizes_given_later(
+    given: dict[str, int], mincached: int, maxcached: int, maxconnections: int
+) -> None:
+    """Sizes that a pool is given later count; the others are as configured, if they fit."""
+    configured = config(MINCACHED=2, MAXCACHED=8, MAXCONNECTIONS=10, MAXSHARED=3)
+    sizes = fit_sizes(given, configured)
+    found = [sizes[name] for name in ("mincached", "maxcached", "maxconnections")]
+    assert found == [mincached, maxcached, maxconnections]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"maxconnections": 5, "maxcached": 6}, "MAXCACHED (6) is more than MAXCONNECTIONS (5)"),
+        ({"maxconnections": 5, "mincached": 6}, "MINCACHED (6) is more than MAXCONNECTIONS (5)"),
+        (
+            {"maxconnections": 9, "maxcached": 3, "mincached": 4},
+            "MINCACHED (4) is more than MAXCACHED (3)",
+        ),
+    ],
+)
+def test_sizes_given_later_contradict(given: dict[str, int], problem: str) -> None:
+    """Sizes that are given together and contradict each other are refused."""
+    with pytest.raises(ConfigError) as caught:
+        fit_sizes(given, config())
+    assert problem in str(caught.value)
 
 
 def test_maxshared_and_maximum() -> None:

@@ -91,6 +91,12 @@ def locked(bench: Bench, raw: Any) -> None:
     bench.run(raw, "DELETE FROM t WHERE id = 100")
 
 
+def locked_without_wait(bench: Bench, raw: Any) -> None:
+    other = bench.connect()
+    bench.run(other, "DELETE FROM t WHERE id = 100")
+    bench.run(raw, "SELECT id FROM t WHERE id = 100 FOR UPDATE NOWAIT")
+
+
 def statement_time(bench: Bench, raw: Any) -> None:
     bench.run(raw, "SET max_statement_time = 0.05")
     bench.run(raw, SLOW)
@@ -153,6 +159,7 @@ SCENARIOS: list[tuple[Break, set[int], Failure, bool]] = [
     (syntax, {1064}, Failure.STATEMENT, True),
     (no_table, {1146}, Failure.STATEMENT, True),
     (locked, {1205}, Failure.STATEMENT, True),
+    (locked_without_wait, {1205, 3572}, Failure.STATEMENT, True),
     (killed_query, {1317}, Failure.STATEMENT, True),
     (write_when_read_only, {1792}, Failure.STATEMENT, True),
     (deadlock, {1213}, Failure.ROLLED_BACK, False),
@@ -187,6 +194,14 @@ def test_t4_meaning_of_errors(
     with contextlib.suppress(bench.driver.Error):
         raw.commit()
     assert (1 in bench.rows()) is is_kept
+
+
+@pytest.mark.parametrize("break_it", [locked, locked_without_wait, deadlock])
+def test_retryable_locks(bench: Bench, break_it: Break) -> None:
+    """A lock that another transaction has may be free at the next try, waited for or not."""
+    with pytest.raises(bench.driver.Error) as caught:
+        break_it(bench, bench.connect())
+    assert bench.driver.is_retryable(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -49,9 +49,14 @@ def test_label_in_child() -> None:
 
 def test_on_mariadb() -> None:
     """PyMySQL sends it as its program's name, unless that is set; the connector takes none, and
-    sends the number of the process.
+    sends the number of the process. Every account is told the labels of its own connections.
     """
     with MariaDBServer(["--performance-schema=ON"]) as server:
+        with open_pool(url=server.url("pymysql"), bind="shop") as pool:
+            entry = pool.engine.open_outside()
+            (session,) = entry.driver.server_sessions(entry.raw)
+            entry.end()
+        assert session.label == f"{PROGRAM}[{os.getpid()}] shop"
         server.execute("GRANT SELECT ON performance_schema.* TO app")
         database = server.create_database()
         urls = {

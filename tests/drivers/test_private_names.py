@@ -168,10 +168,13 @@ def test_psycopg_of_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_private_names_of_pg8000() -> None:
-    """pg8000 keeps the status of the protocol, by which its transactions are known."""
+    """pg8000 keeps the status of the protocol, by which its transactions are known, and what the
+    server calls the connection.
+    """
     touched = set(re.findall(r'getattr\(raw, "(_\w+)"', inspect.getsource(unknown)))
-    assert touched == {"_transaction_status"}
-    assert "self._transaction_status = data" in inspect.getsource(pg8000.core.CoreConnection)
+    assert touched == {"_transaction_status", "_backend_key_data"}
+    for name in touched:
+        assert f"self.{name} = data" in inspect.getsource(pg8000.core.CoreConnection)
 
 
 def test_sqlite3_calls_the_connection() -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, Keys
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -18,20 +17,10 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import PATIENCE
 from tests.example_app.served import Gunicorn
+from tests.support.browser import chromium, complaints
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--window-size=1000,1100",
-)
 # What a network does that loses an answer: the request arrives, its response does not.
 LOSE_ONE_ANSWER = """
     const realFetch = window.fetch;
@@ -99,16 +88,8 @@ class Station:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    browser = Chrome(options, Service("/usr/bin/chromedriver"))
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
-    finally:
-        browser.quit()
 
 
 @pytest.fixture
@@ -161,8 +142,7 @@ def test_scan_shows_up(station: Station, file: Path) -> None:
     assert station.browser.switch_to.active_element == station.field("box")
     assert not station.find("#unsaved").is_displayed()
     assert saved(file) == [("A-1001", "BOX-1", "ok"), ("A-1001", "BOX-2", "dent")]
-    log = station.browser.get_log("browser")  # type: ignore[no-untyped-call]
-    assert [entry for entry in log if entry["level"] in ("WARNING", "SEVERE")] == []
+    assert complaints(station.browser) == []
 
 
 def test_scan_of_another_worker(station: Station, server: Gunicorn) -> None:
@@ -177,8 +157,7 @@ def test_scan_of_another_worker(station: Station, server: Gunicorn) -> None:
     assert server.request("POST", "/scans", {**body, "order": "A-1002", "box": "BOX-8"})[0] == 201
     station.wait(lambda: station.last_scans == ["BOX-8", "BOX-7"])
     assert station.find("#message").text == "Ready."
-    log = station.browser.get_log("browser")  # type: ignore[no-untyped-call]
-    assert [entry for entry in log if entry["level"] in ("WARNING", "SEVERE")] == []
+    assert complaints(station.browser) == []
 
 
 def test_scanner_without_enter(station: Station, file: Path) -> None:

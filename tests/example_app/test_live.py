@@ -79,7 +79,7 @@ def test_live_scans(server: Gunicorn) -> None:
             socket.send("A-1001")
         refused = [socket for socket in others if is_refused(socket)]
         assert len(refused) >= SOCKETS_PER_WORKER
-        assert server.get("/healthz") == {"status": "ok"}
+        assert server.get("/healthz/ready")["status"] == "ready"
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
             connect(server, origin="http://elsewhere.example")
 
@@ -132,3 +132,23 @@ def test_room_for_sockets(
     del os.environ["FLASK_LIVE_SOCKETS"]
     settings = runpy.run_path(str(PACKAGE / "gunicorn.conf.py"))
     assert (settings["threads"], os.environ["FLASK_LIVE_SOCKETS"]) == (threads, str(sockets))
+
+
+@pytest.mark.slow
+def test_stress_over_sockets(tmp_path: Path, file: Path) -> None:
+    """Sockets that send their orders again and again are answered, and the workers have lent no
+    connection in the end.
+    """
+    run = {"POOLED_DB_RUNTIME_DIR": str(tmp_path / "run")}
+    env = {f"FLASK_{name}": value for name, value in run.items()}
+    server = Gunicorn(tmp_path, f"sqlite:///{file}", WEB_CONCURRENCY="2", **env)
+    server.init_db()
+    app = create_app({"POOLED_DB_URL": f"sqlite:///{file}", **run})
+    with server:
+        args = ["--sockets=6", "--seconds=0.5", f"--url={server.address}", "--json"]
+        result = app.test_cli_runner().invoke(args=["pooled-db", "stress", *args])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["sent"] >= found["times"]["answered"]["count"] >= 6
+    assert (found["left"]["connections_in_use"], found["failed"]) == (0, {})
+    close(app)

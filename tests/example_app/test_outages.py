@@ -18,7 +18,6 @@ from tests.example_app.requests import SCAN, close, counters
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/healthz"),
         ("GET", "/orders"),
         ("GET", "/orders/A-1001"),
         ("GET", "/scans"),
@@ -36,6 +35,9 @@ def test_database_away(tmp_path: Path, method: str, path: str) -> None:
     assert list(answer.get_json()) == ["error"]
     assert "secret" not in answer.text
     assert client.get("/").status_code == 200
+    health = client.get("/healthz/ready")
+    assert (health.status_code, health.get_json()["status"]) == (503, "down")
+    assert "secret" not in health.text
     close(app)
 
 

@@ -38,6 +38,8 @@ def test_unknown_path_and_method(client: FlaskClient) -> None:
 
 @EVERY_DATABASE
 def test_healthz(client: FlaskClient) -> None:
-    """200 while the database answers."""
-    answer = client.get("/healthz")
-    assert (answer.status_code, answer.get_json()) == (200, {"status": "ok"})
+    """200 while the process answers, and while the database does."""
+    assert client.get("/healthz/live").status_code == 200
+    answer = client.get("/healthz/ready")
+    assert answer.status_code == 200
+    assert answer.get_json() == {"status": "ready", "binds": {"default": "ok"}}

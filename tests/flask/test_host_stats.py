@@ -16,7 +16,9 @@ from flask import Flask
 from flask_pooled_db import HostStats, PooledDB, db_connection_context
 from flask_pooled_db.flask.numbers import AppNumbers, merge
 from flask_pooled_db.telemetry.seen import Seen
+from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
+from harness.workloads import connection_id
 from tests.config.configs import problems_of
 from tests.support.apps import pooled_app
 
@@ -58,7 +60,8 @@ def test_own_numbers(shop: Shop) -> None:
     (process,) = shop[1].host_stats().processes
     assert process.pid == os.getpid()
     numbers = process.numbers["pools"]["default"]
-    assert numbers.keys() == asdict(shop[1].stats()).keys() | {"label", "down", "tells_holders"}
+    beside = {"label", "down", "tells_holders", "server", "server_ids"}
+    assert numbers.keys() == asdict(shop[1].stats()).keys() | beside
     assert sum(numbers["use_time"]["counts"]) == 3
     assert (numbers["checkouts"], numbers["open"]) == (3, 1)
 
@@ -120,6 +123,34 @@ def test_binds_that_come_and_go(shop: Shop, tmp_path: Path) -> None:
     use(1, "north")
     shop[1].close(PATIENCE)
     assert checkouts(shop[1].host_stats(), "north") == 7
+
+
+def test_server_ids(mariadb: MariaDBServer, folder: Path) -> None:
+    """The server's ids of all connections are published by their bind: of those in the pool, those
+    outside of it, and those that leases keep open whose bind is closed.
+    """
+    url = mariadb.url("pymysql", mariadb.create_database())
+    with pooled_app(url, runtime_dir=folder, mincached=0) as (_, db):
+        db.bind_loader(lambda name: url)
+
+        def told() -> Any:
+            (process,) = db.host_stats().processes
+            pools = process.numbers["pools"]
+            left = process.numbers["server_ids"]
+            return {bind: set(pool["server_ids"]) for bind, pool in pools.items()}, left
+
+        with db.connection_context() as one, db.connection_context(independent=True) as two:
+            outside = db.pool().steady_connection()
+            ids = {connection_id(conn) for conn in (one, two, outside)}
+            assert told() == ({"default": ids}, {})
+            outside.close()
+        lease = db.pool("north").lease()
+        number = connection_id(lease)
+        assert told()[0]["north"] == {number}
+        db.close_bind("north")
+        assert told() == ({"default": ids - {max(ids)}}, {"north": [number]})
+        lease.close()
+        assert told()[1] == {}
 
 
 def test_two_apps_of_one_directory(url: str, folder: Path) -> None:

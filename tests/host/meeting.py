@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flask_pooled_db.host import Location, Publisher
+from flask_pooled_db.host.duties import CarryOut, refuse
 from flask_pooled_db.host.member import Member
 from harness.processes import PROJECT, Managed, without_coverage
 
@@ -36,10 +37,12 @@ def location_in(folder: Path) -> Location:
     return Location(str(folder), NAME)
 
 
-def publisher_in(folder: Path, n: int = 0) -> tuple[Publisher, Counting]:
-    """One that publishes a counter, which has this value."""
+def publisher_in(
+    folder: Path, n: int = 0, carry_out: CarryOut = refuse
+) -> tuple[Publisher, Counting]:
+    """One that publishes a counter, which has this value, and carries out orders so."""
     source = Counting(n)
-    return Publisher(location_in(folder), source), source
+    return Publisher(location_in(folder), source, carry_out), source
 
 
 def member_in(folder: Path) -> Member:

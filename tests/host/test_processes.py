@@ -13,7 +13,8 @@ import pytest
 
 from flask_pooled_db.host import Unusable, ledger, records
 from flask_pooled_db.host.directory import Directory
-from harness.waiting import holds_within, wait_until
+from flask_pooled_db.runtime import reporter
+from harness.waiting import PATIENCE, holds_within, wait_until
 from tests.host.meeting import (
     NAME,
     Counting,
@@ -250,12 +251,12 @@ def test_ends_while_read(folder: Path, reads: int, monkeypatch: pytest.MonkeyPat
     """Who ends between two steps of a reader counts once for him, whichever steps these are."""
     read, calls = Directory.read, 0
 
-    def end_and_read(self: Directory, name: str) -> bytes | None:
+    def end_and_read(self: Directory, name: str, *most: int) -> bytes | None:
         nonlocal calls
         calls += 1
         if calls == reads:
             member.retire({"n": 6})
-        return read(self, name)
+        return read(self, name, *most)
 
     member = member_in(folder)
     member.publish({"n": 5})
@@ -371,6 +372,7 @@ def test_garbage(
         assert total_in(folder) == 1
     settle(folder)
     assert file.exists() == lives
+    reporter.flush(PATIENCE)
     assert caplog.text.count(f"{token}.json") == 1
     assert total_in(folder) == 1
     if lives:
@@ -388,4 +390,5 @@ def test_garbage_in_sums(folder: Path, caplog: pytest.LogCaptureFixture) -> None
     assert total_in(folder) == 2
     settle(folder)
     assert total_in(folder) == 2
+    reporter.flush(PATIENCE)
     assert "ended.json in POOLED_DB_RUNTIME_DIR is ignored" in caplog.text

@@ -21,7 +21,8 @@ import pytest
 
 from flask_pooled_db.host import Publisher, publisher
 from flask_pooled_db.host.directory import Directory
-from flask_pooled_db.runtime import guard, housekeeper, workers
+from flask_pooled_db.host.duties import Duties
+from flask_pooled_db.runtime import guard, workers
 from harness.processes import PROJECT, without_coverage
 from harness.waiting import PATIENCE, holds_within, wait_until
 from tests.host.meeting import (
@@ -281,26 +282,27 @@ def test_asked_amid_a_change(folder: Path, begun: Begun) -> None:
 
 
 def test_what_takes_long_is_rarer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Publishing takes one hundredth of a processor at most: what needs more comes less often."""
-    monkeypatch.setattr(publisher, "MOST_WORK", 0.01)
-    asked: list[float] = []
-    call_later = housekeeper.call_later
-
-    def note(seconds: float, function: Callable[[], object]) -> object:
-        asked.append(seconds)
-        return call_later(0.01, function)
+    """Publishing takes one hundredth of a processor at most: what needs more comes less often. This
+    process looks for orders as often as ever.
+    """
+    monkeypatch.setattr(publisher, "MOST_WORK", 0.0005)
+    collected: list[int] = []
+    turns: list[None] = []
 
     def collect() -> dict[str, int]:
+        collected.append(1)
         until = time.thread_time() + 0.02
         while time.thread_time() < until:
             pass
         return {"n": 1}
 
+    attend = Duties.attend
+    monkeypatch.setattr(Duties, "attend", lambda *args: turns.append(attend(*args)))
     pair = publisher_in(folder)
     monkeypatch.setattr(pair[1], "collect", collect)
-    monkeypatch.setattr(housekeeper, "call_later", note)
     pair[0].begin()
-    wait_until(lambda: max(asked) >= 2.0, "a longer pause")
+    wait_until(lambda: len(turns) > 5, "several turns")
+    assert len(collected) == 1
     monkeypatch.undo()
     pair[0].end()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,6 +34,9 @@ class InterruptibleDriver(FakeDriver):
 
     def needs_interrupting(self, raw: Any) -> bool:
         return True
+
+    def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object]:
+        return lambda _: self.note("end", raw)
 
     def interrupt(self, raw: Any, helper: Any) -> None:
         self.note("interrupt", raw)
@@ -258,3 +261,15 @@ def test_deadline(clock: Clock, statement: str) -> None:
         with pytest.raises(DeadlineExceeded, match="nothing is left of the time of a test"):
             lease.cursor().execute(statement)
         lease.close()
+
+
+def test_end_before_cut(fake: InterruptibleDriver, pool: Pool) -> None:
+    """Where a connection that is cut can't be told any more what to end, that comes first."""
+    entry = pool.engine.acquire(None, None)
+    fake.cut_after = 0.3
+    pool.engine.interrupter.end(entry)
+    assert not fake.interrupted.is_set()
+    wait_until(lambda: fake.count("end"), "its statement is ended")
+    wait_until(fake.interrupted.is_set, "it is cut in any case")
+    entry.condemn("it was cut")
+    pool.engine.release(entry)

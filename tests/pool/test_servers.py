@@ -10,7 +10,7 @@ import pytest
 from flask_pooled_db import ConnectFailed, PoolTimeout, db_connection_context
 from flask_pooled_db.drivers.servers import Servers, backoff
 from flask_pooled_db.lease.proxy import LeaseConnection
-from harness.haproxy import HAProxy, allow_checks
+from harness.haproxy import DatabaseHAProxy, allow_checks
 from harness.server import APP_PASSWORD, APP_USER, SCHEMES, MariaDBServer
 from harness.sockets import free_port
 from harness.waiting import wait_until
@@ -230,7 +230,7 @@ def test_p4_server_dies_behind_haproxy(
     for server in pair:
         allow_checks(server)
     with (
-        HAProxy(pair) as proxy,
+        DatabaseHAProxy(pair) as proxy,
         pooled_app(pair[0].url(mariadb_driver, "shop", port=proxy.port)) as (_app, db),
     ):
         with ExitStack() as stack:

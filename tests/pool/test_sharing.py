@@ -312,3 +312,17 @@ def test_sqlite_is_not_shared_whatever_its_creator_says(
         assert pool.stats().in_use == 3
         close_all(leases)
     assert caplog.text.count("POOLED_DB_MAXSHARED has no effect") == 1
+
+
+def test_drained(fake: FakeDriver) -> None:
+    """A shared connection that is drained gets no more leases, however many come: it is replaced
+    when those it has have ended.
+    """
+    with open_pool(fake, maxshared=1, maxconnections=3) as pool:
+        first = pool.connection()
+        pool.drain()
+        second, third = pool.connection(), pool.connection()
+        assert [number_of(lease) for lease in (first, second, third)] == [1, 2, 2]
+        first.close()
+        assert fake.open_now == 1
+        close_all([second, third])

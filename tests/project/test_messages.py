@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,14 +30,19 @@ from flask_pooled_db import (
     get_db_connection,
     signals,
 )
-from flask_pooled_db.host import publisher
+from flask_pooled_db.config import PoolConfig
+from flask_pooled_db.drivers.registry import make_driver
+from flask_pooled_db.host import Duty, Location, publisher
 from flask_pooled_db.host.directory import Directory
-from flask_pooled_db.lease import hops
+from flask_pooled_db.host.duties import Duties
+from flask_pooled_db.host.orders import new_order, write_order
+from flask_pooled_db.lease import hops, refusals
 from flask_pooled_db.lease.aio import AsyncScope
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.home import Leases
 from flask_pooled_db.lease.line import Job, line_of
 from flask_pooled_db.lease.scope import Scope
+from flask_pooled_db.pool import checkup
 from flask_pooled_db.pool.statements import Statement
 from flask_pooled_db.runtime import Throttle, notices, reporter
 from flask_pooled_db.telemetry import slow
@@ -90,6 +96,17 @@ def run_again(site: Site, logged: Callable[[], str]) -> None:
 def observe(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(url="sqlite://", observer=Faulty()) as pool, pool.connection() as conn:
         conn.execute("SELECT 1")
+
+
+def order_in_vain(site: Site, logged: Callable[[], str]) -> None:
+    def fail(duty: Duty) -> dict[str, Any]:
+        raise LookupError
+
+    order = new_order("0" * 16, "drain", {}, PATIENCE, ())
+    with tempfile.TemporaryDirectory() as folder, Location(folder, "shop").opened() as directory:
+        write_order(directory, order)
+        Duties(fail).attend(directory, "1" * 16, 0.0)
+        wait_until(lambda: "Carrying out an order" in logged())
 
 
 class Faulty(Watcher):
@@ -176,6 +193,7 @@ def damage(folder: Path, _: object) -> None:
 def keep(site: Site, logged: Callable[[], str]) -> None:
     with open_pool(FakeDriver(), leak_threshold=0.05) as pool, pool.lease():
         wait_until(lambda: "has been out" in logged())
+    wait_until(lambda: "is back" in logged())  # which another thread tells
 
 
 def wait_long(site: Site, logged: Callable[[], str]) -> None:
@@ -262,6 +280,17 @@ def serve_without_client(site: Site, logged: Callable[[], str]) -> None:
                 patch.delitem(sys.modules, name)
         patch.setitem(sys.modules, "prometheus_client", None)
         site[1].metrics_blueprint()
+
+
+def serve_to_all(site: Site, logged: Callable[[], str]) -> None:
+    site[1].page_blueprint()
+
+
+def answer_strangely(site: Site, logged: Callable[[], str]) -> None:
+    app = Flask("judged")
+    app.register_blueprint(site[1].page_blueprint(authorize=lambda: "yes"))
+    app.testing = True
+    app.test_client().get("/pooled-db/")
 
 
 def take_from_closed(site: Site, logged: Callable[[], str]) -> None:
@@ -421,6 +450,21 @@ def disturb(db: PooledDB, conn: Any) -> None:
         gate.set()
 
 
+def ask_for_health(site: Site, logged: Callable[[], str]) -> None:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkup, "INTERVAL", 0)
+        app = Flask("app_under_test")
+        app.config.update(POOLED_DB_URL=f"sqlite:///{place}/missing/shop.db")
+        db = PooledDB(app)
+        app.register_blueprint(db.health_blueprint())
+        client = app.test_client()
+        assert client.get("/healthz/ready").status_code == 503
+        Path(place, "missing").mkdir()
+        wait_until(lambda: client.get("/healthz/ready").status_code == 200)
+        db.close(timeout=PATIENCE)
+        wait_until(lambda: "is ready again" in logged())
+
+
 def cancel_in_vain(site: Site, logged: Callable[[], str]) -> None:
     class Unreachable(FakeDriver):
         def ending(self, raw: Any) -> Callable[[Callable[[], Any]], object]:
@@ -498,6 +542,29 @@ def connect_encrypted(site: Site, sql: str) -> None:
         conn.execute(sql)
 
 
+def lack_a_session(site: Site, logged: Callable[[], str]) -> None:
+    raise refusals.no_session("default", 1.0)
+
+
+def set_behind_proxy(site: Site, logged: Callable[[], str]) -> None:
+    config = PoolConfig.from_mapping({"URL": "postgresql://h/d", "PROXY": "transaction"})
+    check = make_driver(config).check_call
+    assert check is not None
+    check(print, ("SET work_mem = '1MB'",))
+
+
+def use_new_connector(site: Site, logged: Callable[[], str]) -> None:
+    stand_in = ModuleType("mariadb")
+    vars(stand_in).update(connect=print, apilevel="2.0", threadsafety=3, __version__="2.0.0rc2")
+    with pooled_app(creator=stand_in):
+        pass
+
+
+def put_proxy_before_a_file(site: Site, logged: Callable[[], str]) -> None:
+    with pooled_app("sqlite://", proxy="transaction"):
+        pass
+
+
 CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "was rolled back: the connection taken at": lose,
     "was not given back by": forget,
@@ -519,6 +586,9 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "(POOLED_DB_SLOW_STATEMENT is": run_again,
     "N+1: a statement was run": run_again,
     "An observer of statements failed": observe,
+    "Carrying out an order": order_in_vain,
+    "is not ready: ": ask_for_health,
+    "is ready again": ask_for_health,
     "Answering 503": answer_503,
     "The bind_guard failed, so that no bind is closed": by_name(break_guard),
     "A receiver of the signal": by_name(break_receiver),
@@ -527,6 +597,10 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "no connection in": take_two,
     "left no more time to wait": wait_in_vain,
     "of them already (": take_two,
+    "had no session for this transaction in": lack_a_session,
+    "MariaDB Connector/Python 2 is not supported yet": use_new_connector,
+    "PROXY can't be 'transaction' with": put_proxy_before_a_file,
+    "can't be used with PROXY 'transaction'": set_behind_proxy,
     "all binds together have": take_two_together,
     "and trying again won't help": connect_in_vain,
     "the function in URL raised it": raise_for_url,
@@ -536,6 +610,8 @@ CAUSES: dict[str, Callable[[Site, Callable[[], str]], None]] = {
     "could not be opened in": by_name(open_two),
     "was closed while it was being opened": by_name(close_while_loading),
     "is not open any more: ask for it by its name again": by_name(keep_pool),
+    "needs to be told who may see the page": serve_to_all,
+    "authorize() must return True, False or a response": answer_strangely,
     "needs prometheus-client": serve_without_client,
     "nothing is left of": begin_too_late,
     "the transaction was open for longer than its limit": stay_open,

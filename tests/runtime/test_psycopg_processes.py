@@ -55,21 +55,24 @@ def test_p12_exit_during_connects_of_psycopg(
 
 UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
-import sys, time, gevent
+import sys, gevent
 from harness.workloads import connection_id
 from tests.support.apps import pooled_app
 
-def sleep(readonly):
+def wait(readonly):
     with app.app_context(), db.connection_context(readonly=readonly) as conn:
-        conn.execute("SELECT pg_sleep(0.5)")
+        conn.execute("SELECT pg_advisory_xact_lock_shared(5)")
 
 with pooled_app(sys.argv[1]) as (app, db):
     with db.connection_context() as conn:
         conn.execute("CREATE TABLE t (id INT)")
         before = connection_id(conn)
-    began = time.monotonic()
-    gevent.joinall([gevent.spawn(sleep, n % 2 == 0) for n in range(8)], raise_error=True)
-    assert time.monotonic() - began < 3.5, "they waited for each other"
+    with db.connection_context() as conn:
+        conn.execute("SELECT pg_advisory_xact_lock(5)")
+        waiting = [gevent.spawn(wait, n % 2 == 0) for n in range(4)]
+        gevent.sleep(0.1)
+        assert conn.execute("SELECT 1").fetchone() == (1,), "they hold up the others"
+    gevent.joinall(waiting, raise_error=True)
     for sql in ("SELECT 1", "INSERT INTO t VALUES (1)"):
         discarded = db.stats().discarded
         try:

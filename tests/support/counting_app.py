@@ -24,6 +24,13 @@ def create_app() -> Flask:
             conn.cursor().execute("SELECT 1")
         return {"all": checkouts(db.host_stats())}
 
+    @app.get("/sleep")
+    def sleep() -> ResponseReturnValue:
+        """On MariaDB, take 1.5 s in one statement."""
+        with db_connection_context() as conn, conn.cursor() as cur:
+            cur.execute("SELECT CONNECTION_ID() + SLEEP(1.5)")
+            return {"id": int(cur.fetchone()[0])}
+
     @app.get("/all")
     def everything() -> ResponseReturnValue:
         stats = db.host_stats()

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+import flask_pooled_db
+
 _CHILDREN = "COVERAGE_PROCESS_CONFIG"
+_MEASURED = 4
+"""How many examples of a parametrized test have their coverage measured: one for each driver, most
+often.
+"""
+_repeats = pytest.StashKey[bool]()
 
 
 class Measuring:
@@ -19,8 +32,25 @@ class Measuring:
         if "coverage" in sys.modules:
             self._coverage = sys.modules["coverage"].Coverage.current()
 
-    def switch(self, *, on: bool) -> None:
-        """Measure from now on, or not."""
+    def pause_for_collection(self) -> None:
+        """Measure no more until the first test. The whole package is imported before, so that this
+        is measured whatever needs a module first: the collection runs nothing else of it.
+        """
+        if self._coverage is None:
+            return
+        for module in pkgutil.walk_packages(flask_pooled_db.__path__, "flask_pooled_db."):
+            importlib.import_module(module.name)
+        self._switch(on=False)
+
+    def begin(self, item: pytest.Item) -> None:
+        """Measure a test that begins, or not: none that is slow, nor the later examples of a
+        parametrized test. They come by the same lines again, and take two to three times as long
+        when each is counted.
+        """
+        is_slow = item.get_closest_marker("slow") is not None
+        self._switch(on=not is_slow and not item.stash.get(_repeats, False))
+
+    def _switch(self, *, on: bool) -> None:
         if self._coverage is None or on == self._is_on:
             return
         self._is_on = on
@@ -35,3 +65,12 @@ class Measuring:
         self._coverage.set_option("run:patch", [])
         self._coverage.start()
         self._coverage.set_option("run:patch", patches)
+
+
+def note_repeats(items: Sequence[pytest.Item]) -> None:
+    """Note which are later examples of a parametrized test."""
+    examples: Counter[str] = Counter()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        examples[function] += 1
+        item.stash[_repeats] = examples[function] > _MEASURED

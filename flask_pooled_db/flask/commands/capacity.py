@@ -1,0 +1,147 @@
+"""Whether a server has as many connections as all workers may open together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from flask_pooled_db.config import AppConfig, shown
+from flask_pooled_db.drivers.facts import ServerFacts
+from flask_pooled_db.flask.commands.findings import Finding, Findings, Severity
+from flask_pooled_db.flask.commands.owners import Owned, Whose
+from flask_pooled_db.flask.commands.probing import Probe
+from flask_pooled_db.flask.commands.processes import Running
+from flask_pooled_db.flask.commands.webserver import WebServer
+
+TOPIC = "connections"
+
+
+class Demand(NamedTuple):
+    """How many connections a worker may open to a server, and how that comes about."""
+
+    most: int | None
+    """None: any number."""
+    reason: str
+    key: str
+    """What to set to less."""
+
+
+def demand_of(binds: Sequence[Probe], config: AppConfig, fixed: frozenset[str]) -> Demand:
+    """Return what a worker may open for these binds, which have a server in common; `fixed` are
+    those that the configuration names, all others come and go.
+    """
+    of_app = config.binds_maxconnections
+    sizes = {one.bind: one.pool.config.maxconnections for one in binds}
+    loaded = [size for bind, size in sizes.items() if bind not in fixed]
+    own = [size for bind, size in sizes.items() if bind in fixed]
+    parts = [f"{size} of {shown(bind)}" for bind, size in sizes.items() if bind in fixed]
+    key = "MAXCONNECTIONS"
+    total = sum(own)
+    if loaded:
+        count = config.max_binds or len(loaded)
+        total += count * max(loaded)
+        told = f"{count} binds by name, at most" if config.max_binds else f"{count} binds by name"
+        parts.append(f"{max(loaded)} each of {told}")
+        key = "MAXCONNECTIONS or MAX_BINDS"
+    if of_app and (total > of_app or not all(sizes.values())):
+        return Demand(of_app, f"{of_app} (BINDS_MAXCONNECTIONS)", "BINDS_MAXCONNECTIONS")
+    if not all(sizes.values()):
+        return Demand(None, "any number (MAXCONNECTIONS is 0)", key)
+    return Demand(total, f"{total} (MAXCONNECTIONS: {', '.join(parts)})", key)
+
+
+class Room(NamedTuple):
+    """What a server, or an account, has for the app's workers on this host."""
+
+    limit: str
+    most: int
+    free: int
+    told: str
+
+
+class Case(NamedTuple):
+    """What all servers of the app have in common."""
+
+    config: AppConfig
+    fixed: frozenset[str]
+    """The binds that the configuration names; all others come and go."""
+    web: WebServer
+    running: Running
+
+
+def of_server(binds: Sequence[Probe], rows: Sequence[Owned], case: Case) -> Findings:
+    """Yield what is found of the connections of a server; `rows` are those that it has now."""
+    facts = binds[0].facts
+    if facts is None or facts.max_connections is None:
+        return
+    yield _compared(binds, _of_server(facts, rows), case)
+    accounts: dict[str, list[Probe]] = {}
+    for one in binds:
+        if one.own is not None:
+            accounts.setdefault(one.own.user, []).append(one)
+    for user, members in accounts.items():
+        for room in _of_account(user, members[0].facts or facts, rows):
+            yield _compared(members, room, case)
+
+
+def _of_server(facts: ServerFacts, rows: Sequence[Owned]) -> Room:
+    ours = sum(one.whose in (Whose.WORKER, Whose.COMMAND, Whose.UNKNOWN) for one in rows)
+    others = max((facts.connections or 0) - ours, 0)
+    most = facts.max_connections or 0
+    told = f"the server has {most} (max_connections)"
+    taken = [f"{facts.reserved} are reserved"] if facts.reserved else []
+    taken += [f"others use {others} now"] if others else []
+    told += f", of which {' and '.join(taken)}" if taken else ""
+    return Room("max_connections", most, most - facts.reserved - others, told)
+
+
+def _of_account(user: str, facts: ServerFacts, rows: Sequence[Owned]) -> list[Room]:
+    elsewhere = sum(one.whose is Whose.ELSEWHERE and one.session.user == user for one in rows)
+    found = []
+    for limit in facts.account_limits:
+        most = int(limit.value)
+        told = f"{limit.name} allows {most}"
+        told += f", of which {elsewhere} are used elsewhere" if elsewhere else ""
+        found.append(Room(limit.name, most, most - elsewhere, told))
+    return found
+
+
+def _beside(binds: Sequence[Probe], running: Running) -> int:
+    """Return what processes that are no workers may open."""
+    names = {one.bind for one in binds}
+    return sum(
+        int(pool.get("maxconnections", 0))
+        for process in running.others
+        for bind, pool in process.numbers.get("pools", {}).items()
+        if bind in names
+    )
+
+
+def _compared(binds: Sequence[Probe], room: Room, case: Case) -> Finding:
+    demand, web = demand_of(binds, case.config, case.fixed), case.web
+    bind, of = binds[0].bind, ""
+    if len(binds) > 1:
+        of = f"{', '.join(shown(one.bind) for one in binds)}: "
+    if demand.most is None:
+        text = f"{of}a worker may open {demand.reason}, and {room.told}: set {demand.key}"
+        return Finding(Severity.WARNING, bind, TOPIC, text)
+    beside = _beside(binds, case.running)
+    need = web.workers * demand.most + beside
+    told = f"{of}{_workers(web.workers)} x {demand.reason}"
+    told += f", and {beside} of other processes of the app" if beside else ""
+    told = f"{told} = {need} connections; {room.told}"
+    if need <= room.free:
+        return Finding(Severity.OK, bind, TOPIC, told)
+    each = (room.free - beside) // web.workers
+    lower = f"set {demand.key} to {each} at most"
+    if each < 1:
+        lower = "run fewer workers"
+    elif len(binds) > 1 and demand.key != "BINDS_MAXCONNECTIONS":
+        lower = f"set {demand.key} so that a worker has {each} in all"
+    left = f", which leaves {max(room.free, 0)}" if room.free != room.most else ""
+    raised = f"raise {room.limit} to {room.most + need - room.free}"
+    return Finding(Severity.ERROR, bind, TOPIC, f"{told}{left}: {lower}, or {raised}")
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

@@ -1,0 +1,1 @@
+"""The page: what the pools of all workers of this host do, live, for who is let in."""
