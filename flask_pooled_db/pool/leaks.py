@@ -54,7 +54,10 @@ class Leaks:
             text = f"a connection of bind {bind}{taken} was never given back: use it in a `with` "
             reporter.tell(warnings.warn, f"{text}block", ResourceWarning)
         ref.link.terminate()
-        self._supply.closed(ref, ref.link.reason)
+        if (
+            not ref.link.is_ending
+        ):  # else the thread that ends it frees its place, when that is done
+            self._supply.closed(ref, ref.link.reason)
 
     def report_long_leases(self, now: float) -> None:
         """Log the leases that have been out for longer than `leak_threshold`, once a place."""

@@ -13,7 +13,7 @@ from flask_pooled_db.runtime import reporter
 from harness.waiting import wait_until
 from tests.pool.helpers import number_of
 from tests.support.fake_driver import FakeDriver
-from tests.support.pools import open_pool, queue_up
+from tests.support.pools import call, open_pool, queue_up
 
 
 def lose_a_lease(pool: Pool) -> None:
@@ -42,6 +42,20 @@ def test_lost_lease_frees_place(fake: FakeDriver, caplog: pytest.LogCaptureFixtu
         assert pool.stats().leaked == 1
         assert fake.open_now == 1
     wait_until(lambda: caplog.text.count("never given back") == 1)
+
+
+def test_p3_two_find_a_lost_lease(fake: FakeDriver) -> None:
+    """Its place is free when its connection is closed, also if a second one finds it meanwhile."""
+    gate = fake.hold("close")
+    with open_pool(fake, maxconnections=1) as pool:
+        lose_a_lease(pool)
+        closing = call(pool.engine.leaks.reclaim)
+        gate.wait_for_arrivals()
+        sweep(pool.engine)  # which finds it, too
+        assert pool.stats().open == fake.open_now == 1
+        gate.open()
+        closing.result()
+        wait_until(lambda: pool.stats().open == fake.open_now == 0)
 
 
 def test_lost_lease_warns(fake: FakeDriver) -> None:
