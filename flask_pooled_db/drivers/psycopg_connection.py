@@ -10,6 +10,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from flask_pooled_db.drivers.effects import Effect, of_postgresql
@@ -19,7 +20,7 @@ _ACTIVE = 1  # libpq's status of a transaction whose statement is under way
 # A pipeline takes one statement at a time, and none that copies.
 _TAKES = re.compile(r"[\s(]*+(?i:select|insert|update|delete|merge|with|values|table)\b")
 # What psycopg's classes are relied upon for.
-_OF_CONNECTIONS = frozenset({"_start_query"})
+_OF_CONNECTIONS = frozenset({"_exec_command", "_start_query"})
 _OF_PIPELINES = frozenset({"_enqueue_sync", "_communicate_gen", "_exit", "_exit_gen", "_fetch_gen"})
 
 
@@ -37,6 +38,17 @@ def _pipeline_class(dbapi: Any) -> Any:
     """Make the class of pipelines that a transaction begins in."""
 
     class Together(dbapi.Pipeline):  # type: ignore[misc]
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None:
+            if self._conn.closed:  # psycopg would log that it can't wait for anything
+                self._exit(error)
+            else:
+                super().__exit__(kind, error, traceback)
+
         def _exit_gen(self) -> Any:
             # psycopg sends a Flush after the Sync. The server does not count the time any more then
             # for which the transaction is idle, and never ends it for that (seen with 15).
@@ -65,19 +77,21 @@ def connection_class(dbapi: Any, _of: type) -> Any:
     together = _pipeline_class(dbapi)
 
     class Connection(dbapi.Connection):  # type: ignore[misc]
-        is_begun = False  # a BEGIN is on its way
+        is_to_begin = is_begun = False  # a BEGIN is to go with the next statement; is on its way
 
         def _start_query(self) -> Any:
-            if not self.is_begun:
+            if self.is_to_begin:
+                self.is_to_begin = False
+                yield from self._exec_command(b"BEGIN")  # only queues it, in a pipeline
+            elif not self.is_begun:
                 yield from super()._start_query()
 
         def begin_with(self, function: Callable[..., Any], *args: Any) -> Any:
             """Call what runs a statement, and begin a transaction with it."""
             self._pipeline = together(self)
             with self.pipeline():
-                self.is_begun = True
+                self.is_to_begin = self.is_begun = True
                 try:
-                    dbapi.Cursor(self).execute("BEGIN", prepare=False)
                     return function(*args)
                 except Exception:
                     raise  # the end of the pipeline reads what was answered
@@ -85,7 +99,7 @@ def connection_class(dbapi: Any, _of: type) -> Any:
                     self.close()  # and would wait for the statement that this has interrupted
                     raise
                 finally:
-                    self.is_begun = False
+                    self.is_to_begin = self.is_begun = False
 
     return Connection
 

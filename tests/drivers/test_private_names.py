@@ -56,6 +56,7 @@ PYMYSQL_OWN = {
     "_tls_contexts",
 }
 PSYCOPG_PRIVATE = {
+    "_exec_command",
     "_pipeline",
     "_start_query",
     "_enqueue_sync",

@@ -344,3 +344,26 @@ def test_p11_server_with_tls_on_postgresql(certificates: Certificates) -> None:
         with pooled_app(server.url(**wrong), acquire_timeout=0.2):
             with pytest.raises(PoolTimeout, match="certificate"), db_connection_context() as conn:
                 run(conn, "SELECT 1")
+
+
+def test_interrupted_first_statement(postgresql: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A first statement that is interrupted costs its connection, and nothing is logged of it."""
+
+    class Interrupting:
+        pass
+
+    class Dumper(psycopg.adapt.Dumper):
+        def dump(self, obj: object) -> bytes:
+            raise KeyboardInterrupt
+
+    def interrupt(db: PooledDB) -> None:
+        with db.connection_context() as conn:
+            conn.adapters.register_dumper(Interrupting, Dumper)
+            conn.execute("SELECT %s", (Interrupting(),))
+
+    with pooled_app(postgresql) as (_, db):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(db)
+        assert db.fetch_value("SELECT 1") == 1
+        assert sum(db.stats().evictions.values()) == 1
+    assert "error ignored" not in caplog.text
