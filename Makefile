@@ -9,6 +9,7 @@ PINS := $(VENV)/.made setup.cfg pyproject.toml requirements.txt
 # The scheme alone, unexpanded: what follows it in the URL may be a password.
 URL_SCHEME := $(firstword $(subst :, ,$(value POOLED_DB_URL)))
 NEEDS_CONNECTOR := $(filter mariadb %+mariadbconnector,$(URL_SCHEME))
+NEEDS_POSTGRES := $(filter postgres postgresql postgresql+%,$(URL_SCHEME))
 
 # Debian's packages by what shows that they are there: a command, or a file.
 PYTHON_PACKAGES := "$$stdlib/ensurepip=$(notdir $(PYTHON))-venv"
@@ -72,7 +73,7 @@ help:
 	make clean       remove all that the other targets made, but not the example's data
 	END
 
-run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector)
+run: $(VENV)/.run $(if $(NEEDS_CONNECTOR),$(VENV)/.connector) $(if $(NEEDS_POSTGRES),$(VENV)/.postgres)
 	$(RUN) flask --app example_app init-db
 	exec $(RUN) gunicorn -c example_app/gunicorn.conf.py
 
@@ -146,6 +147,11 @@ $(VENV)/.dev: $(PINS)
 $(VENV)/.connector: $(PINS) | system-connector
 	@echo "Building the MariaDB connector."
 	$(INSTALL) --editable '.[mariadb]'
+	touch $@
+
+$(VENV)/.postgres: $(PINS)
+	@echo "Installing psycopg."
+	$(INSTALL) --editable '.[postgres]'
 	touch $@
 
 # DBUtils' own tests are in its source distribution alone. What pip says of a failure is kept.
