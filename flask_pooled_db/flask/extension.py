@@ -237,7 +237,7 @@ class PooledDB(ByName, Statements, Observed):
             tend=registries.begin,
         )
         registries.add(registry)
-        numbers.registry = registry
+        numbers.registry, registry.settled = registry, numbers.settle
         if telemetry is not None:
             telemetry.read_from(numbers)
         return AppState(registry, self, app.root_path, watch, numbers, publisher)

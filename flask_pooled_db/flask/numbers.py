@@ -131,7 +131,27 @@ class AppNumbers:
         # What was counted by pools that are closed, and those that were open the last time.
         self._gone: Numbers = {}
         self._last: dict[str, tuple[weakref.ref[Pool], Numbers]] = {}
-        self._turns = 0  # how often they were collected
+        self._turns = 0  # how often they were collected, or changed
+        self._settled: weakref.WeakSet[Pool] = weakref.WeakSet()  # closed, and counted as gone
+
+    def settle(self, pool: Pool) -> None:
+        """Keep what a pool has counted that was closed: it may be gone when the numbers are asked
+        for.
+        """
+        if pool.config.server is None:
+            with guard.lock:
+                self._turns += 1  # whoever collects meanwhile begins anew
+                self._settle_locked(pool)
+
+    def _settle_locked(self, pool: Pool) -> None:
+        if pool in self._settled:
+            return
+        self._settled.add(pool)
+        known = self._last.get(pool.bind)
+        if known is not None and known[0]() is pool:
+            del self._last[pool.bind]
+        final = counters_of(collect(pool))
+        self._gone[pool.bind] = added(self._gone.get(pool.bind, {}), final)
 
     def collect(self) -> Numbers:
         """Return the numbers of this process. A tenant's are those of its server."""
@@ -175,11 +195,12 @@ class AppNumbers:
             if self._turns != turn:
                 return None
             self._turns += 1
-            for bind, (reference, numbers) in self._last.items():
+            for bind, (reference, numbers) in list(self._last.items()):
                 pool = reference()
-                if pool is None or by_bind.get(bind) is not pool:
-                    final = numbers if pool is None else collect(pool)
-                    self._gone[bind] = added(self._gone.get(bind, {}), counters_of(final))
+                if pool is None:
+                    self._gone[bind] = added(self._gone.get(bind, {}), counters_of(numbers))
+                elif by_bind.get(bind) is not pool:
+                    self._settle_locked(pool)
             self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
             return by_bind, found, dict(self._gone)
 

@@ -48,6 +48,7 @@ class Binds:
         self.clock = clock
         self.opened: dict[str, Opened] = {}
         self.keeper = keeper
+        self.settled: Callable[[Any], object] = lambda _: None  # told of each pool that was closed
         self.turns = Turns(clock)
         self._tend = tend
         self._token = object()  # tells its keys from those of other registries
@@ -202,6 +203,7 @@ class Binds:
             self._slots.ends_locked(opened.engine)
             self._remove_locked(opened)
             self.turns.ring_locked()
+        self.settled(opened.pool)
 
     def _tell(self, name: str, reason: str, turn: Turn) -> None:
         """Tell the app that a bind was closed, and end the turn of who did."""

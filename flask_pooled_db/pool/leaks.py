@@ -54,7 +54,7 @@ class Leaks:
             text = f"a connection of bind {bind}{taken} was never given back: use it in a `with` "
             reporter.tell(warnings.warn, f"{text}block", ResourceWarning)
         ref.link.terminate()
-        if not ref.link.is_ending:  # else who ends it frees its place, afterwards
+        if not ref.link.is_ending:  # else who closes it frees its place, afterwards
             self._supply.closed(ref, ref.link.reason)
 
     def report_long_leases(self, now: float) -> None:

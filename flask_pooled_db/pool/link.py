@@ -24,15 +24,16 @@ class Link:
 
     __slots__ = (
         *("__weakref__", "_ending", "driver", "is_left", "is_open", "place", "raw", "reason"),
-        *("has_ended", "hold", "server_id", "taken_at", "taken_by"),
+        *("_closing", "hold", "server_id", "taken_at", "taken_by"),
     )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
         self.raw = raw
         self.driver = driver
         self.is_open = True  # until somebody begins to end it
-        self.has_ended = False
         self._ending = threading.RLock()  # so that what was closed is not stopped
+        # Held by who closes it, for as long as that takes: `with` lets go of it whatever happens.
+        self._closing = threading.Lock()
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
         # If its caller gives it back itself: where it was taken, and the id of who took it.
@@ -101,19 +102,20 @@ class Link:
 
     @property
     def is_ending(self) -> bool:
-        """Whether a thread is about to end it, and has not come back from that."""
-        return not (self.is_open or self.has_ended or self.is_left)
+        """Whether a thread is closing it."""
+        return self._closing.locked()
 
     def _end(self, end: Callable[[Any], None]) -> None:
         if self.is_open and not self.is_left:
+            with self._ending:
+                is_mine, self.is_open = self.is_open, False
+            if not is_mine:
+                return
             try:
-                with self._ending:
-                    self.is_open = False
-                end(self.raw)
+                with self._closing:
+                    end(self.raw)
             except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
                 logger.debug("Closing a connection failed: %s", type(error).__name__)
-            finally:
-                self.has_ended = True
 
 
 _links: Census[Link] = Census()

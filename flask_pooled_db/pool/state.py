@@ -77,6 +77,7 @@ class State:
         self.open: set[EntryRef] = set()  # all, also those being closed
         self.idle: deque[Entry] = deque()  # the last used is at the right end
         self.in_use: dict[EntryRef, None] = {}  # a set whose changes call nothing
+        self.looked_at: set[EntryRef] = set()  # of these, those that no caller has
         self.queue = Queue()
         self.waiters = self.queue.waiters
         # Tasks that were handed a connection, and have not taken it yet: their loop may be closed.
@@ -143,11 +144,13 @@ class State:
     def take_for_check_locked(self, entry: Entry) -> None:
         """Count an entry that was idle as in use, for a moment, and as no checkout."""
         self.in_use[entry.ref] = None
+        self.looked_at.add(entry.ref)
         self.checkouts += 1
         entry.in_check = True
 
     def end_check_locked(self, entry: Entry) -> bool:
         """Count such an entry as neither in use nor idle. Returns False if it was closed."""
+        self.looked_at.discard(entry.ref)
         if self.in_use.pop(entry.ref, entry.ref) is entry.ref:
             return False
         self.checkouts -= 1

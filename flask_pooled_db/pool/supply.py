@@ -215,7 +215,10 @@ class Supply:
         if config.blocking and not config.max_waiting:
             return False
         allowed = config.max_waiting if config.blocking else 0
-        return len(state.in_use) + len(state.queue) - self.limit_locked() >= allowed
+        # One that is looked at comes back in a moment, and was idle when others would have had it.
+        looked_at = sum(ref in state.in_use for ref in state.looked_at)
+        callers = len(state.in_use) - looked_at + len(state.queue)
+        return callers - self.limit_locked() >= allowed
 
     def limit_locked(self) -> float:
         """Return how many connections its callers may have, with what others have and wait for."""

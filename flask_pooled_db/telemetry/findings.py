@@ -84,9 +84,9 @@ def verdict(found: Sequence[Finding], stats: HostStats) -> dict[str, str]:
     """Return the first line for these findings, the worst of which comes first, and its severity.
     What is only worth knowing is nothing wrong.
     """
-    if not stats.processes:
-        return {"severity": NOTE, "text": "No worker has used a database yet"}
     kinds = [one.kind for one in found if one.severity != NOTE and one.kind in HEADLINES]
+    if not kinds and not stats.processes:
+        return {"severity": NOTE, "text": "No worker has used a database yet"}
     if not kinds:
         return {"severity": "good", "text": "All is well"}
     worst = next(one for one in found if one.kind == kinds[0])

@@ -28,6 +28,9 @@ LONGEST_NAME = 60
 LONGEST_TEXT = 16_000
 """Characters of a sample that is brought along."""
 
+LARGEST = 2**53
+"""The largest number that a page can count to."""
+
 COUNTERS = ("timeouts", "aborted", "outcomes_unknown", "connect_errors", "leaked")
 EVICTIONS = ("dead", "broken")
 
@@ -127,7 +130,7 @@ def read_past(text: str | None, stats: HostStats, now: float) -> Past | None:
             _numbers(found["slow"]),
             found["is_whole"] is True,
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         return None
     if not 0 <= now - before.at <= OLDEST:
         return None
@@ -139,6 +142,7 @@ def read_past(text: str | None, stats: HostStats, now: float) -> Past | None:
 def _numbers(found: Any, most: int = MOST_BINDS) -> dict[str, int]:
     """Check numbers by name. Raises `ValueError` or `AttributeError`."""
     numbers = dict(found.items())
-    if len(numbers) > most or not all(type(each) is int for each in numbers.values()):
+    are_counts = all(type(each) is int and 0 <= each <= LARGEST for each in numbers.values())
+    if len(numbers) > most or not are_counts:
         raise ValueError("these are no numbers")
     return numbers

@@ -229,3 +229,19 @@ def test_merge(shop: Shop) -> None:
     assert merge(totals, {}) == totals
     assert totals["pools"]["default"]["checkouts"] == 4
     assert "open" not in totals["pools"]["default"]
+
+
+def test_binds_of_a_moment(shop: Shop, tmp_path: Path) -> None:
+    """What binds have counted that lived between two looks alone is in the totals, once."""
+    shop[1].bind_loader(lambda name: f"sqlite:///{tmp_path / name}")
+    use(1)
+    for turn in range(3):
+        for _ in range(5):
+            use(2, "branch")
+            shop[1].close_bind("branch")
+        use(1, "branch")
+        shop[1].host_stats()
+        shop[1].close_bind("branch")
+        assert checkouts(shop[1].host_stats(), "branch") == 11 * (turn + 1)
+    gc.collect()
+    assert checkouts(shop[1].host_stats(), "branch") == 33

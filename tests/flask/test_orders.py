@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,9 +144,14 @@ def test_other_version(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 # The command's own end
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("command", ["drain --over 20", "resize --maxconnections 1"])
-def test_interrupted(host: Host, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C withdraws the order. The command says so, and what each worker has done."""
+def test_interrupted(
+    host: Host, command: str, signum: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C withdraws the order, and so does the end of the terminal, or of the session. The
+    command says so, and what each worker has done.
+    """
     folder, calls = host.settings["runtime_dir"], []
 
     def interrupt(seconds: float) -> None:
@@ -154,7 +160,7 @@ def test_interrupted(host: Host, command: str, monkeypatch: pytest.MonkeyPatch) 
         answers = [json.loads(path.read_text()) for path in folder.glob("*/answer-*.json")]
         calls.extend([1] if len(answers) == 2 and all(each["total"] for each in answers) else [])
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signum)
 
     monkeypatch.setattr(ordering, "sleep", interrupt)
     with contextlib.ExitStack() as stack:

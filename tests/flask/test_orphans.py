@@ -54,8 +54,13 @@ def test_orphans(mariadb: MariaDBServer, shop: Site, account: str) -> None:
         assert f"Orphans of 'default': {idle.id}, {open_.id}\n" in result.stdout
         assert "End these 2 connections? [y/N]" in result.stdout
         for one in (idle, open_):
-            line = rf"Process {os.getpid()} \(.+\), which is none of the app's, has {one.id}\.\n"
+            line = rf"Process {os.getpid()} \(.+\) has {one.id} open\.\n"
             assert re.search(line, result.stdout)
+        result = run(shop, *args, "--yes")
+        assert (
+            f"{idle.id} is spared: it takes an answer, without --yes, to end it." in result.stdout
+        )
+        assert "0 of 0 ended." in result.stdout
         assert {idle.id, open_.id} <= set(mariadb.connections())
         result = run(shop, *args, answer="y\n")
         assert result.exit_code == 0, result.output
@@ -98,6 +103,39 @@ def test_looked_at_again(
         assert {used.id, known.id} <= set(mariadb.connections())
 
 
+@pytest.fixture
+def nobody_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of this machine has what the server has: a network went away, and took the ends
+    along.
+    """
+    monkeypatch.setattr(orphans, "holders", lambda *_: {})
+
+
+@pytest.mark.usefixtures("nobody_holds")
+def test_other_binds_of_a_server(mariadb: MariaDBServer, database: str, tmp_path: Path) -> None:
+    """What workers have is spared, whichever bind it is of: one that is left out, and one that was
+    closed while a lease of it goes on.
+    """
+    url = mariadb.url("pymysql", database)
+    args = ("--kill-orphans", "--yes", "--idle", "0", "--bind", "other")
+    with site_of(url, database, tmp_path, binds={"other": url, "third": url}) as site:
+        site.db.bind_loader(lambda _: url)
+        with (
+            site.db.connection_context() as one,
+            site.db.connection_context("third") as two,
+            site.db.connection_context("branch") as three,
+            Client(mariadb, database) as orphan,
+        ):
+            for conn in (one, two, three):
+                conn.cursor().execute("SELECT 1")
+            site.db.close_bind("branch")
+            time.sleep(RESTED)
+            assert read(site, *args)["ended"] == [orphan.id]
+            for conn in (one, two, three):
+                conn.cursor().execute("SELECT 1")
+
+
+@pytest.mark.usefixtures("nobody_holds")
 def test_orphans_on_postgresql(postgresql: str, tmp_path: Path) -> None:
     """On PostgreSQL too; there what calls itself otherwise is another program's."""
     plain = postgresql.replace("+psycopg", "")
@@ -120,6 +158,7 @@ def test_orphans_on_postgresql(postgresql: str, tmp_path: Path) -> None:
         human.execute("SELECT 1")
 
 
+@pytest.mark.usefixtures("nobody_holds")
 def test_stopped_process(shop: Site, mariadb: MariaDBServer) -> None:
     """A process that is stopped lives: what it has is spared, and so is what it may have opened
     since it published.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flask_pooled_db import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.probe import Answer
@@ -305,3 +306,22 @@ def test_probe_with_check_of_its_own(fake: FakeDriver) -> None:
         before = len(asked)
         assert probe(pool) is Answer.OK
         assert len(asked) == before + 1
+
+
+def test_probe_where_nobody_waits(fake: FakeDriver) -> None:
+    """Who comes during a probe waits for the end of its ping also where callers never wait: the
+    connection was idle.
+    """
+    with open_pool(fake, maxconnections=1, blocking=False) as pool:
+        pool.lease().close()
+        gate = fake.hold("ping")
+        probing = call(probe, pool)
+        gate.wait_for_arrivals()
+        caller = queue_up(pool, pool.lease)
+        gate.open()
+        assert probing.result() is Answer.OK
+        lease = caller.result()
+        with pytest.raises(PoolTimeout):
+            pool.lease()
+        lease.close()
+        assert check_counts(pool).timeouts == 1

@@ -187,6 +187,15 @@ def test_near_max_connections(number: int, severity: str | None) -> None:
         assert "7 of them are this host's" in found[0].detail
 
 
+def test_workers_that_are_gone() -> None:
+    """What is wrong is told first, also where no worker lives; "all is well" never without one."""
+    before = sample_of(one(timeouts=0), 0.0)
+    totals = {"pools": {"default": {"timeouts": 5}}}
+    stats = HostStats((), totals, totals, None)
+    assert verdict(findings(stats, Past(30.0, before, {})), stats)["severity"] == BAD
+    assert verdict([], stats)["text"] == "No worker has used a database yet"
+
+
 def test_own_numbers_alone() -> None:
     """A directory that can't be used: these are one worker's numbers, and why."""
     stats = host(process(token=""), problem="it is a link, which is never followed")

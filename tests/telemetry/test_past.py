@@ -85,10 +85,10 @@ GOOD: dict[str, Any] = {"at": 100.0, "workers": {}, "counts": {}, "slow": {}, "i
 
 
 WRONG: list[tuple[str, list[Any]]] = [
-    ("at", ["x", None, [], float("nan"), 1e999]),
+    ("at", ["x", None, [], float("nan"), 1e999, 10**400]),
     ("workers", [[], {"t": "1"}, {"t": None}, 3, {str(number): 1 for number in range(1000)}]),
     ("counts", [[], {"a": 1}, {"a": {"b": 1.5}}]),
-    ("slow", [{"a": True}]),
+    ("slow", [{"a": True}, {"a": -1}, {"a": 10**30}]),
 ]
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
 from flask.cli import AppGroup
 
 from flask_pooled_db.errors import PooledDBError
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds: click takes "nan" and "inf" for numbers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return found
 
 
 class Commands(AppGroup):

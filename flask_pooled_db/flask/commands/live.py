@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flask_pooled_db.flask.commands.group import Seconds
 from flask_pooled_db.flask.context import current
 from flask_pooled_db.host import HostStats, ProcessStats
 from flask_pooled_db.pool.histogram import BOUNDS
@@ -30,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def live_options(command: F) -> F:
     """Give a command the options of `show()`."""
     for option in (
-        click.option("--interval", type=click.FloatRange(0.1), default=2.0, show_default=True),
+        click.option("--interval", type=Seconds(0.1), default=2.0, show_default=True),
         click.option("--watch", is_flag=True, help="Print it anew every --interval seconds."),
         click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
     ):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
@@ -16,6 +17,7 @@ import click
 from flask_pooled_db.config import looks_like_url, shown
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.commands.group import in_one_line
+from flask_pooled_db.flask.commands.stopping import interrupted_by
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.ordered import why_tenant
 from flask_pooled_db.host import Giving, Reply, Status, Unusable
@@ -31,6 +33,12 @@ LINES = 5.0
 
 PARTS = 1000
 """How many steps a bar has."""
+
+BAR = 24
+"""How many characters wide it is: with its words it fits into a line of 60."""
+
+# What ends a command whose terminal, or whose session, ends. Windows has no SIGHUP.
+_ENDS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
 Tell = Callable[[Reply], str]
 """Returns what a worker has done that has answered, or is at work, as the rest of a line."""
@@ -74,7 +82,8 @@ def order(kind: str, arguments: Mapping[str, Any], seconds: float, tell: Tell) -
     giving = _giving(current()[0])
     replies: list[Reply] = []
     try:
-        _give_and_wait(giving, kind, arguments, seconds, replies)
+        with interrupted_by(*_ENDS):
+            _give_and_wait(giving, kind, arguments, seconds, replies)
     except Unusable as error:
         raise click.ClickException(f"the workers can't be reached: {error}") from error
     except KeyboardInterrupt:
@@ -197,11 +206,11 @@ def _part_of(reply: Reply) -> float:
 @contextlib.contextmanager
 def _progress(kind: str) -> Iterator[Callable[[Sequence[Reply]], None]]:
     """Yield what shows how far the workers are: a bar on a terminal, otherwise lines."""
-    label = f"{kind}: waiting for the workers"
     if not sys.stdout.isatty():
-        yield _lines(label)
+        yield _lines(f"{kind}: waiting for the workers")
         return
-    with click.progressbar(range(PARTS), label=label, show_eta=False) as bar:
+    label = f"{kind}: workers"
+    with click.progressbar(range(PARTS), label=label, show_eta=False, width=BAR) as bar:
 
         def show(replies: Sequence[Reply]) -> None:
             bar.label = f"{label}, {_count(replies)} done"

@@ -11,7 +11,7 @@ from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import ServerSession
 from flask_pooled_db.flask.commands.owners import Owned, Whose, owned, why_not_told_apart
 from flask_pooled_db.flask.commands.probing import PATIENCE, Probe, ask, open_entry
-from flask_pooled_db.flask.commands.processes import holders
+from flask_pooled_db.flask.commands.processes import Holder, holders
 from flask_pooled_db.flask.context import AppState
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.pool import Entry
@@ -62,13 +62,17 @@ def end_orphans(
         ids = ", ".join(str(row.session.id) for row in found[id(one)])
         if ids:
             told(f"Orphans of {one.names}: {ids}")
-        for line in _held(found[id(one)]):
-            told(line)
+        for number, holder in _held(found[id(one)]):
+            told(f"Process {holder.pid} ({text(holder.program)}) has {number} open.")
+            if not asks:  # nobody is there to say that this is all right
+                told(f"{number} is spared: it takes an answer, without --yes, to end it.")
+                found[id(one)] = [row for row in found[id(one)] if row.session.id != number]
     if not stats.processes:
         told(
             "No process of the app publishes anything here. If it runs as another user, or with "
             "another POOLED_DB_RUNTIME_DIR, these are its connections."
         )
+    left = sum(map(len, found.values()))
     if asks:
         noun = "this connection" if count == 1 else f"these {count} connections"
         click.confirm(f"End {noun}?", abort=True)
@@ -78,17 +82,18 @@ def end_orphans(
         if found[id(one)]
         for number in _end_all(state, one, found[id(one)], least, told)
     ]
-    told(f"{len(ended)} of {count} ended.")
+    told(f"{len(ended)} of {left} ended.")
     return ended
 
 
-def _held(rows: Sequence[Owned]) -> Iterator[str]:
-    """Yield which of them processes of this machine have open, though no process of the app."""
+def _held(rows: Sequence[Owned]) -> Iterator[tuple[int, Holder]]:
+    """Yield which of them processes of this machine have open: no process of the app, as far as its
+    processes meet here.
+    """
     ids = {row.session.port: row.session.id for row in rows if row.session.port is not None}
     for server in {row.probe.ends.peer[1] for row in rows if row.probe.ends is not None}:
         for port, holder in sorted(holders(server, ids).items()):
-            program = text(holder.program)
-            yield f"Process {holder.pid} ({program}), which is none of the app's, has {ids[port]}."
+            yield ids[port], holder
 
 
 def _has_sessions(listed: Listed) -> bool:

@@ -42,14 +42,21 @@ class Owned(NamedTuple):
 
 
 def known_ids(stats: HostStats, binds: Iterable[str]) -> dict[int, int]:
-    """Return the processes that have published connections of these binds, by the server's id."""
-    found: dict[int, int] = {}
+    """Return the processes that have published connections, by the server's id: those of these
+    binds, and of all others. A bind that is closed, can't be reached or is left out may be on the
+    same server, with the same account. One on another server may have the same id; then a
+    connection that is an orphan is spared.
+    """
+    of_binds: dict[int, int] = {}
+    of_others: dict[int, int] = {}
+    wanted = set(binds)
     for process in stats.processes:
         pools, closed = process.numbers.get("pools", {}), process.numbers.get("server_ids", {})
-        for bind in binds:
+        for bind in pools.keys() | closed.keys():
+            found = of_binds if bind in wanted else of_others
             for number in (*pools.get(bind, {}).get("server_ids", ()), *closed.get(bind, ())):
                 found[number] = process.pid
-    return found
+    return of_others | of_binds
 
 
 def owned(group: Sequence[Probe], stats: HostStats) -> list[Owned]:

@@ -12,7 +12,7 @@ import click
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import Activity
-from flask_pooled_db.flask.commands.group import group
+from flask_pooled_db.flask.commands.group import Seconds, group
 from flask_pooled_db.flask.commands.live import problems, seconds
 from flask_pooled_db.flask.commands.orphans import end_orphans
 from flask_pooled_db.flask.commands.owners import Owned, Whose, owned
@@ -53,7 +53,7 @@ class Listed(NamedTuple):
 @click.option("--kill-orphans", is_flag=True, help="End what no living worker knows.")
 @click.option(
     *("--idle", "least"),
-    type=click.FloatRange(0.0),
+    type=Seconds(0.0),
     default=300.0,
     show_default=True,
     help="Only what has run no statement for so many seconds.",

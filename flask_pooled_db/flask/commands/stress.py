@@ -13,7 +13,7 @@ from flask import Flask, current_app
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.flask.commands.ground import EXPECTED, Ground, Verdict
-from flask_pooled_db.flask.commands.group import group, in_one_line
+from flask_pooled_db.flask.commands.group import Seconds, group, in_one_line
 from flask_pooled_db.flask.commands.load import Load
 from flask_pooled_db.flask.commands.remains import (
     Left,
@@ -37,7 +37,7 @@ from flask_pooled_db.flask.context import AppState, current
 
 @group.command()
 @click.option("--clients", type=click.IntRange(1), default=20, show_default=True, help="Threads.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True)
+@click.option("--seconds", type=Seconds(0, min_open=True), default=10.0, show_default=True)
 @click.option("--bind", metavar="NAME", help="Which database; the default one if left out.")
 @click.option("--yes", is_flag=True, help="Don't ask before a database is used that has tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -243,4 +243,4 @@ def pools_of(state: AppState, bind: str) -> list[Any]:
 
 def left_over(ground: Ground) -> str:
     """Return what is said of tables that were left."""
-    return f"These tables were left, remove them by DROP TABLE: {', '.join(ground.left)}"
+    return f"These tables may be left, remove them by DROP TABLE: {', '.join(ground.left)}"
