@@ -6,15 +6,14 @@ import functools
 import importlib
 import os
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from flask_pooled_db.config import DEFAULT_BIND, FROM_FILE, DatabaseURL
 from flask_pooled_db.drivers import creators, passwords
 from flask_pooled_db.errors import ConfigError
+from flask_pooled_db.runtime import callers
 
 _LONGEST_PROGRAM, _LONGEST_LABEL = 20, 63
 _LABEL = re.compile(r"[ -~]{1,20}\[(?P<pid>\d+)\] ")
@@ -175,7 +174,7 @@ class FromConfiguration:
 
         The name of a bind may come from outside. PostgreSQL keeps 63 bytes, of ASCII alone.
         """
-        program = Path(sys.argv[0] if sys.argv else "").name or "python"
+        program = callers.program()
         return _in_ascii(f"{program[:_LONGEST_PROGRAM]}[{os.getpid()}] {self.bind}")
 
     def introduction(self) -> Mapping[str, Any]:

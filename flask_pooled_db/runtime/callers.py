@@ -9,6 +9,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,12 @@ _asked_from: ContextVar[Place | None] = ContextVar("asked from", default=None)
 
 _names: list[Callable[[], str | None]] = []  # functions that know what the caller is
 _failures: list[Callable[[], bool]] = []  # functions that know whether it ends by an error
+
+
+def program() -> str:
+    """Return the name of the program that runs; with `python -m` it is the module's."""
+    path = Path(sys.argv[0] if sys.argv else "")
+    return (path.parent.name if path.name == "__main__.py" else path.name) or "python"
 
 
 def place(frame: FrameType | None = None, *, beside: str = "") -> Place | None:

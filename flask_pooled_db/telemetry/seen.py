@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
 from flask_pooled_db.pool.holding import Holder
+from flask_pooled_db.runtime import callers
 from flask_pooled_db.telemetry.loads import ServerLoads
 from flask_pooled_db.telemetry.slow import SlowStatements
 from flask_pooled_db.telemetry.usage import Usage
@@ -69,7 +68,7 @@ class Seen:
         holders = [holder for pool in pools for holder in pool.holders()]
         holders.sort(key=lambda holder: -holder.age)
         return {
-            "program": Path(sys.argv[0] if sys.argv else "").name or "python",
+            "program": callers.program(),
             "leases": [holder._asdict() for holder in holders[:MOST_LEASES]],
             "slow": self.slow.worst(MOST_STATEMENTS),
             "events": self.binds.told(),

@@ -159,9 +159,9 @@ def test_p10_steady_connection_hangs(deaf_port: int) -> None:
     go_on, made = threading.Event(), []
 
     def connect(port: int) -> Any:
-        if go_on.wait(10):
-            made.append(sqlite3.connect(":memory:", check_same_thread=False))
-        return made[0]
+        assert go_on.wait(10)
+        made.append(sqlite3.connect(":memory:", check_same_thread=False))
+        return made[-1]
 
     keys: dict[str, Any] = {"creator": connect, "connect_args": {"port": deaf_port}}
     with open_pool(**keys, connect_timeout=0.1) as pool:

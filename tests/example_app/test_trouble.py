@@ -11,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from example_app import create_app
+from example_app.database import db
 from flask_pooled_db.flask.page.blueprint import BEFORE
 from harness.waiting import wait_until
 from tests.example_app.requests import close
@@ -29,6 +30,9 @@ def app(url: str, tmp_path: Any) -> Iterator[Flask]:
         "TROUBLE_SECONDS": 4,  # an answer may be a second old
     }
     app = create_app(settings)
+    with app.app_context():  # a busy machine connects in no 0.1 s
+        wait_until(lambda: app.test_client().get("/healthz/ready").status_code == 200)
+        wait_until(lambda: db.stats().idle == 3, "the pool's connections")
     yield app
     for lock in app.extensions["trouble"].values():
         with lock:  # it has ended

@@ -138,9 +138,14 @@ def test_other_binds_of_a_server(mariadb: MariaDBServer, database: str, tmp_path
 @pytest.mark.usefixtures("nobody_holds")
 def test_orphans_on_postgresql(postgresql: str, tmp_path: Path) -> None:
     """On PostgreSQL too; there what calls itself otherwise is another program's."""
-    plain = postgresql.replace("+psycopg", "")
+    # The other tests' pgbouncer has connections of the server's own account.
+    with psycopg.connect(postgresql.replace("+psycopg", ""), autocommit=True) as root:
+        root.execute("DROP ROLE IF EXISTS has_orphans")
+        root.execute("CREATE ROLE has_orphans LOGIN")
+    url = postgresql.replace("postgres@", "has_orphans@")
+    plain = url.replace("+psycopg", "")
     with (
-        site_of(postgresql, "", tmp_path) as site,
+        site_of(url, "", tmp_path) as site,
         psycopg.connect(plain, application_name="gunicorn[1] default") as orphan,
         psycopg.connect(plain, application_name="gunicorn[1] other") as other,
         psycopg.connect(plain, application_name="psql") as human,

@@ -10,6 +10,7 @@ import redis
 from harness.redis import RedisServer
 
 
+@pytest.mark.on_server
 def test_private_redis() -> None:
     """It listens on 127.0.0.1 alone, keeps nothing on disk, and leaves neither a process nor a
     folder.

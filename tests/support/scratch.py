@@ -16,9 +16,9 @@ def make() -> Path:
     Apps publish their numbers there, and sum up those of all that have ended. In a folder that many
     thousands of tests share, each app would read and write a megabyte when it ends.
     """
-    before = tempfile.gettempdir()
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", before)  # `tmp_path` stays for a look at it
-    folder = Path(tempfile.mkdtemp(prefix="pooled-db-process-"))
+    # `tmp_path` stays for a look at it. No folder is in another one's: a socket's path is short.
+    before = os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="pooled-db-process-", dir=before))
     folder.chmod(0o755)  # some servers run as another user
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     return folder

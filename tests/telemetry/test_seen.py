@@ -14,6 +14,7 @@ from flask import Flask
 from flask_pooled_db import PooledDB, get_db_connection
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.runtime import callers
 from flask_pooled_db.telemetry.seen import MOST_EVENTS, MOST_LEASES, BindEvents
 from flask_pooled_db.telemetry.site import Site
 from flask_pooled_db.telemetry.slow import MOST_TEXTS, SlowStatements
@@ -133,3 +134,19 @@ def test_database_away() -> None:
         assert down["since"] >= 0
         assert down["reason"] == "OperationalError: unable to open database file"
         assert told(app)["pools"]["default"]["label"] == "sqlite all.db"
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["/usr/bin/gunicorn", "-w", "2"], "gunicorn"),
+        (["/srv/venv/lib/gunicorn/__main__.py"], "gunicorn"),
+        (["-c"], "-c"),
+        ([""], "python"),
+        ([], "python"),
+    ],
+)
+def test_program(argv: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process says which program it is, also one that was started by `python -m`."""
+    monkeypatch.setattr("sys.argv", argv)
+    assert callers.program() == name
