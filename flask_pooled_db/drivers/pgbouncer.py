@@ -174,23 +174,3 @@ def _refusal(what: str, instead: str) -> UsageError:
         f"{what} can't be used with PROXY 'transaction': it would stay in a session that other "
         f"programs' transactions have next, and be missing from your own; {instead}"
     )
-
-
-def recognise(raw: Any) -> str | None:
-    """Return what stands between an open psycopg connection and its server: None if nothing does.
-
-    It costs one round trip, in no transaction, and none if a transaction is open or the connection
-    is not psycopg's: then it tells nothing, and returns None. The sign is a sure one: at the start
-    a server names its process, as the key for cancel requests. A pooler makes that up, since its
-    clients change processes. Whether it does that after each transaction, it does not tell.
-    """
-    pgconn: Any = getattr(raw, "pgconn", None)
-    if pgconn is None or pgconn.transaction_status or pgconn.pipeline_status:
-        return None
-    generators = cast("Any", importlib.import_module("psycopg.generators"))
-    with raw.lock:
-        pgconn.send_query(b"SELECT pg_catalog.pg_backend_pid()")
-        (answer,) = raw.wait(generators.execute(pgconn))
-    if answer.ntuples != 1 or int(answer.get_value(0, 0)) == pgconn.backend_pid:
-        return None
-    return "a pooler such as pgbouncer"

@@ -22,7 +22,6 @@ from flask_pooled_db import (
     db_connection_context,
     get_db_connection,
 )
-from flask_pooled_db.drivers.pgbouncer import recognise
 from harness.pgbouncer import PgBouncer
 from harness.waiting import wait_until
 from tests.support.aio import run, value
@@ -430,18 +429,18 @@ def test_proxy_refusal(postgresql: str, how: str) -> None:
 # A proxy that nobody has declared
 
 
-def test_recognised(pgbouncer: PgBouncer, postgresql: str) -> None:
-    """A pooler is told from a server by one round trip, which leaves no transaction open."""
-    with (
-        psycopg.connect(plain(pgbouncer.url)) as proxied,
-        psycopg.connect(plain(postgresql)) as own,
-    ):
-        before = pgbouncer.queries()
-        assert recognise(proxied) == "a pooler such as pgbouncer"
-        assert pgbouncer.queries() - before == 1
-        assert recognise(own) is None
-        for connection in (proxied, own):
-            assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        proxied.execute("SELECT 1")
-        assert recognise(proxied) is None
-    assert recognise(object()) is None
+@pytest.mark.parametrize("proxy", [None, PROXY])
+def test_check(pgbouncer: PgBouncer, proxy: str | None) -> None:
+    """`check` tells of a pooler that is in between, and what to set if it was not declared."""
+    with pooled_app(pgbouncer.url, proxy=proxy) as (app, _):
+        result = app.test_cli_runner().invoke(args=["pooled-db", "check"])
+    assert result.exception is None, result.output
+    assert "a proxy is in between that gives connections other ids" in result.stdout
+    assert ("set PROXY to 'transaction'" in result.stdout) == (proxy is None)
+
+
+def test_check_of_a_server(postgresql: str) -> None:
+    """A server itself is not taken for a pooler."""
+    with pooled_app(postgresql) as (app, _):
+        result = app.test_cli_runner().invoke(args=["pooled-db", "check"])
+    assert "a proxy is in between" not in result.stdout

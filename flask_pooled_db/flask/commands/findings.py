@@ -140,6 +140,11 @@ def _of_connection(one: Probe) -> Findings:
             "a proxy is in between that gives connections other ids than the server: what is said "
             "here of the server's limits does not take the proxy's own into account"
         )
+        if facts.product == "PostgreSQL" and one.pool.config.proxy is None:
+            text += (
+                "; it was not declared: if it is pgbouncer in transaction mode, what a block does "
+                "to its session shows in other programs' transactions: set PROXY to 'transaction'"
+            )
         yield _finding(one, "proxy", Severity.WARNING, text)
     if facts is None or facts.tls is None or own is None:
         return
