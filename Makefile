@@ -28,12 +28,12 @@ PARALLEL := --numprocesses 6 --dist worksteal
 
 # The tests' servers and files are in memory where it has room for them: on a disk, the tests wait for
 # each other's commits. The folder is open to all, as a PostgreSQL started by root runs as another
-# user. Python keeps the bytecode of what the tests start hundreds of times, even where the machine is
-# set not to keep any.
+# user; its name is short, as the path of a socket has to be. Python keeps the bytecode of what the
+# tests start hundreds of times, even where the machine is set not to keep any.
 SCRATCH := unset POOLED_DB_URL PYTHONDONTWRITEBYTECODE; \
 	room=$$(df --output=avail -BM /dev/shm 2>/dev/null | tail -n 1 | tr -cd 0-9) || true; \
 	if [ "$${room:-0}" -ge 3000 ]; then \
-		TMPDIR=$$(mktemp -d /dev/shm/pooled-db-tests-XXXXXX); \
+		TMPDIR=$$(mktemp -d /dev/shm/db-XXXXXX); \
 		trap 'rm -rf "$$TMPDIR"' EXIT; \
 		trap 'exit 1' HUP INT TERM; \
 		chmod 1777 "$$TMPDIR"; \

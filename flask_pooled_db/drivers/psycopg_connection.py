@@ -6,6 +6,7 @@ out together. psycopg waits there too, unless it takes the transaction for begun
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -57,8 +58,11 @@ def _pipeline_class(dbapi: Any) -> Any:
             try:
                 self._enqueue_sync()
                 yield from self._communicate_gen()
-            finally:
-                yield from self._fetch_gen(flush=False)
+            except Exception:
+                with contextlib.suppress(Exception):  # the first error tells what has happened
+                    yield from self._fetch_gen(flush=False)
+                raise
+            yield from self._fetch_gen(flush=False)
 
         def _exit(self, exc: BaseException | None) -> None:
             if self.pgconn.transaction_status == _ACTIVE:  # an interruption has left answers unread

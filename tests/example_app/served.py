@@ -27,9 +27,10 @@ class Gunicorn(GunicornServer):
         return f"http://{LOOPBACK}:{self.port}/"
 
     def init_db(self) -> None:
-        """Run the app's own command."""
+        """Run the app's own command, which may wait for its connection."""
         command = [sys.executable, "-m", "flask", "--app", "example_app", "init-db"]
-        subprocess.run(command, cwd=PROJECT, env=self.env, check=True, timeout=PATIENCE)
+        env = {**self.env, "FLASK_POOLED_DB_ACQUIRE_TIMEOUT": "10"}
+        subprocess.run(command, cwd=PROJECT, env=env, check=True, timeout=PATIENCE)
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """The status and the text of an answer, on a connection of its own."""

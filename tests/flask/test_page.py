@@ -306,6 +306,7 @@ def test_failed_read() -> None:
     assert not board.is_building
 
 
+@pytest.mark.slow  # no coverage is measured then, which takes its time
 @pytest.mark.parametrize(("scene", "share"), [("full-pool", 0.01), ("many-binds", 0.01)])
 def test_cost(scene: str, share: float) -> None:
     """An open page takes less than a hundredth of a worker: the processor's time of one answer, of

@@ -18,7 +18,7 @@ def make() -> Path:
     """
     # `tmp_path` stays for a look at it. No folder is in another one's: a socket's path is short.
     before = os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="pooled-db-process-", dir=before))
+    folder = Path(tempfile.mkdtemp(prefix="db-", dir=before))
     folder.chmod(0o755)  # some servers run as another user
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     return folder
