@@ -21,6 +21,7 @@ from flask_pooled_db.drivers.facts import Activity, ServerFacts, ServerSession
 from flask_pooled_db.pool import Entry
 from harness.server import MariaDBServer
 from harness.waiting import wait_until
+from tests.support.apps import pooled_app
 from tests.support.pools import call, open_pool
 
 PASSWORD = "Kolibri7Geheim"
@@ -346,3 +347,13 @@ def test_ends_of_local_socket(tmp_path: Path) -> None:
         assert sockets.ends(one.fileno()) is None
     with (tmp_path / "file").open("w") as file:
         assert sockets.ends(file.fileno()) is None
+
+
+def test_states_in_check(postgresql: str) -> None:
+    """`check` says what the server's connections do, and how old idle transactions are."""
+    with pooled_app(postgresql) as (app, db):
+        with db.connection_context() as conn:
+            conn.execute("SELECT 1")
+            result = app.test_cli_runner().invoke(args=["pooled-db", "check"])
+    assert "of the server's connections, this account sees 1 active" in result.stdout
+    assert "idle in transaction (the oldest transaction of these for " in result.stdout

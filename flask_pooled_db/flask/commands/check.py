@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from flask_pooled_db.config import shown
-from flask_pooled_db.drivers.facts import Limit
+from flask_pooled_db.drivers.facts import Activity, Limit
 from flask_pooled_db.flask.commands.capacity import Case, of_server
 from flask_pooled_db.flask.commands.findings import (
     Finding,
@@ -127,6 +128,20 @@ def _of_others(binds: list[Probe], rows: list[Owned]) -> Iterator[Finding]:
             "GRANT it to be told more"
         )
     yield Finding(Severity.OK, binds[0].bind, "others", words)
+    yield Finding(Severity.OK, binds[0].bind, "states", _states(binds))
+
+
+def _states(binds: list[Probe]) -> str:
+    """Return how many connections a server has in each state, as far as an account of these sees
+    them.
+    """
+    seen = {one.id: one for probe in binds for one in probe.sessions}.values()
+    counts = Counter(one.activity for one in seen)
+    told = ", ".join(f"{counts[kind]} {kind}" for kind in Activity if counts[kind])
+    ages = [one.transaction_seconds for one in seen if one.activity is Activity.IN_TRANSACTION]
+    oldest = max((age for age in ages if age is not None), default=None)
+    since = "" if oldest is None else f" (the oldest transaction of these for {seconds(oldest)})"
+    return f"of the server's connections, this account sees {told}{since}"
 
 
 def _lines(checked: Checked) -> Iterator[str]:

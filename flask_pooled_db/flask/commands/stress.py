@@ -139,6 +139,8 @@ class Run:
             self._ground.make()
             with progress(seconds) as tick:
                 self._load.run(clients, seconds, stopping.is_asked, tick)
+                if not stopping.is_asked():
+                    tick(seconds)
             if late := self._load.wait_for_end():
                 self._problems.append(f"{late} clients have not ended: they hang in a call.")
             self._check()

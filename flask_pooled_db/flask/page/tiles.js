@@ -92,6 +92,8 @@ function showRates(history, scope, bind) {
     const told = `${count(server.connections)} of ${count(server.max_connections)}`;
     const is_near = server.connections >= 0.8 * server.max_connections;
     rows.push(["On the server", told, is_near ? "bad" : ""]);
+    if (server.active !== undefined && server.active !== null)
+      rows.push(["Active, idle", `${count(server.active)}, ${count(server.idle)}`]);
     if (server.in_transaction)
       rows.push(["Idle in transaction", resting(server), server.oldest >= LONG_OPEN ? "bad" : ""]);
   }
