@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -355,5 +356,5 @@ def test_states_in_check(postgresql: str) -> None:
         with db.connection_context() as conn:
             conn.execute("SELECT 1")
             result = app.test_cli_runner().invoke(args=["pooled-db", "check"])
-    assert "of the server's connections, this account sees 1 active" in result.stdout
+    assert re.search(r"connections, this account sees [1-9]\d* active", result.stdout)
     assert "idle in transaction (the oldest transaction of these for " in result.stdout

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -174,9 +175,15 @@ def test_several_workers(
     with GunicornServer(tmp_path, [*config, *WAYS[way]], env) as server:
         holds = threading.Thread(target=ask, args=(server, "/hold/3.0"))
         holds.start()
-        wait_until(lambda: len(json.loads(run(app, "top", "--json"))) == 1, "the lease")
-        (lease,) = json.loads(run(app, "top", "--json"))
-        assert lease["name"] == "endpoint 'hold'"
+        found: list[dict[str, Any]] = []
+
+        def is_held() -> bool:
+            leases = json.loads(run(app, "top", "--json"))
+            found[:] = [each for each in leases if each["name"] == "endpoint 'hold'"]
+            return len(found) == 1
+
+        wait_until(is_held, "the lease")
+        (lease,) = found
         workers = server.workers()
         assert lease["pid"] in workers
         other = next(pid for pid in workers if pid != lease["pid"])
