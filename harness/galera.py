@@ -47,7 +47,7 @@ class GaleraNode(MariaDBServer):
 
     def copy_to(self, other: GaleraNode) -> None:
         """Have another node begin with the data of this one, which is stopped."""
-        shutil.copytree(self._directory / "data", other._directory / "data")
+        shutil.copytree(self._data, other._data)
 
     def join(self, peers: Sequence[GaleraNode], *, found: bool = False) -> None:
         """Start as one of these; `found`: as the first of a new cluster."""
@@ -121,7 +121,7 @@ class GaleraNode(MariaDBServer):
     def _open_up(self) -> None:
         """Let anybody into its directory: where it runs as root, rsync still runs as nobody."""
         self._directory.chmod(0o755)
-        (self._directory / "data").chmod(0o777)
+        self._data.chmod(0o777)
 
     def _recovered_position(self) -> str:
         """How far its data go, also after a crash; it does not run."""
@@ -132,7 +132,7 @@ class GaleraNode(MariaDBServer):
                 find_program("mariadbd"),
                 "--no-defaults",
                 *user_option(),
-                f"--datadir={self._directory / 'data'}",
+                f"--datadir={self._data}",
                 f"--socket={self._directory / 'recovery.sock'}",
                 f"--pid-file={self._directory / 'recovery.pid'}",
                 f"--log-error={log}",

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from harness.owned import launch_on_free_port
 from harness.processes import Managed, ServerError, end, start, wait_until_ready
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 
 _OWNER = "postgres"  # of the process, and of the databases
 _ADMIN_DATABASE = "pgbouncer"
-_PORT_ATTEMPTS = 5
 _DEFAULTS = {"pool_mode": "transaction", "default_pool_size": "10", "server_login_retry": "0.2"}
 
 
@@ -48,15 +48,10 @@ class PgBouncer(Managed):
 
     def start(self) -> None:
         """Start it, on the same port as before, and return when it answers."""
-        is_first = self._process is None
-        for attempts_left in reversed(range(_PORT_ATTEMPTS if is_first else 1)):
-            try:
-                self._launch()
-                break
-            except ServerError:
-                if not attempts_left:
-                    raise
-                self.port = free_port()
+        if self._process is None:
+            launch_on_free_port(self._launch, self._move)
+        else:
+            self._launch()
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -91,6 +86,9 @@ class PgBouncer(Managed):
         """Return how many connections it has to the server."""
         rows = self.console("SHOW SERVERS")
         return sum(row["database"] == "postgres" for row in rows)
+
+    def _move(self) -> None:
+        self.port = free_port()
 
     def _launch(self) -> None:
         command = [_program(), str(self._write_settings())]

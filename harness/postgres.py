@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +16,9 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
+from harness.owned import OwnServer, launch_on_free_port
 from harness.postgres_programs import OWNER, new_directory, program_of, run, template
 from harness.processes import (
-    Managed,
     ServerError,
     children,
     end,
@@ -30,16 +28,15 @@ from harness.processes import (
     start,
     wait_until_ready,
 )
-from harness.sockets import LOOPBACK, free_port
+from harness.sockets import DATABASE_PORTS, free_port
 from harness.tls import Certificates
 from harness.waiting import PATIENCE, holds_within
 
 _KILL_TIMEOUT = 5.0
-_PORT_ATTEMPTS = 5
 _PORT_TAKEN = "could not create any TCP/IP sockets"
 
 
-class PostgreSQLServer(Managed):
+class PostgreSQLServer(OwnServer):
     """A private PostgreSQL on a free port of 127.0.0.1; a context manager that ends it for good.
 
     `options` are settings, such as `max_connections=10`. The data survive `stop()` and `kill()`
@@ -59,44 +56,19 @@ class PostgreSQLServer(Managed):
     def __init__(
         self, options: Sequence[str] = (), *, certificates: Certificates | None = None
     ) -> None:
-        self.host = LOOPBACK
-        self.port = free_port()
-        self.options = tuple(options)
-        self.certificates = certificates
-        self._owner = os.getpid()
-        self._directory = new_directory("pooled-db-pg-")
-        self._log = self._directory / "log"
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(new_directory("pooled-db-pg-"), options, certificates)
         self._side: psycopg.Connection[Any] | None = None
-        # Guards the side connection: one statement at a time.
-        self._side_lock = threading.RLock()
-        # A session that ends without its finalizers still leaves no server behind.
-        atexit.register(self.close)
-
-    def __repr__(self) -> str:
-        state = f"pid {self._process.pid}" if self._process else "stopped"
-        return f"<PostgreSQLServer {self.host}:{self.port} {state}>"
 
     # -- life and death ------------------------------------------------------------------------
 
-    @property
-    def pid(self) -> int:
-        """The process id of the running server's first process."""
-        return self._alive().pid
-
     def start(self) -> None:
         """Start the server, on the same port as before, and return when it takes connections."""
-        is_first = not self._data.exists()
-        if is_first:
+        if self._data.exists():
+            self._launch()
+        else:
             self._fill(self._data)
-        for attempts_left in reversed(range(_PORT_ATTEMPTS if is_first else 1)):
-            try:
-                self._launch()
-                break
-            except ServerError as error:
-                if not attempts_left or _PORT_TAKEN not in str(error):
-                    raise
-                self.port = free_port()
+            launch_on_free_port(self._launch, self._move, _PORT_TAKEN)
+        DATABASE_PORTS.add(self.port)
 
     def stop(self) -> None:
         """Shut the server down: it tells its clients why it ends their sessions."""
@@ -105,11 +77,6 @@ class PostgreSQLServer(Managed):
     def kill(self) -> None:
         """End the server as a crash would: no checkpoint, no goodbye to its clients."""
         self._end(signal.SIGQUIT)
-
-    def restart(self) -> None:
-        """Stop and start: every connection is lost, the data stay."""
-        self.stop()
-        self.start()
 
     def crash(self) -> None:
         """End all of its processes by SIGKILL: nobody is told, nothing is cleaned up."""
@@ -127,16 +94,6 @@ class PostgreSQLServer(Managed):
     def resume(self) -> None:
         """Let a paused server go on."""
         signal_all([*children(self.pid), self.pid], signal.SIGCONT)
-
-    def close(self) -> None:
-        """End the server and remove its data; a forked child leaves its parent's server alone."""
-        if os.getpid() != self._owner:
-            return
-        try:
-            self.kill()
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            atexit.unregister(self.close)
 
     # -- for the code under test ---------------------------------------------------------------
 
@@ -213,18 +170,10 @@ class PostgreSQLServer(Managed):
         """Have a standby take writes."""
         self.execute("SELECT pg_promote()")
 
-    def error_log(self, lines: int = 30) -> str:
-        """The last lines of the server's log."""
-        if not self._log.exists():
-            return ""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
-
     # -- inside --------------------------------------------------------------------------------
 
-    def _alive(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            raise ServerError(f"{self!r} is not running.")
-        return self._process
+    def _move(self) -> None:
+        self.port = free_port()
 
     def _pause_postmaster(self) -> list[int]:
         """Freeze the process that begins all others, and return what is left: the others."""
@@ -232,10 +181,6 @@ class PostgreSQLServer(Managed):
         postmaster.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, postmaster.pid, os.WSTOPPED)
         return children(postmaster.pid)
-
-    @property
-    def _data(self) -> Path:
-        return self._directory / "data"
 
     @property
     def _tls(self) -> dict[str, str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import redis
 
+from harness.owned import launch_on_free_port
 from harness.processes import Managed, ServerError, end, start, wait_until_ready
 from harness.sockets import LOOPBACK, free_port
 
 _PROGRAMS = ("redis-server", "valkey-server")
 _PORT_TAKEN = "Address already in use"
-_PORT_ATTEMPTS = 5
 
 
 class RedisServer(Managed):
@@ -37,14 +37,7 @@ class RedisServer(Managed):
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        for attempts_left in reversed(range(_PORT_ATTEMPTS)):
-            try:
-                self._launch()
-                break
-            except ServerError as error:
-                if not attempts_left or _PORT_TAKEN not in str(error):
-                    raise
-                self.port = free_port()
+        launch_on_free_port(self._launch, self._move, _PORT_TAKEN)
 
     def empty(self) -> None:
         """Remove all that is in it."""
@@ -57,6 +50,9 @@ class RedisServer(Managed):
         if process is not None:
             end(process, signal.SIGKILL)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _move(self) -> None:
+        self.port = free_port()
 
     def _launch(self) -> None:
         options = {"bind": LOOPBACK, "port": str(self.port), "dir": str(self._directory)}

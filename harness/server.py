@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from urllib.parse import quote, urlencode
 import pymysql
 import pymysql.cursors
 
-from harness.processes import Managed, ServerError, end, start, wait_until_ready
-from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
+from harness.owned import OwnServer, launch_on_free_port
+from harness.processes import ServerError, end, start, wait_until_ready
+from harness.sockets import DATABASE_PORTS, free_port
 from harness.tls import Certificates
 from harness.waiting import holds_within
 
@@ -39,11 +39,10 @@ _KILL_TIMEOUT = 5.0
 _SIDE_TIMEOUT = 30
 _UNKNOWN_THREAD = 1094
 _PORT_TAKEN = "Address already in use"
-_PORT_ATTEMPTS = 5
 _SMALL_LOG = "--innodb-log-file-size=8M"
 
 
-class MariaDBServer(Managed):
+class MariaDBServer(OwnServer):
     """A private MariaDB on a free port of 127.0.0.1; a context manager that ends it for good.
 
     `options` are further command line options of mariadbd, such as `--max-connections=10`. The
@@ -65,53 +64,23 @@ class MariaDBServer(Managed):
     def __init__(
         self, options: Sequence[str] = (), *, certificates: Certificates | None = None
     ) -> None:
-        self.host = LOOPBACK
-        self.port = free_port()
+        super().__init__(Path(tempfile.mkdtemp(prefix="pooled-db-")), options, certificates)
         self._side_port = free_port()
-        self.options = tuple(options)
-        self.certificates = certificates
-        self._owner = os.getpid()
-        self._directory = Path(tempfile.mkdtemp(prefix="pooled-db-"))
-        self._error_log = self._directory / "error.log"
         self._pid_file = self._directory / "pid"
-        self._process: subprocess.Popen[bytes] | None = None
         self._side: pymysql.Connection[pymysql.cursors.Cursor] | None = None
-        # Guards the side connection: one statement at a time.
-        self._side_lock = threading.RLock()
-        # A session that ends without its finalizers still leaves no server behind.
-        atexit.register(self.close)
-
-    def __repr__(self) -> str:
-        state = f"pid {self._process.pid}" if self._process else "stopped"
-        return f"<MariaDBServer {self.host}:{self.port} {state}>"
 
     # -- life and death ------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is alive (a paused one is)."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running server."""
-        return self._alive().pid
 
     def start(self) -> None:
         """Start the server, on the same port as before, and return when it takes connections."""
         if self.running:
             raise ServerError(f"{self!r} is running already.")
-        first = not (self._directory / "data").exists()
+        first = not self._data.exists()
         if first:
-            shutil.copytree(_template(), self._directory / "data")
-        for attempts_left in reversed(range(_PORT_ATTEMPTS if first else 1)):
-            try:
-                self._launch()
-                break
-            except ServerError as error:
-                if not attempts_left or _PORT_TAKEN not in str(error):
-                    raise
-                self.port, self._side_port = free_port(), free_port()
+            shutil.copytree(_template(), self._data)
+            launch_on_free_port(self._launch, self._move, _PORT_TAKEN)
+        else:
+            self._launch()
         DATABASE_PORTS.add(self.port)
         if first:
             self._create_app_user()
@@ -124,11 +93,6 @@ class MariaDBServer(Managed):
         """End the server as a crash would: SIGKILL, no goodbye to its clients."""
         self._end(signal.SIGKILL)
 
-    def restart(self) -> None:
-        """Stop and start: every connection is lost, the data stay."""
-        self.stop()
-        self.start()
-
     def pause(self) -> None:
         """Freeze the server: its sockets stay open (and the kernel accepts), nothing answers."""
         process = self._alive()
@@ -138,16 +102,6 @@ class MariaDBServer(Managed):
     def resume(self) -> None:
         """Let a paused server go on."""
         self._alive().send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """End the server and remove its data; a forked child leaves its parent's server alone."""
-        if os.getpid() != self._owner:
-            return
-        try:
-            self.kill()
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            atexit.unregister(self.close)
 
     # -- for the code under test ---------------------------------------------------------------
 
@@ -238,12 +192,6 @@ class MariaDBServer(Managed):
         if not holds_within(_KILL_TIMEOUT, lambda: id_ not in self.connections()):
             raise ServerError(f"Connection {id_} outlived its KILL by {_KILL_TIMEOUT} s.")
 
-    def error_log(self, lines: int = 30) -> str:
-        """The last lines of the server's error log."""
-        if not self._error_log.exists():
-            return ""
-        return "\n".join(self._error_log.read_text(errors="replace").splitlines()[-lines:])
-
     # -- inside --------------------------------------------------------------------------------
 
     def _ssl_arguments(self, yes: T) -> dict[str, str | T]:
@@ -251,17 +199,15 @@ class MariaDBServer(Managed):
             return {}
         return {"ssl_ca": str(self.certificates.ca), "ssl_verify_cert": yes}
 
-    def _alive(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            raise ServerError(f"MariaDB is not running. Its log ends:\n{self.error_log()}")
-        return self._process
+    def _move(self) -> None:
+        self.port, self._side_port = free_port(), free_port()
 
     def _launch(self) -> None:
         command = [
             find_program("mariadbd"),
             "--no-defaults",
             *user_option(),
-            f"--datadir={self._directory / 'data'}",
+            f"--datadir={self._data}",
             # Servers that share a directory for temporary tables remove each other's.
             f"--tmpdir={self._directory}",
             f"--port={self.port}",
@@ -279,7 +225,7 @@ class MariaDBServer(Managed):
             *self.options,
         ]
         self._pid_file.unlink(missing_ok=True)  # a killed server leaves it
-        self._process = start(command, self._error_log)
+        self._process = start(command, self._log)
         try:
             # The server writes its pid when it has its ports. Asking these instead would take
             # another server for this one where that holds a port this one could not get.
