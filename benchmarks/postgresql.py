@@ -24,7 +24,7 @@ from benchmarks.effort import Effort
 from benchmarks.measure import OURS, Bar, Row, compare, in_turn
 from benchmarks.network import running_on, slow_network, two_cpus
 from benchmarks.psycopg_pools import PSYCOPG_POOL, conninfo_of, opened_pool, pools_on, private
-from benchmarks.roundtrips import STATEMENTS, count_round_trips
+from benchmarks.roundtrips import compare_scopes
 from benchmarks.throughput import ROUND_TRIP, THREADS_OF_THE_BAR, measure_teams
 from harness.postgres import PostgreSQLServer
 from harness.postgres_protocol import PostgreSQLSplitter
@@ -79,33 +79,10 @@ def _ping(connection: Any) -> None:
 
 
 def _round_trips(server: PostgreSQLServer, database: str) -> list[Row]:
-    rows = []
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(server.host, server.port, splitter=PostgreSQLSplitter))
         pools = stack.enter_context(pools_on(server.url(database=database, port=proxy.port), 1))
-        for count in STATEMENTS:
-            rows += _count(f"{count} x UPDATE", pools, proxy, count, count + 1 if count else 0)
-        for count in STATEMENTS:
-            case = f"{count} x SELECT, readonly"
-            rows += _count(case, pools, proxy, count, count, readonly=True)
-    return rows
-
-
-def _count(
-    case: str,
-    contenders: list[Contender],
-    proxy: Proxy,
-    statements: int,
-    most: int,
-    *,
-    readonly: bool = False,
-) -> list[Row]:
-    samples = {
-        contender.name: [count_round_trips(contender, proxy, statements, readonly=readonly)]
-        for contender in contenders
-    }
-    bars = {PSYCOPG_POOL: Bar(most, at_most=True, of_ratio=False)}
-    return compare(case, "round trips", samples, bars)
+        return compare_scopes(pools, proxy, PSYCOPG_POOL)
 
 
 def _bare(server: PostgreSQLServer, database: str, effort: Effort) -> list[Row]:

@@ -28,19 +28,13 @@ def run(effort: Effort) -> list[Row]:
 
 
 def _of_pymysql(place: Place, proxy: Proxy) -> list[Row]:
-    rows = []
     with ExitStack() as stack:
         pools = stack.enter_context(pools_on(place, 1))
         rested = stack.enter_context(ours(URL=place.urls["pymysql"], PING_AFTER=0, **sizes(1)))
-        for count in STATEMENTS:
-            most = count + 1 if count else 0
-            rows += _compare(f"{count} x UPDATE", pools, proxy, count, most)
-        for count in STATEMENTS:
-            rows += _compare(
-                f"{count} x SELECT, readonly", pools, proxy, count, count, readonly=True
-            )
-        rows += _compare("no statement, PING_AFTER over", [rested, *pools[1:]], proxy, 0, 1)
-    return rows
+        return [
+            *compare_scopes(pools, proxy, DBUTILS),
+            *_compare("no statement, PING_AFTER over", [rested, *pools[1:]], proxy, 0, 1),
+        ]
 
 
 def _of_connector(place: Place, proxy: Proxy) -> list[Row]:
@@ -53,6 +47,18 @@ def _of_connector(place: Place, proxy: Proxy) -> list[Row]:
         return _compare("1 x UPDATE, MariaDB connector", contenders, proxy, 1, 2)
 
 
+def compare_scopes(pools: list[Contender], proxy: Proxy, peer: str) -> list[Row]:
+    """Scopes of some statements: those that write, then the readonly ones."""
+    rows = []
+    for count in STATEMENTS:
+        most = count + 1 if count else 0
+        rows += _compare(f"{count} x UPDATE", pools, proxy, count, most, peer=peer)
+    for count in STATEMENTS:
+        case = f"{count} x SELECT, readonly"
+        rows += _compare(case, pools, proxy, count, count, peer=peer, readonly=True)
+    return rows
+
+
 def _compare(
     case: str,
     contenders: list[Contender],
@@ -61,19 +67,18 @@ def _compare(
     most: int,
     *,
     readonly: bool = False,
+    peer: str = DBUTILS,
 ) -> list[Row]:
     samples = {
-        contender.name: [count_round_trips(contender, proxy, statements, readonly=readonly)]
+        contender.name: [_count(contender, proxy, statements, readonly=readonly)]
         for contender in contenders
     }
     # It is a bar for ours alone: the row of one peer is enough to show it.
-    bars = {DBUTILS: Bar(most, at_most=True, of_ratio=False)}
+    bars = {peer: Bar(most, at_most=True, of_ratio=False)}
     return compare(case, "round trips", samples, bars)
 
 
-def count_round_trips(
-    contender: Contender, proxy: Proxy, statements: int, *, readonly: bool
-) -> float:
+def _count(contender: Contender, proxy: Proxy, statements: int, *, readonly: bool) -> float:
     """How many a scope takes, the mean of some."""
     block = contender.reading if readonly else contender.block
     with contender.around():
