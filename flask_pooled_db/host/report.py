@@ -13,6 +13,11 @@ from flask_pooled_db.host.directory import Directory, Location
 from flask_pooled_db.host.presence import ALIVE
 from flask_pooled_db.host.records import NUMBERS, Merge, Numbers, Record, ended_in, record_of
 
+SILENT_AFTER = 5.0
+"""Seconds after which a process that has published nothing new is said to be silent: it publishes
+each second.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessStats:
@@ -28,6 +33,11 @@ class ProcessStats:
     """Seconds since it published this; a process that is stopped publishes nothing new."""
     numbers: Mapping[str, Any]
     """What it has published."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has published nothing new for so long that it must be stopped, or hang."""
+        return self.age > SILENT_AFTER
 
 
 @dataclass(frozen=True, slots=True)

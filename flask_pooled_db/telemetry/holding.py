@@ -13,9 +13,6 @@ from flask_pooled_db.telemetry.shown import shown
 RESTS_IN_TRANSACTION = 10.0
 """Seconds without a statement after which an open transaction is told."""
 
-SILENT = 5.0
-"""Seconds after which a worker that has published nothing new is said to hang."""
-
 LONGEST_PLACE = 100
 """Characters of a file's name."""
 
@@ -73,7 +70,7 @@ def long_held(stats: HostStats) -> Iterator[Held]:
         if is_used_up(pool)
     }
     # What one that is silent does with its connections, nobody knows.
-    living = HostStats(tuple(one for one in stats.processes if one.age <= SILENT))
+    living = HostStats(tuple(one for one in stats.processes if not one.is_silent))
     resting = [
         lease
         for lease in leases_of(living)

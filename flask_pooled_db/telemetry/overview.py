@@ -158,19 +158,34 @@ def _summed(binds: Iterable[Numbers]) -> dict[str, int]:
 def leases_of(stats: HostStats) -> Iterator[dict[str, Any]]:
     """Return the leases that are out, each with its worker, as they are now."""
     for process in stats.processes:
-        for lease in process.numbers.get("leases", ()):
-            later, rests = process.age, lease["rests_for"]
+        for lease in leases_in(process):
             place = lease.get("place")
             yield {
-                "pid": process.pid,
+                "pid": lease["pid"],
                 "bind": cut(lease["bind"]),
                 "name": cut(lease["name"]),
                 "place": [cut(place[0], LONGEST_TEXT), int(place[1])] if place else None,
-                "age": lease["age"] + later,
-                "idle": lease["idle"] + (later if rests else 0.0),
-                "rests_for": rests + later if rests else 0.0,
+                "age": lease["age"],
+                "idle": lease["idle"],
+                "rests_for": lease["rests_for"],
                 "in_transaction": bool(lease["in_transaction"]),
             }
+
+
+def leases_in(process: ProcessStats) -> Iterator[dict[str, Any]]:
+    """Yield the leases of a process with its id, as they are if nothing has happened since it told
+    them: older, and those at rest are idle for longer.
+    """
+    later = process.age
+    for lease in process.numbers.get("leases", ()):
+        idle = later if lease["rests_for"] else 0.0
+        yield {
+            **lease,
+            "pid": process.pid,
+            "age": lease["age"] + later,
+            "idle": lease["idle"] + idle,
+            "rests_for": lease["rests_for"] + idle,
+        }
 
 
 def _endpoints(stats: HostStats, leases: Iterable[Numbers]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from flask_pooled_db.telemetry.finding import (
     lasting,
     sentence_with,
 )
-from flask_pooled_db.telemetry.holding import SILENT, Held, held_in, long_held, named, place_of
+from flask_pooled_db.telemetry.holding import Held, held_in, long_held, named, place_of
 from flask_pooled_db.telemetry.overview import (
     down_of,
     is_used_up,
@@ -137,7 +137,7 @@ def long_leases(stats: HostStats, past: Past | None) -> Iterator[Finding]:
         what = counted(held.count, "connection") if is_many else "a connection"
         state = " with a transaction open" if held.is_in_transaction else ""
         place = f"Taken at {place_of(held.place)}. " if held.place else ""
-        harm = "Its locks are held for as long. " if held.is_in_transaction else ""
+        harm = "The locks are held for as long. " if held.is_in_transaction else ""
         yield Finding(
             "long",
             WARNING,
@@ -153,7 +153,7 @@ def long_leases(stats: HostStats, past: Past | None) -> Iterator[Finding]:
 def silent(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """A worker that has stopped to publish."""
     for process in stats.processes:
-        if process.age > SILENT:
+        if process.is_silent:
             yield Finding(
                 "silent",
                 WARNING,
@@ -196,8 +196,10 @@ def rests_in_transaction(stats: HostStats, past: Past | None) -> Iterator[Findin
             WARNING,
             f"{counted(number, 'connection')} of the server of {bind_name(bind)} "
             f"{'is' if number == 1 else 'are'} idle in a transaction, for up to {lasting(oldest)}",
-            "It holds its locks for so long, and keeps the server from tidying up.",
-            "`flask pooled-db server` shows whose it is, and can end what no worker knows.",
+            "Until a transaction ends, its locks are held, and the server keeps old versions of "
+            "rows for it.",
+            "`flask pooled-db server` shows who has each connection, and can end those that no "
+            "worker knows.",
             bind,
         )
 

@@ -15,12 +15,15 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import PooledDB, get_db_connection
-from flask_pooled_db.flask.commands import group, live
+from flask_pooled_db.flask.commands import group
+from flask_pooled_db.flask.context import AppState
+from flask_pooled_db.host import report
 from harness.gunicorn import GunicornServer
 from harness.waiting import wait_until
 from tests.host.test_gunicorn import WAYS
 from tests.support import holding_app
 from tests.support.apps import pooled_app
+from tests.support.page_scenes import host, lease, process
 
 
 @pytest.fixture
@@ -84,9 +87,22 @@ def test_top(site: tuple[Flask, PooledDB]) -> None:
     found = json.loads(run(site[0], "top", "--json"))
     assert [one["in_transaction"] for one in found] == [True, False]
     assert found[0]["age"] >= found[1]["age"]
-    for lease in (first, second):
-        lease.rollback()
-        lease.close()
+    for conn in (first, second):
+        conn.rollback()
+        conn.close()
+
+
+def test_top_of_what_is_old(site: tuple[Flask, PooledDB], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has told a while ago is as it is now: a lease at rest has been idle since."""
+    resting = lease(age=10.0, idle=10.0, rests_for=10.0)
+    busy = lease(age=6.0, idle=3.0, rests_for=0.0)
+    stopped = process(7, age=30.0, leases=[resting, busy])
+    monkeypatch.setattr(AppState, "read_host", lambda self: host(stopped))
+    found = json.loads(run(site[0], "top", "--json"))
+    times = [[one[name] for name in ("age", "idle", "rests_for")] for one in found]
+    assert times == [[40.0, 40.0, 40.0], [36.0, 3.0, 0.0]]
+    _, _, *lines = run(site[0], "top").splitlines()
+    assert [cells(line)[1] for line in lines] == ["100%", "8%"]
 
 
 def test_top_of_what_is_not_known(url: str, folder: Path) -> None:
@@ -189,7 +205,7 @@ def test_several_workers(
         other = next(pid for pid in workers if pid != lease["pid"])
         wait_until(lambda: ask(server, "/") and seen(app) >= set(workers), "the workers")
         os.kill(other, signal.SIGSTOP)
-        monkeypatch.setattr(live, "SILENT_AFTER", 1.5)
+        monkeypatch.setattr(report, "SILENT_AFTER", 1.5)
         wait_until(lambda: f"Process {other} has published nothing" in run(app, "status"), "it")
         holds.join()
         os.kill(other, signal.SIGKILL)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flask_pooled_db.host import report
 from flask_pooled_db.telemetry import holding, lately, overview, present
 from flask_pooled_db.telemetry.findings import HEADLINES
 from harness.processes import PROJECT
@@ -46,7 +47,7 @@ def test_limits() -> None:
     assert f"At most {overview.MOST_BINDS} are told one by one" in WORDS
     assert f"it has {present.NEARLY_FULL * 100:.0f} % of its `max_connections`" in WORDS
     assert f"bad from {present.FULL * 100:.0f} % on" in WORDS
-    assert f"published nothing for {holding.SILENT:.0f} seconds" in WORDS
+    assert f"published nothing for {report.SILENT_AFTER:.0f} seconds" in WORDS
     assert f"no statement has run for {holding.RESTS_IN_TRANSACTION:.0f} seconds in an" in WORDS
     assert f"or for {holding.RESTS:.0f} seconds" in WORDS
     assert lately.MANY_ENDED == lately.FEW_DEAD == 3

@@ -18,10 +18,6 @@ from flask_pooled_db.telemetry.shown import shown
 
 Lines = Iterator[str]
 
-SILENT_AFTER = 5.0
-"""Seconds after which a process that has published nothing new is said to be silent."""
-
-
 Read = Callable[[HostStats], tuple[Any, Lines]]
 """What a command makes of the numbers: plain values, and lines of text."""
 
@@ -69,7 +65,7 @@ def problems(stats: HostStats) -> Lines:
         what = "Other processes can't be seen" if stats.is_alone else "Not all is seen"
         yield f"{what}: {shown(stats.problem)}"
     for process in stats.processes:
-        if process.age > SILENT_AFTER:
+        if process.is_silent:
             yield (
                 f"Process {process.pid} has published nothing for {seconds(process.age)}: it is "
                 "stopped, or something keeps it from running threads; what is shown of it is old"

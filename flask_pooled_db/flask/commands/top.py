@@ -11,6 +11,7 @@ from flask_pooled_db.flask.commands.group import group
 from flask_pooled_db.flask.commands.live import Lines, live_options, seconds, show, whole
 from flask_pooled_db.flask.commands.tables import lines_of
 from flask_pooled_db.host import HostStats
+from flask_pooled_db.telemetry.overview import leases_in
 from flask_pooled_db.telemetry.shown import shown as text
 
 _UNKNOWN = (
@@ -37,9 +38,9 @@ def top(bind: str | None, limit: int | None, **how: Any) -> None:
 
 def _leases(stats: HostStats, wanted: str | None) -> list[dict[str, Any]]:
     found = [
-        {**lease, "pid": process.pid, "age": lease["age"] + process.age}
+        lease
         for process in stats.processes
-        for lease in process.numbers.get("leases", ())
+        for lease in leases_in(process)
         if wanted in (None, lease["bind"])
     ]
     return sorted(found, key=lambda lease: -lease["age"])
