@@ -61,6 +61,13 @@ def tables_on(server: MariaDBServer, database: str) -> list[str]:
 
 def has_moved(server: MariaDBServer, database: str) -> bool:
     """Whether the command is at work there."""
+    return moves(server, database) > 0
+
+
+def moves(server: MariaDBServer, database: str) -> int:
+    """How many moves have been committed there."""
     found = tables_on(server, database)
-    query = "SELECT 1 FROM `{}`.{} LIMIT 1"
-    return len(found) == 2 and bool(server.query(query.format(database, found[1])))
+    if len(found) != 2:
+        return 0
+    ((count,),) = server.query(f"SELECT COUNT(*) FROM `{database}`.{found[1]}")
+    return int(count)
