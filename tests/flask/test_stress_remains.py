@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 
 from flask_pooled_db import PoolTimeout
+from flask_pooled_db.flask.commands.remains import quiet
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
 from tests.flask.stressing import (
@@ -117,6 +118,22 @@ def test_something_left_behind(what: str, empty: Site, tmp_path: Path, disturb: 
     assert result.exit_code == 1
     assert told(result)["left"][what] >= 1
     assert re.search(rf"Left behind: .*{what.replace('_', ' ')}: \d", result.stderr)
+
+
+def test_connect_that_began_after_the_drain(empty: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a connect brings that had not begun when the pool was drained is no file left behind."""
+    app, db = empty
+    pool, drain = db.pool(), db.pool().drain
+
+    def drain_and_connect() -> None:
+        drain()
+        monkeypatch.undo()
+        db.execute("SELECT 1")
+
+    monkeypatch.setattr(pool, "drain", drain_and_connect)
+    with app.app_context(), quiet([pool]):
+        assert (pool.stats().open, pool.stats().idle) == (0, 0)
+    assert pool.stats().connects == 1
 
 
 MOVES = "SELECT COUNT(*) FROM {1}"
