@@ -161,3 +161,24 @@ def test_binds_command(tmp_path: Path) -> None:
         assert cells[2] == ["'a\\nb'", "1", "1", "0", "0", "in use"]
         result = app.test_cli_runner().invoke(args=["pooled-db", "binds"])
         assert result.output.splitlines()[2].split()[-2:] == ["0", "s"]
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        ("stress --seconds 0", "more than 0"),
+        ("stress --seconds nan", "more than 0"),
+        ("top --interval 0.05", "0.1 or more"),
+        ("server --idle inf", "0 or more"),
+        ("server --idle -1", "0 or more"),
+        ("drain --over nan", "0 or more"),
+        ("resize --maxconnections 5 --wait -1", "0 or more"),
+    ],
+)
+def test_duration(runner: FlaskCliRunner, args: str, wanted: str) -> None:
+    """What is no duration, or one that makes no sense, is refused with what is wanted."""
+    option, _ = args.split()[-2:]
+    result = runner.invoke(args=["pooled-db", *args.split()])
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = f"Error: Invalid value for '{option}': it must be a number of seconds, {wanted}\n"
+    assert result.stderr.endswith(told)

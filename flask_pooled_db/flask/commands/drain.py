@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from flask_pooled_db.config import shown
-from flask_pooled_db.flask.commands.group import group
+from flask_pooled_db.flask.commands.group import Seconds, group
 from flask_pooled_db.flask.commands.ordering import (
     MORE,
     bind_named,
-    check_duration,
     exit_if_any_failed,
     in_words,
     order,
+    results_of,
 )
 from flask_pooled_db.flask.ordered import DRAIN
 from flask_pooled_db.host import Reply
@@ -22,17 +25,13 @@ from flask_pooled_db.host import Reply
 @click.option("--bind", metavar="NAME", help="Which database; all of them if left out.")
 @click.option(
     "--over",
-    type=float,
-    metavar="SECONDS",
-    callback=check_duration,
+    type=Seconds(),
     default=0.0,
     help="Spread it over so many seconds, so that not all workers connect at once.",
 )
 @click.option(
     "--wait",
-    type=float,
-    metavar="SECONDS",
-    callback=check_duration,
+    type=Seconds(),
     help=f"How long to wait for the workers; {MORE:g} seconds more than --over if left out.",
 )
 def drain(bind: str | None, over: float, wait: float | None) -> None:
@@ -47,13 +46,11 @@ def drain(bind: str | None, over: float, wait: float | None) -> None:
         raise click.UsageError("--wait must be longer than --over, which the workers take in full")
     name = bind_named(bind, is_default=False)
     replies = order(DRAIN, {"bind": name, "over": over}, wait, _tell)
-    finals = [reply.answer.result for reply in replies if reply.answer and reply.answer.is_final]
-    if name is not None and len(finals) == len(replies) and not any(map(_has_any, finals)):
-        raise click.ClickException(f"no worker has the bind {shown(name)} open")
+    results_of(replies, name, _has_any)
     exit_if_any_failed(replies)
 
 
-def _has_any(result: dict[str, object]) -> bool:
+def _has_any(result: Mapping[str, Any]) -> bool:
     return any(result.get(name) for name in ("open", "why"))
 
 

@@ -11,14 +11,24 @@ from flask.cli import AppGroup
 from flask_pooled_db.errors import PooledDBError
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds: click takes "nan" and "inf" for numbers."""
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # an older click has no arguments
+    """A number of seconds. click's own type takes "nan" and "inf" for numbers."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0.0, *, is_above: bool = False) -> None:
+        self._least = least
+        self._above = least if is_above else None
+        self._wanted = f"more than {least:g}" if is_above else f"{least:g} or more"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number."""
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        try:
+            found = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a valid float", param, ctx)
+        if not self._least <= found < math.inf or found == self._above:
+            self.fail(f"it must be a number of seconds, {self._wanted}", param, ctx)
         return found
 
 

@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def live_options(command: F) -> F:
     """Give a command the options of `show()`."""
     for option in (
-        click.option("--interval", type=Seconds(0.1), default=2.0, show_default=True),
+        click.option("--interval", type=Seconds(least=0.1), default=2.0, show_default=True),
         click.option("--watch", is_flag=True, help="Print it anew every --interval seconds."),
         click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
     ):

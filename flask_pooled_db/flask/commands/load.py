@@ -12,13 +12,14 @@ from typing import Any
 from flask import Flask
 
 from flask_pooled_db.errors import CommitOutcomeUnknown
+from flask_pooled_db.flask.commands.clients import Clients
 from flask_pooled_db.flask.commands.ground import ACCOUNTS, EXPECTED, Ground
+from flask_pooled_db.flask.commands.stopping import Stopping
 from flask_pooled_db.flask.commands.tally import Tally
 from flask_pooled_db.pool.reports import describe
-from flask_pooled_db.runtime import workers
 
-GLANCE = 0.05
-"""Seconds between two looks at whether the time is over, and after a scope that failed."""
+PAUSE = 0.05
+"""Seconds after a scope that failed."""
 
 MOST_MOVED = 20
 
@@ -55,7 +56,7 @@ class Client:
         following = list(names)  # each of them once, also in a short time
         try:
             with self._load.app.app_context():
-                while not self._load.is_over:
+                while not self._load.clients.is_over:
                     following = following or self._random.choices(names, weights)
                     kind = following.pop()
                     self._enter(kind, kinds[kind])
@@ -69,7 +70,7 @@ class Client:
             scope()
         except Exception as error:  # noqa: BLE001  whatever it is, it is counted
             self.tally.failed[describe(error)] += 1
-            time.sleep(GLANCE)
+            time.sleep(PAUSE)
         else:
             self.tally.add(kind, time.monotonic() - began)
 
@@ -157,7 +158,7 @@ class Client:
 
 
 class Load:
-    """So many clients at once."""
+    """What clients are at work on, and what they have to know."""
 
     def __init__(self, app: Flask, db: Any, bind: str, ground: Ground) -> None:
         self.app = app
@@ -165,33 +166,14 @@ class Load:
         self.bind = bind
         self.ground = ground
         self.reads_only: bool = db.pool(bind).driver.has_readonly
-        self.clients: list[Client] = []
-        self.seconds = 0.0  # that it took
-        self.is_over = False
+        self.clients: Clients[Client] = Clients()
 
-    def run(
-        self, count: int, seconds: float, is_over: Callable[[], bool], tick: Callable[[float], None]
-    ) -> None:
-        """Have `count` clients at work for so many seconds, or until `is_over()`. `tick` is called
-        now and then with the seconds that have passed.
-        """
-        began = time.monotonic()
-        try:
-            for number in range(count):
-                client = Client(self, number)
-                workers.start("stress client", client.work)
-                self.clients.append(client)
-            while (left := began + seconds - time.monotonic()) > 0 and not is_over():
-                time.sleep(min(left, GLANCE))
-                tick(time.monotonic() - began)
-        finally:
-            self.is_over = True
-            self.seconds = time.monotonic() - began
+    def run(self, count: int, seconds: float, stopping: Stopping) -> None:
+        """Have `count` clients at work for so many seconds, or until the command is to end."""
+        clients = (Client(self, number) for number in range(count))
+        self.clients.run(clients, seconds, stopping)
 
     def wait_for_end(self) -> int:
         """Wait until all clients have ended, with patience. Returns how many have not."""
         config = self.db.pool(self.bind).config
-        deadline = time.monotonic() + 2 * (config.acquire_timeout + config.connect_timeout)
-        for client in self.clients:
-            client.has_ended.wait(max(deadline - time.monotonic(), 0.0))
-        return sum(not client.has_ended.is_set() for client in self.clients)
+        return self.clients.wait_for_end(2 * (config.acquire_timeout + config.connect_timeout))

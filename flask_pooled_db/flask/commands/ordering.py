@@ -5,7 +5,6 @@ for each of them at the end.
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,15 +41,6 @@ _ENDS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
 Tell = Callable[[Reply], str]
 """Returns what a worker has done that has answered, or is at work, as the rest of a line."""
-
-
-def check_duration(
-    ctx: click.Context, param: click.Parameter, seconds: float | None
-) -> float | None:
-    """Return a duration that was given, if it is one: click takes "nan" and "inf" for numbers."""
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise click.BadParameter("it must be a number of seconds, 0 or more", ctx, param)
-    return seconds
 
 
 def bind_named(name: str | None, *, is_default: bool) -> str | None:
@@ -128,6 +118,20 @@ def _give_and_wait(
     finally:
         with contextlib.suppress(click.ClickException):  # it ends by itself, and is swept
             _withdraw(giving)
+
+
+def results_of(
+    replies: Sequence[Reply], bind: str | None, has_any: Callable[[Mapping[str, Any]], bool]
+) -> Sequence[Mapping[str, Any]]:
+    """Return what the workers tell that have come to an end.
+
+    Raises `ClickException` if all have, and none has this bind open, as `has_any` finds. None
+    stands for all binds.
+    """
+    ends = [reply.answer.result for reply in replies if reply.answer and reply.answer.is_final]
+    if bind is not None and len(ends) == len(replies) and not any(map(has_any, ends)):
+        raise click.ClickException(f"no worker has the bind {shown(bind)} open")
+    return ends
 
 
 def exit_if_any_failed(replies: Sequence[Reply]) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from flask_pooled_db.config import DEFAULT_BIND, PREFIX, PoolConfig, fit_sizes, is_count, shown
 from flask_pooled_db.errors import ConfigError
-from flask_pooled_db.flask.commands.group import group
+from flask_pooled_db.flask.commands.group import Seconds, group
 from flask_pooled_db.flask.commands.ordering import (
     MORE,
     bind_named,
-    check_duration,
     exit_if_any_failed,
     order,
+    results_of,
 )
 from flask_pooled_db.flask.context import current
 from flask_pooled_db.flask.ordered import RESIZE
@@ -42,9 +42,7 @@ _size = functools.partial(click.option, type=int, metavar="N", callback=_check_s
 @click.option("--bind", metavar="NAME", help="Which database; the default one if left out.")
 @click.option(
     "--wait",
-    type=float,
-    metavar="SECONDS",
-    callback=check_duration,
+    type=Seconds(),
     default=MORE,
     show_default=True,
     help="How long to wait for the workers.",
@@ -72,11 +70,9 @@ def resize(
         raise click.UsageError(" ".join(error.problems)) from error
     name = bind_named(bind, is_default=True)
     replies = order(RESIZE, {"bind": name, "sizes": given}, wait, _tell)
-    finals = [reply.answer.result for reply in replies if reply.answer and reply.answer.is_final]
-    if len(finals) == len(replies) and not any(map(_has_any, finals)):
-        raise click.ClickException(f"no worker has the bind {shown(str(name))} open")
+    results = results_of(replies, name, _has_any)
     if any(map(_has_set, replies)):
-        _explain(str(name), finals, given)
+        _explain(str(name), results, given)
     exit_if_any_failed(replies)
 
 
@@ -109,7 +105,7 @@ def _words(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {sizes[name]}" for name in names)
 
 
-def _explain(bind: str, results: list[Any], given: Mapping[str, int]) -> None:
+def _explain(bind: str, results: Sequence[Mapping[str, Any]], given: Mapping[str, int]) -> None:
     """Say how long that lasts, and what to set to keep it."""
     changes = [change for one in results for change in one.get("resized", {}).values()]
     keep = changes[0]["keep"] if changes else given

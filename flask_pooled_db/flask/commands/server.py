@@ -53,7 +53,7 @@ class Listed(NamedTuple):
 @click.option("--kill-orphans", is_flag=True, help="End what no living worker knows.")
 @click.option(
     *("--idle", "least"),
-    type=Seconds(0.0),
+    type=Seconds(),
     default=300.0,
     show_default=True,
     help="Only what has run no statement for so many seconds.",

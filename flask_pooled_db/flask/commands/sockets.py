@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from threading import Event
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 import click
 
+from flask_pooled_db.flask.commands.clients import Clients
 from flask_pooled_db.flask.commands.remains import Left, footprint, left_since, wait_for
-from flask_pooled_db.flask.commands.results import left_behind, of_times, progress
+from flask_pooled_db.flask.commands.results import left_behind, of_times
 from flask_pooled_db.flask.commands.stopping import Stopping
 from flask_pooled_db.flask.commands.tally import Times
 from flask_pooled_db.host import HostStats
-from flask_pooled_db.runtime import workers
 
 PATH = "/live"
 """Where the socket is, if the URL has no path: that of the example app."""
@@ -61,20 +61,20 @@ def address(url: str) -> str:
 class SocketClient:
     """One socket: it sends a message, waits for the answer, and so on."""
 
-    def __init__(self, url: str, message: str) -> None:
+    def __init__(self, load: Clients[SocketClient], url: str, message: str) -> None:
+        self._load = load
         self._url = url
         self._message = message
         self._module = library()
         self.answers = Times()
         self.sent = 0
         self.errors: Counter[str] = Counter()
-        self.is_over = False
         self.has_ended = Event()
 
     def work(self) -> None:
         """Be open until the time is over, and open another one if it was closed."""
         try:
-            while not self.is_over:
+            while not self._load.is_over:
                 try:
                     self._talk()
                 except Exception as error:  # noqa: BLE001  whatever it is, it is counted
@@ -93,7 +93,7 @@ class SocketClient:
         opened = self._module.Client.connect(self._url, thread_class=thread)
         spare = opened.sock.dup()  # it closes its own, in which its thread may be reading
         try:
-            while not self.is_over:
+            while not self._load.is_over:
                 began = time.monotonic()
                 opened.send(self._message)
                 self.sent += 1
@@ -117,43 +117,14 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__} {number}" if isinstance(number, int) else type(error).__name__
 
 
-class SocketLoad:
-    """So many sockets at once."""
-
-    def __init__(self, url: str, message: str, count: int) -> None:
-        self.clients = [SocketClient(url, message) for _ in range(count)]
-        self.seconds = 0.0
-
-    def run(
-        self, seconds: float, is_over: Callable[[], bool], tick: Callable[[float], None]
-    ) -> None:
-        """Have all of them open for so many seconds, or until `is_over()`."""
-        began = time.monotonic()
-        try:
-            for client in self.clients:
-                workers.start("stress socket", client.work)
-            while (left := began + seconds - time.monotonic()) > 0 and not is_over():
-                time.sleep(min(left, PAUSE))
-                tick(time.monotonic() - began)
-        finally:
-            for client in self.clients:
-                client.is_over = True
-            self.seconds = time.monotonic() - began
-
-    def wait_for_end(self) -> int:
-        """Wait until all have ended, with patience. Returns how many have not."""
-        deadline = time.monotonic() + ANSWER_PATIENCE + END_PATIENCE
-        for client in self.clients:
-            client.has_ended.wait(max(deadline - time.monotonic(), 0.0))
-        return sum(not client.has_ended.is_set() for client in self.clients)
-
-
 class SocketRun:
     """One run against an app that is served elsewhere, and what its workers have left."""
 
     def __init__(self, db: Any, url: str, message: str, count: int) -> None:
         self._db = db
-        self._load = SocketLoad(address(url), message, count)
+        self._clients: Clients[SocketClient] = Clients()
+        where = address(url)
+        self._sockets = [SocketClient(self._clients, where, message) for _ in range(count)]
         self._left = Left()
         self._workers = Workers(0, 0, None)
         self._problems: list[str] = []
@@ -161,9 +132,8 @@ class SocketRun:
     def work(self, seconds: float, stopping: Stopping) -> None:
         """Have the sockets open, and look at what was left."""
         before = footprint(())
-        with progress(seconds) as tick:
-            self._load.run(seconds, stopping.is_asked, tick)
-        if late := self._load.wait_for_end():
+        self._clients.run(self._sockets, seconds, stopping)
+        if late := self._clients.wait_for_end(ANSWER_PATIENCE + END_PATIENCE):
             self._problems.append(f"{late} sockets have not ended: they hang in a call.")
         ended = time.monotonic()
         self._left = left_since(before, ())
@@ -176,7 +146,7 @@ class SocketRun:
 
     def findings(self, stopping: Stopping) -> dict[str, Any]:
         """Return all that is to be told."""
-        clients, seconds, workers = self._load.clients, self._load.seconds, self._workers
+        clients, seconds, workers = self._clients.all, self._clients.seconds, self._workers
         answers, errors = Times(), Counter[str]()
         for client in clients:
             answers.join(client.answers)

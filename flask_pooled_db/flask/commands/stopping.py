@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -15,47 +15,46 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @contextlib.contextmanager
 def interrupted_by(*signals: signal.Signals) -> Iterator[None]:
     """Have these signals raise KeyboardInterrupt in the block, as Ctrl-C does."""
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # signals are no other's
-        before = {each: signal.signal(each, _interrupt) for each in set(signals)}
-    try:
+    with _handled_by(_interrupt, signals):
         yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None], signals: Iterable[signal.Signals]
+) -> Iterator[None]:
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # signals are no other's
+            for each in set(signals):
+                before[each] = signal.signal(each, handler)
+        yield
+    finally:
+        for each, former in before.items():
+            signal.signal(each, former)
+
+
 class Stopping:
-    """A block in which the first of these signals is noted, and the second raises
-    KeyboardInterrupt: whoever sends it does not want to wait.
-    """
+    """Whether a command is to come to its end early."""
 
     def __init__(self) -> None:
-        self.signum = 0  # of the first; 0: none has come
-        self._before: dict[int, Any] = {}
+        self.signum = 0  # of the first signal; 0: none has come
 
     def is_asked(self) -> bool:
         """Return whether the command is to come to its end."""
         return self.signum > 0
 
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # signals are no other's
-            for signum in _SIGNALS:
-                self._before[signum] = signal.signal(signum, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        frames: TracebackType | None,
-    ) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Have the first signal in the block noted, and the second raise KeyboardInterrupt: whoever
+        sends it does not want to wait.
+        """
+        with _handled_by(self._note, _SIGNALS):
+            yield
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:

@@ -27,7 +27,6 @@ from flask_pooled_db.flask.commands.results import (
     left_behind,
     lines_of_findings,
     of_times,
-    progress,
 )
 from flask_pooled_db.flask.commands.sockets import SocketRun
 from flask_pooled_db.flask.commands.stopping import Stopping
@@ -37,7 +36,7 @@ from flask_pooled_db.flask.context import AppState, current
 
 @group.command()
 @click.option("--clients", type=click.IntRange(1), default=20, show_default=True, help="Threads.")
-@click.option("--seconds", type=Seconds(0, min_open=True), default=10.0, show_default=True)
+@click.option("--seconds", type=Seconds(0.0, is_above=True), default=10.0, show_default=True)
 @click.option("--bind", metavar="NAME", help="Which database; the default one if left out.")
 @click.option("--yes", is_flag=True, help="Don't ask before a database is used that has tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -82,7 +81,7 @@ def stress(
 
 
 def _over_sockets(run: SocketRun, seconds: float, stopping: Stopping) -> dict[str, Any]:
-    with stopping:
+    with stopping.noting():
         run.work(seconds, stopping)
         return run.findings(stopping)
 
@@ -92,7 +91,7 @@ def _on_database(
 ) -> dict[str, Any]:
     run.ask(yes=yes)
     try:
-        with stopping:
+        with stopping.noting():
             run.work(clients, seconds, stopping)
             return run.findings(stopping)
     except BaseException:
@@ -137,10 +136,7 @@ class Run:
             before = footprint(self._pools)
         try:
             self._ground.make()
-            with progress(seconds) as tick:
-                self._load.run(clients, seconds, stopping.is_asked, tick)
-                if not stopping.is_asked():
-                    tick(seconds)
+            self._load.run(clients, seconds, stopping)
             if late := self._load.wait_for_end():
                 self._problems.append(f"{late} clients have not ended: they hang in a call.")
             self._check()
@@ -156,7 +152,7 @@ class Run:
 
     def _check(self) -> None:
         with self._trying("The sum could not be checked"):
-            self._verdict = self._ground.check(self._load.clients)
+            self._verdict = self._ground.check(self._load.clients.all)
 
     def _remove(self) -> None:
         with self._trying("The tables could not be removed"):
@@ -172,7 +168,7 @@ class Run:
             self._problems.append(f"{what}: {in_one_line(error)}")
 
     def _tally(self) -> Tally:
-        return total(client.tally for client in self._load.clients)
+        return total(client.tally for client in self._load.clients.all)
 
     def tell_tables(self) -> None:
         """Say which tables were left, if there are any."""
@@ -181,7 +177,7 @@ class Run:
 
     def findings(self, stopping: Stopping) -> dict[str, Any]:
         """Return all that is to be told."""
-        tally, seconds = self._tally(), self._load.seconds
+        tally, seconds = self._tally(), self._load.clients.seconds
         pool = self._db.pool(self._bind)
         verdict = self._verdict
         rows = None if verdict is None else verdict.wrong + tally.wrong_reads
@@ -202,7 +198,7 @@ class Run:
             "bind": self._bind,
             "driver": pool.driver.title,
             "maxconnections": pool.stats().maxconnections,
-            "clients": len(self._load.clients),
+            "clients": len(self._load.clients.all),
             "seconds": round(seconds, 2),
             "interrupted": stopping.is_asked(),
             "unit": "scopes",
