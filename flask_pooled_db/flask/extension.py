@@ -81,8 +81,8 @@ def db_connection_context(bind: str | None = None, **options: Unpack[ScopeKeywor
     except LookupError:
         state, leases = current()
     try:
-        engine = state.engines.get(bind)
-    except TypeError:  # it can't be looked up
+        engine = state.engines[bind]
+    except (KeyError, TypeError):  # it is not open, or can't be looked up
         engine = None
     return Scope(engine or state.engine(bind), leases, asked)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from typing import Any
+
 import click
-from flask import g, has_app_context, has_request_context, request
+from flask import g, has_app_context, request
 
 from flask_pooled_db.runtime import callers
 
 _NOTED = "_pooled_db_caller"
 _NAME = "_pooled_db_name"
 _FAILED = "_pooled_db_failed"
+
+# What Flask's proxy looks into, as `current_context` is.
+_current_request: ContextVar[Any] = request.__wrapped__  # type: ignore[attr-defined]
 
 
 def note_caller(exc: BaseException | None) -> None:
@@ -25,8 +31,13 @@ def _has_failed() -> bool:
 
 
 def _name() -> str | None:
-    if has_request_context():
+    try:
         return _of_request()
+    except (LookupError, RuntimeError):  # there is none
+        return _without_request()
+
+
+def _without_request() -> str | None:
     noted: str | None = g.get(_NOTED) if has_app_context() else None
     command = click.get_current_context(silent=True)
     return noted or (f"command {command.command_path!r}" if command else None)
@@ -34,11 +45,9 @@ def _name() -> str | None:
 
 def _of_request() -> str:
     """Return what the request is, which it is asked once: that takes Flask some time."""
-    values = request._get_current_object().__dict__  # type: ignore[attr-defined]
+    values = _current_request.get().request.__dict__
     name: str | None = values.get(_NAME)
-    if name is None:
-        name = values[_NAME] = _name_of_request()
-    return name
+    return name or values.setdefault(_NAME, _name_of_request())
 
 
 def _name_of_request() -> str:

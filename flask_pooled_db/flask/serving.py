@@ -102,8 +102,8 @@ class Serving:
         """
         state, leases = self.here()
         try:
-            engine = state.engines.get(bind)
-        except TypeError:  # it can't be looked up
+            engine = state.engines[bind]
+        except (KeyError, TypeError):  # it is not open, or can't be looked up
             engine = None
         asked = options_of("connection_context", options) if options else DEFAULT_OPTIONS
         return Scope(engine or state.engine(bind), leases, asked)

@@ -263,7 +263,7 @@ class Outside:
         self.terms = engine.terms
         self.interrupter = engine.interrupter
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Close the connection."""
         entry.end()
 

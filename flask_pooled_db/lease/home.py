@@ -18,7 +18,7 @@ class Home(Protocol):
     terms: Terms
     interrupter: Interrupter
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Take the connection back."""
 
     def invalidate(self) -> None:

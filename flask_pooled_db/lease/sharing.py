@@ -221,7 +221,7 @@ class Sharing(Generic[S]):
 
     # The home of its leases
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Return a connection to the pool after its last lease."""
         self._pool.release(entry, unused=unused)
 

@@ -277,7 +277,7 @@ class Engine(Whole):
 
     # Return
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Take back a connection that has no transaction open. A condemned one is closed.
 
         `unused` says that nothing was done with it.

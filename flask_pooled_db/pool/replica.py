@@ -98,7 +98,7 @@ class Reading:
             state.readers.discard(self)
             state.used_at = self._pool.terms.clock()
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Give a connection back to the replica."""
         self.end()
         self._replica.release(entry, unused=unused)

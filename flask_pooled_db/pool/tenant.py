@@ -168,7 +168,7 @@ class Tenant:
 
     # Return
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Take back a connection like `Engine.release()`."""
         self._leases.discard(entry)
         self._used = self.terms.clock()

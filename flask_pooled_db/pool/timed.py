@@ -55,7 +55,7 @@ class TimedEngine(Engine):
         """Tell of a caller who got a connection that others have as well."""
         self._checkouts.lent(began, self._clock(), None)
 
-    def release(self, entry: Entry, *, unused: bool = False) -> None:
+    def release(self, entry: Entry, unused: bool = False) -> None:
         """Take a connection back like `Engine.release()`, and tell of it."""
         since, is_lent = entry.since, entry.ref in self.state.in_use
         super().release(entry, unused=unused)

@@ -39,6 +39,16 @@ class Use(NamedTuple):
     idle: float
 
 
+class _Sum:
+    """A `Use` that grows."""
+
+    __slots__ = ("idle", "leases", "seconds")
+
+    def __init__(self) -> None:
+        self.leases = 0
+        self.seconds = self.idle = 0.0
+
+
 class Usage:
     """The leases of one app in this process, by who held them."""
 
@@ -47,33 +57,25 @@ class Usage:
 
     def forked(self) -> None:
         """Start afresh: what was counted is the parent's."""
-        self._leases: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
-        self._idle: dict[str, float] = {}
+        self._sums: dict[str, _Sum] = {}
 
     def add(self, name: str, seconds: float, idle: float) -> None:
         """Count a lease that has ended."""
-        leases = self._leases
         with guard.lock:
-            if name not in leases:
-                name = self._begin_locked(name)
-            leases[name] += 1
-            self._seconds[name] += seconds
-            self._idle[name] += idle
+            sum_ = self._sums.get(name) or self._begin_locked(name)
+            sum_.leases += 1
+            sum_.seconds += seconds
+            sum_.idle += idle
 
-    def _begin_locked(self, name: str) -> str:
-        name = counted_as(name, self._leases)
-        if name not in self._leases:
-            self._leases[name] = 0
-            self._seconds[name] = self._idle[name] = 0.0
-        return name
+    def _begin_locked(self, name: str) -> _Sum:
+        return self._sums.setdefault(counted_as(name, self._sums), _Sum())
 
     def by_name(self) -> Mapping[str, Use]:
         """Return them, the one first that had connections for longest."""
         with guard.lock:
             uses = {
-                label_of(name): Use(count, self._seconds[name], self._idle[name])
-                for name, count in self._leases.items()
+                label_of(name): Use(one.leases, one.seconds, one.idle)
+                for name, one in self._sums.items()
             }
         return dict(sorted(uses.items(), key=lambda pair: -pair[1].seconds))
 
