@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from flask_pooled_db.runtime import crew, workers
 from flask_pooled_db.runtime.workers import THREADS
 from harness.waiting import PATIENCE, wait_until
+from tests.support.handles import handles
 
 
 def threads() -> list[threading.Thread]:
@@ -88,6 +91,60 @@ def test_rest_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     hand.call(is_called.set)
     assert is_called.wait(PATIENCE)
     wait_until(lambda: not threads())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_rest_of_several(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """Each thread has its own time of rest, also one that begins to rest while others end."""
+    monkeypatch.setattr(sys.modules["flask_pooled_db.runtime.crew"], "REST", 0.4)
+    gate = threading.Barrier(3)
+    for _ in range(2):
+        crew.call(functools.partial(gate.wait, PATIENCE))
+    gate.wait(PATIENCE)
+    wait_until(lambda: len(crew.idle) == 2)
+    last = crew.idle[-1].thread
+    time.sleep(0.2)
+    made(int)
+    wait_until(lambda: threads() == [last])
+    if late:
+        made(int)
+        assert threads() == [last]
+    wait_until(lambda: not threads())
+
+
+def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a process has no descriptor left, calls are made, by threads that do not rest."""
+
+    def socketpair() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("socket.socketpair", socketpair)
+    for _ in range(2):
+        assert made(threading.get_ident) != threading.get_ident()
+        wait_until(lambda: not threads())
+
+
+def test_default_timeout_of_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout that a process has for its sockets is none for a thread at rest."""
+    socket.setdefaulttimeout(0.05)
+    try:
+        first = made(threading.get_ident)
+        wait_until(lambda: crew.idle)
+    finally:
+        socket.setdefaulttimeout(None)
+    time.sleep(0.1)
+    assert made(threading.get_ident) == first
+
+
+def test_descriptors_are_closed() -> None:
+    """A thread that ends leaves no descriptor."""
+    before = handles(Path("socket:"))
+    made(int)
+    wait_until(lambda: crew.idle)
+    assert handles(Path("socket:")) == before + 2
+    crew.dismiss()
+    wait_until(lambda: not threads())
+    wait_until(lambda: handles(Path("socket:")) == before)
 
 
 def test_p6_fork_waits_for_calls() -> None:
