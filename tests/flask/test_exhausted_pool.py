@@ -13,9 +13,10 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from flask_pooled_db import PooledDB, PooledDBError, PoolTimeout, db_connection_context
-from harness.server import MariaDBServer
+from harness.server import SCHEMES
 from harness.waiting import PATIENCE
 from tests.support.sites import bare_app, serve, warnings_in
+from tests.support.stages import ON_PSYCOPG, own_server
 
 
 @contextlib.contextmanager
@@ -161,11 +162,12 @@ def test_a2_other_errors(site: tuple[Flask, PooledDB]) -> None:
     assert serve(app, "/", unavailable).get("/").status_code == 404
 
 
-def test_a2_database_down(mariadb_driver: str) -> None:
+@pytest.mark.parametrize("driver", [*SCHEMES, ON_PSYCOPG])
+def test_a2_database_down(driver: str) -> None:
     """A database that is down answers 503 at the deadline."""
-    with MariaDBServer() as server:
+    with own_server(driver) as server:
         name = server.create_database()
-        with bare_app(url=server.url(mariadb_driver, name), acquire_timeout=0.3) as (app, _):
+        with bare_app(url=server.url(driver, name), acquire_timeout=0.3) as (app, _):
 
             def view() -> str:
                 with db_connection_context():

@@ -22,6 +22,7 @@ from tests.support.apps import pooled_app
 from tests.support.fake_driver import FakeDriver, OperationalError
 from tests.support.pools import Caller, call, check_counts, open_pool, queue_up
 from tests.support.sites import serve
+from tests.support.stages import ON_PSYCOPG, ON_SHARED_SERVER, Server, shared_server
 
 AT_ONCE = 0.7
 """Seconds in which a caller is turned away, however busy the machine is."""
@@ -376,11 +377,13 @@ def test_p2_outage_frozen_server(private_mariadb: MariaDBServer, mariadb_driver:
         assert poll_until_served(lambda: use(pool)) < RECOVERY
 
 
-def test_a2_outage(mariadb_driver: str, mariadb: MariaDBServer) -> None:
+@pytest.mark.parametrize("driver", [*ON_SHARED_SERVER, ON_PSYCOPG])
+def test_a2_outage(driver: str, request: pytest.FixtureRequest) -> None:
     """In an outage the answer is 503 at once, and its Retry-After is as long as the outage, ten
     seconds at most.
     """
-    url = mariadb.url(mariadb_driver, port=free_port())
+    server: Server = request.getfixturevalue(shared_server(driver))
+    url = server.url(driver, port=free_port())
     with pooled_app(url, acquire_timeout=LIMIT) as (app, db):
 
         def view() -> str:

@@ -24,6 +24,8 @@ from harness.workloads import balances, connection_id, create_accounts
 from tests.support import cipher
 from tests.support.apps import pooled_app
 
+Server = MariaDBServer | PostgreSQLServer
+
 ACCOUNTS = 4
 AMOUNT = 100
 UNTOUCHED = dict.fromkeys(range(1, ACCOUNTS + 1), AMOUNT)
@@ -39,6 +41,16 @@ ON_PSYCOPG = pytest.param("psycopg", marks=pytest.mark.on_server)
 
 ON_FILES = ["sqlite", "sqlcipher"]
 """The drivers for files."""
+
+
+def shared_server(driver: str) -> str:
+    """The fixture that is the shared server of a driver."""
+    return "postgresql_server" if driver == "psycopg" else "mariadb"
+
+
+def own_server(driver: str) -> Server:
+    """A server for a driver that a test has for itself."""
+    return PostgreSQLServer() if driver == "psycopg" else MariaDBServer()
 
 
 @dataclass(frozen=True)
@@ -73,9 +85,6 @@ class Stage:
     def streaming_cursor(self, connection: Any) -> Any:
         """A cursor that gets its rows from the database as they are fetched."""
         raise NotImplementedError
-
-
-Server = MariaDBServer | PostgreSQLServer
 
 
 @dataclass(frozen=True)
