@@ -57,7 +57,9 @@ class WatchingLease(ReadingLease):
             if isinstance(error, PooledDBError) and not refusals.was_sent(error):
                 raise
             if has_work or told or effect & Effect.UNKNOWN:
-                self._look_after_error(entry, effect, fate)
+                # One that was opened by text in a readonly block has work too.
+                had_work = has_work or bool(told)
+                self._look_after_error(entry, effect, fate._replace(has_work=had_work))
             if told and self._session.readonly and effect & Effect.UNKNOWN:
                 self._refuse_doubt(fate, error)
             raise

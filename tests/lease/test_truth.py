@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -435,6 +436,33 @@ def test_t10_readonly_failed_routine(site: Site, routine: str) -> None:
     with pytest.raises(TransactionAborted, match="may have committed or rolled back"):
         work()
     assert site.committed() == ([1] if routine.startswith("commits") else [])
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_t10_readonly_failed_ddl(
+    site: Site, follows: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DDL that failed in a transaction which text had opened in a readonly block has committed what
+    came before it all the same: it is logged, and named by what aborts the block later.
+    """
+
+    def work() -> None:
+        with db_connection_context(readonly=True) as conn:
+            run(conn, "START TRANSACTION READ WRITE")
+            insert(conn, 1)
+            with contextlib.suppress(conn.Error):  # after its commit all is read-only again
+                run(conn, "ALTER TABLE t ADD COLUMN x INT")
+            if follows:
+                run(conn, "START TRANSACTION READ WRITE")
+                insert(conn, 2)
+                run(conn, "CALL undoes()")
+
+    text = r"ALTER TABLE at .* committed what came before it"
+    aborted = pytest.raises(TransactionAborted, match=f"{text}, and CALL undoes")
+    with aborted if follows else contextlib.nullcontext():
+        work()
+    wait_until(lambda: re.search(f"{text} by itself", caplog.text))
+    assert site.committed() == [1]
 
 
 def test_t10_select_commits_nothing(site: Site, mariadb: MariaDBServer) -> None:
