@@ -64,6 +64,10 @@ class Fate(NamedTuple):
     def _alone(self) -> str:
         return f"{self.statement} {at(self.place)} {self.ending.value}"
 
+    def is_of(self, other: Fate) -> bool:
+        """Return whether both are of one statement."""
+        return (self.statement, self.place) == (other.statement, other.place)
+
     def whole(self) -> str:
         """Return what is to be told when the transaction is gone."""
         if self.ending.is_each:
@@ -103,6 +107,17 @@ class Told(NamedTuple):
     def commits_each(self) -> bool:
         """Whether autocommit was switched on."""
         return self.fate is not None and self.fate.ending.is_each
+
+    @property
+    def so_far(self) -> Fate | None:
+        """What is to be told of all statements until now."""
+        return self.fate if self.routine is None else self.routine.after(self.fate)
+
+    def then(self, fate: Fate) -> Told:
+        """Return what is to be told now that a statement has ended the transaction."""
+        routine = self.routine
+        is_that = routine is not None and routine.is_of(fate)
+        return self._replace(fate=fate.after(self.fate if is_that else self.so_far), routine=None)
 
     def after_end(self) -> Told:
         """Return what is to be told once the transaction was ended by the lease itself."""

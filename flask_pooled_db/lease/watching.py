@@ -145,7 +145,7 @@ class WatchingLease(ReadingLease):
             return
         if self._state > IN_TRANSACTION:
             if effect & _MAY_END and self._doom is None:  # else a savepoint can still undo it
-                self._tell(fate=fate.after(self._told.fate))
+                self._told = self._told.then(fate)
                 self.has_committed = True  # perhaps
                 if self.after_commit is not None:
                     self.after_commit.unknown()
@@ -164,7 +164,7 @@ class WatchingLease(ReadingLease):
         block: no savepoint was set before it, so nobody can tell what it did before that.
         """
         if self._state <= IN_TRANSACTION:
-            self._tell(fate=fate._replace(has_work=True).after(self._told.fate))
+            self._told = self._told.then(fate._replace(has_work=True))
             self.has_committed = True  # perhaps
             self.abort(refusals.in_doubt(error))
 
@@ -211,14 +211,15 @@ class WatchingLease(ReadingLease):
         for part in parts:
             if part.set_as:
                 part.set_as, part.has_savepoint = 0, False
-        whole = fate.after(self._told.fate)
         if self._told.in_script and fate.ending is Ending.ENDED:
-            self._tell(fate=whole)
+            self._told = self._told.then(fate)
             self.has_committed = True
             return
         if not fate.has_work:
             return
-        self._tell(fate=whole, offence=whole)
+        self.has_committed = self.may_have_committed  # what a routine did is not known for good
+        self._told = self._told.then(fate)
+        self._tell(offence=self._told.fate)
         self._warn(fate)
         if fate.ending is Ending.COMMITTED or fate.ending is Ending.EACH:
             self._home.terms.events.implicitly_committed()
@@ -270,5 +271,5 @@ class WatchingLease(ReadingLease):
 
     def _refusal(self) -> Any:
         error = super()._refusal()
-        told = self._told.fate or self._told.routine
+        told = self._told.so_far
         return refusals.with_fate(error, told.whole()) if told is not None else error

@@ -99,6 +99,27 @@ def test_t10_nested_block_under_autocommit(site: Site) -> None:
 
 
 @pytest.mark.parametrize("routine", ["undoes", "commits"])
+def test_t10_routine_after_ddl(site: Site, routine: str) -> None:
+    """What a routine may have committed is told beside what DDL has committed before it, also if an
+    error left the nested block before anybody asked what became of its transaction.
+    """
+
+    def work() -> None:
+        with db_connection_context() as outer:
+            insert(outer, 1)
+            with contextlib.suppress(LookupError), db_connection_context() as inner:
+                run(inner, "ALTER TABLE t ADD COLUMN IF NOT EXISTS x INT")
+                run(inner, "INSERT INTO t (id) VALUES (2)")
+                run(inner, f"CALL {routine}()")
+                raise LookupError
+
+    names = rf"ALTER TABLE at .* committed what .*, and CALL {routine} at .* may have committed"
+    with pytest.raises(TransactionAborted, match=names):
+        work()
+    assert site.committed() == ([1, 2] if routine == "commits" else [1])
+
+
+@pytest.mark.parametrize("routine", ["undoes", "commits"])
 def test_t10_routine_in_readonly_block(site: Site, routine: str) -> None:
     """A readonly block whose writes a routine has committed or undone does not end well."""
 

@@ -49,8 +49,9 @@ with open_pool(url=url, maxconnections=2, acquire_timeout=10) as pool:
     started = time.perf_counter()
     fork(lambda: os._exit(0))
     took = time.perf_counter() - started
-    interruptions = 0
-    for _ in range(300):
+    forks = interruptions = 0
+    while forks < 300 or (interruptions <= 30 and forks < 3000):  # a busy machine interrupts less
+        forks += 1
         try:
             signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00003, took))
             pid = os.fork()
