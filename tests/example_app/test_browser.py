@@ -233,6 +233,7 @@ def test_database_away_over_a_reload(browser: Chrome, tmp_path: Path, file: Path
         browser.execute_script(NO_RETRIES)
         server.stop()
         server.env["POOLED_DB_URL"] = f"sqlite:///{file}"
+        del server.env["FLASK_POOLED_DB_ACQUIRE_TIMEOUT"]
         server.init_db()
         server.start()
         station.find("#send-now").click()

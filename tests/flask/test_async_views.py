@@ -49,7 +49,7 @@ def test_view(site: tuple[Flask, PooledDB]) -> None:
 
 def test_exhausted_pool(url: str) -> None:
     """A2: an exhausted pool answers 503."""
-    with bare_app(url=url, maxconnections=1, acquire_timeout=0.1) as (app, db):
+    with bare_app(url=url, maxconnections=1, acquire_timeout=1.0) as (app, db):
 
         async def view() -> str:
             async with db.async_connection_context() as conn:

@@ -167,7 +167,7 @@ def test_a2_database_down(driver: str) -> None:
     """A database that is down answers 503 at the deadline."""
     with own_server(driver) as server:
         name = server.create_database()
-        with bare_app(url=server.url(driver, name), acquire_timeout=0.3) as (app, _):
+        with bare_app(url=server.url(driver, name), acquire_timeout=1.0) as (app, _):
 
             def view() -> str:
                 with db_connection_context():

@@ -276,7 +276,7 @@ def test_request_connection_of_survivor(site: Site, caplog: pytest.LogCaptureFix
 def test_request_connection_of_executor(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """The thread of an executor, which never ends, keeps none from one context to the next."""
     with (
-        bare_app(url=url, maxconnections=2, acquire_timeout=0.5) as (app, db),
+        bare_app(url=url, maxconnections=2, acquire_timeout=5.0) as (app, db),
         ThreadPoolExecutor(1) as executor,
     ):
 
