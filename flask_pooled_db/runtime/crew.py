@@ -62,7 +62,7 @@ class Hand:
             return
         self.rests_since = monotonic()
         self._crew.idle.append(self)
-        self._crew.look_after_rest()
+        self._crew.look_after(self)
         if self._dismissals == self._crew.dismissals or not self._crew.withdraw(self):
             self._ends[0].recv(1)
 
@@ -114,11 +114,10 @@ class Crew(Part):
             return False
         return True
 
-    def look_after_rest(self) -> None:
-        """See to it that who rests does not do so for good. It is at rest already."""
-        now = monotonic()
-        if now >= self._looks_at:
-            self._looks_at = now + REST
+    def look_after(self, hand: Hand) -> None:
+        """See to it that a thread, which is at rest already, does not rest for good."""
+        if hand.rests_since >= self._looks_at:
+            self._looks_at = hand.rests_since + REST
             housekeeper.call_at(self._looks_at, self._end_rested)
 
     def _end_rested(self) -> None:
@@ -127,7 +126,7 @@ class Crew(Part):
         now = monotonic()
         for hand in list(self.idle):  # the one that has rested longest comes first
             if now - hand.rests_since < REST:
-                self.look_after_rest()
+                self.look_after(hand)
                 return
             if self.withdraw(hand):
                 hand.call(None)
