@@ -117,7 +117,8 @@ class Told(NamedTuple):
         """Return what is to be told now that a statement has ended the transaction."""
         routine = self.routine
         is_that = routine is not None and routine.is_of(fate)
-        return self._replace(fate=fate.after(self.fate if is_that else self.so_far), routine=None)
+        whole = fate.after(self.fate if is_that else self.so_far)
+        return Told(whole, self.offence, None, self.probe, self.in_script)
 
     def after_end(self) -> Told:
         """Return what is to be told once the transaction was ended by the lease itself."""
