@@ -304,9 +304,8 @@ def test_p2_timeout_tells_holdings_of_other_binds(url: str) -> None:
             pass
         return f"{nested.value}\n{borrowed.value}"
 
-    with pooled_app(
-        url, binds=binds, binds_maxconnections=1, acquire_timeout=0.5, mincached=0
-    ) as (app, db):
+    limits = {"binds_maxconnections": 1, "acquire_timeout": 0.5, "mincached": 0}
+    with pooled_app(url, binds=binds, **limits) as (app, db):
         db.pool("other").lease(timeout=PATIENCE).close()
         db.pool().lease(timeout=PATIENCE).close()
         first, second = serve(app, "/", greedy).get("/").text.splitlines()
