@@ -45,7 +45,8 @@ SCRATCH := unset POOLED_DB_URL PYTHONDONTWRITEBYTECODE; \
 TREE := { git --no-optional-locks status --porcelain --untracked-files=all -- . 2>/dev/null || true; }
 TREE_BEFORE := $(VENV)/.tree
 
-# Which promise has held on which driver.
+# Which promise has held on which driver. pytest is given it with a "=": it would take a file that stands
+# alone for tests, and would look for its conftest.py there.
 PROMISES := $(VENV)/promises.md
 
 # An ordinary user's PATH leaves out where Debian keeps servers.
@@ -90,8 +91,8 @@ test: system-tests $(VENV)/.dev $(VENV)/.connector $(VENV)/.dbutils
 	fi
 	$(RUN) coverage erase
 	rm -f $(PROMISES)
-	$(RUN) coverage run -m pytest -m "not ($$left_out)" $(PARALLEL) --promises $(PROMISES)
-	$(RUN) coverage run -m pytest -m alone --promises $(PROMISES)
+	$(RUN) coverage run -m pytest -m "not ($$left_out)" $(PARALLEL) --promises=$(PROMISES)
+	$(RUN) coverage run -m pytest -m alone --promises=$(PROMISES)
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 	$(TREE) | diff $(TREE_BEFORE) - || { echo "The tests have changed these files." >&2; exit 1; }
