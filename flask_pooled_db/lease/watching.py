@@ -56,10 +56,10 @@ class WatchingLease(ReadingLease):
         except BaseException as error:
             if isinstance(error, PooledDBError) and not refusals.was_sent(error):
                 raise
-            if has_work or told or effect & Effect.UNKNOWN:
-                # One that was opened by text in a readonly block has work too.
-                had_work = has_work or bool(told)
-                self._look_after_error(entry, effect, fate._replace(has_work=had_work))
+            if told:  # also one that text has opened in a readonly block
+                fate = fate._replace(has_work=True)
+            if fate.has_work or effect & Effect.UNKNOWN:
+                self._look_after_error(entry, effect, fate)
             if told and self._session.readonly and effect & Effect.UNKNOWN:
                 self._refuse_doubt(fate, error)
             raise
@@ -164,7 +164,7 @@ class WatchingLease(ReadingLease):
         block: no savepoint was set before it, so nobody can tell what it did before that.
         """
         if self._state <= IN_TRANSACTION:
-            self._told = self._told.then(fate._replace(has_work=True))
+            self._told = self._told.then(fate)
             self.has_committed = True  # perhaps
             self.abort(refusals.in_doubt(error))
 
@@ -217,7 +217,7 @@ class WatchingLease(ReadingLease):
             return
         if not fate.has_work:
             return
-        self.has_committed = self.may_have_committed  # what a routine did is not known for good
+        self.has_committed = self.may_have_committed  # nobody asks any more what a routine did
         self._told = self._told.then(fate)
         self._tell(offence=self._told.fate)
         self._warn(fate)
