@@ -33,7 +33,7 @@ def _has_failed() -> bool:
 def _name() -> str | None:
     try:
         return _of_request()
-    except (LookupError, RuntimeError):  # there is none
+    except (LookupError, RuntimeError):  # there is no request; Flask 3.2 raises the latter
         return _without_request()
 
 

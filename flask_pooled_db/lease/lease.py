@@ -310,13 +310,13 @@ class Lease(Timing):
             entry.link.reason = "its lease ended while its thread was at work inside the pool"
             self._cause = self._doom = None
         elif ended is UNUSED:
-            self._home.release(entry, True)
+            self._home.release(entry, True)  # by place: a keyword takes each empty block time
         else:
             if ended is not IDLE:
                 self._tell_end(entry, ended)
             self._cause = self._doom = None  # their frames refer to this lease
             if entry.is_garbage:  # others close it
-                self._home.release(entry, True)
+                self._home.release(entry, unused=True)
             else:
                 self._give_back(entry, ended)
 

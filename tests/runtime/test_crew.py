@@ -124,7 +124,7 @@ def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
         wait_until(lambda: not threads())
 
 
-def test_default_timeout_of_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_timeout_of_sockets() -> None:
     """The timeout that a process has for its sockets is none for a thread at rest."""
     socket.setdefaulttimeout(0.05)
     try:

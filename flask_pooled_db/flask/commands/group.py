@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 from flask_pooled_db.errors import PooledDBError
 
 
-class Seconds(click.ParamType):  # type: ignore[type-arg]  # an older click has no arguments
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # of newer releases of click
     """A number of seconds. click's own type takes "nan" and "inf" for numbers."""
 
     name = "seconds"

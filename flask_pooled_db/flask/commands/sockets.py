@@ -61,8 +61,8 @@ def address(url: str) -> str:
 class SocketClient:
     """One socket: it sends a message, waits for the answer, and so on."""
 
-    def __init__(self, load: Clients[SocketClient], url: str, message: str) -> None:
-        self._load = load
+    def __init__(self, clients: Clients[SocketClient], url: str, message: str) -> None:
+        self._clients = clients
         self._url = url
         self._message = message
         self._module = library()
@@ -74,7 +74,7 @@ class SocketClient:
     def work(self) -> None:
         """Be open until the time is over, and open another one if it was closed."""
         try:
-            while not self._load.is_over:
+            while not self._clients.is_over:
                 try:
                     self._talk()
                 except Exception as error:  # noqa: BLE001  whatever it is, it is counted
@@ -93,7 +93,7 @@ class SocketClient:
         opened = self._module.Client.connect(self._url, thread_class=thread)
         spare = opened.sock.dup()  # it closes its own, in which its thread may be reading
         try:
-            while not self._load.is_over:
+            while not self._clients.is_over:
                 began = time.monotonic()
                 opened.send(self._message)
                 self.sent += 1
