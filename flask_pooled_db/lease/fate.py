@@ -122,7 +122,9 @@ class Told(NamedTuple):
 
     def after_end(self) -> Told:
         """Return what is to be told once the transaction was ended by the lease itself."""
-        fate = self.fate if self.commits_each else None
+        fate = None
+        if self.fate is not None and self.commits_each:  # for what comes now as well
+            fate = Fate(Ending.EACH_AFTER, self.fate.statement, self.fate.place)
         return Told(fate, self.offence, in_script=self.in_script)
 
 

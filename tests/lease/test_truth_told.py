@@ -89,6 +89,23 @@ def test_t10_autocommit_by_text(site: Site, comes_first: bool) -> None:
     assert 10 in site.committed()
 
 
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_t10_autocommit_before_the_last_end(end: str) -> None:
+    """What autocommit had committed before the last commit() or rollback() by hand is not told of
+    the transaction that came after it.
+    """
+
+    def work(conn: Any) -> None:
+        insert(conn, 1)
+        run(conn, "SET autocommit = 1")
+        getattr(conn, end)()
+
+    text = told_of(work)
+    assert "switched autocommit on: what came after it may be committed" in text
+    assert "committed what came before it" not in text
+
+
 def test_t10_nested_block_under_autocommit(site: Site) -> None:
     """A nested block that ends well there does not ask for a savepoint that can't be set."""
     with db_connection_context() as outer:
