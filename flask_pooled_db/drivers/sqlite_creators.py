@@ -105,4 +105,9 @@ def _standing_in_for(original: Callable[..., Any], here: threading.local) -> Cal
     return connect
 
 
-_connect_of = functools.cache(_Connect)
+_connects: dict[str, _Connect] = {}
+
+
+def _connect_of(name: str) -> _Connect:
+    """Return the one of a module. Two would put each other's stand-in back, for good."""
+    return _connects.get(name) or _connects.setdefault(name, _Connect(name))

@@ -18,7 +18,7 @@ from flask_pooled_db import (
     get_db_connection,
 )
 from flask_pooled_db.config import PoolConfig
-from flask_pooled_db.drivers import make_driver
+from flask_pooled_db.drivers import make_driver, sqlite_creators
 from flask_pooled_db.drivers.sqlite import SQLiteDriver
 from tests.drivers.sqlite_app import query
 from tests.drivers.sqlite_makers import (
@@ -279,6 +279,40 @@ def test_sqlite3_in_other_threads(path: Path) -> None:
         others_done.set()
         for caller in callers:
             caller.result()
+    assert sqlite3.connect is connect_by_name
+
+
+def test_sqlite3_by_two_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two functions of a process that connect at the same moment share one stand-in: with
+    one each, that of the first would stay for good.
+    """
+    at_first_use, inside = threading.Barrier(2), threading.Barrier(2)
+    local = threading.local
+    stands_for: list[Any] = []
+
+    def met() -> threading.local:
+        at_first_use.wait(20)
+        return local()
+
+    def connect() -> Any:
+        inside.wait(20)
+        stands_for.append(sqlite3.connect.__wrapped__)  # type: ignore[attr-defined]
+        return sqlite3.connect(path)
+
+    connect.dbapi = sqlite3  # type: ignore[attr-defined]
+    monkeypatch.setattr(sqlite_creators, "_connects", {})
+    with pooled_app(creator=connect, maxconnections=2) as (app, _):
+
+        def borrow() -> None:
+            with app.app_context():
+                get_db_connection().close()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading, "local", met)
+            callers = [call(borrow) for _ in range(2)]
+            for caller in callers:
+                caller.result()
+    assert stands_for == [connect_by_name, connect_by_name]
     assert sqlite3.connect is connect_by_name
 
 
