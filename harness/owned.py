@@ -7,31 +7,12 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.processes import Managed, ServerError
 from harness.sockets import LOOPBACK, free_port
 from harness.tls import Certificates
-
-_PORT_ATTEMPTS = 5
-
-
-def launch_on_free_port(
-    launch: Callable[[], object], move: Callable[[], object], taken: str = ""
-) -> None:
-    """Call `launch`, and again each time another program has taken its port meanwhile: `move` finds
-    other ones. `taken` is what the server's log says then; by default, whatever fails is tried
-    again.
-    """
-    for attempts_left in reversed(range(_PORT_ATTEMPTS)):
-        try:
-            launch()
-            return
-        except ServerError as error:
-            if not attempts_left or taken not in str(error):
-                raise
-            move()
 
 
 class OwnServer(Managed):

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from harness.owned import launch_on_free_port
 from harness.processes import Managed, ServerError, end, start, wait_until_ready
 from harness.sockets import DATABASE_PORTS, LOOPBACK, free_port
 
@@ -48,10 +47,13 @@ class PgBouncer(Managed):
 
     def start(self) -> None:
         """Start it, on the same port as before, and return when it answers."""
-        if self._process is None:
-            launch_on_free_port(self._launch, self._move)
-        else:
-            self._launch()
+        command = [_program(), str(self._write_settings())]
+        if os.geteuid() == 0:  # it refuses to be root
+            shutil.chown(self._directory, _OWNER)
+            command = [command[0], "-u", _OWNER, command[1]]
+        self._process = start(command, self._log)
+        DATABASE_PORTS.add(self.port)
+        wait_until_ready(self._process, self._answers, "pgbouncer", self._log.read_text)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -87,18 +89,6 @@ class PgBouncer(Managed):
         rows = self.console("SHOW SERVERS")
         return sum(row["database"] == "postgres" for row in rows)
 
-    def _move(self) -> None:
-        self.port = free_port()
-
-    def _launch(self) -> None:
-        command = [_program(), str(self._write_settings())]
-        if os.geteuid() == 0:  # it refuses to be root
-            shutil.chown(self._directory, _OWNER)
-            command = [command[0], "-u", _OWNER, command[1]]
-        self._process = start(command, self._log)
-        DATABASE_PORTS.add(self.port)
-        wait_until_ready(self._process, self._answers, "pgbouncer", self._log.read_text)
-
     def _write_settings(self) -> Path:
         file, users = self._directory / "pgbouncer.ini", self._directory / "users"
         users.write_text(f'"{_OWNER}" ""\n')
@@ -119,10 +109,8 @@ class PgBouncer(Managed):
         return file
 
     def _answers(self) -> bool:
-        """Whether it is this process that answers: another one may have taken the port."""
-        assert self._process is not None
         try:
-            return bool(self.console("SHOW VERSION")) and self._process.poll() is None
+            return bool(self.console("SHOW VERSION"))
         except psycopg.OperationalError:
             return False
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from harness.owned import OwnServer, launch_on_free_port
+from harness.owned import OwnServer
 from harness.postgres_programs import OWNER, new_directory, program_of, run, template
 from harness.processes import (
     ServerError,
@@ -28,12 +28,11 @@ from harness.processes import (
     start,
     wait_until_ready,
 )
-from harness.sockets import DATABASE_PORTS, free_port
+from harness.sockets import DATABASE_PORTS
 from harness.tls import Certificates
 from harness.waiting import PATIENCE, holds_within
 
 _KILL_TIMEOUT = 5.0
-_PORT_TAKEN = "could not create any TCP/IP sockets"
 
 
 class PostgreSQLServer(OwnServer):
@@ -63,11 +62,9 @@ class PostgreSQLServer(OwnServer):
 
     def start(self) -> None:
         """Start the server, on the same port as before, and return when it takes connections."""
-        if self._data.exists():
-            self._launch()
-        else:
+        if not self._data.exists():
             self._fill(self._data)
-            launch_on_free_port(self._launch, self._move, _PORT_TAKEN)
+        self._launch()
         DATABASE_PORTS.add(self.port)
 
     def stop(self) -> None:
@@ -171,9 +168,6 @@ class PostgreSQLServer(OwnServer):
         self.execute("SELECT pg_promote()")
 
     # -- inside --------------------------------------------------------------------------------
-
-    def _move(self) -> None:
-        self.port = free_port()
 
     def _pause_postmaster(self) -> list[int]:
         """Freeze the process that begins all others, and return what is left: the others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import socket
 import ssl
@@ -25,7 +24,6 @@ T = TypeVar("T")
 _END = b""
 _THREAD_TIMEOUT = 10.0
 _BACKLOG = 512
-_PORT_ATTEMPTS = 5
 # SO_LINGER with no time to linger: close() sends a reset.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -94,7 +92,7 @@ class Proxy(Managed):
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="tests proxy", daemon=True)
         self._thread.start()
-        self._open_port()
+        self._call(self._listen())
 
     def __repr__(self) -> str:
         state = "deaf" if self.is_deaf else "refusing" if self.is_refusing else "open"
@@ -213,16 +211,6 @@ class Proxy(Managed):
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_THREAD_TIMEOUT)
-
-    def _open_port(self) -> None:
-        for attempts_left in reversed(range(_PORT_ATTEMPTS)):
-            try:
-                self._call(self._listen())
-                break
-            except OSError as error:
-                if not attempts_left or error.errno != errno.EADDRINUSE:
-                    raise
-                self.port = free_port()
 
     async def _listen(self) -> None:
         self._server = await self.loop.create_server(

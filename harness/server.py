@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 import pymysql
 import pymysql.cursors
 
-from harness.owned import OwnServer, launch_on_free_port
+from harness.owned import OwnServer
 from harness.processes import ServerError, end, start, wait_until_ready
 from harness.sockets import DATABASE_PORTS, free_port
 from harness.tls import Certificates
@@ -38,7 +38,6 @@ SCHEMES = {"pymysql": "mysql+pymysql", "mariadbconnector": "mariadb+mariadbconne
 _KILL_TIMEOUT = 5.0
 _SIDE_TIMEOUT = 30
 _UNKNOWN_THREAD = 1094
-_PORT_TAKEN = "Address already in use"
 _SMALL_LOG = "--innodb-log-file-size=8M"
 
 
@@ -78,9 +77,7 @@ class MariaDBServer(OwnServer):
         first = not self._data.exists()
         if first:
             shutil.copytree(_template(), self._data)
-            launch_on_free_port(self._launch, self._move, _PORT_TAKEN)
-        else:
-            self._launch()
+        self._launch()
         DATABASE_PORTS.add(self.port)
         if first:
             self._create_app_user()
@@ -198,9 +195,6 @@ class MariaDBServer(OwnServer):
         if self.certificates is None:
             return {}
         return {"ssl_ca": str(self.certificates.ca), "ssl_verify_cert": yes}
-
-    def _move(self) -> None:
-        self.port, self._side_port = free_port(), free_port()
 
     def _launch(self) -> None:
         command = [

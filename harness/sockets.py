@@ -18,21 +18,29 @@ DATABASE_PORTS: set[int] = set()
 _LOWEST_PORT, _HIGHEST_PORT = 20_000, 32_000
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now, and that no database of ours ever had.
+# Descriptors of sockets that hold the ports which this process was given, until it ends: a port
+# stays its own while its server is down.
+_HOLDERS: list[int] = []
 
-    A client of the tests' own on a port that is watched would count as a leak.
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on, and that nobody else is given while this process
+    lives: other sessions of tests run beside it.
+
+    A socket that is bound to it and never listens holds it. Servers may bind to it as well, since
+    they set SO_REUSEADDR; the search for a free one does not set it, and so passes it by.
     """
     while True:
-        port = random.randint(_LOWEST_PORT, _HIGHEST_PORT)
-        if port in DATABASE_PORTS:
+        holder = socket.socket()
+        try:
+            holder.bind((LOOPBACK, random.randint(_LOWEST_PORT, _HIGHEST_PORT)))
+        except OSError:
+            holder.close()
             continue
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port: int = holder.getsockname()[1]
+        _HOLDERS.append(holder.detach())
+        return port
 
 
 def is_readable(descriptor: int | None, seconds: float = 10.0) -> bool:
@@ -52,7 +60,9 @@ def database_sockets() -> set[int]:
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             target = str(descriptor.readlink())
-            if target.startswith("socket:[") and _is_to_a_database(int(descriptor.name)):
+            if not target.startswith("socket:[") or int(descriptor.name) in _HOLDERS:
+                continue
+            if _is_to_a_database(int(descriptor.name)):
                 inodes.add(int(target[len("socket:[") : -1]))
         except OSError:  # closed meanwhile; the listing's own descriptor always is
             continue

@@ -80,15 +80,6 @@ def test_server_that_is_followed_and_restarted() -> None:
             assert standby.execute("INSERT INTO t VALUES (1)") == 1
 
 
-def test_port_taken(postgresql_server: PostgreSQLServer) -> None:
-    """If its port was taken meanwhile, the server takes another one."""
-    server = PostgreSQLServer()
-    server.port = postgresql_server.port
-    with server:
-        assert server.port != postgresql_server.port
-        assert server.query("SELECT 1") == [(1,)]
-
-
 def test_direct_connections_are_watched(postgresql_server: PostgreSQLServer) -> None:
     """A connection without a proxy between counts as one to a database."""
     before = database_sockets()

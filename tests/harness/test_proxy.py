@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 
@@ -13,7 +12,6 @@ from harness.naive import DRIVERS
 from harness.protocol import COM_QUERY
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
-from harness.sockets import LOOPBACK, free_port
 from harness.waiting import wait_until
 from harness.workloads import add, balances, connection_id, create_accounts
 from tests.harness.connections import LOST, SILENCE, InThread, connected, fetch_one
@@ -22,17 +20,6 @@ pytestmark = pytest.mark.mariadb_only
 
 
 class TestProxy:
-    def test_port_taken(self, mariadb: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If its port was taken meanwhile, the proxy takes another one."""
-        with socket.create_server((LOOPBACK, 0)) as other:
-            ports = iter([other.getsockname()[1], free_port()])
-            monkeypatch.setattr("harness.proxy.free_port", lambda: next(ports))
-            with (
-                Proxy(mariadb.host, mariadb.port) as proxy,
-                connected("pymysql", mariadb.connect_args(port=proxy.port)) as connection,
-            ):
-                assert fetch_one(connection, "SELECT 1") == 1
-
     def test_round_trips_of_statement(
         self, server: MariaDBServer, proxy: Proxy, mariadb_driver: str
     ) -> None:

@@ -31,15 +31,3 @@ def test_private_redis() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not os.path.lexists(folder)
-
-
-@pytest.mark.on_server
-def test_port_taken() -> None:
-    """If its port was taken meanwhile, the server takes another one."""
-    with RedisServer() as other:
-        server = RedisServer()
-        server.port = other.port
-        with server:
-            assert server.port != other.port
-            with redis.Redis.from_url(server.url) as client:
-                assert client.ping()

@@ -112,14 +112,6 @@ class TestServer:
         assert not server.running
         assert not server._directory.exists()
 
-    def test_port_taken(self, mariadb: MariaDBServer) -> None:
-        """If its port was taken meanwhile, the server takes another one."""
-        server = MariaDBServer()
-        server.port = mariadb.port
-        with server:
-            assert server.port != mariadb.port
-            assert server.query("SELECT 1") == [(1,)]
-
     @pytest.mark.parametrize("program", ["mariadbd", "mariadb-install-db"])
     def test_missing_program(self, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without MariaDB the error says what to install."""
