@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 from click.testing import Result
 
-from flask_pooled_db.flask.commands import ordering, remains
+from flask_pooled_db.flask.commands import ordering
 from flask_pooled_db.flask.commands.stopping import Stopping
+from flask_pooled_db.flask.commands.stress import remains
 from flask_pooled_db.host import publisher
 from harness.server import MariaDBServer
 from harness.waiting import wait_until

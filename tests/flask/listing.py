@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_pooled_db import PooledDB
-from flask_pooled_db.flask.commands import orphans
+from flask_pooled_db.flask.commands.servers import orphans
 from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
 

@@ -14,7 +14,7 @@ import pymysql
 import pytest
 
 from flask_pooled_db import PooledDB
-from flask_pooled_db.flask.commands import probing
+from flask_pooled_db.flask.commands.servers import probing
 from harness.proxy import Proxy
 from harness.server import APP_PASSWORD_WORD, MariaDBServer
 from harness.sockets import free_port

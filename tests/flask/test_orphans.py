@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
-from flask_pooled_db.flask.commands import orphans
+from flask_pooled_db.flask.commands.servers import orphans
 from harness.proxy import Proxy
 from harness.server import MariaDBServer
 from harness.waiting import wait_until

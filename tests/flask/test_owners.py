@@ -11,8 +11,8 @@ import pytest
 
 from flask_pooled_db.drivers.facts import Activity, ServerFacts, ServerSession
 from flask_pooled_db.drivers.sockets import Ends
-from flask_pooled_db.flask.commands.owners import Whose, owned, why_not_told_apart
-from flask_pooled_db.flask.commands.probing import Probe
+from flask_pooled_db.flask.commands.servers.owners import Whose, owned, why_not_told_apart
+from flask_pooled_db.flask.commands.servers.probing import Probe
 from flask_pooled_db.host import HostStats, ProcessStats
 from flask_pooled_db.lease.dbutils import Pool
 from tests.support.pools import open_pool

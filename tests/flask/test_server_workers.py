@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import PooledDB
-from flask_pooled_db.flask.commands import orphans
+from flask_pooled_db.flask.commands.servers import orphans
 from harness.gunicorn import GunicornServer
 from harness.server import APP_USER, MariaDBServer
 from harness.waiting import wait_until

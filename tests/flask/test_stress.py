@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_pooled_db.flask.commands import ground, load
 from flask_pooled_db.flask.commands.stopping import Stopping
+from flask_pooled_db.flask.commands.stress import ground, load
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until

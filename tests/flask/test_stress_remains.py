@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from flask_pooled_db import PoolTimeout
-from flask_pooled_db.flask.commands.remains import quiet
+from flask_pooled_db.flask.commands.stress.remains import quiet
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
 from tests.flask.stressing import (

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flask_pooled_db import PooledDB
-from flask_pooled_db.flask.commands import remains, sockets
+from flask_pooled_db.flask.commands.stress import remains, sockets
 from flask_pooled_db.host import HostStats, ProcessStats
 from harness.gunicorn import GunicornServer
 from harness.sockets import LOOPBACK

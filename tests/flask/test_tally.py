@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_pooled_db.flask.commands.tally import Times
+from flask_pooled_db.flask.commands.stress.tally import Times
 
 
 def test_quantiles() -> None:

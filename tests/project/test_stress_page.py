@@ -6,7 +6,7 @@ import re
 
 import click
 
-from flask_pooled_db.flask.commands.stress import stress
+from flask_pooled_db.flask.commands.stress.command import stress
 from harness.processes import PROJECT
 
 PAGE = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from flask_pooled_db.config import PingPolicy, PoolConfig
 from flask_pooled_db.flask.commands.live import seconds
-from flask_pooled_db.flask.commands.probing import Probe
-from flask_pooled_db.flask.commands.webserver import WebServer
+from flask_pooled_db.flask.commands.servers.probing import Probe
+from flask_pooled_db.flask.commands.servers.webserver import WebServer
 from flask_pooled_db.telemetry.shown import shown
 
 _TOO_LONG = (

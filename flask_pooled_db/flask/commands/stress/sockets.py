@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from flask_pooled_db.flask.commands.clients import Clients
-from flask_pooled_db.flask.commands.remains import Left, footprint, left_since, wait_for
-from flask_pooled_db.flask.commands.results import left_behind, of_times
 from flask_pooled_db.flask.commands.stopping import Stopping
-from flask_pooled_db.flask.commands.tally import Times
+from flask_pooled_db.flask.commands.stress.clients import Clients
+from flask_pooled_db.flask.commands.stress.remains import Left, footprint, left_since, wait_for
+from flask_pooled_db.flask.commands.stress.results import left_behind, of_times
+from flask_pooled_db.flask.commands.stress.tally import Times
 from flask_pooled_db.host import HostStats
 
 PATH = "/live"

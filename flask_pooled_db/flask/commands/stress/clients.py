@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from threading import Event
 from typing import Generic, Protocol, TypeVar
 
-from flask_pooled_db.flask.commands.results import progress
 from flask_pooled_db.flask.commands.stopping import Stopping
+from flask_pooled_db.flask.commands.stress.results import progress
 from flask_pooled_db.runtime import workers
 
 GLANCE = 0.05

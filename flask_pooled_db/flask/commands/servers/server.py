@@ -14,10 +14,10 @@ from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import Activity
 from flask_pooled_db.flask.commands.group import Seconds, group
 from flask_pooled_db.flask.commands.live import problems, seconds
-from flask_pooled_db.flask.commands.orphans import end_orphans
-from flask_pooled_db.flask.commands.owners import Owned, Whose, owned
-from flask_pooled_db.flask.commands.probing import Probe, by_server, probe_all, targets
-from flask_pooled_db.flask.commands.statements import printable
+from flask_pooled_db.flask.commands.servers.orphans import end_orphans
+from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned
+from flask_pooled_db.flask.commands.servers.probing import Probe, by_server, probe_all, targets
+from flask_pooled_db.flask.commands.servers.statements import printable
 from flask_pooled_db.flask.commands.tables import lines_of
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.host import HostStats

@@ -9,9 +9,9 @@ import click
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import ServerSession
-from flask_pooled_db.flask.commands.owners import Owned, Whose, owned, why_not_told_apart
-from flask_pooled_db.flask.commands.probing import PATIENCE, Probe, ask, open_entry
-from flask_pooled_db.flask.commands.processes import Holder, holders
+from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned, why_not_told_apart
+from flask_pooled_db.flask.commands.servers.probing import PATIENCE, Probe, ask, open_entry
+from flask_pooled_db.flask.commands.servers.processes import Holder, holders
 from flask_pooled_db.flask.context import AppState
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.pool import Entry

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flask_pooled_db.flask.commands.processes import Running
+from flask_pooled_db.flask.commands.servers.processes import Running
 from flask_pooled_db.telemetry.shown import shown
 
 USUAL_FILE = "gunicorn.conf.py"

@@ -13,8 +13,10 @@ import click
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import Activity, Limit
-from flask_pooled_db.flask.commands.capacity import Case, of_server
-from flask_pooled_db.flask.commands.findings import (
+from flask_pooled_db.flask.commands.group import group
+from flask_pooled_db.flask.commands.live import problems, seconds
+from flask_pooled_db.flask.commands.servers.capacity import Case, of_server
+from flask_pooled_db.flask.commands.servers.findings import (
     Finding,
     Severity,
     Terms,
@@ -22,13 +24,11 @@ from flask_pooled_db.flask.commands.findings import (
     of_probe,
     unreachable,
 )
-from flask_pooled_db.flask.commands.group import group
-from flask_pooled_db.flask.commands.live import problems, seconds
-from flask_pooled_db.flask.commands.owners import Owned, Whose, owned
-from flask_pooled_db.flask.commands.probing import Probe, by_server, probe_all, targets
-from flask_pooled_db.flask.commands.processes import running
+from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned
+from flask_pooled_db.flask.commands.servers.probing import Probe, by_server, probe_all, targets
+from flask_pooled_db.flask.commands.servers.processes import running
+from flask_pooled_db.flask.commands.servers.webserver import WebServer, learn
 from flask_pooled_db.flask.commands.tables import lines_of
-from flask_pooled_db.flask.commands.webserver import WebServer, learn
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.host import HostStats
 from flask_pooled_db.telemetry.shown import shown as text

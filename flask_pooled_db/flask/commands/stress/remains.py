@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flask_pooled_db.drivers.facts import ServerSession
-from flask_pooled_db.flask.commands.probing import open_entry
+from flask_pooled_db.flask.commands.servers.probing import open_entry
 from flask_pooled_db.lease.dbutils import Pool
 
 PATIENCE = 5.0

@@ -12,10 +12,11 @@ import click
 from flask import Flask, current_app
 
 from flask_pooled_db.config import shown
-from flask_pooled_db.flask.commands.ground import EXPECTED, Ground, Verdict
 from flask_pooled_db.flask.commands.group import Seconds, group, in_one_line
-from flask_pooled_db.flask.commands.load import Load
-from flask_pooled_db.flask.commands.remains import (
+from flask_pooled_db.flask.commands.stopping import Stopping
+from flask_pooled_db.flask.commands.stress.ground import EXPECTED, Ground, Verdict
+from flask_pooled_db.flask.commands.stress.load import Load
+from flask_pooled_db.flask.commands.stress.remains import (
     Left,
     OnServer,
     footprint,
@@ -23,14 +24,13 @@ from flask_pooled_db.flask.commands.remains import (
     left_since,
     quiet,
 )
-from flask_pooled_db.flask.commands.results import (
+from flask_pooled_db.flask.commands.stress.results import (
     left_behind,
     lines_of_findings,
     of_times,
 )
-from flask_pooled_db.flask.commands.sockets import SocketRun
-from flask_pooled_db.flask.commands.stopping import Stopping
-from flask_pooled_db.flask.commands.tally import Tally, total
+from flask_pooled_db.flask.commands.stress.sockets import SocketRun
+from flask_pooled_db.flask.commands.stress.tally import Tally, total
 from flask_pooled_db.flask.context import AppState, current
 
 

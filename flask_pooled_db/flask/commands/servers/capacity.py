@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from flask_pooled_db.config import AppConfig, shown
 from flask_pooled_db.drivers.facts import ServerFacts
-from flask_pooled_db.flask.commands.findings import Finding, Findings, Severity
-from flask_pooled_db.flask.commands.owners import Owned, Whose
-from flask_pooled_db.flask.commands.probing import Probe
-from flask_pooled_db.flask.commands.processes import Running
-from flask_pooled_db.flask.commands.webserver import WebServer
+from flask_pooled_db.flask.commands.servers.findings import Finding, Findings, Severity
+from flask_pooled_db.flask.commands.servers.owners import Owned, Whose
+from flask_pooled_db.flask.commands.servers.probing import Probe
+from flask_pooled_db.flask.commands.servers.processes import Running
+from flask_pooled_db.flask.commands.servers.webserver import WebServer
 
 TOPIC = "connections"
 

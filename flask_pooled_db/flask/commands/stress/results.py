@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from flask_pooled_db.flask.commands.stress.tally import Times
 from flask_pooled_db.flask.commands.tables import lines_of
-from flask_pooled_db.flask.commands.tally import Times
 
 Findings = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from flask_pooled_db.drivers.configuration import read_label
 from flask_pooled_db.drivers.facts import ServerSession
-from flask_pooled_db.flask.commands.probing import Probe
+from flask_pooled_db.flask.commands.servers.probing import Probe
 from flask_pooled_db.host import HostStats
 
 

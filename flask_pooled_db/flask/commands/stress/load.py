@@ -12,10 +12,10 @@ from typing import Any
 from flask import Flask
 
 from flask_pooled_db.errors import CommitOutcomeUnknown
-from flask_pooled_db.flask.commands.clients import Clients
-from flask_pooled_db.flask.commands.ground import ACCOUNTS, EXPECTED, Ground
 from flask_pooled_db.flask.commands.stopping import Stopping
-from flask_pooled_db.flask.commands.tally import Tally
+from flask_pooled_db.flask.commands.stress.clients import Clients
+from flask_pooled_db.flask.commands.stress.ground import ACCOUNTS, EXPECTED, Ground
+from flask_pooled_db.flask.commands.stress.tally import Tally
 from flask_pooled_db.pool.reports import describe
 
 PAUSE = 0.05

@@ -1,0 +1,1 @@
+"""What commands tell of the servers behind the pools: `check` and `server`."""

@@ -1,0 +1,1 @@
+"""`flask pooled-db stress`: load for a pool, and what it leaves behind."""
