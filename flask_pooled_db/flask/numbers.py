@@ -174,6 +174,7 @@ class AppNumbers:
                 }
                 for bind in pools
             },
+            "opened": self._opened(),
             "closed": closed,
             "server_ids": ids,  # of connections of binds that are closed, while leases go on
             "callers": {
@@ -183,6 +184,22 @@ class AppNumbers:
             "slow_statements": dict(seen.slow.counts()),
             **seen.of(pool.engine for pool in by_bind.values()),
         }
+
+    def _opened(self) -> Numbers:
+        """Return what is told of the binds that were opened by their names, tenants as well."""
+        registry = self.registry
+        told: Numbers = {}
+        if registry is None:
+            return told
+        for pool in registry.all_pools():
+            opened = registry.opened.get(pool.bind)
+            if opened is not None:
+                told[pool.bind] = {
+                    "is_used": not opened.is_idle,
+                    "unused_for": max(registry.clock() - opened.last_used, 0.0),
+                    "server": pool.config.server,
+                }
+        return told
 
     def _collect_pools(self, turn: int) -> tuple[dict[str, Pool], Numbers, Numbers] | None:
         """Return the pools that are open, their numbers, and those of the ones that are closed;

@@ -146,23 +146,6 @@ def test_a3_run_command_without_database(mariadb: MariaDBServer, tmp_path: Path)
     db.close()
 
 
-def test_binds_command(tmp_path: Path) -> None:
-    """`flask pooled-db binds` lists what is open, with names escaped."""
-    with bare_app(url=f"sqlite:///{tmp_path / 'main'}") as (app, db):
-        db.bind_loader(lambda name: f"sqlite:///{tmp_path / 'other'}")
-        with db.connection_context("a\nb"):
-            assert db.fetch_value("SELECT 1") == 1
-            result = app.test_cli_runner().invoke(args=["pooled-db", "binds"])
-        assert result.exit_code == 0, result.output
-        lines = [line.split("  ") for line in result.output.splitlines()]
-        cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-        assert cells[0] == ["BIND", "OPEN", "IN USE", "IDLE", "WAITING", "UNUSED FOR"]
-        assert cells[1] == ["'default'", "1", "0", "1", "0"]
-        assert cells[2] == ["'a\\nb'", "1", "1", "0", "0", "in use"]
-        result = app.test_cli_runner().invoke(args=["pooled-db", "binds"])
-        assert result.output.splitlines()[2].split()[-2:] == ["0", "s"]
-
-
 @pytest.mark.parametrize(
     ("args", "wanted"),
     [

@@ -65,10 +65,14 @@ def test_nothing_to_see(site: tuple[Flask, PooledDB]) -> None:
     """Where no process uses a pool, or none of that bind, and where nobody holds a connection, it
     is said.
     """
-    assert run(site[0], "status") == "No process of this app uses a pool at the moment.\n"
+    hint = "run the command as the workers' user, with the same POOLED_DB_RUNTIME_DIR.\n"
+    nobody = "No process of this app uses a pool at the moment. If one should be seen: "
+    for command in ("status", "binds"):
+        assert run(site[0], command) == nobody + hint
     site[1].fetch_value("SELECT 1")
-    expected = "No process of this app uses a pool of bind 'lgo' at the moment.\n"
-    assert run(site[0], "status", "--bind", "lgo") == expected
+    for command in ("status", "binds"):
+        told = run(site[0], command, "--bind", "lgo")
+        assert told.startswith("No process of this app uses a pool of bind 'lgo' at the moment. ")
     assert run(site[0], "top") == "Nobody holds a connection at the moment.\n"
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flask_pooled_db.config import shown as shown_name
 from flask_pooled_db.flask.commands.group import Seconds
 from flask_pooled_db.flask.context import current
 from flask_pooled_db.host import HostStats, ProcessStats
@@ -20,6 +21,9 @@ Lines = Iterator[str]
 
 Read = Callable[[HostStats], tuple[Any, Lines]]
 """What a command makes of the numbers: plain values, and lines of text."""
+
+SAME_PLACE = "run the command as the workers' user, with the same POOLED_DB_RUNTIME_DIR"
+"""What to do where processes that run are not found."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +74,15 @@ def problems(stats: HostStats) -> Lines:
                 f"Process {process.pid} has published nothing for {seconds(process.age)}: it is "
                 "stopped, or something keeps it from running threads; what is shown of it is old"
             )
+
+
+def nobody(bind: str | None) -> str:
+    """Return what is told where no process has a bind open (None: any bind)."""
+    which = "" if bind is None else f" of bind {shown_name(bind)}"
+    return (
+        f"No process of this app uses a pool{which} at the moment. If one should be seen: "
+        f"{SAME_PLACE}."
+    )
 
 
 def seconds(value: float | None) -> str:

@@ -16,6 +16,7 @@ import click
 from flask_pooled_db.config import looks_like_url, shown
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.commands.group import in_one_line
+from flask_pooled_db.flask.commands.live import SAME_PLACE
 from flask_pooled_db.flask.commands.stopping import interrupted_by
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.ordered import why_tenant
@@ -104,8 +105,8 @@ def _give_and_wait(
     try:
         if not giving.give(kind, dict(arguments), seconds):
             raise click.ClickException(
-                "found no running process of this app that has used a database on this host: run "
-                "the command as the workers' user, with the same POOLED_DB_RUNTIME_DIR"
+                "found no running process of this app that has used a database on this host: "
+                f"{SAME_PLACE}"
             )
         with _progress(kind) as show:
             while True:

@@ -10,7 +10,7 @@ import click
 
 from flask_pooled_db.config import shown
 from flask_pooled_db.flask.commands.group import group
-from flask_pooled_db.flask.commands.live import Lines, live_options, seconds, show, whole
+from flask_pooled_db.flask.commands.live import Lines, live_options, nobody, seconds, show, whole
 from flask_pooled_db.flask.commands.tables import lines_of
 from flask_pooled_db.flask.numbers import added
 from flask_pooled_db.host import HostStats
@@ -43,8 +43,7 @@ def status(bind: str | None, **how: Any) -> None:
 def _lines(stats: HostStats, wanted: str | None) -> Lines:
     found = [each for each in whole(stats) if wanted in (None, each[1])]
     if not found:
-        which = "" if wanted is None else f" of bind {shown(wanted)}"
-        yield f"No process of this app uses a pool{which} at the moment."
+        yield nobody(wanted)
         return
     for process, bind, pool in found:
         if down := pool.get("down"):
