@@ -213,6 +213,8 @@ def max_requests(kind: str, effort: Effort, *, preload: bool) -> Outcome:
     def strike(scene: Scene, served: Served) -> None:
         with scene.outage():
             time.sleep(5.0 * effort.scale)
+            # All may have been recycled just now: how long they take to start is no pool's doing.
+            scene.wait_for(served.states, "a worker")
 
     options = (*THREADED, "--max-requests=100", "--max-requests-jitter=50")
     return _serve(kind, effort, strike, options, preload=preload)
