@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
-from flask_pooled_db.config import fit_sizes, shown
+from flask_pooled_db.config import PoolConfig, fit_sizes, shown
 from flask_pooled_db.errors import ConfigError, PoolClosed
 from flask_pooled_db.host import Duty, Refused
 from flask_pooled_db.lease.dbutils import Pool
@@ -22,6 +22,9 @@ GLANCE = 0.05
 """Seconds between two looks at what is left to do."""
 
 SIZES = ("mincached", "maxcached", "maxconnections")
+
+USUAL = PoolConfig(creator=object())
+"""What is configured where nothing is."""
 
 Result = dict[str, Any]
 
@@ -109,12 +112,13 @@ def _resize(registry: Registry, duty: Duty) -> Result:
     pools = _pools(registry, arguments["bind"])
     for pool in pools:
         before, sizes = _sizes_of(pool), _new_sizes(pool, arguments["sizes"])
+        keep = to_keep(pool.config, arguments["sizes"])
         try:
             with workers.connecting():  # it may close connections, which no fork may come into
                 pool.resize(**sizes)
         except PoolClosed:  # since it was looked up
             continue
-        resized[pool.bind] = {"before": before, "sizes": sizes, "keep": _to_keep(pool, arguments)}
+        resized[pool.bind] = {"before": before, "sizes": sizes, "keep": keep}
     total = _surplus_of(pools)
     _wait_for(duty, total, lambda: _surplus_of(pools))
     return {"resized": resized}
@@ -133,13 +137,15 @@ def _sizes_of(pool: Pool) -> dict[str, int]:
     return {name: getattr(stats, name) for name in SIZES}
 
 
-def _to_keep(pool: Pool, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """Return what is to be configured, so that new processes have these sizes."""
-    fitting = fit_sizes(arguments["sizes"], pool.config)
+def to_keep(config: PoolConfig, given: Mapping[str, int]) -> dict[str, int]:
+    """Return what is to be configured, so that new processes have these sizes: what differs from
+    their configuration, and what may come of its defaults once the others are set.
+    """
+    fitting, usual = fit_sizes(given, config), fit_sizes(given, USUAL)
     return {
         name: size
         for name, size in sorted(fitting.items())
-        if name in arguments["sizes"] or size != getattr(pool.config, name)
+        if name in given or size != getattr(config, name) or size != usual[name]
     }
 
 

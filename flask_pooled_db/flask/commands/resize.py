@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flask_pooled_db.config import DEFAULT_BIND, PREFIX, PoolConfig, fit_sizes, is_count, shown
+from flask_pooled_db.config import DEFAULT_BIND, PREFIX, fit_sizes, is_count, shown
 from flask_pooled_db.errors import ConfigError
 from flask_pooled_db.flask.commands.group import Seconds, group
 from flask_pooled_db.flask.commands.ordering import (
@@ -19,11 +19,8 @@ from flask_pooled_db.flask.commands.ordering import (
     results_of,
 )
 from flask_pooled_db.flask.context import current
-from flask_pooled_db.flask.ordered import RESIZE
+from flask_pooled_db.flask.ordered import RESIZE, USUAL, to_keep
 from flask_pooled_db.host import Reply
-
-USUAL = PoolConfig(creator=object())
-"""What no settings are needed for: whether sizes contradict each other."""
 
 
 def _check_size(ctx: click.Context, param: click.Parameter, size: int | None) -> int | None:
@@ -108,7 +105,10 @@ def _words(sizes: Mapping[str, int]) -> str:
 def _explain(bind: str, results: Sequence[Mapping[str, Any]], given: Mapping[str, int]) -> None:
     """Say how long that lasts, and what to set to keep it."""
     changes = [change for one in results for change in one.get("resized", {}).values()]
-    keep = changes[0]["keep"] if changes else given
+    own = current()[0].registry.pools.get(bind)
+    keep = to_keep(USUAL if own is None else own.config, given)
+    if changes:  # they know the settings of binds that are opened by their names
+        keep = changes[0]["keep"]
     click.echo(
         "This lasts until a worker restarts: new workers use the configured limits. To keep it, "
         f"set {_where(bind, {name.upper(): size for name, size in keep.items()})}."
