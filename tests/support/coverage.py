@@ -22,6 +22,18 @@ often.
 _repeats = pytest.StashKey[bool]()
 
 
+def lock_in_c() -> None:
+    """Have coverage take and release its lock without a Python function around it, from its next
+    start on.
+
+    It does so at each call that it measures (7.17), and a signal handler that raises in between, as
+    those of the tests do, would leave the lock taken: all other threads then wait for good.
+    """
+    collector: Any = importlib.import_module("coverage.collector").Collector
+    collector.lock_data = property(lambda self: self.data_lock.acquire)
+    collector.unlock_data = property(lambda self: self.data_lock.release)
+
+
 class Measuring:
     """Switches coverage off and on again, in this process and the programs that it starts."""
 
@@ -30,6 +42,7 @@ class Measuring:
         self._of_children = os.environ.get(_CHILDREN)
         self._is_on = True
         if "coverage" in sys.modules:
+            lock_in_c()
             self._coverage = sys.modules["coverage"].Coverage.current()
 
     def pause_for_collection(self) -> None:
