@@ -15,6 +15,7 @@ from benchmarks import (
     postgresql,
     resets,
     roundtrips,
+    starting,
     tasks,
     throughput,
     tls,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, ModuleType] = {
         tls,
         fairness,
         memory,
+        starting,
         webapp,
         postgresql,
     )

@@ -88,7 +88,7 @@ class ByName(Serving):
         used for POOLED_DB_BIND_IDLE_TIMEOUT, and sweep all pools. Returns what was found and done.
         """
         registry = self.here()[0].registry
-        for pool in registry.all_pools():
+        for pool in registry.own_pools():
             if pool.engine.state.is_tended:
                 sweep(pool.engine)
         return age(registry)

@@ -27,8 +27,8 @@ def bound_requests(app: Flask, seconds: float) -> None:
 
 def _begin(seconds: float) -> None:
     this: Any = request._get_current_object()  # type: ignore[attr-defined]
-    if this.headers.get("Upgrade", "").lower() == "websocket":
-        return  # it goes on for as long as its client likes
+    if this.url_rule is not None and this.url_rule.websocket:
+        return  # it goes on for as long as its client likes; its route says so, and no header
     deadline = Deadline(seconds, f"POOLED_DB_REQUEST_DEADLINE ({seconds:g} s)")
     setattr(this, _ATTRIBUTE, deadline)
     deadline.begin()

@@ -205,8 +205,8 @@ class AppNumbers:
         """Return the pools that are open, their numbers, and those of the ones that are closed;
         None if it is not this turn any more.
         """
-        pools = [] if self.registry is None else self.registry.all_pools()
-        by_bind = {pool.bind: pool for pool in pools if pool.config.server is None}
+        pools = [] if self.registry is None else self.registry.own_pools()
+        by_bind = {pool.bind: pool for pool in pools}
         found = {bind: collect(pool) for bind, pool in by_bind.items()}
         with guard.lock:
             if self._turns != turn:

@@ -46,7 +46,7 @@ def carry_out(owner: HasRegistry, duty: Duty) -> Result:
 def _pools(registry: Registry, bind: Any) -> list[Pool]:
     """Return the pool of a bind, if it is open, or all that have connections of their own."""
     if bind is None:
-        return [pool for pool in registry.all_pools() if pool.config.server is None]
+        return registry.own_pools()
     pool = registry.pools.get(bind)
     if pool is not None and pool.config.server is not None:
         raise Refused(why_tenant(pool))

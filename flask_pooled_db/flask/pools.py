@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,20 @@ from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.replica import read_from
 
 
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Have no garbage collected: of thousands of pools, all of which stay, the collector would look
+    through those that are there already again and again, for twice the time that they take to make.
+    """
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
+
+
 class PoolMaker:
     """Makes the pools of an app. Files that a URL names relatively are in `folder`."""
 
@@ -25,6 +41,7 @@ class PoolMaker:
         self._budget = budget
         self._watch = watch
 
+    @_no_collections()
     def fixed_pools(self, problems: list[str]) -> dict[str, Pool]:
         """Make the pools of the binds that the configuration names, and return them by name.
 

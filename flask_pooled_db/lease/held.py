@@ -83,7 +83,7 @@ class HeldLease(Lease):
         if hold.is_reported:
             reporter.hand_over(  # as the line that it is out was: it comes after that one
                 terms.notices.warn,
-                ("back", hold.place),
+                ("back", hold.place, hold.name),
                 "The lease of bind %s that had been out for too long is back after %.1f s: it was "
                 "held by %s",
                 shown(terms.bind),

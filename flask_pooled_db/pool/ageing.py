@@ -55,7 +55,7 @@ def age(registry: Registry) -> Housekeeping:
         binds_open=len(registry.opened),
         evicted=evicted,
         kept=protected,
-        in_use=sum(pool.engine.snapshot().in_use for pool in registry.all_pools()),
+        in_use=sum(pool.engine.snapshot().in_use for pool in registry.own_pools()),
         open_files=_count_files(),
     )
     reporter.tell(logger.debug, "Housekeeping of the binds: %s", summary)

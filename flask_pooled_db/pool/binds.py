@@ -87,6 +87,10 @@ class Binds:
         with guard.lock:
             return list(self.pools.values())
 
+    def own_pools(self) -> list[Any]:
+        """Return what is open now and has connections of its own: no tenants."""
+        return [pool for pool in self.all_pools() if pool.config.server is None]
+
     def open(self, name: str, timeout: float | None = None, spent: float = 0.0) -> Ticket:
         """Return a ticket for the bind of this name, and open it if it is not."""
         raise NotImplementedError

@@ -58,7 +58,9 @@ class Leaks:
             self._supply.closed(ref, ref.link.reason)
 
     def report_long_leases(self, now: float) -> None:
-        """Log the leases that have been out for longer than `leak_threshold`, once a place."""
+        """Log the leases that have been out for longer than `leak_threshold`, once a place and a
+        caller.
+        """
         threshold = self._terms.config.leak_threshold
         if not threshold:
             return
@@ -73,14 +75,14 @@ class Leaks:
                 self._report(entry, now)
 
     def _report(self, entry: Entry, now: float) -> None:
-        hold, told, place = entry.link.hold, "", None
+        hold, told, place, name = entry.link.hold, "", None, ""
         if hold is not None:
-            hold.is_reported, place = True, hold.place
+            hold.is_reported, place, name = True, hold.place, hold.name
             holder = hold.at(now, self._terms.bind)
             told = f": {self.locate(entry)}; {holder.doing()}"
         self._terms.events.overdue(place, now - entry.since)
         self._terms.notices.warn(
-            ("long", place),
+            ("long", place, name),
             "A lease of bind %s has been out for %.1f s (POOLED_DB_LEAK_THRESHOLD is %.1f s)%s",
             shown(self._terms.bind),
             now - entry.since,

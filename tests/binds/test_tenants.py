@@ -58,6 +58,13 @@ def test_share_a_pool(tenants: tuple[PooledDB, list[str]]) -> None:
     assert db.stats("t3") == db.stats("server")
 
 
+def test_housekeeping(tenants: tuple[PooledDB, list[str]]) -> None:
+    """A connection that a tenant uses is counted once, as its server's."""
+    db, _ = tenants
+    with db.connection_context("t1"), db.connection_context("t2"):
+        assert db.housekeep().in_use == 2
+
+
 def test_block_inside_a_block(tenants: tuple[PooledDB, list[str]]) -> None:
     """A block of one tenant inside another's is a transaction of its own, one of the same tenant is
     a part, also when it was closed in between.

@@ -202,6 +202,18 @@ def test_sockets(hurried: Pair, clock: Clock) -> None:
     assert answer.text == "1 DeadlineExceeded"
 
 
+def test_header_of_sockets(hurried: Pair, clock: Clock) -> None:
+    """No header of a client takes the deadline from a request."""
+    app, db = hurried
+
+    def view() -> str:
+        clock.now += TIME
+        return outcome(read(db))
+
+    answer = serve(app, "/", view).get("/", headers={"Upgrade": "websocket"})
+    assert answer.text == "DeadlineExceeded"
+
+
 def test_all_binds(url: str, clock: Clock) -> None:
     """It bounds all databases of the app."""
     binds = {"a": url, "b": url.replace("shop", "other")}

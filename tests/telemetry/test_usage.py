@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 
 import pytest
 
 from flask_pooled_db import get_db_connection
-from flask_pooled_db.runtime import reporter
+from flask_pooled_db.runtime import callers, reporter
 from flask_pooled_db.telemetry.usage import MOST_NAMES, OTHER, Usage, label_of
 from harness.waiting import PATIENCE, wait_until
 from tests.support.apps import pooled_app
@@ -102,6 +103,26 @@ def test_a_lease_that_was_reported_comes_back(url: str, caplog: pytest.LogCaptur
     assert "a transaction is open, and no statement has run for" in first
     assert "that had been out for too long is back after" in second
     assert taken in second
+
+
+def test_callers_of_one_place(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each endpoint that takes its leases by the same line has lines of its own, out and back."""
+    with pooled_app(url, leak_threshold=0.05, idle_timeout=0.1) as (app, _):
+
+        def hold() -> str:
+            line = f"by {callers.named()}, in thread"
+            with contextlib.closing(get_db_connection()):
+                wait_until(lambda: line in caplog.text, "the report")
+            return "done"
+
+        for name in ("first", "second"):
+            app.add_url_rule(f"/{name}", name, hold)
+        for name in ("first", "second"):
+            app.test_client().get(f"/{name}")
+    reporter.flush(PATIENCE)
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert ["is back" in text for text in told] == [False, True, False, True]
+    assert ["'second'" in text for text in told] == [False, False, True, True]
 
 
 def test_slow_acquire(url: str, caplog: pytest.LogCaptureFixture) -> None:
