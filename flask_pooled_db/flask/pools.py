@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,20 +13,7 @@ from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.lease.tenants import TenantPool, why_no_tenants
 from flask_pooled_db.pool import Budget
 from flask_pooled_db.pool.replica import read_from
-
-
-@contextlib.contextmanager
-def _no_collections() -> Iterator[None]:
-    """Have no garbage collected: of thousands of pools, all of which stay, the collector would look
-    through those that are there already again and again, for twice the time that they take to make.
-    """
-    is_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_on:
-            gc.enable()
+from flask_pooled_db.runtime import no_collections
 
 
 class PoolMaker:
@@ -41,7 +26,7 @@ class PoolMaker:
         self._budget = budget
         self._watch = watch
 
-    @_no_collections()
+    @no_collections()
     def fixed_pools(self, problems: list[str]) -> dict[str, Pool]:
         """Make the pools of the binds that the configuration names, and return them by name.
 

@@ -6,6 +6,7 @@ It knows callbacks, and neither pools nor drivers. It imports nothing of the pac
 
 from flask_pooled_db.runtime import callers, guard
 from flask_pooled_db.runtime.belonging import refuse_to_pickle
+from flask_pooled_db.runtime.collector import no_collections
 from flask_pooled_db.runtime.crew import crew
 from flask_pooled_db.runtime.errand import Errand
 from flask_pooled_db.runtime.housekeeper import Job, housekeeper
@@ -28,6 +29,7 @@ __all__ = [
     "guard",
     "housekeeper",
     "join",
+    "no_collections",
     "refuse_to_pickle",
     "reporter",
     "wait_until",
