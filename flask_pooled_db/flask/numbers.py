@@ -67,17 +67,26 @@ def exact(seconds: float) -> float:
     return round(seconds / GRAIN) * GRAIN
 
 
+OTHER_BINDS = "(other binds)"
+"""What those opened by their names are counted as that are not told from each other."""
+
+
 def merge(totals: Numbers, numbers: Numbers) -> Numbers:
     """Return the totals with the counters of some numbers added to them, by the name of the bind.
 
-    What binds had counted that were closed meanwhile is in them.
+    What binds had counted that were closed meanwhile is in them. Binds of the configuration all
+    have their own. Of those that were opened by their names 200 do: there may be millions.
     """
     pools, callers = totals.get("pools", {}), totals.get("callers", {})
     for part in ("pools", "closed"):
         counters = {bind: counters_of(found) for bind, found in numbers.get(part, {}).items()}
         pools = added(pools, counters)
+    opened = {*totals.get("opened", ()), *numbers.get("opened", ()), *numbers.get("closed", ())}
+    by_name = bounded({name: pools[name] for name in opened & pools.keys()}, OTHER_BINDS)
+    fixed = {name: counters for name, counters in pools.items() if name not in opened}
     return {
-        "pools": pools,
+        "pools": {**fixed, **by_name},
+        "opened": sorted(by_name),
         "callers": bounded(added(callers, numbers.get("callers", {}))),
         "slow_statements": bounded(
             added(totals.get("slow_statements", {}), numbers.get("slow_statements", {}))
@@ -85,20 +94,20 @@ def merge(totals: Numbers, numbers: Numbers) -> Numbers:
     }
 
 
-def bounded(by_name: Numbers) -> Numbers:
+def bounded(by_name: Numbers, other: str = OTHER) -> Numbers:
     """Return what is counted by name, with those beyond the first 200 names added up as one.
 
     Which ones they are does not depend on the order in which processes are added up, and a name
     that is not among the first ones never will be again: so no number ever goes back.
     """
-    names = sorted(by_name.keys() - {OTHER})
-    if len(names) <= MOST_NAMES:
+    if len(by_name) <= MOST_NAMES:
         return by_name
+    names = sorted(by_name.keys() - {other})
     kept = {name: by_name[name] for name in names[:MOST_NAMES]}
-    rest = by_name.get(OTHER)
+    rest = by_name.get(other)
     for name in names[MOST_NAMES:]:
         rest = added(rest, by_name[name])
-    return {**kept, OTHER: rest}
+    return {**kept, other: rest}
 
 
 def counters_of(numbers: Numbers) -> Numbers:
@@ -132,15 +141,18 @@ class AppNumbers:
         self._gone: Numbers = {}
         self._last: dict[str, tuple[weakref.ref[Pool], Numbers]] = {}
         self._turns = 0  # how often they were collected, or changed
-        self._settled: weakref.WeakSet[Pool] = weakref.WeakSet()  # closed, and counted as gone
+        # Closed while leases went on, and whether these had ended the last time.
+        self._ending: dict[Pool, bool] = {}
+        self._settled: weakref.WeakSet[Pool] = weakref.WeakSet()  # closed, and seen to
 
     def settle(self, pool: Pool) -> None:
-        """Keep what a pool has counted that was closed: it may be gone when the numbers are asked
-        for.
+        """Keep what a pool counts that was closed: it may be gone when the numbers are asked for.
+        What its leases do until they end is counted too.
         """
         if pool.config.server is None:
             with guard.lock:
                 self._turns += 1  # whoever collects meanwhile begins anew
+                self._end_locked()
                 self._settle_locked(pool)
 
     def _settle_locked(self, pool: Pool) -> None:
@@ -150,8 +162,31 @@ class AppNumbers:
         known = self._last.get(pool.bind)
         if known is not None and known[0]() is pool:
             del self._last[pool.bind]
-        final = counters_of(collect(pool))
-        self._gone[pool.bind] = added(self._gone.get(pool.bind, {}), final)
+        numbers = collect(pool)
+        if numbers["open"]:
+            self._ending[pool] = False
+        else:
+            self._forget_locked(pool.bind, counters_of(numbers))
+
+    def _end_locked(self) -> Numbers:
+        """Return what closed pools have counted. Those whose leases have ended are looked at once
+        more: an event is told a moment after what it is about.
+        """
+        going_on: Numbers = {}
+        for pool, has_ended in list(self._ending.items()):
+            numbers = collect(pool)
+            counters = counters_of(numbers)
+            if has_ended:
+                del self._ending[pool]
+                self._forget_locked(pool.bind, counters)
+            else:
+                self._ending[pool] = not numbers["open"]
+                going_on = added(going_on, {pool.bind: counters})
+        return added(self._gone, going_on)  # type: ignore[no-any-return]
+
+    def _forget_locked(self, bind: str, counters: Numbers) -> None:
+        self._gone[bind] = added(self._gone.get(bind), counters)
+        self._gone = bounded(self._gone, OTHER_BINDS)
 
     def collect(self) -> Numbers:
         """Return the numbers of this process. A tenant's are those of its server."""
@@ -215,11 +250,11 @@ class AppNumbers:
             for bind, (reference, numbers) in list(self._last.items()):
                 pool = reference()
                 if pool is None:
-                    self._gone[bind] = added(self._gone.get(bind, {}), counters_of(numbers))
+                    self._forget_locked(bind, counters_of(numbers))
                 elif by_bind.get(bind) is not pool:
                     self._settle_locked(pool)
             self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
-            return by_bind, found, dict(self._gone)
+            return by_bind, found, self._end_locked()
 
     merge = staticmethod(merge)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import HostStats, PooledDB, db_connection_context
-from flask_pooled_db.flask.numbers import AppNumbers, merge
+from flask_pooled_db.flask.numbers import OTHER_BINDS, AppNumbers, merge
 from flask_pooled_db.telemetry.seen import Seen
+from flask_pooled_db.telemetry.usage import MOST_NAMES
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
 from harness.workloads import connection_id
@@ -123,6 +126,71 @@ def test_binds_that_come_and_go(shop: Shop, tmp_path: Path) -> None:
     use(1, "north")
     shop[1].close(PATIENCE)
     assert checkouts(shop[1].host_stats(), "north") == 7
+
+
+@pytest.mark.parametrize("end", ["close_bind", "replace_bind"])
+def test_leases_of_closed_binds(shop: Shop, tmp_path: Path, end: str) -> None:
+    """What leases do whose bind was closed meanwhile is counted, and that they end."""
+    db = shop[1]
+    db.bind_loader(lambda name: f"sqlite:///{tmp_path / name}.db")
+    for turn in range(1, 4):
+        with db.connection_context("north") as conn:
+            conn.execute(f"CREATE TABLE t{turn} (id INTEGER)")
+            conn.execute(f"INSERT INTO t{turn} VALUES (1)")
+            assert getattr(db, end)("north")
+            told = db.host_stats().totals["pools"]["north"]
+            assert (told["commits"], sum(told["use_time"]["counts"])) == (turn - 1, turn - 1)
+        for _ in range(3):
+            told = db.host_stats().totals["pools"]["north"]
+            assert (told["commits"], sum(told["use_time"]["counts"])) == (turn, turn)
+            assert sum(told["evictions"].values()) == turn
+
+
+def test_names_that_come_and_go(shop: Shop, tmp_path: Path) -> None:
+    """A name that is used no more takes no memory, however many there were: those beyond 200 are
+    counted as one, and nothing that was counted is lost.
+    """
+    db, count = shop[1], 3 * MOST_NAMES
+    db.bind_loader(lambda name: f"sqlite:///{tmp_path / 'all'}.db")
+    use(1)
+    for number in range(count):
+        use(1, f"n{number:04}")
+        db.close_bind(f"n{number:04}")
+        if not number % 50:
+            db.host_stats()
+    stats = db.host_stats()
+    pools = stats.totals["pools"]
+    assert len(pools) == MOST_NAMES + 2
+    assert pools["default"]["checkouts"] == 1
+    assert pools[OTHER_BINDS]["checkouts"] == count - MOST_NAMES
+    assert sum(one["checkouts"] for one in pools.values()) == count + 1
+    assert len(stats.processes[0].numbers["closed"]) == MOST_NAMES + 1
+    use(2, f"n{count - 1:04}")  # which has no numbers of its own any more
+    assert checkouts(db.host_stats(), OTHER_BINDS) == count - MOST_NAMES + 2
+    assert f"n{count - 1:04}" not in db.host_stats().totals["pools"]
+
+
+def test_names_of_several_processes() -> None:
+    """Which names have counters of their own does not depend on the order of the processes, and a
+    bind of the configuration always has.
+    """
+    names = [f"n{number:04}" for number in range(2 * MOST_NAMES)]
+    processes: list[dict[str, Any]] = [
+        {
+            "pools": {name: {"checkouts": 1} for name in ["default", *names[start::3]]},
+            "opened": dict.fromkeys(names[start::3]),
+        }
+        for start in range(3)
+    ]
+    nothing: dict[str, Any] = {}
+    found = [functools.reduce(merge, order, nothing) for order in itertools.permutations(processes)]
+    assert all(one == found[0] for one in found)
+    assert found[0]["pools"].keys() == {"default", OTHER_BINDS, *names[:MOST_NAMES]}
+    assert found[0]["pools"]["default"] == {"checkouts": 3}
+    assert found[0]["pools"][OTHER_BINDS] == {"checkouts": MOST_NAMES}
+    again = merge(found[0], processes[0])
+    total = sum(one["checkouts"] for one in again["pools"].values())
+    assert total == 3 + len(names) + 1 + len(names[0::3])
 
 
 def test_server_ids(mariadb: MariaDBServer, folder: Path) -> None:
