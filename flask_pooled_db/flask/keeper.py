@@ -68,6 +68,9 @@ class Keeper:
         self._events.add(name, "opened", reason)
         self._teller.tell(signals.bind_opened, bind=name, reason=reason)
 
+    def timed_out(self, name: str, seconds: float) -> None:
+        self._teller.announce(signals.checkout_timed_out, bind=name, seconds=seconds)
+
     def closed(self, name: str, reason: str) -> None:
         self._events.add(name, "closed", reason)
         logger.debug("Bind %s was closed: %s", shown(name), reason)

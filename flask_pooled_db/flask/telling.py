@@ -105,7 +105,7 @@ class Announcements(NoEvents):
         kind, detail = kind_of(reason), str(reason)
         self._announce(signals.connection_evicted, reason=kind, detail=detail)
 
-    def timed_out(self, seconds: float) -> None:
+    def timed_out(self, seconds: float, holders: object) -> None:
         self._announce(signals.checkout_timed_out, seconds=seconds)
 
     def leaked(self, place: Place | None) -> None:

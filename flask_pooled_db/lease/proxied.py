@@ -47,7 +47,7 @@ class ProxiedLease(Lease):
             is_refusal = isinstance(error, PooledDBError)
             if is_refusal or not (was_late or self.driver.is_turned_away(error)):
                 raise
-            self._home.terms.events.timed_out(waited)
+            self._home.terms.events.timed_out(waited, tuple)  # who holds them, others know
             raise refusals.no_session(self._home.terms.bind, waited) from error
         return function
 

@@ -36,8 +36,13 @@ class Events(Protocol):
         `holders` tells who holds connections now.
         """
 
-    def timed_out(self, seconds: float) -> None:
-        """A caller got no connection in this time."""
+    def bind_waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
+        """A caller had to wait for so long until the bind could be opened. `holders` tells who
+        holds connections of those that are open.
+        """
+
+    def timed_out(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
+        """A caller got no connection in this time. `holders` tells who holds connections now."""
 
     def found_dead(self) -> None:
         """A connection that was about to be lent was found dead: another one takes its place."""
@@ -92,7 +97,9 @@ class NoEvents:
 
     def waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None: ...
 
-    def timed_out(self, seconds: float) -> None: ...
+    def bind_waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None: ...
+
+    def timed_out(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None: ...
 
     def found_dead(self) -> None: ...
 

@@ -36,6 +36,9 @@ class Keeper(Protocol):
     def opened(self, name: str, reason: str) -> None:
         """Note that a bind was opened."""
 
+    def timed_out(self, name: str, seconds: float) -> None:
+        """Note that a caller has waited in vain for somebody else who opens a bind."""
+
     def closed(self, name: str, reason: str) -> None:
         """Note that a bind was closed."""
 

@@ -9,7 +9,8 @@ from flask_pooled_db.config import shown
 from flask_pooled_db.errors import PoolClosed, PoolTimeout, UsageError
 from flask_pooled_db.pool import reports
 from flask_pooled_db.pool.binds import Binds
-from flask_pooled_db.pool.opened import NotOpen, Opened, Ticket
+from flask_pooled_db.pool.holding import Holder
+from flask_pooled_db.pool.opened import Member, NotOpen, Opened, Ticket
 from flask_pooled_db.pool.turns import Order, Turn, refuse_closed
 from flask_pooled_db.runtime import guard
 
@@ -66,6 +67,7 @@ class Registry(Binds):
                 orders, other = other.orders, None  # whoever loses the turn ends it
                 bell = self.turns.bell_locked()
             if not self.turns.wait(bell, turn.deadline):
+                self.keeper.timed_out(name, self.clock() - turn.began)
                 raise self._timeout(
                     name, turn, "another caller is opening or closing it, or waits to"
                 )
@@ -81,7 +83,7 @@ class Registry(Binds):
             pool = self.keeper.load(name, self.key(name))
             if reason == "first use":  # the first time is the loader's, and no waiting
                 turn.began += self.clock() - began
-            self._wait_for_slot(name, turn)
+            self._wait_for_slot(name, turn, pool)
             self.turns.pay(turn)
             with guard.lock:
                 self._refuse_locked()
@@ -128,9 +130,10 @@ class Registry(Binds):
 
     # One more may be open
 
-    def _wait_for_slot(self, name: str, turn: Turn) -> None:
+    def _wait_for_slot(self, name: str, turn: Turn, pool: Member) -> None:
         """Return when a caller has a slot. Those who wait for one stand in line."""
-        most = self.config.max_binds
+        most, began = self.config.max_binds, self.clock()
+        has_waited = False
         while not turn.has_slot:
             with guard.lock:
                 self._refuse_locked()
@@ -139,7 +142,7 @@ class Registry(Binds):
                 self._watch_locked()
                 if has_slot:
                     self.turns.ring_locked()  # it has left the line
-                    return
+                    break
                 if self._slots.is_nested_locked(turn):
                     raise UsageError(
                         f"bind {shown(name)} is asked for by the bind_guard, which is asked since "
@@ -149,13 +152,18 @@ class Registry(Binds):
                 bell = self.turns.bell_locked()
             if may_evict:
                 self._make_room(turn)  # which rings, if it does
+            has_waited = True
             if not self.turns.wait(bell, turn.deadline):
+                pool.engine.terms.events.timed_out(self.clock() - turn.began, self.holders)
+                self.settled(pool)  # which is not opened, and has counted that
                 raise self._timeout(
                     name,
                     turn,
                     f"{most} binds are open, which POOLED_DB_MAX_BINDS allows, and each of them is "
                     "in use or kept by the bind_guard",
                 )
+        if has_waited:
+            pool.engine.terms.events.bind_waited(self.clock() - began, self.holders)
 
     def _make_room(self, turn: Turn) -> None:
         """Close the bind that was used longest ago, of those that may be closed. The app hears of
@@ -185,4 +193,17 @@ class Registry(Binds):
     def _timeout(self, name: str, turn: Turn, why: str) -> PoolTimeout:
         waited = self.clock() - turn.began
         text = f"bind {shown(name)} could not be opened in {waited:.1f} s: {why}"
-        return PoolTimeout(text, bind=name, waited=waited)
+        holders = self.holders()
+        text += reports.held_by(holders)
+        return PoolTimeout(text, bind=name, waited=waited, holders=holders)
+
+    def holders(self) -> list[Holder]:
+        """Return who holds connections of the binds that were opened by their names, the longest
+        first, as far as it is known.
+        """
+        with guard.lock:
+            pools = [self.pools[name] for name in self.opened if name in self.pools]
+        names = {pool.bind if pool.config.server is None else pool.config.server for pool in pools}
+        own = [pool for pool in self.own_pools() if pool.bind in names]
+        found = [holder for pool in own for holder in pool.engine.holders()]
+        return sorted(found, key=lambda holder: -holder.age)

@@ -76,7 +76,7 @@ def pool_timeout(
         f"the longest lease is {now.longest_lease:.1f} s old"
     )
     if holders:
-        text += f"; held longest by {'; by '.join(map(str, holders[:MOST_NAMED]))}"
+        text += held_by(holders)
     elif now.maxconnections and now.in_use >= now.maxconnections:
         text += "; with POOLED_DB_LEAK_THRESHOLD set, this would say who holds them"
     if shortage is not None:
@@ -102,6 +102,11 @@ def pool_timeout(
     )
     error.__cause__ = cause
     return error
+
+
+def held_by(holders: Sequence[Holder]) -> str:
+    """Return what a message says of those who hold connections, the longest first."""
+    return f"; held longest by {'; by '.join(map(str, holders[:MOST_NAMED]))}" if holders else ""
 
 
 def connect_failed(bind: str, cause: BaseException) -> ConnectFailed:

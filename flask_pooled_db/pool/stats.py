@@ -65,7 +65,7 @@ class Counters(NoEvents):
         with guard.lock:
             self._wait_times.add_locked(seconds)
 
-    def timed_out(self, seconds: float) -> None:
+    def timed_out(self, seconds: float, holders: object) -> None:
         self._count("timeouts")
 
     def found_dead(self) -> None:

@@ -77,7 +77,7 @@ class Whole:
     def timeout(self, started: float, *, may_wait: bool = True) -> PoolTimeout:
         """Return the error of a caller that waits since `started` and gives up."""
         waited = self._clock() - started
-        self.terms.events.timed_out(waited)
+        self.terms.events.timed_out(waited, self.holders)
         backoff = self.state.connector.backoff
         return reports.pool_timeout(
             self.terms.bind,

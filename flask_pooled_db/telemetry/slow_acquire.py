@@ -30,6 +30,15 @@ class SlowAcquire(NoEvents):
         self._bind = bind
 
     def waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
+        self._note("waited %.3f s for a connection of bind %s", seconds, holders)
+
+    def bind_waited(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
+        self._note("waited %.3f s until bind %s could be opened", seconds, holders)
+
+    def timed_out(self, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
+        self._note("waited in vain for %.3f s for a connection of bind %s", seconds, holders)
+
+    def _note(self, what: str, seconds: float, holders: Callable[[], Sequence[Holder]]) -> None:
         if seconds < self._least:
             return
         left_out = throttle.admit()
@@ -38,7 +47,7 @@ class SlowAcquire(NoEvents):
         held = [holder for holder in holders() if holder.age > 0.0][:MOST_NAMED]
         reporter.tell(
             logger.warning,
-            "%s waited %.3f s for a connection of bind %s (POOLED_DB_SLOW_ACQUIRE is %g s)%s%s",
+            f"%s {what} (POOLED_DB_SLOW_ACQUIRE is %g s)%s%s",
             callers.who(),
             seconds,
             shown(self._bind),

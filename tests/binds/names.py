@@ -56,6 +56,9 @@ class Names:
         self.events.append(("opened", name, reason))
         self.on_opened(name)
 
+    def timed_out(self, name: str, seconds: float) -> None:
+        self.events.append(("timed out", name, ""))
+
     def closed(self, name: str, reason: str) -> None:
         self.events.append(("closed", name, reason))
         self.on_closed(name)

@@ -329,7 +329,7 @@ class Listener(NoEvents):
     def waited(self, seconds: float, holders: object) -> None:
         self.told.append("waited")
 
-    def timed_out(self, seconds: float) -> None:
+    def timed_out(self, seconds: float, holders: object) -> None:
         self.told.append("timed out")
 
     def found_dead(self) -> None:
