@@ -433,8 +433,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """An SQLite file."""
+    promises.note(request.node, "sqlite")
     return f"sqlite:///{tmp_path / 'shop.db'}"
 
 

@@ -83,8 +83,13 @@ def mark(item: pytest.Item) -> None:
     call = getattr(item, "callspec", None)
     parameters = call.params if call else {}
     for driver in drivers_of(item.name, parameters, getattr(item, "fixturenames", ())):
-        for promise in promises_of(item.name):
-            item.user_properties.append((_SHOWN, f"{promise} {driver}"))
+        note(item, driver)
+
+
+def note(item: pytest.Item, driver: str) -> None:
+    """Note with a test that it runs on a driver."""
+    for promise in promises_of(item.name):
+        item.user_properties.append((_SHOWN, f"{promise} {driver}"))
 
 
 def texts() -> dict[str, str]:
