@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from psycopg.errors import InvalidSchemaName
 
 from flask_pooled_db import PooledDB
 from harness.proxy import Proxy
@@ -66,24 +67,63 @@ def test_round_trips_fitting_connection(tenancy: tuple[Tenancy, Proxy]) -> None:
     assert db.stats(SERVER).connects == 3
 
 
-def test_round_trips_tenant_on_postgresql(postgresql: str) -> None:
-    """On PostgreSQL the schema is set in the round trip that begins the transaction."""
+@pytest.fixture
+def relayed_tenancy(postgresql: str) -> Iterator[tuple[Tenancy, list[bytes]]]:
+    """Tenants on a PostgreSQL, over a single connection, and what is sent over it."""
     port = urlsplit(postgresql).port or 0
     with contextlib.ExitStack() as stack:
         relayed, seen = stack.enter_context(counting_relay(port, b""))
         open_ = on_postgresql(postgresql, port=relayed, maxconnections=1)
-        tenancy = stack.enter_context(open_)
+        yield stack.enter_context(open_), seen
 
-        def trips(bind: str) -> int:
-            del seen[:]
-            with tenancy.db.connection_context(bind) as conn:
-                insert(conn, bind)
-            return len(seen)
 
-        trips(SERVER)
-        for bind in ("red", "red", "blue", SERVER, SERVER, "blue"):
-            assert trips(bind) == 3  # BEGIN, the statement and COMMIT
+def test_round_trips_tenant_on_postgresql(relayed_tenancy: tuple[Tenancy, list[bytes]]) -> None:
+    """On PostgreSQL the schema is set in the round trip that begins the transaction."""
+    tenancy, seen = relayed_tenancy
+
+    def trips(bind: str) -> int:
         del seen[:]
-        with tenancy.db.connection_context("green"):
-            pass
-        assert not seen
+        with tenancy.db.connection_context(bind) as conn:
+            insert(conn, bind)
+        return len(seen)
+
+    trips(SERVER)
+    for bind in ("red", "red", "blue", SERVER, SERVER, "blue"):
+        assert trips(bind) == 3  # BEGIN, the statement and COMMIT
+    del seen[:]
+    with tenancy.db.connection_context("green"):
+        pass
+    assert not seen
+
+
+def test_round_trips_readonly_tenant_on_postgresql(
+    relayed_tenancy: tuple[Tenancy, list[bytes]],
+) -> None:
+    """On PostgreSQL a readonly block of a tenant sets its schema in a round trip of its own, once
+    for all its statements, and a change between readonly and not is one more. So does a lease of
+    the server itself, on a connection that tenants have used.
+    """
+    tenancy, seen = relayed_tenancy
+
+    def trips(bind: str, statements: int = 1) -> int:
+        del seen[:]
+        with tenancy.db.connection_context(bind, readonly=True) as conn:
+            found = {tenancy.current(conn.cursor()) for _ in range(statements)}
+        assert found == {tenancy.schemas[bind]}
+        return len(seen)
+
+    trips("red")
+    for bind in ("red", "blue", "blue", SERVER, SERVER, "red"):
+        assert trips(bind) == 2  # the schema, and the statement
+    assert trips("red", statements=3) == 4
+    with tenancy.db.connection_context("red") as conn:
+        insert(conn, "v")
+    assert trips("red") == 3
+    del seen[:]
+    with tenancy.db.connection_context("green", readonly=True):
+        pass
+    assert not seen
+    tenancy.query("DROP SCHEMA green CASCADE")
+    with pytest.raises(InvalidSchemaName, match="does not exist"):
+        tenancy.db.fetch_value("SELECT 1", bind="green", readonly=True)
+    assert not any(b"SELECT 1" in sent for sent in seen)
