@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from flask_pooled_db.host import HostStats
 from harness.waiting import PATIENCE, wait_until
 from tests.support.browser import chromium, complaints, emulate, hurry, resize
-from tests.support.page_scenes import SCENES, host, pool, process
+from tests.support.page_scenes import SCENES, host, load, pool, process
 from tests.support.page_served import ServedScene
 
 pytestmark = pytest.mark.browser
@@ -100,10 +100,12 @@ def of(scene: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", [scene], indirect=True, ids=[scene])
 
 
+FULLEST = "On the server\n41 of 151\nActive, idle\n5, 34\nIdle in transaction"
+
 HEADLINES = {
     "all-well": r"✓ All is well",
     "full-pool": r"✖ A pool has no free connection",
-    "leak": r"▲ (A connection is held for long|Connections were not given back, and 1 more)",
+    "leak": r"▲ A transaction rests on a server, and \d more",
     "database-away": r"✖ A database is away",
     "worker-killed": r"▲ (A worker is silent|Workers have ended)",
     "many-binds": r"✖ A pool has no free connection",
@@ -146,6 +148,34 @@ def test_who_holds_connections(page: Page) -> None:
     assert "✖ used up in 1 of 3" in page.rows("#binds")[0][1]
     assert "mysql db.internal:3306/shop" in page.rows("#binds")[0][0]
     page.wait(lambda: "▲" in page.text("#rates"))
+
+
+def test_server_load(page: Page) -> None:
+    """What the fullest server's connections do, and what those of one database's do."""
+    page.wait(lambda: page.text("#rates").endswith(FULLEST + "\n2, up to 700 ms"))
+    page.run("[...document.querySelectorAll('#binds .pick')].at(-1).click()")
+    page.wait(lambda: page.text("#scope") == "of reports")
+    assert page.text("#rates").endswith("On the server\n9 of 97\nActive, idle\n1, 8")
+    page.find("#unscope").click()
+
+
+@of("leak")
+def test_server_rests_in_transaction(page: Page) -> None:
+    """A transaction in which nothing runs for long is marked, and found."""
+    page.wait(lambda: page.text("#rates").endswith(FULLEST + "\n▲ 2, up to 5 min"))
+    page.wait(lambda: "2 connections of the server of the default" in page.text("#findings"))
+
+
+@pytest.mark.parametrize("told", [{"in_transaction": None, "oldest": None}, None])
+def test_server_tells_less(page: Page, told: dict[str, Any] | None) -> None:
+    """What a server does not tell this account is not shown; nothing is, where it tells nothing."""
+    server = told and load(**told)
+    page.served.show(lambda at: host(process(pools={"a": pool(checkouts=int(at), server=server)})))
+    page.wait(lambda: page.rows("#binds") and page.rows("#binds")[0][0].startswith("a"))
+    page.wait_for_polls()
+    assert ("On the server\n41 of 151\nActive, idle\n5, 34" in page.text("#rates")) == bool(told)
+    assert "Idle in transaction" not in page.text("#rates")
+    assert complaints(page.browser) == []
 
 
 @of("database-away")

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flask_pooled_db.drivers import ServerLoad
 from flask_pooled_db.flask.numbers import merge
 from flask_pooled_db.host import HostStats, ProcessStats
 from flask_pooled_db.pool.histogram import BOUNDS
@@ -42,6 +43,14 @@ def pool(**changes: Any) -> Numbers:
         "label": "mysql db.internal:3306/shop",
         **changes,
     }
+
+
+def load(**changes: Any) -> Numbers:
+    """What a server with room for more has answered, but for these."""
+    told = ServerLoad(
+        connections=41, max_connections=151, active=5, idle=34, in_transaction=2, oldest=0.7
+    )
+    return {**told._asdict(), "ago": 1.2, **changes}
 
 
 def lease(name: str = "endpoint 'orders'", age: float = 0.2, **changes: Any) -> Numbers:
@@ -141,7 +150,7 @@ def _well_pool(at: float, seed: int, **changes: Any) -> Numbers:
         evictions={"lifetime": 4 + seed, "idle": 6},
         wait_time=_times((900, 20, 8, 3, 1, *[0] * 11), at + 900),
         use_time=_times(FAST, at + 900),
-        server={"connections": 41, "max_connections": 151},
+        server=load(),
         **changes,
     )
 
@@ -159,6 +168,9 @@ def _reports(at: float, seed: int) -> Numbers:
         wait_time=_times((40, 2, *[0] * 14), at + 300),
         use_time=_times((0, 0, 0, 2, 6, 9, 8, 4, 3, 1, *[0] * 6), at + 300),
         label="postgresql reports.internal:5432/reports",
+        server=load(
+            connections=9, max_connections=97, active=1, idle=8, in_transaction=0, oldest=None
+        ),
     )
 
 
@@ -283,6 +295,7 @@ def leak(at: float) -> HostStats:
     first = _worker(at, 1, 4101)
     own = first.numbers["pools"]["default"]
     own.update(leaked=int(at / 12), in_use=own["in_use"] + 2, open=own["open"] + 2)
+    own["server"] = load(oldest=300.0 + at, ago=0.1)
     own["evictions"] = {**own["evictions"], "leaked": int(at / 12)}
     leases = [*kept, *first.numbers["leases"]]
     first = process(4101, **{**first.numbers, "leases": leases, "uptime": 5320 + at})
