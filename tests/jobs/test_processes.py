@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 
 import pytest
@@ -28,6 +30,58 @@ if __name__ == "__main__":
     write("before")
     packing.pack_all()
     write("after")
+"""
+
+POOLS = """
+import json, logging, multiprocessing, os, pathlib, sys, time
+from jobs import pack
+from shop import db
+
+HELD = pathlib.Path("held")
+IDS = "SELECT id FROM information_schema.processlist WHERE db = DATABASE()"
+
+
+def work(code):
+    pack(code)
+    return code, os.getpid(), db.stats().in_use
+
+
+def hold(code):
+    with db.connection_context() as conn:
+        conn.cursor().execute("UPDATE orders SET packed = 7 WHERE code = %s", (code,))
+        HELD.touch()
+        time.sleep(600)
+
+
+def close(processes):
+    one = processes.Process(target=work, args=("process",))
+    one.start()
+    one.join()
+    assert one.exitcode == 0
+    pool = processes.Pool(2)
+    told = pool.map(work, "abcdef", chunksize=1)
+    pool.close()
+    pool.join()
+    return told
+
+
+def kill(processes):
+    with processes.Pool(2) as pool:
+        pool.apply_async(hold, ["held"])
+        while not HELD.exists():
+            time.sleep(0.05)
+        return pool.map(work, "gh", chunksize=1)
+
+
+if __name__ == "__main__":
+    logging.basicConfig()
+    pack("before")
+    own = db.fetch_all(IDS)
+    told = globals()[sys.argv[1]](multiprocessing.get_context(sys.argv[2]))
+    while db.fetch_all(IDS) != own:
+        time.sleep(0.05)
+    pack("after")
+    print("told", json.dumps(told))
 """
 
 FAILING = """
@@ -62,6 +116,38 @@ def test_p6_executor(shop: Site, method: str) -> None:
     shop.wait_until_none_is_left()
     assert shop.aborted() == 0
     assert ("Forking with" in said) == (method == "fork")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_p6_pool(shop: Site, method: str) -> None:
+    """The processes of a `multiprocessing.Pool`, and a `Process`, use none of their parent's
+    connections and none of each other's, keep none in use after a job, and leave none behind while
+    their parent goes on. Those that come to their end say goodbye; where `with Pool()` kills them,
+    a block is rolled back.
+    """
+    shop.env["FLASK_POOLED_DB_MINCACHED"] = "0"
+    shop.write("pools.py", POOLS)
+    jobs = {"close": "abcdef", "kill": "gh"}
+    for code in ("before", "after", "process", "held", *"abcdefgh"):
+        shop.execute("INSERT INTO {0}.orders VALUES (%s, 0)", code)
+    for end, codes in jobs.items():
+        shop.execute("DELETE FROM {0}.seen")
+        said = shop.run("pools.py", end, method)
+        shop.wait_until_none_is_left()
+        assert (shop.aborted() == 0) == (end == "close")
+        assert ("Forking with" in said) == (method == "fork")
+        (line,) = re.findall("^told (.*)$", said, re.MULTILINE)
+        told = json.loads(line)
+        assert [(code, in_use) for code, _, in_use in told] == [(code, 0) for code in codes]
+        used = {code: last for code, (*_, last) in shop.used().items()}
+        assert used["before"] == used["after"]
+        owners = {(used[code], pid) for code, pid, _ in told}
+        assert len(owners) == len({id_ for id_, _ in owners}) == len({pid for _, pid in owners})
+        assert not {id_ for id_, _ in owners} & {used["before"], used.get("process")}
+        assert used.get("process") != used["before"]
+    packed = {"before": 2, "after": 2, "held": 0}
+    assert shop.packed() == dict.fromkeys(["process", *"abcdefgh"], 1) | packed
 
 
 def test_scheduler(shop: Site) -> None:
