@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 APP = "tests.flask.socket_app:create_app()"
 SOCKETS = 50
 SECONDS = 0.5
+LONG = 30.0
+PAUSE = 1.0  # it runs beside others
 WORKER_CLASSES = {
     "gthread": ("threading", ["--threads=120"]),  # each websocket takes one
     "gevent": ("gevent", []),
@@ -60,6 +62,22 @@ def clients(served: Served) -> Iterator[ExitStack]:
         yield clients
 
 
+def exchange(served: Served, sockets: list[Plain], seconds: float, *, pause: float = 0.0) -> None:
+    """Have all sockets send messages for a time, each of which is answered before the next one."""
+    count, end = 0, time.monotonic() + seconds
+    while count == 0 or time.monotonic() < end:
+        for one in sockets:
+            one.send(count)
+        answers = [one.answer() for one in sockets]
+        count += 1
+        assert answers == [f"{one.client} {count - 1} {count}" for one in sockets]
+        assert served.in_use == 0
+        time.sleep(pause)
+    assert 0 < len(served.connections()) <= MAXCONNECTIONS
+    for one in sockets:
+        assert messages(served, one.client) == list(range(count))
+
+
 def test_p3_messages_of_many_sockets(served: Served, clients: ExitStack) -> None:
     """50 sockets of each kind share 5 connections: each message is answered and stored once, and
     between two of them no connection is in use.
@@ -69,17 +87,19 @@ def test_p3_messages_of_many_sockets(served: Served, clients: ExitStack) -> None
         for n in range(SOCKETS)
         for kind in (Plain, Events)
     ]
-    count, end = 0, time.monotonic() + SECONDS
-    while count == 0 or time.monotonic() < end:
-        for one in sockets:
-            one.send(count)
-        answers = [one.answer() for one in sockets]
-        count += 1
-        assert answers == [f"{one.client} {count - 1} {count}" for one in sockets]
-        assert served.in_use == 0
-    assert 0 < len(served.connections()) <= MAXCONNECTIONS
-    for one in sockets:
-        assert messages(served, one.client) == list(range(count))
+    exchange(served, sockets, SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("served", "kind"), [("gthread", Plain), ("gevent", Events)], indirect=["served"]
+)
+def test_p3_sockets_for_long(served: Served, clients: ExitStack, kind: type[Plain]) -> None:
+    """It is so for half a minute, with pauses between the messages, in which Socket.IO asks whether
+    its client is still there.
+    """
+    names = [f"{kind.__name__}-long-{n}" for n in range(SOCKETS)]
+    sockets = [clients.enter_context(closing(kind(served.server.port, name))) for name in names]
+    exchange(served, sockets, LONG, pause=PAUSE)
 
 
 @each_kind
