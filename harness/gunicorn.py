@@ -21,6 +21,14 @@ from harness.processes import (
 from harness.sockets import LOOPBACK, free_port
 from harness.waiting import PATIENCE
 
+WAYS: Mapping[str, Sequence[str]] = {
+    "sync": ("--worker-class=sync",),
+    "gthread": ("--worker-class=gthread", "--threads=4"),
+    "gevent": ("--worker-class=gevent",),
+    "preload": ("--worker-class=gthread", "--threads=4", "--preload"),
+}
+"""The kinds of workers, and options for each."""
+
 
 class GunicornServer(Managed):
     """gunicorn with these options and this environment; a context manager that ends it.

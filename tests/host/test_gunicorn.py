@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from flask_pooled_db import PooledDB
-from harness.gunicorn import GunicornServer
+from harness.gunicorn import WAYS, GunicornServer
 from harness.waiting import wait_until
 from tests.support.churn import churn
 from tests.support.counting_app import checkouts
@@ -23,13 +23,6 @@ WORKERS = 2
 LOAD = 1.2
 
 pytestmark = pytest.mark.slow
-
-WAYS = {
-    "sync": ("--worker-class=sync",),
-    "gthread": ("--worker-class=gthread", "--threads=4"),
-    "gevent": ("--worker-class=gevent",),
-    "preload": ("--worker-class=gthread", "--threads=4", "--preload"),
-}
 
 
 @pytest.fixture(params=list(WAYS))

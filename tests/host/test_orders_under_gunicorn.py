@@ -22,7 +22,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_pooled_db import PooledDB
-from harness.gunicorn import GunicornServer
+from harness.gunicorn import WAYS, GunicornServer
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
 from harness.waiting import PATIENCE, wait_until
@@ -32,13 +32,6 @@ pytestmark = pytest.mark.slow
 
 APP = "tests.support.counting_app"
 WORKERS = 3
-
-WAYS = {
-    "sync": ("--worker-class=sync",),
-    "gthread": ("--worker-class=gthread", "--threads=4"),
-    "gevent": ("--worker-class=gevent",),
-    "preload": ("--worker-class=gthread", "--threads=4", "--preload"),
-}
 
 
 @contextlib.contextmanager
@@ -51,14 +44,19 @@ def served(folder: Path, url: str, way: str) -> Iterator[GunicornServer]:
     }
     options = [f"--workers={WORKERS}", *WAYS[way], "--config", f"python:{APP}"]
     with GunicornServer(folder, options, env, ready="/all") as server:
-
-        def have_all_begun() -> bool:
-            ask(server, "/use")
-            living = set(server.workers())
-            return len(living) == WORKERS and living <= set(ask(server, "/all")["pids"])
-
-        wait_until(have_all_begun, "the workers")
+        wait_for_workers(server)
         yield server
+
+
+def wait_for_workers(server: GunicornServer) -> None:
+    """Return when each of the workers there are now has used its database."""
+
+    def have_all_begun() -> bool:
+        ask(server, "/use")
+        living = set(server.workers())
+        return len(living) == WORKERS and living <= set(ask(server, "/all")["pids"])
+
+    wait_until(have_all_begun, "the workers")
 
 
 def ask(server: GunicornServer, path: str) -> dict[str, Any]:
@@ -106,11 +104,20 @@ def told(result: Result) -> dict[int, str]:
     return {int(pid): text for pid, text in found}
 
 
+def give(folder: Path, *args: str) -> Caller[Result]:
+    """Have a command wait for the answers to its order, which is there for all to see."""
+    assert not list(folder.glob("run/*/order-*"))
+    caller = call(run, folder, *args)
+    wait_until(lambda: list(folder.glob("run/*/order-*")), "the order")
+    return caller
+
+
 @pytest.mark.parametrize("way", list(WAYS))
 def test_workers(tmp_path: Path, way: str) -> None:
     """All workers, and the arbiter where it has used a pool, replace their connections under load,
-    and no request fails. One that is stopped, and one that is killed, hold up nobody, and are told
-    from each other; the one that takes the killed one's place is not asked.
+    and no request fails; so they do their pools' sizes. One that is stopped, and one that is
+    killed, hold up nobody, and are told from each other; the one that takes the killed one's place
+    is not asked.
     """
     with served(tmp_path, f"sqlite:///{tmp_path}/shop.sqlite", way) as server:
         arbiter = {server.pid} if way == "preload" else set()
@@ -126,17 +133,27 @@ def test_workers(tmp_path: Path, way: str) -> None:
         assert all(text.startswith("has maxconnections 2,") for text in resized.values())
         stopped, killed, *_ = server.workers()
         os.kill(stopped, signal.SIGSTOP)
-        caller = call(run, tmp_path, "drain", "--over", "1", "--wait", "5")
-        wait_until(lambda: list(tmp_path.glob("run/*/order-*")), "the order")
+        caller = give(tmp_path, "drain", "--over", "1", "--wait", "5")
         os.kill(killed, signal.SIGKILL)
-        result = caller.result()
-        os.kill(stopped, signal.SIGCONT)
-        replies = told(result)
+        replies = told(caller.result())
+        assert caller.result().exit_code == 1
         assert replies.keys() == workers | arbiter
-        assert result.exit_code == 1
         assert replies.pop(stopped) == "did not answer within 5 s"
         assert replies.pop(killed) == "ended meanwhile, and its connections with it"
         assert all(text.startswith("replaced ") for text in replies.values())
+        wait_for_workers(server)
+        workers = set(server.workers())
+        killed = max(workers - {stopped})
+        os.kill(killed, signal.SIGSTOP)  # it would have answered before it is killed
+        caller = give(tmp_path, "resize", "--maxconnections", "3", "--wait", "3")
+        os.kill(killed, signal.SIGKILL)
+        replies = told(caller.result())
+        os.kill(stopped, signal.SIGCONT)
+        assert caller.result().exit_code == 1
+        assert replies.keys() == workers | arbiter
+        assert replies.pop(stopped) == "did not answer within 3 s"
+        assert replies.pop(killed) == "ended meanwhile, and its connections with it"
+        assert all(text.startswith("has maxconnections 3,") for text in replies.values())
         for trouble in ("Traceback", "are not seen by others", "is ignored"):
             assert trouble not in server.log
 
