@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -17,11 +13,6 @@ from flask import Flask
 from flask_pooled_db import PooledDB, get_db_connection
 from flask_pooled_db.flask.commands import group
 from flask_pooled_db.flask.context import AppState
-from flask_pooled_db.host import report
-from harness.gunicorn import GunicornServer
-from harness.waiting import wait_until
-from tests.host.test_gunicorn import WAYS
-from tests.support import holding_app
 from tests.support.apps import pooled_app
 from tests.support.page_scenes import host, lease, process
 
@@ -172,55 +163,3 @@ def test_app_without_extension() -> None:
     result = app.test_cli_runner().invoke(args=["pooled-db", "status"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert len(result.stderr.splitlines()) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_several_workers(
-    way: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All workers are seen, and who holds a connection in which; one that hangs is said to be
-    silent, and one that was killed is gone.
-    """
-    env = {
-        "FLASK_POOLED_DB_URL": f"sqlite:///{tmp_path}/shop.sqlite",
-        "FLASK_POOLED_DB_RUNTIME_DIR": str(folder),
-        "FLASK_POOLED_DB_LEAK_THRESHOLD": "60",
-    }
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    app = holding_app.create_app()
-    app.extensions["pooled_db"].extension.close()  # it only looks
-    config = ["--config", "python:tests.support.holding_app", "--workers=2", "--timeout=60"]
-    with GunicornServer(tmp_path, [*config, *WAYS[way]], env) as server:
-        holds = threading.Thread(target=ask, args=(server, "/hold/3.0"))
-        holds.start()
-        found: list[dict[str, Any]] = []
-
-        def is_held() -> bool:
-            leases = json.loads(run(app, "top", "--json"))
-            found[:] = [each for each in leases if each["name"] == "endpoint 'hold'"]
-            return len(found) == 1
-
-        wait_until(is_held, "the lease")
-        (lease,) = found
-        workers = server.workers()
-        assert lease["pid"] in workers
-        other = next(pid for pid in workers if pid != lease["pid"])
-        wait_until(lambda: ask(server, "/") and seen(app) >= set(workers), "the workers")
-        os.kill(other, signal.SIGSTOP)
-        monkeypatch.setattr(report, "SILENT_AFTER", 1.5)
-        wait_until(lambda: f"Process {other} has published nothing" in run(app, "status"), "it")
-        holds.join()
-        os.kill(other, signal.SIGKILL)
-        wait_until(lambda: other not in seen(app), "its end")
-
-
-def seen(app: Flask) -> set[int]:
-    return {one["pid"] for one in json.loads(run(app, "status", "--json"))["processes"]}
-
-
-def ask(server: GunicornServer, path: str) -> bytes:
-    with closing(server.connect()) as connection:
-        connection.request("GET", path)
-        return connection.getresponse().read()

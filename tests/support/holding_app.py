@@ -16,7 +16,8 @@ def create_app() -> Flask:
     """Make the app from `FLASK_<KEY>` in the environment, and use its database."""
     app = Flask(__name__)
     app.config.from_prefixed_env()
-    PooledDB(app)
+    db = PooledDB(app)
+    app.register_blueprint(db.health_blueprint())
 
     @app.get("/")
     def index() -> ResponseReturnValue:
