@@ -24,6 +24,11 @@ SPEED = 20.0
 """How much faster than ours the time of these pages and hosts is."""
 
 SCROLLS = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
+STANDS_OUT = """
+    const right = (node) => node.getBoundingClientRect().right;
+    return [...document.querySelectorAll(".tile *")]
+      .filter((node) => right(node) > right(node.closest(".tile")) + 1)
+      .map((node) => node.textContent)"""
 TEXTS = "return document.querySelector(arguments[0])?.innerText ?? ''"
 ROWS = """return [...document.querySelectorAll(arguments[0] + " tbody tr")].map(
     (row) => [...row.cells].map((cell) => cell.innerText))"""
@@ -118,13 +123,15 @@ HEADLINES = {
     ("page", "headline"), HEADLINES.items(), indirect=["page"], ids=list(HEADLINES)
 )
 def test_scene(page: Page, headline: str) -> None:
-    """The first line says what is wrong; on a phone nothing has to be scrolled sideways; and the
-    browser has nothing to complain of: the content security policy holds.
+    """The first line says what is wrong; on a phone nothing has to be scrolled sideways; no text
+    stands out of its tile; and the browser has nothing to complain of: the content security policy
+    holds.
     """
     page.wait(lambda: re.search(headline, page.text("#verdict h2")))
     for width in (1280, 390):
         resize(page.browser, width)
         assert not page.run(SCROLLS), width
+        assert page.run(STANDS_OUT) == [], width
     assert complaints(page.browser) == []
 
 
