@@ -52,6 +52,46 @@ def test_status(site: tuple[Flask, PooledDB]) -> None:
     assert (told["IN USE"], told["WAITING"], told["CHECKOUTS"]) == ("1", "0", "1")
 
 
+def test_status_of_bind(url: str, folder: Path, tmp_path: Path) -> None:
+    """`--bind` leaves nothing of the other binds, as a table and as JSON; the shape of the latter
+    is that of the whole.
+    """
+    settings: dict[str, Any] = {"runtime_dir": folder, "leak_threshold": 60, "slow_statement": 1e-9}
+    with pooled_app(url, binds={"log": f"sqlite:///{tmp_path / 'log'}"}, **settings) as (app, db):
+        db.bind_loader(lambda name: f"sqlite:///{tmp_path / name}")
+        for bind in ("default", "log", "north", "south"):
+            db.fetch_value("SELECT 1", bind=bind)
+        db.close_bind("south")
+        with app.app_context(), db.connection_context("log"), db.connection_context("north"):
+            whole = json.loads(run(app, "status", "--json"))
+            for bind in ("default", "log", "north", "south"):
+                _, *lines = run(app, "status", "--bind", bind).splitlines()
+                assert [cells(line)[0] for line in lines] == [repr(bind)] * (bind != "south")
+                told = json.loads(run(app, "status", "--bind", bind, "--json"))
+                assert _binds_in(told) == {bind}
+                assert _without_content(told) == _without_content(whole)
+            gone = json.loads(run(app, "status", "--bind", "south", "--json"))
+        assert _binds_in(whole) == {"default", "log", "north", "south"}
+        assert gone["totals"]["pools"]["south"] == whole["totals"]["pools"]["south"]
+
+
+def _binds_in(value: Any) -> set[str]:
+    """The binds that JSON tells of anywhere."""
+    if isinstance(value, list):
+        return set().union(*map(_binds_in, value))
+    if not isinstance(value, dict):
+        return set()
+    names = {"default", "log", "north", "south"} & {*value.keys(), value.get("bind")}
+    return names.union(*map(_binds_in, value.values()))
+
+
+def _without_content(told: dict[str, Any]) -> Any:
+    """The names of the fields."""
+    (process,) = told["processes"]
+    parts = (told, process, process["numbers"], told["totals"], told["ended"])
+    return [sorted(part) for part in parts]
+
+
 def test_nothing_to_see(site: tuple[Flask, PooledDB]) -> None:
     """Where no process uses a pool, or none of that bind, and where nobody holds a connection, it
     is said.

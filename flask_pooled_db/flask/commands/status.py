@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -29,6 +30,12 @@ _COLUMNS = {
 }
 _TIMES = {"WAIT P95": "wait_time", "USE P95": "use_time"}
 
+_BY_BIND = ("pools", "closed", "opened", "server_ids")
+"""The numbers that are told by the names of binds."""
+
+_OF_BINDS = ("leases", "slow", "events")
+"""Lists, of which each element tells its bind."""
+
 
 @group.command()
 @live_options
@@ -37,11 +44,39 @@ def status(bind: str | None, **how: Any) -> None:
     """Show what the pools of all processes of this app on this host do: a line for each pool of
     each process, and their sums. Counts and times begin with the process.
     """
-    show(lambda stats: (dataclasses.asdict(stats), _lines(stats, bind)), **how)
+
+    def read(stats: HostStats) -> tuple[Any, Lines]:
+        wanted = stats if bind is None else _only(stats, bind)
+        return dataclasses.asdict(wanted), _lines(wanted, bind)
+
+    show(read, **how)
+
+
+def _only(stats: HostStats, bind: str) -> HostStats:
+    """Return what tells of a bind, in the shape of the whole. What is counted by caller is of all
+    binds: nothing tells them apart.
+    """
+    return dataclasses.replace(
+        stats,
+        processes=tuple(
+            dataclasses.replace(one, numbers=_of(bind, one.numbers)) for one in stats.processes
+        ),
+        totals=_of(bind, stats.totals),
+        ended=_of(bind, stats.ended),
+    )
+
+
+def _of(bind: str, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = dict(numbers)
+    for name in numbers.keys() & {*_BY_BIND}:
+        found[name] = {key: value for key, value in numbers[name].items() if key == bind}
+    for name in numbers.keys() & {*_OF_BINDS}:
+        found[name] = [each for each in numbers[name] if each.get("bind") == bind]
+    return found
 
 
 def _lines(stats: HostStats, wanted: str | None) -> Lines:
-    found = [each for each in whole(stats) if wanted in (None, each[1])]
+    found = list(whole(stats))
     if not found:
         yield nobody(wanted)
         return
