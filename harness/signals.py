@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 # What a command line begins with to have Ctrl-C work as at a terminal: a shell's background jobs
@@ -28,3 +30,15 @@ def _unwind(signum: int, frame: FrameType | None) -> None:
     for each in _ENDING:
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + signum)
+
+
+@contextlib.contextmanager
+def handled(signum: signal.Signals, how: signal.Handlers) -> Iterator[None]:
+    """Have a signal ignored, or do what it does by itself, in the block, whoever has started this
+    process. What is started in the block inherits that.
+    """
+    before = signal.signal(signum, how)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)

@@ -18,6 +18,7 @@ from flask import Flask
 
 from flask_pooled_db import PooledDB
 from flask_pooled_db.flask.commands import group, ordering
+from harness.signals import handled
 from harness.waiting import wait_until
 from tests.flask.workers import Host, drained, lines_of
 
@@ -147,7 +148,7 @@ def test_other_version(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("command", ["drain --over 20", "resize --maxconnections 1"])
 def test_interrupted(
-    host: Host, command: str, signum: int, monkeypatch: pytest.MonkeyPatch
+    host: Host, command: str, signum: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C withdraws the order, and so does the end of the terminal, or of the session. The
     command says so, and what each worker has done.
@@ -164,6 +165,8 @@ def test_interrupted(
 
     monkeypatch.setattr(ordering, "sleep", interrupt)
     with contextlib.ExitStack() as stack:
+        if signum is not signal.SIGINT:
+            stack.enter_context(handled(signum, signal.SIG_DFL))  # also under nohup
         for db in host.workers:
             for _ in range(2):
                 stack.enter_context(db.connection_context(independent=True)).execute("SELECT 1")

@@ -19,6 +19,7 @@ from flask_pooled_db.flask.commands.stopping import Stopping
 from flask_pooled_db.flask.commands.stress import ground, load
 from harness.processes import PROJECT
 from harness.server import MariaDBServer
+from harness.signals import handled
 from harness.waiting import PATIENCE, wait_until
 from tests.flask.stressing import (
     SHORT,
@@ -198,11 +199,12 @@ def test_stress_at_terminal(answer: str, status: int, url: str, tmp_path: Path) 
     assert status or json.loads(output)["problems"] == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_stress(signum: signal.Signals, url: str, tmp_path: Path) -> None:
-    """Ctrl-C and SIGTERM end it early: it tells what it has, and removes its tables."""
-    process = start(url, "--seconds=600", "--clients=4", "--json")
+    """Ctrl-C, SIGTERM and SIGHUP end it early: it tells what it has, and removes its tables."""
     file = tmp_path / "shop.db"
+    with handled(signum, signal.SIG_DFL):
+        process = start(url, "--seconds=600", "--clients=4", "--json")
     wait_until(lambda: made(file), "its tables")
     process.send_signal(signum)
     output, errors = process.communicate(timeout=PATIENCE)
@@ -214,10 +216,52 @@ def test_interrupted_stress(signum: signal.Signals, url: str, tmp_path: Path) ->
     assert tables(file) == []
 
 
+def test_stress_without_its_terminal(url: str, tmp_path: Path) -> None:
+    """Where the terminal is closed, which then takes nothing, it ends in the same way."""
+    file = tmp_path / "shop.db"
+    ours, theirs = pty.openpty()
+    with handled(signal.SIGHUP, signal.SIG_DFL):
+        process = start(url, "--seconds=600", "--clients=4", "--json", terminal=theirs)
+    os.close(theirs)
+    wait_until(lambda: made(file), "its tables")
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGHUP
+    assert json.loads(output)["problems"] == []
+    assert tables(file) == []
+
+
+def test_stress_under_nohup(url: str, tmp_path: Path) -> None:
+    """Where SIGHUP is ignored it does nothing: it is the other signal that ends it."""
+    file = tmp_path / "shop.db"
+    with handled(signal.SIGHUP, signal.SIG_IGN):
+        process = start(url, "--seconds=600", "--clients=4", "--json")
+    wait_until(lambda: made(file), "its tables")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert json.loads(output)["interrupted"]
+
+
+def test_end_of_a_session() -> None:
+    """The end of a terminal comes more than once, and with SIGTERM: nobody is impatient."""
+    with handled(signal.SIGHUP, signal.SIG_DFL), handled(signal.SIGTERM, signal.SIG_DFL):
+        stopping = Stopping()
+        with stopping.noting():
+            for signum in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+                signal.raise_signal(signum)
+            assert (stopping.is_asked(), stopping.signum) == (True, signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+
+
 def test_stress_interrupted_twice(url: str, tmp_path: Path) -> None:
     """Who does not want to wait interrupts again, and is told which tables were left."""
     file = tmp_path / "shop.db"
-    process = start(f"{url}?timeout=60", "--seconds=600", "--clients=1", "--json")
+    with handled(signal.SIGINT, signal.SIG_DFL):
+        process = start(f"{url}?timeout=60", "--seconds=600", "--clients=1", "--json")
     wait_until(lambda: made(file), "its tables")
     with contextlib.closing(sqlite3.connect(file, timeout=PATIENCE)) as other:
         other.isolation_level = None

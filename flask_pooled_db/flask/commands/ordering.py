@@ -5,7 +5,6 @@ for each of them at the end.
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
@@ -17,7 +16,7 @@ from flask_pooled_db.config import looks_like_url, shown
 from flask_pooled_db.errors import UsageError
 from flask_pooled_db.flask.commands.group import in_one_line
 from flask_pooled_db.flask.commands.live import SAME_PLACE
-from flask_pooled_db.flask.commands.stopping import interrupted_by
+from flask_pooled_db.flask.commands.stopping import ENDS, interrupted_by
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.flask.ordered import why_tenant
 from flask_pooled_db.host import Giving, Reply, Status, Unusable
@@ -36,9 +35,6 @@ PARTS = 1000
 
 BAR = 24
 """How many characters wide it is: with its words it fits into a line of 60."""
-
-# What ends a command whose terminal, or whose session, ends. Windows has no SIGHUP.
-_ENDS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
 Tell = Callable[[Reply], str]
 """Returns what a worker has done that has answered, or is at work, as the rest of a line."""
@@ -73,7 +69,7 @@ def order(kind: str, arguments: Mapping[str, Any], seconds: float, tell: Tell) -
     giving = _giving(current()[0])
     replies: list[Reply] = []
     try:
-        with interrupted_by(*_ENDS):
+        with interrupted_by(*ENDS):
             _give_and_wait(giving, kind, arguments, seconds, replies)
     except Unusable as error:
         raise click.ClickException(f"the workers can't be reached: {error}") from error

@@ -65,10 +65,23 @@ def _told(value: object) -> str:
 
 @contextlib.contextmanager
 def progress(seconds: float) -> Iterator[Callable[[float], None]]:
-    """Show how far it is, if a terminal looks on. Yields what is to be told the seconds."""
+    """Show how far it is, if a terminal looks on. Yields what is to be told the seconds. A terminal
+    that goes away meanwhile is no error.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     steps = 1000
-    with click.progressbar(length=steps, file=sys.stderr, show_pos=False) as bar:
-        yield lambda passed: bar.update(min(int(passed / seconds * steps), steps) - bar.pos)
+    bar = click.progressbar(length=steps, file=sys.stderr, show_pos=False)
+
+    def tick(passed: float) -> None:
+        with contextlib.suppress(OSError):
+            bar.update(min(int(passed / seconds * steps), steps) - bar.pos)
+
+    with contextlib.suppress(OSError):
+        bar.__enter__()
+    try:
+        yield tick
+    finally:
+        with contextlib.suppress(OSError):
+            bar.__exit__(None, None, None)
