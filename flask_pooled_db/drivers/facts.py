@@ -124,7 +124,8 @@ class Server(Protocol):
 
     has_sessions: bool
     tables: str
-    """The statement that counts the tables of the connection's schema."""
+    """The statement that counts the tables and views of the connection's database, in all schemas,
+    without the system's own and those of a session."""
     table_suffix: str
     """What CREATE TABLE ends in, so that the table has transactions."""
 
@@ -144,10 +145,6 @@ class Server(Protocol):
         """End a connection if it still is that one and has run nothing for `least` seconds. Returns
         whether it did.
         """
-
-
-TABLES = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {}"
-"""The statement that counts the tables of a schema, where the standard's views are."""
 
 
 def numbers(rows: Sequence[Sequence[Any]]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flask_pooled_db.drivers.facts import (
-    TABLES,
     Activity,
     Ask,
     Limit,
@@ -62,6 +61,14 @@ SELECT pg_catalog.current_setting('max_connections')::int
     - pg_catalog.min(xact_start) FILTER (WHERE state LIKE 'idle in transaction%'))
 FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'
 """
+
+# The standard's views hide what the role may not use. Names that begin with pg_ are the system's.
+_TABLES = """
+SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v') AND c.relpersistence <> 't'
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
 _AT_REST = {
     "idle": Activity.IDLE,
     "idle in transaction": Activity.IN_TRANSACTION,
@@ -82,7 +89,7 @@ class PostgreSQLServer:
     """PostgreSQL."""
 
     has_sessions = True
-    tables = TABLES.format("current_schema()")
+    tables = _TABLES
     table_suffix = ""
 
     def id_of(self, ask: Ask) -> int | None:

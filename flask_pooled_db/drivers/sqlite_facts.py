@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from flask_pooled_db.drivers.facts import Ask, Limit, ServerFacts, ServerSession
 
+# Names that begin with sqlite_, in small letters or capitals, are the library's own.
+_TABLES = (
+    "SELECT COUNT(*) FROM sqlite_master WHERE type IN ('table', 'view')"
+    " AND lower(substr(name, 1, 7)) <> 'sqlite_'"
+)
+
 
 class SQLiteFile:
     """An SQLite database."""
 
     has_sessions = False
-    tables = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    tables = _TABLES
     table_suffix = ""
 
     def id_of(self, ask: Ask) -> int | None:

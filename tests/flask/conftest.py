@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from click.testing import Result
 
@@ -87,6 +88,17 @@ def empty(url: str) -> Iterator[Stressed]:
     app, db = make(url=url, maxconnections=3)
     yield app, db
     db.close()
+
+
+@pytest.fixture
+def empty_postgresql(shared_postgresql: str) -> Iterator[str]:
+    """The URL of a database on PostgreSQL in which no schema has a table. It is the test's own."""
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(shared_postgresql.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        address, _, query = shared_postgresql.partition("?")
+        yield f"{address.rpartition('/')[0]}/{name}{query and '?'}{query}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture

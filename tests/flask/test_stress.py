@@ -46,7 +46,7 @@ def test_stress(
     if database == "sqlite":
         url = request.getfixturevalue("url")
     elif database == "psycopg":
-        url = request.getfixturevalue("postgresql")
+        url = request.getfixturevalue("empty_postgresql")
     else:
         server = request.getfixturevalue("mariadb")
         url = server.url(database, server.create_database())

@@ -182,9 +182,9 @@ def test_wrong_rows(harm: str, message: str, empty: Site, tmp_path: Path, distur
 
 
 @pytest.mark.usefixtures("hasty")
-def test_left_on_server(postgresql: str, disturb: Disturb) -> None:
+def test_left_on_server(empty_postgresql: str, disturb: Disturb) -> None:
     """A connection that the server still has, and its transaction, are found."""
-    app, db = make(url=postgresql, maxconnections=2)
+    app, db = make(url=empty_postgresql, maxconnections=2)
     kept: list[Any] = []
 
     def harm() -> None:
@@ -192,7 +192,7 @@ def test_left_on_server(postgresql: str, disturb: Disturb) -> None:
         conn.cursor().execute("SELECT 1")
         kept.append(conn)
 
-    with psycopg.connect(postgresql.replace("+psycopg", ""), autocommit=True) as other:
+    with psycopg.connect(empty_postgresql.replace("+psycopg", ""), autocommit=True) as other:
 
         def has_moved() -> bool:
             ours = "SELECT tablename FROM pg_tables WHERE tablename LIKE 'pooled_db_stress_%moves'"
