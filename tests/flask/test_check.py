@@ -153,7 +153,9 @@ def test_binds_by_name(url: str, tmp_path: Path) -> None:
             names = {one["bind"] for one in check(app)["binds"]}
         assert names >= {"default", "south"}
         ((severity, text),) = found(check(app, "--bind", "bad"), "reachable")
-        assert (severity, text) == ("error", "it can't be reached: RuntimeError")
+        assert severity == "error"
+        assert text.startswith("it can't be reached: RuntimeError, which the app's own code raised")
+        assert text.endswith(": correct its bind_loader")
     with site(url, tmp_path) as app:
         result = run(app, "--bind", "nowhere")
         assert result.exit_code == 1

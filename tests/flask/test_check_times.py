@@ -111,6 +111,21 @@ def test_limit_of_transactions(postgresql: str, tmp_path: Path) -> None:
             ((found_severity, text),) = found(check(app), "transactions")
         assert found_severity == severity
         assert f"idle_in_transaction_session_timeout ({seconds} s)" in text
+        assert ("raise it to 5 s at least, at the server or by SETSESSION" in text) == (seconds < 5)
+
+
+@pytest.mark.parametrize("database", ["pymysql", "psycopg"])
+def test_own_limit_of_transactions(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Where the app's own setting is what the server has, that is to be set to more."""
+    url = request.getfixturevalue("postgresql")
+    if database == "pymysql":
+        mariadb: MariaDBServer = request.getfixturevalue("mariadb")
+        url = mariadb.url("pymysql", mariadb.create_database())
+    with site(url, tmp_path, transaction_timeout=1.5) as app:
+        ((severity, text), *_) = found(check(app), "transactions")
+    assert (severity, "; set TRANSACTION_TIMEOUT, which sets it, to 5" in text) == ("warning", True)
 
 
 # SQLite

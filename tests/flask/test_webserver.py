@@ -117,7 +117,8 @@ def test_greenlets(app: Flask) -> None:
 def test_file_that_can_not_be_read(content: str, app: Flask) -> None:
     """A file that gunicorn would not take is a warning."""
     Path(FILE).write_text(content)
-    assert any(f"{FILE} can't be read" in text for text in texts(app, "gunicorn"))
+    (told,) = (text for text in texts(app, "gunicorn") if f"{FILE} can't be read" in text)
+    assert "correct it, or give --workers, --threads and --timeout" in told
     text = texts(app, "gunicorn", "--gunicorn-config", "nowhere.py")
     assert any("nowhere.py can't be read (FileNotFoundError)" in one for one in text)
 

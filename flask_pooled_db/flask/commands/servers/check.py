@@ -27,6 +27,7 @@ from flask_pooled_db.flask.commands.servers.findings import (
 from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned
 from flask_pooled_db.flask.commands.servers.probing import Probe, by_server, probe_all, targets
 from flask_pooled_db.flask.commands.servers.processes import running
+from flask_pooled_db.flask.commands.servers.remedies import remedy
 from flask_pooled_db.flask.commands.servers.webserver import WebServer, learn
 from flask_pooled_db.flask.commands.tables import lines_of
 from flask_pooled_db.flask.context import AppState, current
@@ -103,7 +104,7 @@ def _check(
         all_of_them += _of_others(binds, rows)
     for one in probes:
         if one.error:
-            all_of_them.append(unreachable(one.bind, one.error))
+            all_of_them.append(unreachable(one.bind, one.error, remedy(one.error)))
         elif one.facts is None:
             told = "nobody knows how to ask its server: compare its limits with these settings"
             all_of_them.append(Finding(Severity.WARNING, one.bind, "server", told))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import math
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,20 +16,9 @@ from flask_pooled_db.telemetry.shown import shown
 _TOO_LONG = (
     "a request that waits that long is killed with its worker, instead of being answered 503"
 )
-_HINTS = {
-    1040: "the server has no connection left: see what uses them by `flask pooled-db server`",
-    1044: "the account may not use this database: GRANT it, or correct the URL",
-    1045: "the server refuses the user or the password: correct the URL",
-    1049: "there is no such database: create it, or correct the URL",
-    1203: "the account has no connection left: raise its MAX_USER_CONNECTIONS",
-    1226: "the account has no connection left: raise its MAX_USER_CONNECTIONS",
-    2002: "nothing answers at its address: start the server, or correct the URL",
-    2003: "nothing answers at its address: start the server, or correct the URL",
-    2005: "there is no host of that name: correct the URL",
-    2026: "TLS was asked for, and there is none: switch it on at the server, or correct the URL",
-}
-"""What to do about the error numbers of MariaDB's drivers."""
-
+_NOT_KNOWN = (
+    "what it sets is not known: correct it, or give --workers, --threads and --timeout as they are"
+)
 
 _WAITS = ("lock_wait_timeout", "innodb_lock_wait_timeout", "lock_timeout", "busy_timeout")
 """Limits of a statement's waiting for locks, not of its work."""
@@ -78,11 +66,9 @@ class Terms(NamedTuple):
         return 0.0 < self.deadline < (self.web.patience or math.inf)
 
 
-def unreachable(bind: str, error: str) -> Finding:
-    """Return the finding of a bind that can't be reached."""
-    numbers = re.findall(r"\b\d{4}\b", error)
-    hint = next((_HINTS[int(one)] for one in numbers if int(one) in _HINTS), "")
-    text = f"it can't be reached: {shown(error)}{hint and f'; {hint}'}"
+def unreachable(bind: str, error: str, remedy: str = "") -> Finding:
+    """Return the finding of a bind that can't be reached; without a remedy the error has it."""
+    text = f"it can't be reached: {shown(error)}{remedy and f'; {remedy}'}"
     return Finding(Severity.ERROR, bind, "reachable", text)
 
 
@@ -113,7 +99,7 @@ def of_app(terms: Terms) -> Findings:
         text = "nothing tells how many workers gunicorn has: 1 is assumed; give --workers"
         yield Finding(Severity.WARNING, None, "gunicorn", text)
     for note in terms.web.notes:
-        yield Finding(Severity.WARNING, None, "gunicorn", f"{note}: what it sets is not known")
+        yield Finding(Severity.WARNING, None, "gunicorn", f"{note}: {_NOT_KNOWN}")
 
 
 def of_probe(one: Probe, terms: Terms) -> Findings:
@@ -138,7 +124,8 @@ def _of_connection(one: Probe) -> Findings:
     if facts is not None and facts.changes_ids:
         text = (
             "a proxy is in between that gives connections other ids than the server: what is said "
-            "here of the server's limits does not take the proxy's own into account"
+            "here of the server's limits does not take the proxy's own into account: compare them "
+            "as well"
         )
         if facts.product == "PostgreSQL" and one.pool.config.proxy is None:
             text += (
@@ -192,8 +179,14 @@ def _of_transactions(one: Probe) -> Findings:
             f"the server ends a transaction at its {limit.name} ({limit.value:g} s): a request "
             "that does other work amid one for longer ends in TransactionAborted"
         )
-        severity = Severity.WARNING if limit.value < SHORT else Severity.OK
-        yield _finding(one, "transactions", severity, text)
+        if limit.value >= SHORT:
+            yield _finding(one, "transactions", Severity.OK, text)
+            continue
+        cure = f"raise it to {SHORT:g} s at least, at the server or by SETSESSION"
+        if math.ceil(one.pool.config.transaction_timeout) == math.ceil(limit.value):
+            cure = f"set TRANSACTION_TIMEOUT, which sets it, to {SHORT:g} at least"
+        text += f"; {cure}, or do such work outside of transactions"
+        yield _finding(one, "transactions", Severity.WARNING, text)
 
 
 def _longest_rest(config: PoolConfig) -> tuple[float, str]:

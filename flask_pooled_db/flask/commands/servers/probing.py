@@ -28,6 +28,8 @@ PATIENCE = 5.0
 AT_ONCE = 8
 """How many servers are asked at the same time."""
 
+_OF_THE_APP = "which the app's own code raised as it loaded the bind: correct its bind_loader"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -82,7 +84,7 @@ def targets(state: AppState, stats: HostStats, bind: str | None) -> Targets:
                 raise
             failed[name] = in_one_line(error)
         except Exception as error:  # noqa: BLE001  the app's loader raises what it likes
-            failed[name] = describe(error)
+            failed[name] = f"{describe(error)}, {_OF_THE_APP}"
         else:
             found[id(pool.engine)] = pool
     return Targets(list(found.values()), failed)
