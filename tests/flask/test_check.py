@@ -134,45 +134,6 @@ def test_url_of_function(url: str, tmp_path: Path) -> None:
     assert bind["server"]["product"] == "SQLite"
 
 
-def test_binds_by_name(url: str, tmp_path: Path) -> None:
-    """`--bind` names any bind. Without it those are checked that the configuration names, and
-    those that a process of this host has open; a loader that fails is an error of its bind.
-    """
-    with site(url, tmp_path) as app:
-        db: PooledDB = app.extensions["pooled_db"].extension
-
-        @db.bind_loader
-        def load(name: str) -> str:
-            if name == "bad":
-                raise RuntimeError("Kolibri7Geheim")
-            return f"sqlite:///{tmp_path / name}.db"
-
-        assert [one["bind"] for one in check(app, "--bind", "north")["binds"]] == ["north"]
-        with app.app_context(), db.connection_context("south") as conn:
-            conn.cursor().execute("SELECT 1")
-            names = {one["bind"] for one in check(app)["binds"]}
-        assert names >= {"default", "south"}
-        ((severity, text),) = found(check(app, "--bind", "bad"), "reachable")
-        assert severity == "error"
-        assert text.startswith("it can't be reached: RuntimeError, which the app's own code raised")
-        assert text.endswith(": correct its bind_loader")
-    with site(url, tmp_path) as app:
-        result = run(app, "--bind", "nowhere")
-        assert result.exit_code == 1
-        assert "no bind 'nowhere'" in result.stderr
-
-
-def test_tenants(mariadb: MariaDBServer, tmp_path: Path) -> None:
-    """A tenant has its server's connections: they are counted once."""
-    database = mariadb.create_database()
-    binds = {"north": {"SERVER": "default", "SCHEMA": database}}
-    with site(mariadb.url("pymysql", database), tmp_path, binds=binds) as app:
-        for args in ((), ("--bind", "north")):
-            told = check(app, *args)
-            assert [one["bind"] for one in told["binds"]] == ["default"]
-            assert " = 20 connections" in found(told, "connections")[0][1]
-
-
 def test_unknown_driver(tmp_path: Path) -> None:
     """Of a server that nobody knows how to ask, that is said."""
 
@@ -273,18 +234,6 @@ def test_any_number(mariadb: MariaDBServer, tmp_path: Path) -> None:
         assert (severity, "any number (MAXCONNECTIONS is 0)" in text) == ("warning", True)
     with site(url, tmp_path, maxconnections=0, binds_maxconnections=9) as app:
         assert found(check(app), "connections")[0][0] == "ok"
-
-
-def test_max_binds(mariadb: MariaDBServer, tmp_path: Path) -> None:
-    """Binds by name count as often as they may be open."""
-    url = mariadb.url("pymysql", mariadb.create_database())
-    with site(url, tmp_path, maxconnections=20, max_binds=9) as app:
-        db: PooledDB = app.extensions["pooled_db"].extension
-        db.bind_loader(lambda name: url)
-        told = check(app, "--bind", "north", "--workers", "1")
-        ((severity, text),) = found(told, "connections")
-    assert severity == "error"
-    assert "1 worker x 180 (MAXCONNECTIONS: 20 each of 9 binds by name, at most) = 180" in text
 
 
 # Processes

@@ -84,6 +84,18 @@ def of_server(binds: Sequence[Probe], rows: Sequence[Owned], case: Case) -> Find
             yield _compared(members, room, case)
 
 
+def of_unseen(config: AppConfig) -> Finding:
+    """Return the finding of an app that opens binds by name, none of which is open or asked for."""
+    limit = config.max_binds
+    many = f"as many as {limit} (MAX_BINDS)" if limit else "any number (MAX_BINDS is 0)"
+    cure = "give --bind with the name of one" + ("" if limit else ", and set MAX_BINDS")
+    text = (
+        f"the app has a bind_loader, and {many} of its binds may be open in a worker; none is now, "
+        f"so that no number here has them in it: {cure}"
+    )
+    return Finding(Severity.WARNING, None, TOPIC, text)
+
+
 def _of_server(facts: ServerFacts, rows: Sequence[Owned]) -> Room:
     ours = sum(one.whose in (Whose.WORKER, Whose.COMMAND, Whose.UNKNOWN) for one in rows)
     others = max((facts.connections or 0) - ours, 0)

@@ -15,7 +15,7 @@ from flask_pooled_db.config import shown
 from flask_pooled_db.drivers.facts import Activity, Limit
 from flask_pooled_db.flask.commands.group import group
 from flask_pooled_db.flask.commands.live import problems, seconds
-from flask_pooled_db.flask.commands.servers.capacity import Case, of_server
+from flask_pooled_db.flask.commands.servers.capacity import Case, of_server, of_unseen
 from flask_pooled_db.flask.commands.servers.findings import (
     Finding,
     Severity,
@@ -25,13 +25,21 @@ from flask_pooled_db.flask.commands.servers.findings import (
     unreachable,
 )
 from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned
-from flask_pooled_db.flask.commands.servers.probing import Probe, by_server, probe_all, targets
+from flask_pooled_db.flask.commands.servers.probing import (
+    Probe,
+    Targets,
+    by_server,
+    named,
+    probe_all,
+    targets,
+)
 from flask_pooled_db.flask.commands.servers.processes import running
 from flask_pooled_db.flask.commands.servers.remedies import remedy
 from flask_pooled_db.flask.commands.servers.webserver import WebServer, learn
 from flask_pooled_db.flask.commands.tables import lines_of
 from flask_pooled_db.flask.context import AppState, current
 from flask_pooled_db.host import HostStats
+from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.telemetry.shown import shown as text
 
 _HEAD = (
@@ -92,26 +100,50 @@ def _check(
 ) -> Checked:
     found, now = targets(state, stats, bind), running(stats)
     web = learn(given, now, gunicorn_config, Path.cwd())
-    probes = probe_all(found.pools)
+    every = probe_all([*found.pools, *_others(state, stats, found, bind)])
+    probes = every[: len(found.pools)]
     config = state.registry.config
     terms = Terms(web, config.request_deadline, per_request, config.binds_maxconnections)
     case = Case(config, state.registry.fixed, web, now)
     all_of_them = [unreachable(name, error) for name, error in found.failed.items()]
     all_of_them += of_app(terms)
-    for binds in by_server(probes):
+    if state.extension.loader is not None and not _by_name(state, stats, bind):
+        all_of_them.append(of_unseen(config))
+    names = {one.bind for one in probes}
+    for binds in by_server(every):
         rows = owned(binds, stats)
-        all_of_them += of_server(binds, rows, case)
-        all_of_them += _of_others(binds, rows)
+        of_one = (*of_server(binds, rows, case), *_of_others(binds, rows))
+        all_of_them += [one for one in of_one if one.bind in names]
     for one in probes:
-        if one.error:
-            all_of_them.append(unreachable(one.bind, one.error, remedy(one.error)))
-        elif one.facts is None:
-            told = "nobody knows how to ask its server: compare its limits with these settings"
-            all_of_them.append(Finding(Severity.WARNING, one.bind, "server", told))
-        else:
-            all_of_them += of_probe(one, terms)
+        all_of_them += _of_bind(one, terms)
     order = list(Severity)
     return Checked(probes, web, sorted(all_of_them, key=lambda one: order.index(one.severity)))
+
+
+def _others(state: AppState, stats: HostStats, found: Targets, bind: str | None) -> list[Pool]:
+    """Return the pools of the app that are not asked about: they may be on the same server, whose
+    connections they take as well.
+    """
+    if bind is None:
+        return []
+    known = {id(pool.engine) for pool in found.pools}
+    every = targets(state, stats, None).pools
+    return [pool for pool in every if id(pool.engine) not in known]
+
+
+def _by_name(state: AppState, stats: HostStats, bind: str | None) -> bool:
+    """Return whether a bind that is opened by its name is open, or is asked about."""
+    return bind not in (None, *state.registry.fixed) or bool(named(state, stats))
+
+
+def _of_bind(one: Probe, terms: Terms) -> Iterator[Finding]:
+    if one.error:
+        yield unreachable(one.bind, one.error, remedy(one.error))
+    elif one.facts is None:
+        told = "nobody knows how to ask its server: compare its limits with these settings"
+        yield Finding(Severity.WARNING, one.bind, "server", told)
+    else:
+        yield from of_probe(one, terms)
 
 
 def _of_others(binds: list[Probe], rows: list[Owned]) -> Iterator[Finding]:

@@ -90,6 +90,13 @@ def targets(state: AppState, stats: HostStats, bind: str | None) -> Targets:
     return Targets(list(found.values()), failed)
 
 
+def named(state: AppState, stats: HostStats) -> set[str]:
+    """Return the binds that the processes of this host have opened by their names, tenants too."""
+    parts = ("pools", "opened")
+    every = (process.numbers.get(part, {}) for process in stats.processes for part in parts)
+    return set().union(*every) - set(state.registry.fixed)
+
+
 def _server_of(state: AppState, pool: Pool) -> Pool:
     server = pool.config.server
     return pool if server is None else state.pool(server)
