@@ -128,17 +128,26 @@ def _counts(times: Numbers) -> list[int]:
 
 def server_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> dict[str, Any] | None:
     """Return how many connections a server has, and may have; None if that is not known."""
+    latest = _latest_of(pools)
+    if latest is None:
+        return None
+    return {name: latest.get(name) for name in ServerLoad.__annotations__}
+
+
+def address_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> str | None:
+    """Return where the server is that has answered; None if that is not known."""
+    latest = _latest_of(pools)
+    return None if latest is None else latest.get("at")
+
+
+def _latest_of(pools: Iterable[tuple[ProcessStats, Numbers]]) -> Numbers | None:
     told = [
         (process.age + pool["server"].get("ago", 0.0), pool["server"])
         for process, pool in pools
         if pool.get("server")
     ]
-    if not told:
-        return None
-    latest = min(told, key=lambda pair: pair[0])[1]
-    if not latest.get("max_connections"):
-        return None
-    return {name: latest.get(name) for name in ServerLoad.__annotations__}
+    latest: Numbers = min(told, key=lambda pair: pair[0], default=(0.0, {}))[1]
+    return latest if latest.get("max_connections") else None
 
 
 def _attention(bind: Numbers) -> tuple[Any, ...]:

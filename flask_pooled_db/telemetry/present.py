@@ -18,6 +18,7 @@ from flask_pooled_db.telemetry.finding import (
 )
 from flask_pooled_db.telemetry.holding import Held, held_in, long_held, named, place_of
 from flask_pooled_db.telemetry.overview import (
+    address_of,
     down_of,
     is_used_up,
     pools_by_bind,
@@ -164,15 +165,19 @@ def silent(stats: HostStats, past: Past | None) -> Iterator[Finding]:
 
 
 def near_limit(stats: HostStats, past: Past | None) -> Iterator[Finding]:
-    """A server that has nearly as many connections as it takes."""
-    for bind, pools in pools_by_bind(stats).items():
+    """A server that has nearly as many connections as it takes: once, however many binds it has."""
+    by_bind, told = pools_by_bind(stats), set[str]()
+    for bind, pools in by_bind.items():
         server = server_of(pools)
         if server is None:
             continue
         number, limit = server["connections"], server["max_connections"]
-        if number < NEARLY_FULL * limit:
+        at = address_of(pools)
+        if number < NEARLY_FULL * limit or at in told:
             continue
-        own = sum(pool.get("open", 0) for _, pool in pools)
+        others = [one for one in by_bind.values() if at is not None and address_of(one) == at]
+        told.update(() if at is None else (at,))
+        own = sum(pool.get("open", 0) for one in others or [pools] for _, pool in one)
         yield Finding(
             "near-limit",
             BAD if number >= FULL * limit else WARNING,
@@ -184,12 +189,17 @@ def near_limit(stats: HostStats, past: Past | None) -> Iterator[Finding]:
 
 
 def rests_in_transaction(stats: HostStats, past: Past | None) -> Iterator[Finding]:
-    """A connection of a server, whosever it is, that has had a transaction open for long."""
+    """A connection of a server, whosever it is, that has had a transaction open for long: once,
+    however many binds the server has.
+    """
+    told = set[str]()
     for bind, pools in pools_by_bind(stats).items():
         server = server_of(pools)
         oldest = None if server is None else server.get("oldest")
-        if server is None or oldest is None or oldest < LONG_OPEN:
+        at = address_of(pools)
+        if server is None or oldest is None or oldest < LONG_OPEN or at in told:
             continue
+        told.update(() if at is None else (at,))
         number = server["in_transaction"]
         yield Finding(
             "rests-in-transaction",

@@ -187,6 +187,17 @@ def test_near_max_connections(number: int, severity: str | None) -> None:
         assert "7 of them are this host's" in found[0].detail
 
 
+def test_server_of_several_binds() -> None:
+    """What is wrong with a server is told once, and not for each of its binds."""
+    load = {"connections": 99, "max_connections": 100, "in_transaction": 1, "oldest": 90.0}
+    pools = {name: pool(open=2, server={**load, "at": "db:3306"}) for name in ("a", "b", "c")}
+    pools |= {"d": pool(server={**load, "at": "other:3306"}), "e": pool(server=load)}
+    found = findings(host(process(pools=pools)))
+    for kind in ("near-limit", "rests-in-transaction"):
+        assert [each.bind for each in found if each.kind == kind] == ["a", "d", "e"]
+    assert "6 of them are this host's" in found[0].detail
+
+
 def test_workers_that_are_gone() -> None:
     """What is wrong is told first, also where no worker lives; "all is well" never without one."""
     before = sample_of(one(timeouts=0), 0.0)

@@ -123,7 +123,7 @@ def test_full_pool(url: str) -> None:
     """Where no connection is idle nobody is asked: callers need all there are."""
     with looked_at(url, maxconnections=1) as site:
         held = get_db_connection()
-        site[0].extensions["pooled_db"].watch.seen.loads._ask([site[1].pool()])
+        site[0].extensions["pooled_db"].watch.seen.loads._ask([[site[1].pool()]])
         assert server_of(site) is None
         held.close()
 
@@ -131,7 +131,7 @@ def test_full_pool(url: str) -> None:
 def test_sqlite() -> None:
     """A database without a server has no such numbers."""
     with looked_at("sqlite://") as site:
-        site[0].extensions["pooled_db"].watch.seen.loads._ask([site[1].pool()])
+        site[0].extensions["pooled_db"].watch.seen.loads._ask([[site[1].pool()]])
         assert server_of(site) is None
 
 
@@ -158,3 +158,37 @@ def test_old_answers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loads, "KEPT", 0.0)
         numbers = site[0].extensions["pooled_db"].numbers.collect()
         assert numbers["pools"]["default"]["server"] is None
+
+
+def test_many_binds(
+    mariadb: MariaDBServer, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many binds a server has, it is asked through one of them, one that has an idle
+    connection, and all are told; so no server is left out.
+    """
+    monkeypatch.setattr(loads, "MOST_SERVERS", 2)
+    url = mariadb.url("pymysql", mariadb.create_database())
+    binds = {f"b{number:02}": url for number in range(25)}
+    with pooled_app(url, runtime_dir=False, binds={**binds, "other": postgresql}) as (app, db):
+        for name in ("b07", "other"):
+            db.fetch_value("SELECT 1", bind=name)
+        seen = app.extensions["pooled_db"].watch.seen.loads
+        pools = [db.pool(name) for name in (*binds, "other")]
+        seen._ask(seen._next(pools, 1.0))
+        told = {name: seen.of(name) for name in (*binds, "other")}
+        assert all(told.values())
+        assert len({one["at"] for one in told.values()}) == 2
+        assert told["b00"]["max_connections"] == told["b24"]["max_connections"]
+
+
+def test_turns(monkeypatch: pytest.MonkeyPatch, mariadb: MariaDBServer, database: str) -> None:
+    """Where there are more servers than are asked at a time, they take turns; files have none."""
+    monkeypatch.setattr(loads, "MOST_SERVERS", 2)
+    urls = {f"b{number}": f"mysql://app@127.0.0.1:{number + 1}/shop" for number in range(5)}
+    binds = {"file": "sqlite://", "function": lambda: "sqlite://", **urls}
+    with pooled_app(mariadb.url("pymysql", database), runtime_dir=False, binds=binds) as (app, db):
+        seen = app.extensions["pooled_db"].watch.seen.loads
+        pools = [db.pool(name) for name in (*urls, "file", "default")]
+        turns = [[one.bind for (one,) in seen._next(pools, 1.0 + turn)] for turn in range(4)]
+        assert turns == [["b0", "b1"], ["b2", "b3"], ["b4", "default"], ["b0", "b1"]]
+        assert [one.bind for (one,) in seen._next([db.pool("function")], 9.0)] == ["function"]
