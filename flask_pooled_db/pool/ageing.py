@@ -110,10 +110,17 @@ class Registries(Part):
             return
         try:
             if _due(registry) and registry not in self._swept:
-                self._swept[registry] = None
-                workers.start("closer", functools.partial(self._age, registry))
+                self._start(registry)
         finally:
             self.begin(registry)
+
+    def _start(self, registry: Registry) -> None:
+        self._swept[registry] = None
+        try:
+            workers.start("closer", functools.partial(self._age, registry))
+        except BaseException:  # the system has no more threads: the next time it may
+            self._swept.pop(registry, None)
+            raise
 
     def _age(self, registry: Registry) -> None:
         """Sweep a registry. There is one sweep of it at a time: the app may take its time."""

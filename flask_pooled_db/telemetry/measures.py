@@ -107,8 +107,10 @@ class Measures:
             self._has_recorder = True
             try:
                 workers.start("measures", self._record_all)
-            except RuntimeError:  # the system has no more threads: the next one tries again
-                self._has_recorder = False
+            except BaseException as error:
+                self._has_recorder = False  # the next one tries again
+                if not isinstance(error, RuntimeError):  # that the system has no more threads
+                    raise
 
     def _record_all(self) -> None:
         try:

@@ -7,6 +7,7 @@ import gc
 import time
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -18,7 +19,7 @@ from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.pool import Engine
 from flask_pooled_db.pool.ageing import age
 from flask_pooled_db.pool.registry import Registry
-from flask_pooled_db.runtime import guard
+from flask_pooled_db.runtime import guard, workers
 from harness.waiting import wait_until
 from tests.binds.names import Names, block, registry, use
 from tests.support.fake_driver import Gate
@@ -62,6 +63,24 @@ def test_closed_in_the_background() -> None:
         use(binds, "a")
         wait_until(lambda: not binds.opened, "the end of an unused bind")
         assert names.told("a") == ["opened", "closed"]
+
+
+def test_closed_in_the_background_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no thread for a sweep, the next one is made when it has."""
+    refused: list[str] = []
+    start = workers.start
+
+    def refuse_once(name: str, target: Callable[[], object]) -> None:
+        if "_age" in repr(target) and not refused:
+            refused.append(name)
+            raise RuntimeError("can't start new thread")
+        start(name, target)
+
+    monkeypatch.setattr(workers, "start", refuse_once)
+    with registry(Names(), idle=0.1) as binds:
+        use(binds, "a")
+        wait_until(lambda: refused, "a sweep that could not start")
+        wait_until(lambda: not binds.opened, "the end of an unused bind")
 
 
 def test_no_eviction_without_timeout() -> None:

@@ -26,8 +26,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from flask_pooled_db import ConfigError, PooledDB, PoolTimeout, TransactionAborted
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import Driver
-from flask_pooled_db.telemetry.conventions import COUNTERS, GAUGES, TIMES
-from flask_pooled_db.telemetry.measures import MANY
+from flask_pooled_db.runtime import workers
+from flask_pooled_db.telemetry.conventions import COUNTERS, GAUGES, TIMES, USE_TIME
+from flask_pooled_db.telemetry.measures import MANY, Measures
 from flask_pooled_db.telemetry.site import Site
 from flask_pooled_db.telemetry.spans import operation_of
 from harness.processes import PROJECT
@@ -152,6 +153,25 @@ def test_nothing_is_lost_between_collections(seen: Seen) -> None:
         found = seen.metrics()
     assert points(found["db.client.connection.wait_time"])[()][0] == number
     assert points(found["db.client.connection.use_time"])[()][0] == number
+
+
+def test_p12_interrupted_as_the_recorder_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal handler raises as the thread starts keeps no later time from being recorded."""
+    measures, started = Measures(), []
+    histogram = measures.histogram(USE_TIME)
+
+    def interrupt(name: str, target: Callable[[], object]) -> None:
+        started.append(name)
+        if len(started) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "start", interrupt)
+    for _ in range(MANY - 1):
+        measures.put(histogram, 0.1, {})
+    with pytest.raises(KeyboardInterrupt):
+        measures.put(histogram, 0.1, {})
+    measures.put(histogram, 0.1, {})
+    assert started == ["measures"] * 2
 
 
 def test_closed_binds_and_garbage_apps(url: str, seen: Seen) -> None:
