@@ -12,9 +12,10 @@ import weakref
 from typing import Generic, Protocol, TypeVar
 
 from flask_pooled_db.drivers import hazard_of_sharing
-from flask_pooled_db.pool import Engine, Entry, evictions
+from flask_pooled_db.pool import Engine, Entry, evictions, reports
 from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.state import State
+from flask_pooled_db.runtime import guard
 
 logger = logging.getLogger("flask_pooled_db")
 
@@ -90,6 +91,8 @@ class Sharing(Generic[S]):
             self._start(self._pool.state)
         clock = self.terms.clock
         started = clock()
+        if guard.is_inside():  # nothing may wait there
+            raise self._pool.timeout(started, may_wait=False) from reports.inside()
         may_wait = self.terms.config.blocking
         seconds = self.terms.config.acquire_timeout if timeout is None else timeout
         deadline = started + seconds

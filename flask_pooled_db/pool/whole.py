@@ -178,7 +178,8 @@ class Whole:
         if self.replica is not None:  # its callers wait there as well
             self.replica.supply.change(self._refuse_readers_locked)
         self.leaks.reclaim()
-        state, deadline = self.state, monotonic() + timeout
+        # Who waits releases the lock, amid the change that a signal handler may have interrupted.
+        state, deadline = self.state, monotonic() + (0.0 if guard.is_inside() else timeout)
         with state.lock:
             state.returned = state.returned or threading.Condition(state.lock)
             while state.places.taken and (left := deadline - monotonic()) > 0:

@@ -154,6 +154,49 @@ def test_p12_checkout_in_signal_handler(fake: FakeDriver) -> None:
         assert fake.count("INSERT") == 1
 
 
+def let_in(function: Callable[[], Any]) -> bool:
+    """Call a function inside the lock. Returns whether it has let another thread in meanwhile."""
+    seen = []
+    is_inside = True
+
+    def look() -> None:
+        with guard.lock:
+            seen.append(is_inside)
+
+    with guard.lock:
+        other = call(look)
+        function()
+        is_inside = False
+    other.result()
+    return seen == [True]
+
+
+def test_p12_shared_checkout_in_signal_handler() -> None:
+    """Inside the lock no share of a connection is lent, nor waited for, which would release it."""
+    with open_pool(FakeDriver(threadsafety=2), maxshared=1, acquire_timeout=0.2) as pool:
+
+        def refuse() -> None:
+            with pytest.raises(PoolTimeout) as refused:
+                pool.connection()
+            assert "signal handler or a finalizer" in str(refused.value.__cause__)
+
+        lease = pool.connection()
+        assert not let_in(refuse)
+        lease.begin()  # from now on it is not shared
+        assert not let_in(refuse)
+        lease.close()
+        pool.connection().close()
+        assert check_counts(pool).checkouts == 2
+
+
+def test_p12_close_in_signal_handler(fake: FakeDriver) -> None:
+    """Inside the lock the end of a pool waits for no lease: that would release the lock."""
+    with open_pool(fake) as pool:
+        lease = pool.lease()
+        assert not let_in(lambda: pool.close(0.2))
+        lease.close()
+
+
 INTERRUPTED_BLOCKS = """
 import gc, signal
 from flask_pooled_db.errors import PooledDBError
