@@ -202,7 +202,7 @@ def _give_back_others(own: dict[tuple[Any, object], LeaseConnection]) -> None:
     """Give back the connections of tasks and threads that have ended, so that a context that runs
     many of them, one after the other, does not use its pool up.
     """
-    for key, lease in list(own.items()):
+    for key, lease in own.copy().items():
         if not is_running(key[0]):  # a thread itself, for its number may be the caller's by now
             take_back(lease, "was taken back when its task or thread had ended", is_leak=False)
             own.pop(key, None)

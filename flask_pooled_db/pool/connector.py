@@ -115,7 +115,8 @@ class Backoff:
         return now - min(self._began(), default=now)
 
     def _began(self) -> list[float]:
-        return [began for attempt, began in list(self._asked.items()) if attempt() is not None]
+        # Not list(), which makes pairs: the garbage collector may run between any two of them.
+        return [began for attempt, began in self._asked.copy().items() if attempt() is not None]
 
     @property
     def outage(self) -> float:

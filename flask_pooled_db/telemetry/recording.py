@@ -99,7 +99,7 @@ class Recording:
         ran most often.
         """
         most: dict[callers.Place | None, tuple[str, _Repeats]] = {}
-        for (place, text), repeats in list(self._repeats.items()):
+        for (place, text), repeats in self._repeats.copy().items():
             if repeats.count > REPEATS and repeats.count > _count_of(most.get(place)):
                 most[place] = text, repeats
         self._repeats.clear()

@@ -66,8 +66,13 @@ class SlowStatements:
             name = counted_as(name, self._counts)
             self._counts[name] = self._counts.get(name, 0) + 1
             if key not in self._worst and len(self._worst) >= MOST_TEXTS:
-                del self._worst[min(self._worst, key=lambda one: self._worst[one].seconds)]
+                self._forget_least_locked()
             self._worst.setdefault(key, Slow()).add(seconds)
+
+    def _forget_least_locked(self) -> None:
+        # A copy, which is made in one step: a finalizer may count another one between any two.
+        worst = self._worst.copy()
+        self._worst.pop(min(worst, key=lambda one: worst[one].seconds), None)
 
     def worst(self, most: int) -> list[dict[str, Any]]:
         """Return those that took the most time in all, as plain values. `last` is how many seconds
@@ -75,7 +80,7 @@ class SlowStatements:
         """
         now = monotonic()
         with guard.lock:
-            found = sorted(self._worst.items(), key=lambda pair: -pair[1].seconds)[:most]
+            found = sorted(self._worst.copy().items(), key=lambda pair: -pair[1].seconds)[:most]
             return [
                 {
                     **dict(zip(("bind", "name", "text"), key, strict=True)),

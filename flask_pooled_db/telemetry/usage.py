@@ -73,9 +73,10 @@ class Usage:
     def by_name(self) -> Mapping[str, Use]:
         """Return them, the one first that had connections for longest."""
         with guard.lock:
+            # A copy, which is made in one step: a finalizer may count another one between any two.
             uses = {
                 label_of(name): Use(one.leases, one.seconds, one.idle)
-                for name, one in self._sums.items()
+                for name, one in self._sums.copy().items()
             }
         return dict(sorted(uses.items(), key=lambda pair: -pair[1].seconds))
 
