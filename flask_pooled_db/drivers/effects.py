@@ -286,6 +286,12 @@ def _postgresql_reading(single: str) -> re.Pattern[str]:
     )
 
 
+UPDATES_SETTINGS = (
+    r"""\bupdate (?:only ?)?[( ]*(?:(?:["']?\w+["']? ?[.] ?)?["']?pg_catalog["']? ?[.] ?)?"""
+    r"""["']?pg_settings\b"""
+)
+"""Finds the statement that does what SET does, in a text as PostgreSQL may read it."""
+
 _POSTGRESQL = _Dialect(
     readings=(
         _postgresql_reading(_VERBATIM),
@@ -296,7 +302,8 @@ _POSTGRESQL = _Dialect(
         ("savepoint|release|declare|fetch|move|close|lock|notify|create|alter|drop", Effect.NONE),
         ("truncate|grant|revoke|comment|analyze|vacuum|reindex|cluster|refresh", Effect.NONE),
         ("reassign|security|import|checkpoint", Effect.NONE),
-        ("set local|set transaction|set constraints", Effect.NONE),
+        # What is set may itself be called "local.x".
+        (r"set (?:local|transaction|constraints)(?= [\w'])", Effect.NONE),
         ("prepare transaction|(?:commit|rollback) prepared", Effect.DISTRIBUTES | Effect.UNKNOWN),
         ("rollback (?:work |transaction )?to", Effect.NONE),
         ("(?:rollback|abort) (?:work |transaction )?and chain", Effect.UNDOES | Effect.BEGINS),
@@ -311,8 +318,11 @@ _POSTGRESQL = _Dialect(
         (r"; ?prepare transaction\b", Effect.DISTRIBUTES),
         (r"; ?listen\b", Effect.LISTENS),
         (r"\bset_config\b|\bwith hold\b|\bpg_temp", Effect.CHANGES_SESSION),
-        (r"\bupdate (?:only )?(?:pg_catalog ?[.] ?)?pg_settings\b", Effect.CHANGES_SESSION),
-        (r"\bcreate (?:or replace |local |global )?temp(?:orary)?\b", Effect.CHANGES_SESSION),
+        (UPDATES_SETTINGS, Effect.CHANGES_SESSION),
+        (
+            r"\bcreate (?:or replace )?(?:local |global )?temp(?:orary)?\b",
+            Effect.CHANGES_SESSION,
+        ),
         (
             r"(?<!insert )(?<!merge )\binto (?:local |global )?temp(?:orary)?\b",
             Effect.CHANGES_SESSION,
@@ -330,12 +340,18 @@ def of_postgresql(text: str) -> Effect:
 
 def readings_of_postgresql(text: str) -> list[str] | None:
     """Return a text as PostgreSQL may read it, in each way that the role of backslashes allows: in
-    lower case, without comments, and with little of what is quoted; None if nobody can tell.
+    lower case, without comments, and with little of what is quoted; None if nobody can tell. Quoted
+    names have their own quotes still.
     """
     if _DOUBT in text:
         return None
-    first, *others = (reading.sub(_bare, text) for reading in _POSTGRESQL.readings)
+    first, *others = (reading.sub(_bare_or_named, text) for reading in _POSTGRESQL.readings)
     possible = [first, *(bare for bare in others if "\\" in text and not bare.endswith(_NO_END))]
     if any(_DOUBT in bare for bare in possible):
         return None
     return [" ".join(bare.lower().split()) for bare in possible]
+
+
+def _bare_or_named(found: re.Match[str]) -> str:
+    bare = _bare(found)
+    return bare.replace("'", '"') if found[0].startswith('"') else bare

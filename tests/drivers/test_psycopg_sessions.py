@@ -194,6 +194,8 @@ def test_p9_settings_of_the_pool(postgresql_server: PostgreSQLServer) -> None:
     [
         "UPDATE pg_settings SET setting = '9000' WHERE name = 'work_mem'",
         "UPDATE pg_catalog.pg_settings SET setting = '9000' WHERE name = 'work_mem'",
+        """UPDATE "pg_settings" SET setting = '9000' WHERE name = 'work_mem'""",
+        """UPDATE ONLY(pg_catalog."pg_settings") SET setting = '9000' WHERE name = 'work_mem'""",
         "SELECT set_config('work_mem', '9000', false)",
         "DO $$ BEGIN PERFORM set_config('work_mem', '9000', false); END $$",
     ],
