@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from flask_pooled_db.config import AppConfig, shown
@@ -74,9 +74,13 @@ def of_server(binds: Sequence[Probe], rows: Sequence[Owned], case: Case) -> Find
     facts = binds[0].facts
     if facts is None or facts.max_connections is None:
         return
-    yield _compared(binds, _of_server(facts, rows), case)
+    direct = [one for one in binds if not one.is_proxied]
+    for members in _by_proxy(binds):
+        yield _at_proxy(members, facts, case)
+    if direct:
+        yield _compared(direct, _of_server(facts, rows), case)
     accounts: dict[str, list[Probe]] = {}
-    for one in binds:
+    for one in direct:
         if one.own is not None:
             accounts.setdefault(one.own.user, []).append(one)
     for user, members in accounts.items():
@@ -129,21 +133,54 @@ def _beside(binds: Sequence[Probe], running: Running) -> int:
     )
 
 
+def _by_proxy(binds: Sequence[Probe]) -> Iterable[list[Probe]]:
+    """Return those behind proxies, grouped by where these listen."""
+    groups: dict[object, list[Probe]] = {}
+    for one in binds:
+        if one.is_proxied:
+            groups.setdefault(one.ends and one.ends.peer, []).append(one)
+    return groups.values()
+
+
+def _at_proxy(binds: Sequence[Probe], facts: ServerFacts, case: Case) -> Finding:
+    """Return what is to be compared with the limits of a proxy, which nobody can ask it."""
+    demand, bind = demand_of(binds, case.config, case.fixed), binds[0].bind
+    most, size = "its limit of clients", "what it opens to the server"
+    if facts.product == "PostgreSQL":
+        most, size = "pgbouncer's max_client_conn", "its default_pool_size for each user"
+    fits = f"{size} has to fit into the server's max_connections ({facts.max_connections})"
+    if demand.most is None:
+        text = f"{_of(binds)}a worker may open {demand.reason} to the proxy: set {demand.key}"
+        return Finding(Severity.WARNING, bind, TOPIC, f"{text}, and compare it with {most}; {fits}")
+    need, told = _need(binds, demand, demand.most, case)
+    text = f"{told} to the proxy: {most} has to be {need} at least, and more for others; {fits}"
+    return Finding(Severity.OK, bind, TOPIC, text)
+
+
+def _of(binds: Sequence[Probe]) -> str:
+    return f"{', '.join(shown(one.bind) for one in binds)}: " if len(binds) > 1 else ""
+
+
+def _need(binds: Sequence[Probe], demand: Demand, most: int, case: Case) -> tuple[int, str]:
+    """Return how many connections all processes may open, each worker `most`, and it in words."""
+    beside = _beside(binds, case.running)
+    need = case.web.workers * most + beside
+    told = f"{_of(binds)}{_workers(case.web.workers)} x {demand.reason}"
+    told += f", and {beside} of other processes of the app" if beside else ""
+    return need, f"{told} = {need} connections"
+
+
 def _compared(binds: Sequence[Probe], room: Room, case: Case) -> Finding:
     demand, web = demand_of(binds, case.config, case.fixed), case.web
-    bind, of = binds[0].bind, ""
-    if len(binds) > 1:
-        of = f"{', '.join(shown(one.bind) for one in binds)}: "
+    bind = binds[0].bind
     if demand.most is None:
-        text = f"{of}a worker may open {demand.reason}, and {room.told}: set {demand.key}"
+        text = f"{_of(binds)}a worker may open {demand.reason}, and {room.told}: set {demand.key}"
         return Finding(Severity.WARNING, bind, TOPIC, text)
-    beside = _beside(binds, case.running)
-    need = web.workers * demand.most + beside
-    told = f"{of}{_workers(web.workers)} x {demand.reason}"
-    told += f", and {beside} of other processes of the app" if beside else ""
-    told = f"{told} = {need} connections; {room.told}"
+    need, told = _need(binds, demand, demand.most, case)
+    told = f"{told}; {room.told}"
     if need <= room.free:
         return Finding(Severity.OK, bind, TOPIC, told)
+    beside = need - web.workers * demand.most
     each = (room.free - beside) // web.workers
     lower = f"set {demand.key} to {each} at most"
     if each < 1:

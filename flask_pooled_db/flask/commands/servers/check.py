@@ -24,7 +24,7 @@ from flask_pooled_db.flask.commands.servers.findings import (
     of_probe,
     unreachable,
 )
-from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned
+from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned, why_not_known
 from flask_pooled_db.flask.commands.servers.probing import (
     Probe,
     Targets,
@@ -151,10 +151,7 @@ def _of_others(binds: list[Probe], rows: list[Owned]) -> Iterator[Finding]:
     facts = binds[0].facts
     if facts is None or facts.max_connections is None:
         return
-    mine = [one for one in rows if one.whose in (Whose.COMMAND, Whose.WORKER, Whose.UNKNOWN)]
-    has_labels = any(one.session.label for one in mine)
-    told = "what they call themselves" if has_labels else "their user, host and database"
-    words = f"the app's own connections are known by the ids that workers publish, and by {told}"
+    words = _how_known(binds, rows)
     if not facts.sees_others:
         words += (
             f"; of other accounts' nothing but the number is known without {facts.privilege}: "
@@ -162,6 +159,20 @@ def _of_others(binds: list[Probe], rows: list[Owned]) -> Iterator[Finding]:
         )
     yield Finding(Severity.OK, binds[0].bind, "others", words)
     yield Finding(Severity.OK, binds[0].bind, "states", _states(binds))
+
+
+def _how_known(binds: list[Probe], rows: list[Owned]) -> str:
+    hidden = {one.bind: why for one in binds if (why := why_not_known(one))}
+    reasons = "; ".join(sorted(set(hidden.values())))
+    if len(hidden) == len(binds):
+        return f"which connections are the app's own is not known: {reasons}"
+    mine = [one for one in rows if one.whose in (Whose.COMMAND, Whose.WORKER, Whose.UNKNOWN)]
+    has_labels = any(one.session.label for one in mine)
+    told = "what they call themselves" if has_labels else "their user, host and database"
+    words = f"the app's own connections are known by the ids that workers publish, and by {told}"
+    if hidden:
+        words += f"; those of {', '.join(map(shown, hidden))} are not known: {reasons}"
+    return words
 
 
 def _states(binds: list[Probe]) -> str:

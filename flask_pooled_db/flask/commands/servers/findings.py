@@ -122,17 +122,18 @@ def _of_connection(one: Probe) -> Findings:
     """Yield what the way to the server is like."""
     facts, own = one.facts, one.own
     if facts is not None and facts.changes_ids:
-        text = (
-            "a proxy is in between that gives connections other ids than the server: what is said "
-            "here of the server's limits does not take the proxy's own into account: compare them "
-            "as well"
-        )
-        if facts.product == "PostgreSQL" and one.pool.config.proxy is None:
+        text = "a proxy is in between that gives connections other ids than the server"
+        is_declared = one.pool.config.proxy is not None
+        if is_declared:
+            text += ", as PROXY says"
+        text += ": what is said here of the server's limits does not take the proxy's into account"
+        text += "" if is_declared else ": compare them as well"
+        if facts.product == "PostgreSQL" and not is_declared:
             text += (
                 "; it was not declared: if it is pgbouncer in transaction mode, what a block does "
                 "to its session shows in other programs' transactions: set PROXY to 'transaction'"
             )
-        yield _finding(one, "proxy", Severity.WARNING, text)
+        yield _finding(one, "proxy", Severity.OK if is_declared else Severity.WARNING, text)
     if facts is None or facts.tls is None or own is None:
         return
     is_local = own.port is None or own.host in ("127.0.0.1", "::1", "localhost")
@@ -147,8 +148,8 @@ def _of_connection(one: Probe) -> Findings:
 def _of_rest(one: Probe) -> Findings:
     """Yield whether the pool closes idle connections before the server does."""
     limit = None if one.facts is None else one.facts.idle_timeout
-    if limit is None or not limit.value:
-        return
+    if limit is None or not limit.value or one.is_proxied:
+        return  # the server's idle connections are the proxy's
     config, name = one.pool.config, f"{limit.name} ({limit.value:g} s)"
     rest, key = _longest_rest(config)
     if rest < limit.value:

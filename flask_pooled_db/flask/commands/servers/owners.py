@@ -38,7 +38,7 @@ class Owned(NamedTuple):
     @property
     def is_own(self) -> bool:
         """Whether it is the one that has asked."""
-        return self.session.id == self.probe.own_id
+        return self.session.id == self.probe.own_id and not self.probe.is_proxied
 
 
 def known_ids(stats: HostStats, binds: Iterable[str]) -> dict[int, int]:
@@ -61,7 +61,8 @@ def known_ids(stats: HostStats, binds: Iterable[str]) -> dict[int, int]:
 
 def owned(group: Sequence[Probe], stats: HostStats) -> list[Owned]:
     """Return the connections of a server, which these binds have in common."""
-    binds = {one.bind for one in group}
+    # What has the name of a bind behind a proxy is the proxy's, which others use as well.
+    binds = {one.bind for one in group if not one.is_proxied}
     known, living = known_ids(stats, binds), {process.pid for process in stats.processes}
     found: dict[int, Owned] = {}
     for one in group:
@@ -81,7 +82,9 @@ def _by_account(
         is_account = own is not None and session.user == own.user
         pid = known.get(session.id) if is_account or own is None else None
         whose = Whose.WORKER
-        if session.id == probe.own_id or pid == os.getpid():
+        if probe.is_proxied:  # the same id is another connection's
+            whose, pid = Whose.OTHERS, None
+        elif session.id == probe.own_id or pid == os.getpid():
             whose, pid = Whose.COMMAND, os.getpid()
         elif pid is None:
             told = read_label(session.label or "", binds)
@@ -105,8 +108,8 @@ def why_not_told_apart(probe: Probe) -> str:
     """Return why it can't be told for certain on which machine the clients of a server are; "" if
     the server sees them as they are.
     """
-    own, facts = probe.own, probe.facts
-    if facts is not None and facts.changes_ids:
+    own = probe.own
+    if probe.is_proxied:
         return (
             "a proxy is in between, which gives connections other ids than the server: nobody can "
             "tell whose they are"
@@ -126,6 +129,12 @@ def why_not_told_apart(probe: Probe) -> str:
             "proxy or a translation of addresses is in between, and hides which machine is which"
         )
     return ""
+
+
+def why_not_known(probe: Probe) -> str:
+    """Return why none of a server's connections is known to be of a bind; "" if some are."""
+    is_known = probe.own is not None and not probe.is_proxied
+    return "" if is_known else why_not_told_apart(probe)
 
 
 def _is_same(seen: str, own: str) -> bool:

@@ -60,6 +60,12 @@ class Probe:
         """The command's own connection, as the server sees it."""
         return next((one for one in self.sessions if one.id == self.own_id), None)
 
+    @property
+    def is_proxied(self) -> bool:
+        """Whether its connections end at a proxy, which has others of its own to the server."""
+        changes_ids = self.facts is not None and self.facts.changes_ids
+        return changes_ids or self.pool.config.proxy is not None
+
 
 class Targets(NamedTuple):
     """The pools to ask, and why others can't be: the names of binds with what is wrong."""

@@ -15,7 +15,7 @@ from flask_pooled_db.drivers.facts import Activity
 from flask_pooled_db.flask.commands.group import Seconds, group
 from flask_pooled_db.flask.commands.live import problems, seconds
 from flask_pooled_db.flask.commands.servers.orphans import end_orphans
-from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned
+from flask_pooled_db.flask.commands.servers.owners import Owned, Whose, owned, why_not_known
 from flask_pooled_db.flask.commands.servers.probing import Probe, by_server, probe_all, targets
 from flask_pooled_db.flask.commands.servers.statements import printable
 from flask_pooled_db.flask.commands.tables import lines_of
@@ -41,8 +41,15 @@ class Listed(NamedTuple):
         """The binds, as messages name them."""
         return ", ".join(shown(one.bind) for one in self.binds)
 
-    def totals(self) -> dict[str, int]:
-        """Return how many there are, and of each kind."""
+    def not_known(self) -> dict[str, str]:
+        """Return the binds whose connections can't be told from others, and why."""
+        found = {one.bind: why_not_known(one) for one in self.binds}
+        return {bind: why for bind, why in found.items() if why}
+
+    def totals(self) -> dict[str, int] | None:
+        """Return how many there are, and of each kind; None if none are known."""
+        if len(self.not_known()) == len(self.binds):
+            return None
         counts = Counter(one.session.activity for one in self.rows)
         return {"total": len(self.rows), **{str(kind): counts[kind] for kind in Activity}}
 
@@ -116,24 +123,31 @@ def _of_server(listed: Listed) -> Iterator[str]:
     facts = listed.binds[0].facts
     if facts is None or facts.max_connections is None:
         return
-    totals = listed.totals()
-    kinds = ", ".join(
-        f"{count} {text(kind)}" for kind, count in totals.items() if kind != "total" and count
-    )
-    count = totals["total"]
-    of_all = f"{facts.connections} of {facts.max_connections} in all"
-    noun = "connection" if count == 1 else "connections"
-    yield (
-        f"{listed.names} at {facts.product} {text(facts.version)}: {count} {noun} of the app"
-        f" ({kinds}), {of_all}"
-    )
+    at = f"{listed.names} at {facts.product} {text(facts.version)}"
+    totals, of_all = listed.totals(), f"{facts.connections} of {facts.max_connections}"
+    if totals is None:
+        yield f"{at}: {of_all} connections in all"
+    else:
+        yield f"{at}: {_counted(totals)}, {of_all} in all"
+    for bind, why in listed.not_known().items():
+        yield f"Which of them are those of {shown(bind)} is not known: {why}."
     if facts.product in ("MariaDB", "MySQL") and not facts.sees_others:
         yield (
             "Which of them are idle in a transaction is not known: it takes the privilege "
             f"{facts.privilege}."
         )
-    rows = [_row(one) for one in listed.rows]
-    yield from lines_of([_HEAD, *rows], left=len(_HEAD))
+    if totals is not None:
+        rows = [_row(one) for one in listed.rows]
+        yield from lines_of([_HEAD, *rows], left=len(_HEAD))
+
+
+def _counted(totals: dict[str, int]) -> str:
+    kinds = ", ".join(
+        f"{count} {text(kind)}" for kind, count in totals.items() if kind != "total" and count
+    )
+    count = totals["total"]
+    noun = "connection" if count == 1 else "connections"
+    return f"{count} {noun} of the app ({kinds})"
 
 
 def _row(one: Owned) -> tuple[str, ...]:
@@ -158,6 +172,7 @@ def _values(listed: Listed) -> dict[str, Any]:
         "server": None if facts is None else f"{facts.product} {facts.version}",
         "connections": None if facts is None else facts.connections,
         "totals": listed.totals(),
+        "not_known": listed.not_known(),
         "sessions": [
             {
                 **dataclasses.asdict(one.session),
