@@ -11,6 +11,7 @@ import pytest
 
 from flask_pooled_db import PooledDB
 from harness.pgbouncer import PgBouncer
+from tests.flask import stressing
 from tests.flask.checking import check, found, site
 from tests.flask.listing import read, run, site_of
 
@@ -160,3 +161,25 @@ def test_kill_orphans(pgbouncer: PgBouncer, tmp_path: Path) -> None:
         result = run(place, "--kill-orphans", "--yes", "--idle", "0")
     assert result.exit_code == 1
     assert "no orphan of 'default' is ended: a proxy is in between" in result.stderr
+
+
+# stress
+
+
+@pytest.mark.parametrize(("mode", "proxy"), [("session", None), ("transaction", PROXY)])
+def test_stress(shared_postgresql: str, mode: str, proxy: str | None) -> None:
+    """What the server has left is not told there, and why is."""
+    with PgBouncer(shared_postgresql, {"pool_mode": mode}) as between:
+        place = stressing.make(url=between.url, proxy=proxy)
+        result = stressing.stress(place, *stressing.SHORT, "--yes")
+        told = stressing.told(stressing.stress(place, *stressing.SHORT, "--yes", "--json"))
+        place[1].close()
+    assert result.exit_code == 0, result.output
+    left = told["left"]
+    assert left["connections_on_the_server"] is None
+    assert left["transactions_on_the_server"] is None
+    assert (left["connections_in_use"], left["rows_wrong"]) == (0, 0)
+    assert "a proxy is in between" in told["server_not_known"]
+    lines = result.stdout.splitlines()
+    assert next(one for one in lines if "connections on" in one).split()[-2:] == ["not", "told"]
+    assert lines[-1].startswith("What the server has left is not known: a proxy is in between")

@@ -206,6 +206,7 @@ class Run:
             "failed": dict(tally.failed),
             "started_over": dict(tally.started_over),
             "left": left,
+            "server_not_known": self._on_server.why,
             "sum": None if verdict is None else verdict.total,
             "expected_sum": EXPECTED,
             "problems": self._problems,

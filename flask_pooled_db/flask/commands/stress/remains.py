@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flask_pooled_db.drivers.facts import ServerSession
-from flask_pooled_db.flask.commands.servers.probing import open_entry
+from flask_pooled_db.flask.commands.servers.owners import why_not_known
+from flask_pooled_db.flask.commands.servers.probing import ask, open_entry
 from flask_pooled_db.lease.dbutils import Pool
 
 PATIENCE = 5.0
@@ -56,6 +57,8 @@ class OnServer(NamedTuple):
 
     connections: int | None = None
     transactions: int | None = None
+    why: str = ""
+    """Why it does not, if that is not the driver's fault."""
 
 
 def footprint(pools: Collection[Any]) -> Footprint:
@@ -125,6 +128,10 @@ def left_on_server(pool: Pool, used: Collection[int]) -> OnServer:
     entry = open_entry(pool)
     try:
         driver, raw, own = entry.driver, entry.raw, entry.link.server_id
+        with entry.bounded(PATIENCE):
+            probe = ask(pool, entry)
+        if why := why_not_known(probe):
+            return OnServer(why=why)  # these numbers are not the server's
 
         def left() -> list[ServerSession]:
             seen = {one.id: one for one in driver.server_sessions(raw)}

@@ -50,6 +50,9 @@ def lines_of_findings(found: Findings) -> Iterator[str]:
     yield ""
     left = [(name.replace("_", " "), _told(value)) for name, value in found["left"].items()]
     yield from lines_of([("LEFT BEHIND", "COUNT"), *left])
+    if why := found.get("server_not_known"):  # sockets use no server
+        yield ""
+        yield f"What the server has left is not known: {why}."
 
 
 def _cells(times: Mapping[str, Any]) -> tuple[str, str, str, str]:
