@@ -81,12 +81,12 @@ def merge(totals: Numbers, numbers: Numbers) -> Numbers:
     for part in ("pools", "closed"):
         counters = {bind: counters_of(found) for bind, found in numbers.get(part, {}).items()}
         pools = added(pools, counters)
-    opened = {*totals.get("opened", ()), *numbers.get("opened", ()), *numbers.get("closed", ())}
+    opened = {*totals.get("named", ()), *numbers.get("opened", ()), *numbers.get("closed", ())}
     by_name = bounded({name: pools[name] for name in opened & pools.keys()}, OTHER_BINDS)
     fixed = {name: counters for name, counters in pools.items() if name not in opened}
     return {
         "pools": {**fixed, **by_name},
-        "opened": sorted(by_name),
+        "named": sorted(by_name),
         "callers": bounded(added(callers, numbers.get("callers", {}))),
         "slow_statements": bounded(
             added(totals.get("slow_statements", {}), numbers.get("slow_statements", {}))

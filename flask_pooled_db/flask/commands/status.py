@@ -72,6 +72,8 @@ def _of(bind: str, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
         found[name] = {key: value for key, value in numbers[name].items() if key == bind}
     for name in numbers.keys() & {*_OF_BINDS}:
         found[name] = [each for each in numbers[name] if each.get("bind") == bind]
+    if "named" in found:
+        found["named"] = [name for name in found["named"] if name == bind]
     return found
 
 
