@@ -2,11 +2,16 @@
 
 A probe takes nothing that a caller needs. It does not stand in line, it has an idle connection for
 the time of one ping, and what is opened for it is idle from then on.
+
+Behind a proxy that gives each transaction any of its sessions a ping waits inside the proxy while
+all of these are in use. So no answer means that the pool is busy, for as long as callers would wait
+as well; but a connect the proxy answers by itself, whatever has become of its server.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 import threading
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -18,6 +23,10 @@ from flask_pooled_db.pool.state import Change
 from flask_pooled_db.pool.supply import Supply
 
 T = TypeVar("T")
+
+_SHARE_OF_PING = 0.5
+"""The part of its time that a ping through a proxy may take: the rest is for a connect, which tells
+whether the proxy is there."""
 
 
 class Answer(enum.Enum):
@@ -73,6 +82,9 @@ class Probe:
         self._invalidate = invalidate
         self._clock = supply.terms.clock
         self._deadline = self._clock() + seconds
+        self._is_proxied = supply.terms.config.proxy is not None
+        self._is_silent = False  # a ping has had no answer from behind the proxy
+        self._has_connected = False  # to the proxy
 
     def run(self) -> Finding:
         """Return what a caller would find. It takes no longer than its time."""
@@ -122,9 +134,11 @@ class Probe:
         backoff = state.connector.backoff
         if state.is_closed:
             return CLOSED
-        entry = self._idle_locked(change)
+        entry = None if self._is_silent else self._idle_locked(change)
         if entry is not None:
             return entry
+        if self._has_connected:
+            return BUSY  # a caller was faster
         is_connecting = self._connects_locked(change)
         if state.is_cut_off_locked(now, self._supply.terms.config):
             return _connecting_failed(backoff.error)
@@ -132,7 +146,7 @@ class Probe:
             onlooker = Onlooker()
             state.onlookers.add(onlooker)
             return onlooker
-        return self._without_connect_locked()
+        return self._silence_locked() if self._is_silent else self._without_connect_locked()
 
     def _connects_locked(self, change: Change) -> bool:
         """See to it that a connect is under way, if there is a place that no caller waits for, and
@@ -162,6 +176,9 @@ class Probe:
             state.onlookers.discard(onlooker)
             if state.is_closed:
                 return CLOSED
+            if connected and self._is_proxied:
+                self._has_connected = True
+                return self._silence_locked() if self._is_silent else None
             if connected:
                 return OK  # the server has just answered
             if state.idle and self._clock() < self._deadline:
@@ -170,6 +187,9 @@ class Probe:
                 return self._without_connect_locked()
         if self._returns() > returns:  # connects are slow, and callers are served
             return BUSY
+        if self._is_silent:  # the proxy itself is
+            self._supply.evict_idle(evictions.SILENT)
+            self._invalidate()
         if state.connector.backoff.is_down:
             return _connecting_failed(state.connector.backoff.error)
         return Finding(Answer.DOWN, "a connect had no answer in time")
@@ -178,8 +198,11 @@ class Probe:
         """Ping an idle connection. Returns None if it was dead, and another one may not be."""
         rested_since, began = entry.since, self._clock()
         entry.since = began
+        seconds = max(self._deadline - began, 0.0)
+        if self._is_proxied and not self._has_connected:
+            seconds *= _SHARE_OF_PING
         try:
-            answers = entry.look() <= 0 and entry.answers(max(self._deadline - began, 0.0))
+            answers = entry.look() <= 0 and entry.answers(seconds)
         except BaseException:
             self._drop(entry, "its ping was interrupted")
             raise
@@ -187,6 +210,9 @@ class Probe:
         if answers:
             self._supply.change(lambda change: self._put_back_locked(entry, rested_since, change))
             return OK
+        if self._is_proxied:
+            returned = _returned_at(entry, rested_since)
+            return self._unanswered(entry, returned, min(seconds, self._liveness.silence))
         if now - began >= self._liveness.silence:
             self._supply.evict_idle(evictions.SILENT)
         self._supply.terms.events.found_dead()
@@ -196,11 +222,43 @@ class Probe:
             return None
         return Finding(Answer.DOWN, "a ping had no answer in time")
 
+    def _unanswered(self, entry: Entry, returned: float, silence: float) -> Finding | None:
+        """Drop a connection to a proxy whose ping was not answered, and return what that means;
+        None if a connect, or another ping, is to tell.
+        """
+        state, now, began = self._supply.state, self._clock(), entry.since
+        self._is_silent = now - began >= silence
+        self._supply.terms.events.found_dead()
+        if not self._is_silent:
+            self._invalidate()
+        self._drop(entry, evictions.SILENT if self._is_silent else evictions.DEAD)
+        with state.lock:
+            state.unanswered_since = max(min(state.unanswered_since, began), returned)
+            if self._has_connected and not self._is_silent:
+                return Finding(Answer.DOWN, "a ping failed on a connection that was just opened")
+            if self._has_connected or now >= self._deadline:
+                return self._silence_locked()
+        return None
+
+    def _silence_locked(self) -> Finding:
+        """Judge by for how long nothing has come back from behind a proxy."""
+        state, now = self._supply.state, self._clock()
+        backoff = state.connector.backoff
+        if backoff.is_down:
+            return _connecting_failed(backoff.error)
+        returned = (_returned_at(entry, entry.since) for entry in state.idle)
+        silent_for = now - max(state.unanswered_since, *returned, -math.inf)
+        if silent_for < self._supply.terms.config.acquire_timeout:
+            return BUSY
+        told = f"the proxy has had no session that answers for {silent_for:.0f} s"
+        return Finding(Answer.DOWN, told)
+
     def _put_back_locked(self, entry: Entry, rested_since: float, change: Change) -> None:
         """Make a connection idle again, as if it had not been taken: one that rests is closed in
         time all the same.
         """
         state, now = self._supply.state, self._clock()
+        state.unanswered_since = math.inf
         if not state.end_check_locked(entry):
             return  # it was closed meanwhile
         entry.since = rested_since
@@ -225,6 +283,13 @@ class Probe:
         state = self._supply.state
         with state.lock:
             return state.checkouts - state.never_returned - len(state.in_use)
+
+
+def _returned_at(entry: Entry, rested_since: float) -> float:
+    """Return when an idle connection came back from a lease; negative infinity if it never had one.
+    It has rested since then, or since it was opened.
+    """
+    return rested_since if rested_since > entry.origin.opened_at else -math.inf
 
 
 def _connecting_failed(error: BaseException | None) -> Finding:

@@ -98,6 +98,8 @@ class State:
         # Whether what is returned may find no place: after a resize, or beside other pools.
         self.may_lack_room = common is not None
         self.probe_asked = math.inf  # when a caller was turned away, for whom a connect is tried
+        # Behind a proxy: since when pings were not answered; infinite if the last one was.
+        self.unanswered_since = math.inf
         self.is_closed = False
         self.is_tended = False  # from the first checkout on: nothing is opened ahead of it
         self.connector = Connector(terms.config, terms.ping, terms.driver, terms.clock)

@@ -10,10 +10,14 @@ import psycopg
 import pytest
 
 from flask_pooled_db import PooledDB
+from flask_pooled_db.pool import checkup
 from harness.pgbouncer import PgBouncer
+from harness.postgres import PostgreSQLServer
+from harness.waiting import wait_until
 from tests.flask import stressing
 from tests.flask.checking import check, found, site
 from tests.flask.listing import read, run, site_of
+from tests.support.apps import pooled_app
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -183,3 +187,68 @@ def test_stress(shared_postgresql: str, mode: str, proxy: str | None) -> None:
     lines = result.stdout.splitlines()
     assert next(one for one in lines if "connections on" in one).split()[-2:] == ["not", "told"]
     assert lines[-1].startswith("What the server has left is not known: a proxy is in between")
+
+
+# /healthz/ready
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question has a check of its own."""
+    monkeypatch.setattr(checkup, "INTERVAL", 0.0)
+
+
+@pytest.mark.usefixtures("always")
+def test_ready_while_all_sessions_are_in_use(shared_postgresql: str) -> None:
+    """The pool of pgbouncer is full: the bind is busy, and the worker ready. What is idle in the
+    worker stays, but for the connection that was asked.
+    """
+    with (
+        PgBouncer(shared_postgresql, {"default_pool_size": "1"}) as between,
+        pooled_app(between.url, proxy=PROXY, acquire_timeout=60) as (app, db),
+        psycopg.connect(between.url.replace("+psycopg", "")) as holder,
+    ):
+        app.register_blueprint(db.health_blueprint(timeout=2.5))
+        client = app.test_client()
+        with db.connection_context(), db.connection_context(independent=True):
+            pass
+        idle = db.stats().idle
+        assert idle >= 2
+        assert client.get("/healthz/ready").get_json()["binds"] == {"default": "ok"}
+        holder.execute("SELECT 1")
+        for connects in (1, 2):
+            before = db.stats()
+            answer = client.get("/healthz/ready")
+            assert (answer.status_code, answer.get_json()["binds"]) == (200, {"default": "busy"})
+            assert (db.stats().idle, db.stats().connects) == (idle, before.connects + 1), connects
+        holder.rollback()
+        assert client.get("/healthz/ready").get_json()["binds"] == {"default": "ok"}
+
+
+@pytest.mark.usefixtures("always")
+def test_not_ready_without_server() -> None:
+    """The server behind pgbouncer is away: the bind is down, though pgbouncer takes connections;
+    and so it is when pgbouncer is away.
+    """
+    settings = {"proxy": PROXY, "acquire_timeout": 0.5}
+    with PostgreSQLServer() as server, PgBouncer(server.url()) as between:
+        with pooled_app(between.url, **settings) as (app, db):
+            app.register_blueprint(db.health_blueprint())
+            client = app.test_client()
+
+            def is_ready() -> bool:
+                return client.get("/healthz/ready").status_code == 200
+
+            assert is_ready()
+            server.kill()
+            wait_until(lambda: not is_ready(), "the outage")
+            assert not any(is_ready() for _ in range(5))
+            server.start()
+            wait_until(is_ready, "the server")
+            server.pause()
+            wait_until(lambda: not is_ready(), "callers would be turned away")
+            assert not is_ready()
+            server.resume()
+            wait_until(is_ready, "the server")
+            between.kill()
+            assert not is_ready()

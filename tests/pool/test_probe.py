@@ -325,3 +325,88 @@ def test_probe_where_nobody_waits(fake: FakeDriver) -> None:
             pool.lease()
         lease.close()
         assert check_counts(pool).timeouts == 1
+
+
+# Behind a proxy, where a ping waits for a session, and a connect does not
+
+PROXY = "transaction"
+LONGER = 1.0
+"""Half of it suffices for a connect, however busy the machine is."""
+
+
+def test_probe_of_full_proxy(fake: FakeDriver) -> None:
+    """A ping without an answer from a proxy that takes connections means busy. It costs the one
+    connection, in whose place there is a new one, and no other one.
+    """
+    with open_pool(fake, proxy=PROXY) as pool:
+        leases = [pool.lease() for _ in range(2)]
+        for lease in leases:
+            lease.close()
+        fake.is_deaf = True
+        for connects in (3, 4):
+            assert probe(pool, LONGER) is Answer.BUSY
+            assert (fake.count("connect"), check_counts(pool).idle) == (connects, 2)
+        fake.is_deaf = False
+        assert probe(pool) is Answer.OK
+        assert fake.count("connect") == 4
+
+
+def test_probe_of_full_proxy_of_full_pool(fake: FakeDriver) -> None:
+    """So it is without a place for the connect, and without a connection before."""
+    with open_pool(fake, proxy=PROXY, maxconnections=2) as pool:
+        fake.is_deaf = True
+        assert probe(pool, LONGER) is Answer.BUSY
+        leases = [pool.lease() for _ in range(2)]
+        assert probe(pool, LONGER) is Answer.BUSY
+        for lease in leases:
+            lease.close()
+
+
+def test_probe_of_proxy_without_sessions(fake: FakeDriver) -> None:
+    """Once callers would have waited in vain, the database is down, until a lease comes back or a
+    ping is answered.
+    """
+    with open_pool(fake, proxy=PROXY, acquire_timeout=2.5) as pool:
+        fake.is_deaf = True
+        assert probe(pool, LONGER) is Answer.BUSY
+        wait_until(lambda: probe(pool, LONGER) is Answer.DOWN, "callers would be turned away")
+        pool.lease().close()
+        assert probe(pool, LONGER) is Answer.BUSY
+        fake.is_deaf = False
+        assert probe(pool) is Answer.OK
+        fake.is_deaf = True
+        assert probe(pool, LONGER) is Answer.BUSY
+
+
+def test_probe_of_silent_proxy(fake: FakeDriver) -> None:
+    """A proxy that takes no connection either is down at once, and what is idle is closed."""
+    with open_pool(fake, proxy=PROXY, connect_timeout=PATIENCE) as pool:
+        leases = [pool.lease() for _ in range(3)]
+        for lease in leases:
+            lease.close()
+        fake.is_deaf = True
+        gate = fake.hold("connect")
+        assert probe(pool, SHORT) is Answer.DOWN
+        assert pool.stats().idle == 0
+        gate.open()
+
+
+def test_probe_of_proxy_that_refuses(fake: FakeDriver) -> None:
+    """So is one that refuses connects."""
+    with open_pool(fake, proxy=PROXY) as pool:
+        use(pool)
+        fake.is_deaf = True
+        refuse(fake)
+        assert probe(pool, SHORT) is Answer.DOWN
+
+
+def test_probe_of_proxy_whose_server_is_away(fake: FakeDriver) -> None:
+    """A connect that the proxy answers by itself proves nothing: a ping on it has to succeed."""
+    with open_pool(fake, proxy=PROXY) as pool:
+        use(pool)
+        fake.fail_always("ping", OperationalError)
+        for _ in range(2):
+            assert probe(pool) is Answer.DOWN
+        fake.mend("ping")
+        assert probe(pool) is Answer.OK
+        check_counts(pool)
