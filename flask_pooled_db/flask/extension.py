@@ -205,7 +205,7 @@ class PooledDB(ByName, Statements, Observed):
     def close(self, timeout: float = 0.0) -> None:
         """Close the pools of all apps in this process; leases get `timeout` seconds to end."""
         check_seconds("timeout", timeout)
-        for state in list(self.states):
+        for state in self.states.members():
             state.numbers.collect()  # of binds that are gone afterwards
             for pool in state.registry.close():
                 pool.close(timeout)

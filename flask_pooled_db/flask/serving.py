@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Unpack
 
 from flask import current_app
@@ -36,6 +35,7 @@ from flask_pooled_db.lease.proxy import LeaseConnection
 from flask_pooled_db.lease.scope import Scope
 from flask_pooled_db.lease.state import State
 from flask_pooled_db.pool import PoolStats
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.runtime import refuse_to_pickle
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Serving:
     """The part of the extension that knows the apps it serves, without keeping them alive."""
 
     def __init__(self) -> None:
-        self.states: weakref.WeakSet[AppState] = weakref.WeakSet()
+        self.states: Census[AppState] = Census()
 
     __reduce_ex__ = refuse_to_pickle(
         "a PooledDB",
@@ -75,11 +75,11 @@ class Serving:
         return pair
 
     def _only(self) -> AppState:
-        states = list(self.states)
+        states = self.states.members()
         if len(states) > 1:
             del states[:]
             gc.collect()  # apps are garbage that nobody has found yet, as after most tests
-            states = list(self.states)
+            states = self.states.members()
         if len(states) == 1:
             return states[0]
         if not states:

@@ -27,6 +27,7 @@ from flask_pooled_db.host.presence import forget_own
 from flask_pooled_db.host.records import Numbers
 from flask_pooled_db.host.report import HostStats
 from flask_pooled_db.host.trouble import Trouble
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.runtime import Errand, Job, Part, guard, housekeeper, join, workers
 
 FIRST_INTERVAL, INTERVAL = 0.25, 1.0
@@ -246,13 +247,12 @@ class Publishing(Part):
     """All that publish in this process."""
 
     def __init__(self) -> None:
-        self._publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+        self._publishers: Census[Publisher] = Census()
         self._members: set[Member] = set()  # those that have files, or will have
 
     def know(self, publisher: Publisher) -> None:
         """Take part in forks for one."""
-        with guard.lock:
-            self._publishers.add(publisher)
+        self._publishers.add(publisher)
 
     def add(self, member: Member) -> None:
         """Remember that it may have files, also when its app is garbage."""
@@ -270,12 +270,12 @@ class Publishing(Part):
             member.after_fork()
         forget_own()
         self._members.clear()
-        for publisher in list(self._publishers):
+        for publisher in self._publishers.members():
             publisher.after_fork()
 
     def at_exit(self) -> None:
         deadline = monotonic() + PATIENCE  # of all together
-        for publisher in list(self._publishers):
+        for publisher in self._publishers.members():
             with contextlib.suppress(Exception):
                 publisher.end(max(deadline - monotonic(), 0.0))
         for member in list(self._members):  # whose apps are garbage

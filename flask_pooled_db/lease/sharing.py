@@ -35,7 +35,7 @@ class Shared(Generic[S]):
     """A shared connection: its leases, and whose turn it is. The pool's lock guards the leases."""
 
     def __init__(self) -> None:
-        self.leases: weakref.WeakSet[S] = weakref.WeakSet()
+        self.leases: Census[S] = Census()
         self.joining = 1  # leases that are about to be made
         self.is_joinable = False
         self.has_leftovers = False  # a lease was closed before COMMIT
@@ -78,10 +78,13 @@ class Sharing(Generic[S]):
     @property
     def count(self) -> int:
         """How many are joinable, or about to be."""
-        return len(self._additions) + sum(shared.is_joinable for shared in self._all_locked())
+        return len(self._additions) + sum(shared.is_joinable for _, shared in self._all_locked())
 
-    def _all_locked(self) -> list[Shared[S]]:
-        return list(self._shared.values())
+    def _all_locked(self) -> list[tuple[Entry, Shared[S]]]:
+        # By the references, whose list is made in one step: any of them may be garbage meanwhile.
+        entries = [reference() for reference in self._shared.keyrefs()]
+        found = [(entry, self._shared.get(entry)) for entry in entries if entry is not None]
+        return [(entry, shared) for entry, shared in found if shared is not None]
 
     def acquire(self, timeout: float | None = None) -> Entry:
         """Return a connection to share: a new one up to `maxshared`, else the one shared least.
@@ -150,7 +153,7 @@ class Sharing(Generic[S]):
         never come back.
         """
         now = self.terms.clock()
-        for entry, shared in list(self._shared.items()):
+        for entry, shared in self._all_locked():
             if entry.expires_at <= now:
                 shared.is_joinable = False
 
@@ -181,13 +184,13 @@ class Sharing(Generic[S]):
             )
 
     def _has_joinable_locked(self) -> bool:
-        return any(shared.is_joinable for shared in self._all_locked())
+        return any(shared.is_joinable for _, shared in self._all_locked())
 
     def _least_shared_locked(self) -> Entry | None:
         """As in DBUtils, a connection in a transaction is not shared."""
         free = {
             entry: len(shared)
-            for entry, shared in list(self._shared.items())
+            for entry, shared in self._all_locked()
             if shared.may_be_joined() and not entry.driver.in_transaction(entry.raw)
         }
         return min(free, key=free.__getitem__, default=None)

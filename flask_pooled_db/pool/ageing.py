@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.opened import Opened
 from flask_pooled_db.pool.registry import Registry
 from flask_pooled_db.runtime import Job, Part, housekeeper, join, reporter, workers
@@ -86,7 +87,7 @@ class Registries(Part):
     """All registries of the process. Those that have binds open are swept from time to time."""
 
     def __init__(self) -> None:
-        self._registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+        self._registries: Census[Registry] = Census()
         self._swept: weakref.WeakKeyDictionary[Registry, object] = weakref.WeakKeyDictionary()
         self._jobs: weakref.WeakKeyDictionary[Registry, Job] = weakref.WeakKeyDictionary()
 
@@ -132,7 +133,7 @@ class Registries(Part):
     def after_fork_in_child(self) -> None:
         self._jobs.clear()
         self._swept.clear()
-        for registry in list(self._registries):
+        for registry in self._registries.members():
             registry.after_fork()
             if registry.opened:
                 self.begin(registry)

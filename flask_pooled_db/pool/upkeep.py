@@ -13,6 +13,7 @@ from time import monotonic
 from flask_pooled_db.config import shown
 from flask_pooled_db.drivers import Driver
 from flask_pooled_db.pool import evictions
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.engine import Engine
 from flask_pooled_db.pool.entry import EntryRef
 from flask_pooled_db.pool.link import detach_all
@@ -131,18 +132,16 @@ class Upkeep(Part):
     """Keeps all pools of a process in order. There is one, and one job that sweeps all pools."""
 
     def __init__(self) -> None:
-        self._pools: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._pools: Census[Engine] = Census()
         self._rounds: dict[float, Round] = {}  # by their intervals; of the pools that are in use
         self._job: Job | None = None
 
     def add(self, pool: Engine) -> None:
         """Take care of a pool from now on."""
-        with guard.lock:
-            self._pools.add(pool)
+        self._pools.add(pool)
 
     def _all(self) -> list[Engine]:
-        with guard.lock:
-            return list(self._pools)
+        return self._pools.members()
 
     def tend(self, pool: Engine) -> None:
         """Begin to sweep a pool, at its first checkout and after a rest; go on if an error has

@@ -9,7 +9,6 @@ until there are many, for a thread of its own.
 from __future__ import annotations
 
 import functools
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from opentelemetry.metrics import (
 )
 
 from flask_pooled_db.pool import NoEvents
+from flask_pooled_db.pool.census import Census
 from flask_pooled_db.pool.histogram import BOUNDS
 from flask_pooled_db.runtime import guard, workers
 from flask_pooled_db.telemetry.conventions import (
@@ -186,7 +186,7 @@ def _histogram(meter: Meter, metric: Metric) -> Histogram:
 
 # The SDK makes one instrument of a name, and ignores the callbacks of all further ones. So the one
 # there is tells of all apps.
-_living: weakref.WeakSet[Measures] = weakref.WeakSet()
+_living: Census[Measures] = Census()
 
 
 def _observe(provider: MeterProvider, meter: Meter, metric: Metric) -> None:
@@ -206,7 +206,7 @@ def _observations(
     if _stands_for_another(provider):
         provider = get_meter_provider()
     found: Counter[tuple[str, str | None]] = Counter()
-    for measures in list(_living):
+    for measures in _living.members():
         if measures.provider is provider or _stands_for_another(measures.provider):
             for key, number in measures.observe(metric):
                 found[key] += number

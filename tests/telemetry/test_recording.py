@@ -139,7 +139,7 @@ def test_two_apps() -> None:
     """A statement on another app's database is not on record in this app's context."""
     with recorded_app() as (one, first), recorded_app() as (_, second):
         with one.app_context():
-            pool = second.states.copy().pop().pool(None)
+            pool = next(iter(second.states)).pool(None)
             with pool.connection() as conn:
                 conn.execute("SELECT 1")
             assert texts(first) == []
