@@ -40,8 +40,10 @@ class Leaks:
                 raise
 
     def _reclaim(self, ref: EntryRef) -> None:
-        if ref.link.reason is None:
-            ref.link.reason = evictions.LOST
+        with self._supply.state.lock:
+            is_first = ref.link.reason is None  # else another thread was faster, or it is no leak
+            reason = ref.link.reason = ref.link.reason or evictions.LOST
+        if is_first:
             bind, place = shown(self._terms.bind), ref.link.taken_at
             taken = f", taken {callers.at(place)}," if place else ""
             self._terms.events.leaked(place)
@@ -54,8 +56,7 @@ class Leaks:
             text = f"a connection of bind {bind}{taken} was never given back: use it in a `with` "
             reporter.tell(warnings.warn, f"{text}block", ResourceWarning)
         ref.link.terminate()
-        if not ref.link.is_ending:  # else who closes it frees its place, afterwards
-            self._supply.closed(ref, ref.link.reason)
+        self._supply.closed(ref, reason)
 
     def report_long_leases(self, now: float) -> None:
         """Log the leases that have been out for longer than `leak_threshold`, once a place and a

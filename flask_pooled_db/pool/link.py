@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,14 @@ from flask_pooled_db.runtime import Errand, callers
 logger = logging.getLogger("flask_pooled_db")
 
 
+class Closing:
+    """Held by who closes a connection, for as long as that takes: whatever ends it, this is garbage
+    then.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
 class Link:
     """The driver's connection and the place it takes: what has to be ended, whatever becomes of the
     rest.
@@ -24,7 +33,7 @@ class Link:
 
     __slots__ = (
         *("__weakref__", "_ending", "driver", "is_left", "is_open", "place", "raw", "reason"),
-        *("_closing", "hold", "server_id", "taken_at", "taken_by"),
+        *("_closing", "hold", "is_told", "server_id", "taken_at", "taken_by"),
     )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
@@ -32,8 +41,8 @@ class Link:
         self.driver = driver
         self.is_open = True  # until somebody begins to end it
         self._ending = threading.RLock()  # so that what was closed is not stopped
-        # Held by who closes it, for as long as that takes: `with` lets go of it whatever happens.
-        self._closing = threading.Lock()
+        self._closing: weakref.ref[Closing] | None = None  # by the thread that has begun to end it
+        self.is_told = False  # as evicted, by the pool
         self.is_left = False  # to a thread that is still at work with it, and will close it
         self.place: Place | None = None  # outside of a pool it has none
         # If its caller gives it back itself: where it was taken, and the id of who took it.
@@ -101,21 +110,40 @@ class Link:
         self.terminate()
 
     @property
-    def is_ending(self) -> bool:
-        """Whether a thread is closing it."""
-        return self._closing.locked()
+    def has_ended(self) -> bool:
+        """Whether its place is another's to take: it is closed, or left to a thread that hangs."""
+        if self.is_open:
+            return self.is_left
+        return self._closing is None or self._closing() is None  # None: it was detached
 
     def _end(self, end: Callable[[Any], None]) -> None:
-        if self.is_open and not self.is_left:
+        if not self.is_open or self.is_left:
+            return
+        mine, is_mine, failure = Closing(), False, ""
+        try:
             with self._ending:
-                is_mine, self.is_open = self.is_open, False
-            if not is_mine:
-                return
-            try:
-                with self._closing:
-                    end(self.raw)
-            except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
-                logger.debug("Closing a connection failed: %s", type(error).__name__)
+                if self.is_open:  # else another thread was faster
+                    # First: whoever sees that it is not open sees that it is being closed, too.
+                    self._closing = weakref.ref(mine)
+                    is_mine, self.is_open = self.is_open, False
+            if is_mine:
+                failure = self._end_raw(end)
+        except BaseException:
+            if is_mine:  # nobody else will close it, and its place is free from now on
+                with contextlib.suppress(Exception):
+                    self.driver.terminate(self.raw)
+            raise
+        finally:
+            del mine  # not with the frames of an error that somebody keeps
+        if failure:
+            logger.debug("Closing a connection failed: %s", failure)
+
+    def _end_raw(self, end: Callable[[Any], None]) -> str:
+        try:
+            end(self.raw)
+        except Exception as error:  # noqa: BLE001  it is gone, which is what was wanted
+            return type(error).__name__
+        return ""
 
 
 _links: Census[Link] = Census()

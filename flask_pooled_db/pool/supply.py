@@ -119,6 +119,7 @@ class Supply:
 
     def close(self, entry: Entry, reason: str) -> None:
         """Close a connection, with a goodbye unless it is condemned, and free its place."""
+        entry.link.reason = entry.link.reason or reason  # if an exception loses it, it is no leak
         try:
             entry.end()
         finally:
@@ -145,16 +146,24 @@ class Supply:
             self.close(entry, reason)
 
     def closed(self, ref: EntryRef, reason: str) -> None:
-        """Free the place of a connection that was closed, for those who wait."""
-        state, place = self.state, ref.link.place
-        if ref in state.open:  # else another thread was faster
+        """Free the place of a connection that was closed, for those who wait.
+
+        If another thread is closing it, that one will. If an exception kept it from being closed,
+        it is found as garbage.
+        """
+        state, link = self.state, ref.link
+        if not link.has_ended:
+            return
+        with state.lock:  # it is told once, and before its place is free
+            is_first, link.is_told = ref in state.open and not link.is_told, True
+        if is_first:
             self.terms.events.evicted(reason)
         change = Change()
         with state.lock:
             if ref in state.in_use:
                 del state.in_use[ref]
                 state.never_returned += 1
-            self._free_locked(place, change)
+            self._free_locked(link.place, change)
             state.open.discard(ref)
             self.assign_locked(change)
         self.carry_out(change)

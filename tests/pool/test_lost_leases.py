@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
+from collections.abc import Callable
 
 import pytest
 
 from flask_pooled_db.lease.dbutils import Pool
+from flask_pooled_db.pool import NoEvents
 from flask_pooled_db.pool.upkeep import sweep
 from flask_pooled_db.runtime import reporter
 from harness.waiting import wait_until
-from tests.pool.helpers import number_of
-from tests.support.fake_driver import FakeDriver
+from tests.pool.helpers import Interruption, number_of
+from tests.support.fake_driver import FakeDriver, Gate
 from tests.support.pools import call, open_pool, queue_up
+
+
+class Lock:
+    """In the place of one of a connection: something comes before it is taken, and after it is let
+    go of.
+    """
+
+    def __init__(
+        self, before: Callable[[], object] = bool, after: Callable[[], object] = bool
+    ) -> None:
+        self._lock = threading.RLock()
+        self._before, self._after = before, after
+
+    def __enter__(self) -> None:
+        self._before()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._after()
+
+
+def interrupt() -> None:
+    raise Interruption
 
 
 def lose_a_lease(pool: Pool) -> None:
@@ -56,6 +83,67 @@ def test_p3_two_find_a_lost_lease(fake: FakeDriver) -> None:
         gate.open()
         closing.result()
         wait_until(lambda: pool.stats().open == fake.open_now == 0)
+
+
+def test_p3_two_close_a_lost_lease(fake: FakeDriver) -> None:
+    """Nor is it free once somebody has begun to close it, and has not come to the driver yet."""
+    gate = Gate()
+    with open_pool(fake, maxconnections=1) as pool:
+        lose_a_lease(pool)
+        (ref,) = pool.engine.state.open
+        ref.link._ending = Lock(after=gate.stop_here)  # type: ignore[assignment]
+        closing = call(pool.engine.leaks.reclaim)
+        gate.wait_for_arrivals()
+        pool.engine.state.lost.append(ref)
+        pool.engine.leaks.reclaim()
+        assert pool.stats().open == fake.open_now == 1
+        gate.open()
+        closing.result()
+        wait_until(lambda: pool.stats().open == fake.open_now == 0)
+
+
+def test_two_count_a_lost_lease(fake: FakeDriver) -> None:
+    """Its eviction and its leak are told once, also if a second one finds it meanwhile."""
+    gate, told = Gate(), []
+
+    class Listener(NoEvents):
+        def evicted(self, reason: str) -> None:
+            told.append(reason)
+            gate.stop_here()
+
+    with open_pool(fake, maxconnections=1, watchers=[Listener()]) as pool:
+        lose_a_lease(pool)
+        lost = list(pool.engine.state.open)
+        closing = call(pool.engine.leaks.reclaim)
+        gate.wait_for_arrivals()
+        pool.engine.state.lost.extend(lost)
+        other = call(pool.engine.leaks.reclaim)
+        wait_until(lambda: not other.is_alive() or len(told) > 1)
+        gate.open()
+        closing.result()
+        other.result()
+        wait_until(lambda: pool.stats().open == 0)
+        assert told == ["its lease was garbage"]
+        assert pool.stats().evictions == {"leaked": 1}
+        assert pool.stats().leaked == 1
+
+
+@pytest.mark.parametrize("lock", [Lock(before=interrupt), Lock(after=interrupt)])
+def test_p3_interrupted_close(fake: FakeDriver, lock: Lock) -> None:
+    """Wherever its end is interrupted, a connection that is still open keeps its place."""
+    with open_pool(fake, maxconnections=1) as pool:
+        entry = pool.engine.acquire()
+        entry.link._ending = lock  # type: ignore[assignment]
+        with pytest.raises(Interruption):
+            pool.engine.evict(entry, "a test says so")
+        assert pool.stats().open == fake.open_now
+        entry.link._ending = threading.RLock()
+        del entry
+        gc.collect()
+        sweep(pool.engine)
+        wait_until(lambda: pool.stats().open == fake.open_now == 0)
+        assert pool.stats().evictions == {"broken": 1}
+        assert pool.stats().leaked == 0
 
 
 def test_lost_lease_warns(fake: FakeDriver) -> None:
