@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from flask_pooled_db.host import ledger
+from flask_pooled_db.host.claim import Claim
 from flask_pooled_db.host.directory import Directory, Location
 from flask_pooled_db.host.orders import Leftovers
 from flask_pooled_db.host.presence import Presence
@@ -25,7 +26,8 @@ def _attend_to_nothing(directory: Directory, token: str, started: float) -> None
 
 
 class Member:
-    """One app of this process in its directory. One thread at a time may use it, and it does I/O.
+    """One app of this process in its directory. One thread at a time may use it, the one that has
+    its claim, and it does I/O.
 
     It knows nothing of the app, so that it can tidy up when that is garbage.
     """
@@ -34,9 +36,11 @@ class Member:
         self.location = location
         self.merge = merge
         self.started: float | None = None
+        self.claim = Claim()
         self._begin()
 
     def _begin(self) -> None:
+        self._has_left = False
         self._presence = Presence()
         self._has_published = False
         self._swept = float("-inf")
@@ -51,6 +55,7 @@ class Member:
         """In a forked child, be another one: what lies there is the parent's."""
         self._presence.abandon()
         self.started = None
+        self.claim.after_fork()
         self._begin()
 
     def publish(self, numbers: Numbers, attend: Attend = _attend_to_nothing) -> None:
@@ -83,10 +88,13 @@ class Member:
 
     def retire(self, numbers: Numbers | None) -> None:
         """Leave for good: the last numbers, or those that were published last, go to those of all
-        that have ended. Raises `Unusable`; what is then left there is settled by others.
+        that have ended. Raises `Unusable`; what is then left there is settled by others. One that
+        has left is counted already, so that a second time does nothing.
 
         One that has published nothing makes no directory: a test suite has hundreds of such.
         """
+        if self._has_left:
+            return
         try:
             if numbers is not None or self._has_published:
                 with self.location.opened(make=self._has_published) as directory:
@@ -96,6 +104,7 @@ class Member:
         finally:
             self._presence.abandon()
             self._begin()
+            self._has_left = True
 
     def _retire(self, directory: Directory, numbers: Numbers | None) -> None:
         if not self._has_published and ledger.settle(directory, self.merge, (), numbers):

@@ -17,7 +17,6 @@ from time import monotonic, thread_time
 from typing import Protocol
 
 from flask_pooled_db.host import report
-from flask_pooled_db.host.claim import Claim
 from flask_pooled_db.host.directory import Location, Unusable, silence
 from flask_pooled_db.host.duties import CarryOut, Duties, refuse
 from flask_pooled_db.host.giving import Giving
@@ -64,7 +63,7 @@ class Publisher:
         self._source = source
         self._duties = Duties(carry_out)
         self._member = Member(location, source.merge)
-        self._claim = Claim()  # whose holder uses the source and the member
+        self._claim = self._member.claim  # whose holder uses the source as well
         self._trouble = Trouble()
         self._job: Job | None = None
         self._due = 0.0  # when it publishes next, by time.monotonic
@@ -221,7 +220,6 @@ class Publisher:
         """In a forked child, publish nothing before its own first use of a pool."""
         self._job = None
         self._member.after_fork()  # it has a token also if the parent has published nothing
-        self._claim.after_fork()
         self._duties.after_fork()
         self._due = 0.0
         self._source.after_fork()
@@ -239,8 +237,14 @@ def _take_turn(reference: weakref.ref[Publisher], member: Member) -> None:
 
 
 def _leave(member: Member) -> None:
-    with contextlib.suppress(Unusable):
-        member.retire(None)
+    """Have a member leave, unless the last thread of its app is still at work with it."""
+    if not member.claim.take(PATIENCE):
+        return
+    try:
+        with contextlib.suppress(Unusable):
+            member.retire(None)
+    finally:
+        member.claim.drop()
 
 
 class Publishing(Part):
@@ -278,7 +282,7 @@ class Publishing(Part):
         for publisher in self._publishers.members():
             with contextlib.suppress(Exception):
                 publisher.end(max(deadline - monotonic(), 0.0))
-        for member in list(self._members):  # whose apps are garbage
+        for member in list(self._members):  # of garbage, or interrupted as they left
             with contextlib.suppress(Exception):
                 leave = functools.partial(_leave, member)
                 Errand("publisher", leave, lambda _: None).run(max(deadline - monotonic(), 0.0))

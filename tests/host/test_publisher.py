@@ -309,6 +309,45 @@ def test_what_takes_long_is_rarer(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 # The end of the process, and all at once
 
+
+def test_end_takes_too_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app whose last numbers take longer than the exit waits for is counted once, whether the
+    process ends before they are there or lives on.
+    """
+    monkeypatch.setattr(publisher, "FIRST_INTERVAL", 60.0)
+    gate, collecting = threading.Event(), threading.Event()
+    one, counting = publisher_in(folder, 3)
+    collect = counting.collect
+
+    def collect_late() -> dict[str, int]:
+        collecting.set()
+        gate.wait(PATIENCE)
+        return collect()
+
+    one.begin()
+    one.read()
+    counting.n = 5
+    monkeypatch.setattr(counting, "collect", collect_late)
+    one.end(0.1)
+    assert collecting.wait(PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "PATIENCE", 0.1)
+        publisher.publishing.at_exit()
+    assert total_in(folder) == 3
+    gate.set()
+    wait_until(lambda: files_in(folder) == set(), "the end of its files")
+    assert total_in(folder) == 5
+
+
+def test_leaves_once(folder: Path) -> None:
+    """What the exit has settled is not counted again by a thread that comes to that too late."""
+    member = member_in(folder)
+    member.publish({"n": 3})
+    member.retire(None)
+    member.retire({"n": 4})
+    assert total_in(folder) == 3
+
+
 ENDS = {
     "exit": "sys.exit(3)",
     "exception": "raise SystemExit",
