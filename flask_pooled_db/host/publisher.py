@@ -202,11 +202,14 @@ class Publisher:
         if job is None:
             return
         job.cancel()
-        with contextlib.suppress(Unusable, TimeoutError, RuntimeError):
-            if guard.is_inside():  # nothing may wait there
-                workers.start("publisher", self._retire)
-            else:
-                Errand("publisher", self._retire, lambda _: None).run(seconds)
+        try:
+            with contextlib.suppress(Unusable, TimeoutError):
+                if guard.is_inside():  # nothing may wait there
+                    workers.start("publisher", self._retire)
+                else:
+                    Errand("publisher", self._retire, lambda _: None).run(seconds)
+        except RuntimeError:  # the system has no more threads
+            _have_left(self._member)
 
     def _retire(self) -> None:
         self._at_work(self._retire_now, PATIENCE)
@@ -231,9 +234,15 @@ def _take_turn(reference: weakref.ref[Publisher], member: Member) -> None:
     if publisher is not None:
         publisher.take_turn()
         return
-    publishing.remove(member)
-    with contextlib.suppress(RuntimeError):
+    _have_left(member)
+
+
+def _have_left(member: Member) -> None:
+    """Have a member leave, in a thread of its own, as soon as the system has one."""
+    try:
         workers.start("publisher", functools.partial(_leave, member))
+    except RuntimeError:
+        housekeeper.call_later(INTERVAL, functools.partial(_have_left, member))
 
 
 def _leave(member: Member) -> None:
@@ -243,6 +252,7 @@ def _leave(member: Member) -> None:
     try:
         with contextlib.suppress(Unusable):
             member.retire(None)
+        publishing.remove(member)  # last: what did not come so far is left to the exit
     finally:
         member.claim.drop()
 

@@ -118,6 +118,33 @@ def test_garbage_leaves_nothing(folder: Path) -> None:
     assert total_in(folder) == 3
 
 
+@pytest.mark.parametrize("is_garbage", [True, False])
+def test_no_thread_to_leave(
+    folder: Path, is_garbage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no thread for the end of an app, its files are removed when it has."""
+    refused: list[str] = []
+    start = workers.start
+
+    def refuse(name: str, target: Callable[[], object]) -> None:
+        if name == "publisher" and len(refused) < 3:
+            refused.append(name)
+            raise RuntimeError("can't start new thread")
+        start(name, target)
+
+    monkeypatch.setattr(publisher, "FIRST_INTERVAL", 0.3 if is_garbage else 60.0)
+    pair: list[Publisher] = [publisher_in(folder, 3)[0]]
+    pair[0].begin()
+    pair[0].read()
+    monkeypatch.setattr(workers, "start", refuse)
+    if not is_garbage:
+        pair[0].end()
+    pair.clear()
+    gc.collect()
+    wait_until(lambda: not files_in(folder), "the end of its files")
+    assert (len(refused), total_in(folder)) == (3, 3)
+
+
 def test_several_apps_in_one_process(folder: Path) -> None:
     """Several app objects of one process meet in one directory, and none ends another."""
     pairs = [publisher_in(folder, n) for n in (1, 2, 4)]
