@@ -9,18 +9,30 @@ takes 8 now. The tasks do 0.94 of the transactions that 64 threads do, and did 0
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from flask_pooled_db.runtime import guard
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from flask_pooled_db.runtime.process import Part, join
 from flask_pooled_db.runtime.workers import workers
 
 REST = 5.0
 """Seconds after which a thread ends that has nothing to do."""
+
+
+class Call:
+    """A function that a thread is to call, or None if it is to end."""
+
+    __slots__ = ("function", "has_begun")
+
+    def __init__(self, function: Callable[[], object] | None) -> None:
+        self.function = function
+        self.has_begun = False  # the lock guards it
 
 
 class Hand:
@@ -31,20 +43,30 @@ class Hand:
         self.thread: threading.Thread | None = None  # once it runs
         self.rests_since = 0.0
         self._ends: tuple[socket.socket, ...] = ()  # which it reads from, and which wakes it
-        self._function: Callable[[], object] | None = function
+        self._call: Call | None = Call(function)
         self._dismissals = crew.dismissals
 
     def call(self, function: Callable[[], object] | None) -> None:
         """Have it call a function, or end. It must be at rest, and belong to the caller alone."""
-        self._function = function
+        self.hand_over(Call(function))
+
+    def hand_over(self, call: Call) -> None:
+        """Have it make a call. It must be at rest, and belong to the caller alone."""
         self._dismissals = self._crew.dismissals
+        self._call = call
         self._ends[1].send(b"1")
+
+    def take_back(self, call: Call) -> bool:
+        """Undo `hand_over()`, however far that came. Returns False if the call has begun."""
+        with guard.lock:
+            if not call.has_begun:
+                self._call = None
+            return not call.has_begun
 
     def work(self) -> None:
         """Make one call after the other."""
         self.thread = threading.current_thread()
-        while (function := self._function) is not None:
-            self._function = None
+        while (function := self._next()) is not None:
             if workers.is_forking:
                 with workers.connecting():
                     pass  # the fork is over
@@ -54,6 +76,10 @@ class Hand:
         for end in self._ends:
             end.close()
 
+    def _next(self) -> Callable[[], object] | None:
+        call, self._call = self._call, None
+        return None if call is None else call.function
+
     def _rest(self) -> None:
         """Wait for the next call. Returns without one if this thread is to end."""
         try:
@@ -61,10 +87,17 @@ class Hand:
         except OSError:  # the process has no descriptor left
             return
         self.rests_since = monotonic()
-        self._crew.idle.append(self)
-        self._crew.look_after(self)
+        self._crew.rest(self)
         if self._dismissals == self._crew.dismissals or not self._crew.withdraw(self):
             self._ends[0].recv(1)
+            while not self._begins():  # it was woken for a call that was taken back
+                self._ends[0].recv(1)
+
+    def _begins(self) -> bool:
+        with guard.lock:
+            if self._call is not None:
+                self._call.has_begun = True
+            return self._call is not None
 
 
 def _connected() -> tuple[socket.socket, ...]:
@@ -99,12 +132,32 @@ class Crew(Part):
         more threads, or if the process is ending: a thread at rest does not go on then.
         """
         workers.refuse_if_over()
-        try:
-            hand = self.idle.pop()
-        except IndexError:
+        if not self._call_last(function):
             workers.start("caller", Hand(self, function).work)
-        else:
-            hand.call(function)
+
+    def _call_last(self, function: Callable[[], object] | None) -> bool:
+        """Have the thread that has rested least call a function, or end. Returns whether there is
+        one. What a signal handler raises meanwhile leaves it at rest.
+        """
+        taken: list[Hand] = []
+        call = Call(function)
+        try:
+            with contextlib.suppress(IndexError):  # there is none
+                # One step of the interpreter's: it is never gone from there, and known to nobody.
+                taken.extend(map(deque.pop, (self.idle,)))
+            for hand in taken:
+                hand.hand_over(call)
+        except BaseException:
+            for hand in taken:
+                if hand.take_back(call):
+                    self.rest(hand)
+            raise
+        return bool(taken)
+
+    def rest(self, hand: Hand) -> None:
+        """Have a thread called from now on."""
+        self.idle.append(hand)
+        self._look_after(hand)
 
     def withdraw(self, hand: Hand) -> bool:
         """Have a thread at rest called no more. Returns False if a call comes at this moment."""
@@ -114,7 +167,7 @@ class Crew(Part):
             return False
         return True
 
-    def look_after(self, hand: Hand) -> None:
+    def _look_after(self, hand: Hand) -> None:
         """See to it that a thread, which is at rest already, does not rest for good."""
         if hand.rests_since >= self._looks_at:
             self._looks_at = hand.rests_since + REST
@@ -126,7 +179,7 @@ class Crew(Part):
         now = monotonic()
         for hand in list(self.idle):  # the one that has rested longest comes first
             if now - hand.rests_since < REST:
-                self.look_after(hand)
+                self._look_after(hand)
                 return
             if self.withdraw(hand):
                 hand.call(None)
@@ -134,12 +187,8 @@ class Crew(Part):
     def dismiss(self) -> None:
         """End the threads, those at work after their call. The next calls start new ones."""
         self.dismissals += 1  # first: whoever comes to rest after this does not stay
-        while self.idle:
-            try:
-                hand = self.idle.pop()
-            except IndexError:
-                return
-            hand.call(None)
+        while self._call_last(None):
+            pass
 
     before_fork = at_exit = dismiss
 

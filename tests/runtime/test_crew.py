@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -10,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from flask_pooled_db.runtime import crew, workers
+from flask_pooled_db.runtime.crew import Hand
 from flask_pooled_db.runtime.workers import THREADS
 from harness.waiting import PATIENCE, wait_until
 from tests.support.handles import handles
@@ -176,6 +178,78 @@ def test_p6_fork_waits_for_calls() -> None:
     helper.join()
     wait_until(lambda: len(order) == 3)
     assert order[0] == "call"
+
+
+class Interrupting:
+    """A socket as whose `send()` a signal handler raises: before or after it has sent."""
+
+    def __init__(self, end: socket.socket, *, sends: bool) -> None:
+        self._end = end
+        self._sends = sends
+
+    def send(self, data: bytes) -> None:
+        if self._sends:
+            self._end.send(data)
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self._end.close()
+
+
+@contextlib.contextmanager
+def interrupted(hand: Hand, *, sends: bool) -> Iterator[None]:
+    """Have a signal handler interrupt whoever wakes a thread."""
+    ends = hand._ends
+    hand._ends = (ends[0], cast("socket.socket", Interrupting(ends[1], sends=sends)))
+    yield
+    hand._ends = ends
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_p12_interrupted_call(sends: bool) -> None:
+    """A thread whose waking a signal handler has interrupted rests on, or makes the call: later
+    calls are its own, each once, and a fork does not wait for it.
+    """
+    first = made(threading.get_ident)
+    wait_until(lambda: crew.idle)
+    (hand,) = crew.idle
+    calls: list[int] = []
+    for turn in range(3):
+        with interrupted(hand, sends=sends), pytest.raises(KeyboardInterrupt):
+            crew.call(functools.partial(calls.append, turn))
+        wait_until(lambda: list(crew.idle) == [hand])
+        assert made(threading.get_ident) == first
+        wait_until(lambda: list(crew.idle) == [hand])
+    assert len(calls) == len(set(calls))
+    assert sends or not calls
+    assert workers.wait_for_the_rest(PATIENCE)
+    with interrupted(hand, sends=sends), pytest.raises(KeyboardInterrupt):
+        crew.dismiss()
+    crew.dismiss()
+    wait_until(lambda: not threads())
+
+
+def test_p12_interrupted_after_the_call() -> None:
+    """A call that has ended before its caller was interrupted is not taken back from the thread,
+    which rests again by then.
+    """
+    made(int)
+    wait_until(lambda: crew.idle)
+    (hand,) = crew.idle
+    ends = hand._ends
+
+    class Late(Interrupting):
+        def send(self, data: bytes) -> None:
+            self._end.send(data)
+            wait_until(lambda: calls and crew.idle)
+            raise KeyboardInterrupt
+
+    calls: list[None] = []
+    hand._ends = (ends[0], cast("socket.socket", Late(ends[1], sends=True)))
+    with pytest.raises(KeyboardInterrupt):
+        crew.call(functools.partial(calls.append, None))
+    hand._ends = ends
+    assert (list(crew.idle), len(calls)) == ([hand], 1)
 
 
 def test_p12_no_call_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
