@@ -390,8 +390,10 @@ class Driver(FromConfiguration, Comments, Results, Schemas, ServerSide, TimeLimi
 
     def terminate(self, raw: Any) -> None:
         """Close without a goodbye, and without reading what the server still has to send."""
-        self.cut(raw)
-        self.close(raw)
+        try:
+            self.cut(raw)
+        finally:
+            self.close(raw)
 
     @property
     def outlives_connections(self) -> bool:

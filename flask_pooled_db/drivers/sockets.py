@@ -7,6 +7,7 @@ can be cut from any thread, and detached from its server in a forked child.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import select
@@ -170,13 +171,22 @@ def ends(fileno: int) -> Ends | None:
 def cut(fileno: int) -> None:
     """Shut a connection down, from any thread. A call that waits for the peer fails at once."""
     # Use a duplicate, so that the descriptor that the driver owns stays open.
-    duplicate = socket.socket(fileno=os.dup(fileno))
     try:
-        duplicate.shutdown(socket.SHUT_RDWR)
+        number = os.dup(fileno)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        number = fileno  # no more files: it is borrowed
+    sock = socket.socket(fileno=number)
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass  # the peer has closed it already
     finally:
-        duplicate.close()
+        if number == fileno:
+            sock.detach()
+        else:
+            sock.close()
 
 
 def detach(fileno: int) -> None:

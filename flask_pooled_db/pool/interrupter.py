@@ -6,6 +6,7 @@ connection. In the same way it ends what the server does for a task that was can
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -50,8 +51,10 @@ class Limit:
         self.was_cut = False
         self._interrupter = interrupter
         self._patience = patience
-        self._striking = threading.Lock()  # held during an interruption
-        self._ending = threading.Lock()  # guards `_is_over` and `was_cut`
+        self._ending = threading.Lock()  # guards what follows, and `was_cut`
+        # Of the last interruption, which lets go of it at its end. Who waits for that keeps it: an
+        # exception of its own can't leave a lock taken that the next interruption would wait for.
+        self._striking: threading.Lock | None = None
         self._is_over = False
         self._elapsed = 0.0
 
@@ -70,11 +73,9 @@ class Limit:
     ) -> None:
         self._elapsed = monotonic() - self._started
         with self._ending:
-            self._is_over = True
+            self._is_over, striking = True, self._striking
         self._job.cancel()
-        if self._striking.acquire(timeout=self._patience + END_GRACE):
-            self._striking.release()
-        else:
+        if striking is not None and not striking.acquire(timeout=self._patience + END_GRACE):
             self.victim.condemn("the interruption of a statement of it hangs")
 
     @property
@@ -98,33 +99,48 @@ class Limit:
             self._job = housekeeper.call_later(REPEAT_INTERVAL, self._act)
 
     def cut(self) -> None:
-        """Cut the connection if the statement is still running."""
-        with self._ending:
-            if not self._is_over:
-                self.was_cut = True
-                self.victim.driver.cut(self.victim.raw)
+        """Cut the connection if the statement is still running. It raises nothing: others are to be
+        interrupted as well.
+        """
+        try:
+            with self._ending:
+                if not self._is_over:
+                    self.was_cut = True
+                    self.victim.driver.cut(self.victim.raw)
+        except Exception as error:  # noqa: BLE001  whatever the driver says
+            text = "Cutting the connection of a statement after its time limit failed (%s)"
+            reporter.tell(logger.warning, text, type(error).__name__)
 
     def strike(self, helper: Helper) -> None:
-        """Interrupt the statement if it is still running."""
-        with self._striking:
+        """Interrupt the statement if it is still running. It raises nothing, like `cut()`."""
+        striking = threading.Lock()
+        striking.acquire()
+        with self._ending:
             if self._is_over:
                 return
-            try:
-                connection = functools.partial(self._connection, helper)
-                self.victim.driver.interrupt(self.victim.raw, connection)
-                self.interruptions += 1
-            except IsOverError:
-                return
-            except BaseException as error:  # noqa: BLE001  whatever it is: the caller has waited enough
-                reporter.tell(
-                    logger.warning,
-                    "Interrupting a statement after its time limit of %.3f s failed (%s); its "
-                    "connection is cut instead",
-                    self.seconds,
-                    type(error).__name__,
-                )
-                self.cut()
-                self.interruptions += 1  # its answer may have been lost
+            self._striking = striking
+        try:
+            self._strike(helper)
+        finally:
+            striking.release()
+
+    def _strike(self, helper: Helper) -> None:
+        try:
+            connection = functools.partial(self._connection, helper)
+            self.victim.driver.interrupt(self.victim.raw, connection)
+            self.interruptions += 1
+        except IsOverError:
+            return
+        except BaseException as error:  # noqa: BLE001  whatever it is: the caller has waited enough
+            self.interruptions += 1  # its answer may have been lost
+            reporter.tell(
+                logger.warning,
+                "Interrupting a statement after its time limit of %.3f s failed (%s); its "
+                "connection is cut instead",
+                self.seconds,
+                type(error).__name__,
+            )
+            self.cut()
 
     def _connection(self, helper: Helper) -> Any:
         raw = helper.connection(self.victim.origin)  # opening it takes a while
@@ -159,7 +175,8 @@ class Helper:
         """Close the connection, if there is one."""
         raw, self._raw = self._raw, None
         if raw is not None:
-            self._driver.terminate(raw)
+            with contextlib.suppress(Exception):  # it is gone, which is what was wanted
+                self._driver.terminate(raw)
 
     def cut(self) -> None:
         """Let whoever waits for its server get an error, from any thread."""
@@ -239,24 +256,39 @@ class Interrupter:
 
     def order(self, limit: Limit | Ending) -> None:
         """Have a statement interrupted; does not wait for it."""
+        try:
+            with guard.lock:
+                if limit not in self._orders:
+                    self._orders.append(limit)
+        finally:
+            # `Thread.start()` blocks, and a caller could be interrupted inside it.
+            housekeeper.call_later(0.0, self._begin)
+
+    def _begin(self) -> None:
+        """Start the thread, if it has something to do and is not at work. The housekeeper calls
+        this, in which no signal handler runs.
+        """
         with guard.lock:
-            if limit not in self._orders:
-                self._orders.append(limit)
-            starts, self._works = not self._works, True
+            starts = bool(self._orders) and not self._works
+            self._works = self._works or starts
         if not starts:
             return
         try:
-            workers.start("interrupter", self._work)
+            helper = Helper(self.driver, self._timeout)
+            workers.start("interrupter", functools.partial(self._work, helper))
         except Exception:  # noqa: BLE001  no more threads: cutting a connection needs none
             while (left := self._next()) is not None:
                 left.cut()
 
-    def _work(self) -> None:
-        helper = Helper(self.driver, self._timeout)
+    def _work(self, helper: Helper) -> None:
         try:
             while (limit := self._next()) is not None:
                 with housekeeper.bounded(self._timeout, helper.cut):
                     limit.strike(helper)
+        except BaseException:
+            self._works = False
+            housekeeper.call_later(0.0, self._begin)  # another goes on with what is left
+            raise
         finally:
             helper.close()
 
