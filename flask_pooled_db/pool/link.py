@@ -32,8 +32,8 @@ class Link:
     """
 
     __slots__ = (
-        *("__weakref__", "_ending", "driver", "is_left", "is_open", "place", "raw", "reason"),
-        *("_closing", "hold", "is_told", "server_id", "taken_at", "taken_by"),
+        *("__weakref__", "_ending", "driver", "is_open", "place", "raw", "reason"),
+        *("_closing", "_errand", "hold", "is_told", "server_id", "taken_at", "taken_by"),
     )
 
     def __init__(self, raw: Any, driver: Driver) -> None:
@@ -43,7 +43,7 @@ class Link:
         self._ending = threading.RLock()  # so that what was closed is not stopped
         self._closing: weakref.ref[Closing] | None = None  # by the thread that has begun to end it
         self.is_told = False  # as evicted, by the pool
-        self.is_left = False  # to a thread that is still at work with it, and will close it
+        self._errand: Errand[bool] | None = None  # a ping that another thread makes
         self.place: Place | None = None  # outside of a pool it has none
         # If its caller gives it back itself: where it was taken, and the id of who took it.
         self.taken_at: callers.Place | None = None
@@ -97,17 +97,24 @@ class Link:
         If it takes too long, the connection is left to that thread, which closes it when the call
         ends: no driver lets another one close it meanwhile.
         """
-        errand = Errand("pinger", self.ping, self._come_back)
+        errand = self._errand = Errand("pinger", self.ping, self._come_back)
         try:
             return errand.run(seconds)
         except Exception:  # noqa: BLE001  a ping that fails, however, means dead
             return False
         finally:
-            self.is_left = errand.is_left
+            if not errand.is_left:  # else it is not this thread's any more
+                self._errand = None
 
     def _come_back(self, _answered: bool | None) -> None:
-        self.is_left = False
+        self._errand = None
         self.terminate()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a thread is left that is still at work with it, and will close it."""
+        errand = self._errand
+        return errand is not None and errand.is_left
 
     @property
     def has_ended(self) -> bool:
