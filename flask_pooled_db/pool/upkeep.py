@@ -173,7 +173,9 @@ class Upkeep(Part):
         """Have the next sweep at its time. Two threads at once may schedule two: that is harmless,
         since a sweep looks at what is due.
         """
-        due, before = self._due(), self._job
+        # First: what another thread schedules from now on is for pools that may be missed below.
+        before = self._job
+        due = self._due()
         # Not at a time that has passed: it would come before other jobs that are due.
         when = max(due, monotonic())
         self._job = None if due == math.inf else housekeeper.call_at(when, self._sweep)

@@ -15,13 +15,13 @@ from flask_pooled_db.errors import PoolTimeout
 from flask_pooled_db.lease.dbutils import Pool
 from flask_pooled_db.pool import Engine, upkeep
 from flask_pooled_db.pool.queue import Queue, Waiter
-from flask_pooled_db.pool.upkeep import sweep
+from flask_pooled_db.pool.upkeep import Upkeep, sweep
 from flask_pooled_db.pool.upkeep import upkeep as the_upkeep
 from flask_pooled_db.runtime.housekeeper import housekeeper
 from harness.waiting import wait_until
 from tests.pool.helpers import use
 from tests.support.fake_driver import FakeDriver, OperationalError
-from tests.support.pools import open_pool
+from tests.support.pools import call, open_pool
 
 QUICK: dict[str, Any] = {"idle_timeout": 0.05, "mincached": 0}
 
@@ -104,6 +104,23 @@ def test_rest_races_checkout(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) 
         assert is_tended(pool)
         monkeypatch.undo()
         wait_until(lambda: pool.stats().open == 0)
+
+
+def test_last_rest_races_first_use(fake: FakeDriver) -> None:
+    """A pool that is used just as the last of the others goes to rest is swept."""
+    mine, swept = Upkeep(), threading.Event()
+
+    def use_it_then() -> float:
+        found = Upkeep._due(mine)
+        patch.undo()
+        call(mine.tend, pool.engine).wait()
+        return found
+
+    with open_pool(fake, **QUICK) as pool, pytest.MonkeyPatch.context() as patch:
+        with _sweeping_by(lambda engine: engine is pool.engine and swept.set()):
+            patch.setattr(mine, "_due", use_it_then)
+            mine._schedule()
+            assert swept.wait(20)
 
 
 def test_pools_are_swept_together(fake: FakeDriver, swept: list[Engine]) -> None:
