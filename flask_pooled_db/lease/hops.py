@@ -49,10 +49,15 @@ def _future_of(job: Job, line: Line | None = None) -> asyncio.Future[None]:
 
 
 def _submit(
-    lease: Lease, line: Line, function: Callable[..., Any], args: tuple[Any, ...]
+    lease: Lease,
+    line: Line,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    *,
+    is_for_sure: bool = False,
 ) -> tuple[Job, asyncio.Future[None]]:
     """Have a call of a lease made in its turn. The future is done when the call has ended."""
-    job = Job(function, args, lease)
+    job = Job(function, args, lease, is_for_sure=is_for_sure)
     future = _future_of(job, line)
     line.submit(job)
     return job, future
@@ -74,7 +79,7 @@ async def call(lease: Lease, line: Line, function: Callable[..., Any], *args: An
 
 async def call_for_sure(lease: Lease, line: Line, function: Callable[..., Any], *args: Any) -> None:
     """Make a call of a lease that has to be made, whatever comes: a block is left."""
-    job, future = _submit(lease, line, function, args)
+    job, future = _submit(lease, line, function, args, is_for_sure=True)
     try:
         await future
     except BaseException as error:

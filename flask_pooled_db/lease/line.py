@@ -8,6 +8,7 @@ that the task was in.
 from __future__ import annotations
 
 import contextvars
+import functools
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -36,8 +37,15 @@ class Job:
     _when_done: tuple[Any, ...] | None = None
 
     def __init__(
-        self, function: Callable[..., Any], args: tuple[Any, ...], lease: Lease | None = None
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        lease: Lease | None = None,
+        *,
+        is_for_sure: bool = False,
     ) -> None:
+        """`is_for_sure`: it is made whatever comes, as is one that nobody waits for."""
+        self._is_for_sure = is_for_sure
         self._function = function
         self._args = args
         self._lease = lease
@@ -62,6 +70,17 @@ class Job:
         self.is_finished = True
         if self._abandoned_by is not None and lease is not None:
             lease.break_off(self._abandoned_by, CANCELLED)
+
+    def run_or_fail(self) -> None:
+        """Make the call here if it has to be made: it ends a lease. Any other fails, for its task
+        is told, and this thread may be that of an event loop.
+        """
+        if self._is_for_sure or self._when_done is None:
+            self.run()
+            return
+        self._args = ()
+        self.error = RuntimeError("no thread could start that makes this call")
+        self.is_finished = True
 
     def when_done(self, tell: Callable[..., object], *args: Any) -> None:
         """Have a function called in the worker when the call has ended: the last one given."""
@@ -98,13 +117,14 @@ class Job:
 class Line:
     """The calls of one lease that wait for their turn."""
 
-    __slots__ = ("__weakref__", "_is_at_work", "_jobs", "face", "is_left", "mailbox")
+    __slots__ = ("__weakref__", "_awaited", "_is_at_work", "_jobs", "face", "is_left", "mailbox")
 
     def __init__(self) -> None:
         self.mailbox: Any = None  # of the loop that it was last used in
         self.face: weakref.ref[Any] | None = None  # what tasks use of the lease
         self._jobs: deque[Job] = deque()
         self._is_at_work = False
+        self._awaited: object = None  # what a worker knows that is to begin, until it does
         self.is_left = False  # with a call that nothing could end, and that nobody waits for
 
     @property
@@ -116,17 +136,20 @@ class Line:
         """Have a call made when those before it have ended. Raises RuntimeError if the system has
         no more threads.
         """
-        with guard.lock:
-            self._jobs.append(job)
-            starts, self._is_at_work = not self._is_at_work, True
-        if starts:
-            try:
-                crew.call(self._work)
-            except BaseException:
-                with guard.lock:
-                    self._jobs.clear()
-                    self._is_at_work = False
-                raise
+        start = object()
+        try:
+            with guard.lock:
+                self._jobs.append(job)
+                if not self._is_at_work:
+                    self._is_at_work, self._awaited = True, start
+            if self._awaited is start:
+                crew.call(functools.partial(self._work, start))
+        except BaseException:
+            self.drop(job)
+            # Others may have come meanwhile, and rely on the worker that was to begin.
+            if self._begins(start):
+                self._work_off(Job.run_or_fail)
+            raise
 
     def drop(self, job: Job) -> bool:
         """Have a call not made, if it has not begun. Returns whether that is so."""
@@ -134,10 +157,22 @@ class Line:
             job.is_dropped = not job.is_started
         return job.is_dropped
 
-    def _work(self) -> None:
+    def _work(self, start: object) -> None:
+        if self._begins(start):
+            self._work_off(Job.run)
+
+    def _begins(self, start: object) -> bool:
+        """Return whether it is the caller who works the line off: one alone."""
+        with guard.lock:
+            begins = self._awaited is start
+            if begins:
+                self._awaited = None
+            return begins
+
+    def _work_off(self, make: Callable[[Job], None]) -> None:
         job = self._next()
         while job is not None:
-            job.run()
+            make(job)
             following = self._next()  # the line is idle before the task goes on
             job.tell()
             job = following
