@@ -116,8 +116,12 @@ def test_last_rest_races_first_use(fake: FakeDriver) -> None:
         call(mine.tend, pool.engine).wait()
         return found
 
+    def note(engine: Engine) -> None:
+        if engine is pool.engine:
+            swept.set()
+
     with open_pool(fake, **QUICK) as pool, pytest.MonkeyPatch.context() as patch:
-        with _sweeping_by(lambda engine: engine is pool.engine and swept.set()):
+        with _sweeping_by(note):
             patch.setattr(mine, "_due", use_it_then)
             mine._schedule()
             assert swept.wait(20)

@@ -369,7 +369,7 @@ def by_name(do: Callable[[PooledDB], object]) -> Callable[[Site, Callable[[], st
     """Do something in an app of which one bind may be open, and every name exists."""
 
     def cause(site: Site, logged: Callable[[], str]) -> None:
-        with pooled_app("sqlite://", max_binds=1, acquire_timeout=0.05) as (_, db):
+        with pooled_app("sqlite://", max_binds=1) as (_, db):
             db.bind_loader(lambda name: None if name == "unknown" else "sqlite://")
             do(db)
             wait_until(lambda: "failed" in logged())
@@ -378,7 +378,7 @@ def by_name(do: Callable[[PooledDB], object]) -> Callable[[Site, Callable[[], st
 
 
 def open_two(db: PooledDB) -> None:
-    with db.connection_context("one"), db.connection_context("two"):
+    with db.connection_context("one"), db.connection_context("two", timeout=0.05):
         pass
 
 
