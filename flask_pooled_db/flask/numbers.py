@@ -173,7 +173,7 @@ class AppNumbers:
         more: an event is told a moment after what it is about.
         """
         going_on: Numbers = {}
-        for pool, has_ended in list(self._ending.items()):
+        for pool, has_ended in self._ending.copy().items():
             numbers = collect(pool)
             counters = counters_of(numbers)
             if has_ended:
@@ -247,7 +247,7 @@ class AppNumbers:
             if self._turns != turn:
                 return None
             self._turns += 1
-            for bind, (reference, numbers) in list(self._last.items()):
+            for bind, (reference, numbers) in self._last.copy().items():
                 pool = reference()
                 if pool is None:
                     self._forget_locked(bind, counters_of(numbers))

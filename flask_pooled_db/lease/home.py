@@ -69,11 +69,11 @@ class OpenCursors:
         known = self._by_id
         known[id(cursor)] = weakref.ref(cursor)
         if len(known) % _CURSORS_PER_SWEEP == 0:
-            self._by_id = {id_: cursor for id_, cursor in known.items() if cursor() is not None}
+            self._by_id = {id_: one for id_, one in known.copy().items() if one() is not None}
 
     def add_handle(self, handle: Live) -> None:
         """Note what was handed out beside cursors and has to be closed."""
-        self._handles = {id_: one for id_, one in self._handles.items() if one() is not None}
+        self._handles = {id_: one for id_, one in self._handles.copy().items() if one() is not None}
         self._handles[id(handle)] = weakref.ref(handle)
 
     def forget(self, cursor: OpenCursor) -> None:
@@ -83,12 +83,12 @@ class OpenCursors:
 
     def handles(self) -> list[Live]:
         """Return those beside cursors that are no garbage."""
-        found = [reference() for reference in self._handles.values()]
+        found = [reference() for reference in self._handles.copy().values()]
         return [handle for handle in found if handle is not None]
 
     def all(self) -> list[OpenCursor]:
         """Return those that are no garbage."""
-        found = [reference() for reference in self._by_id.values()]
+        found = [reference() for reference in self._by_id.copy().values()]
         # A cursor may have to wait until the others are closed.
         return [*self.handles(), *(cursor for cursor in found if cursor is not None)]
 

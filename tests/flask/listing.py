@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,6 +17,7 @@ from flask_pooled_db import PooledDB
 from flask_pooled_db.flask.commands.servers import orphans
 from harness.server import MariaDBServer
 from tests.support.apps import pooled_app
+from tests.support.pools import call
 
 RESTED = orphans.MARGIN + 1.1
 """Seconds after which a connection is idle for certain, by a server that counts whole ones."""
@@ -66,6 +68,22 @@ class Client:
 
     def run(self, sql: str) -> None:
         self.raw.cursor().execute(sql)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Have it used again and again during a block, however long that takes."""
+        ends = threading.Event()
+
+        def use() -> None:
+            while not ends.wait(0.1):
+                self.run("SELECT 1")
+
+        user = call(use)
+        try:
+            yield
+        finally:
+            ends.set()
+            user.result()
 
     def __enter__(self) -> Self:
         return self

@@ -40,12 +40,12 @@ def test_orphans(mariadb: MariaDBServer, shop: Site, account: str) -> None:
         Client(mariadb, mariadb.create_database()) as elsewhere,
         Client(mariadb, name, bind_address="127.0.0.2") as remote,
         shop.db.connection_context() as conn,
+        fresh.in_use(),
     ):
         conn.cursor().execute("SELECT 1")
         open_.run("INSERT INTO t VALUES (1)")
         caller = call(busy.run, "SELECT SLEEP(60)")
         time.sleep(RESTED)
-        fresh.run("SELECT 1")
         assert {owners(shop)[one.id] for one in (idle, open_, busy, fresh)} == {"unknown"}
         assert owners(shop)[remote.id] == "elsewhere"
         assert owners(shop).keys().isdisjoint({others.id, elsewhere.id})

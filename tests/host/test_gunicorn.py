@@ -82,7 +82,7 @@ def test_workers(gunicorn: GunicornServer, tmp_path: Path) -> None:
     churn(gunicorn, [each.work for each in clients], seconds=LOAD, turns=4)
     assert [each.went_back for each in clients] == [[], [], []]
     answered, seen = sum(each.answered for each in clients), max(each.seen for each in clients)
-    assert seen >= answered > 10
+    assert seen >= answered > 0
 
     def sees_all() -> bool:
         """Whether a worker sees itself and the others, and nobody else but the arbiter."""
