@@ -46,7 +46,7 @@ class Slots:
 
     def _taken_locked(self) -> int:
         self._reserved = [one for one in self._reserved if (turn := one()) and turn.has_slot]
-        engines = [one.engine for one in self._opened.copy().values()]
+        engines = [one.engine for one in dict(self._opened).values()]
         taken = sum(not engine.is_closed or not engine.is_empty for engine in engines)
         return taken + len(self._reserved) + self._count_ending_locked()
 
