@@ -37,6 +37,7 @@ PEERS = {
         "PyMySQL, a ping",
     },
     "fairness": {"DBUtils", "SQLAlchemy"},
+    "starting": {"SQLAlchemy's create_engine(), each"},
     "memory": {"DBUtils", "SQLAlchemy", "PyMySQL alone", "PyMySQL alone, ssl_disabled"},
     "postgresql": {
         "psycopg_pool",
