@@ -221,13 +221,19 @@ class MariaDBServer(OwnServer):
         self._pid_file.unlink(missing_ok=True)  # a killed server leaves it
         self._process = start(command, self._log)
         try:
-            # The server writes its pid when it has its ports. Asking these instead would take
-            # another server for this one where that holds a port this one could not get.
-            wait_until_ready(self._process, self._pid_file.exists, "MariaDB", self.error_log)
-            self.query("SELECT 1")
+            wait_until_ready(self._process, self._answers, "MariaDB", self.error_log)
         except BaseException:
             self.kill()
             raise
+
+    def _answers(self) -> bool:
+        if not self._pid_file.exists():  # it is written when the server has its ports
+            return False
+        try:
+            self.query("SELECT 1")
+        except pymysql.err.Error:  # a node that joins a cluster may end connections again
+            return False
+        return True
 
     def _create_app_user(self) -> None:
         self.execute(f"CREATE USER '{APP_USER}'@'%%' IDENTIFIED BY %s", APP_PASSWORD)
