@@ -79,7 +79,8 @@ class ServerLoads:
 
     def _ask(self, groups: Iterable[list[Pool]]) -> None:
         kept = monotonic() - KEPT
-        self._told = {bind: one for bind, one in self._told.items() if one[0] > kept}
+        # A copy: another thread may have begun to ask as well.
+        self._told = {bind: one for bind, one in self._told.copy().items() if one[0] > kept}
         for group in groups:
             # If it raises, the pool has closed the connection, and its callers will be told.
             with contextlib.suppress(Exception):
