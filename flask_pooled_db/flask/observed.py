@@ -118,8 +118,7 @@ class Observed(Serving):
 
     def _page_data(self, before: str | None) -> bytes:
         state = self.here()[0]
-        pools = state.registry.all_pools()
-        state.watch.seen.loads.look(pool for pool in pools if pool.config.server is None)
+        state.watch.seen.loads.look(state.registry.own_pools())
         return state.board.answer(state.read_host, before)
 
     def _count_endpoints(self, app: Flask) -> None:

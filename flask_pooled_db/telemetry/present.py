@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flask_pooled_db.host import WANTED, HostStats
 from flask_pooled_db.telemetry.finding import (
@@ -18,6 +18,7 @@ from flask_pooled_db.telemetry.finding import (
 )
 from flask_pooled_db.telemetry.holding import Held, held_in, long_held, named, place_of
 from flask_pooled_db.telemetry.overview import (
+    Numbers,
     address_of,
     down_of,
     is_used_up,
@@ -164,20 +165,42 @@ def silent(stats: HostStats, past: Past | None) -> Iterator[Finding]:
             )
 
 
+def _servers(
+    stats: HostStats, is_wanted: Callable[[Numbers], bool]
+) -> Iterator[tuple[str, Numbers, str | None]]:
+    """Yield the servers of which something is so, each with one of its binds and its address: once,
+    however many binds it has. One whose address is not known is taken for another one each time.
+    """
+    told = set[str]()
+    for bind, pools in pools_by_bind(stats).items():
+        server, at = server_of(pools), address_of(pools)
+        if server is None or at in told or not is_wanted(server):
+            continue
+        if at is not None:
+            told.add(at)
+        yield bind, server, at
+
+
+def _is_nearly_full(server: Numbers) -> bool:
+    return bool(server["connections"] >= NEARLY_FULL * server["max_connections"])
+
+
+def _has_long_transaction(server: Numbers) -> bool:
+    oldest = server["oldest"]
+    return oldest is not None and oldest >= LONG_OPEN
+
+
 def near_limit(stats: HostStats, past: Past | None) -> Iterator[Finding]:
     """A server that has nearly as many connections as it takes: once, however many binds it has."""
-    by_bind, told = pools_by_bind(stats), set[str]()
-    for bind, pools in by_bind.items():
-        server = server_of(pools)
-        if server is None:
-            continue
+    by_bind = pools_by_bind(stats)
+    for bind, server, at in _servers(stats, _is_nearly_full):
         number, limit = server["connections"], server["max_connections"]
-        at = address_of(pools)
-        if number < NEARLY_FULL * limit or at in told:
-            continue
-        others = [one for one in by_bind.values() if at is not None and address_of(one) == at]
-        told.update(() if at is None else (at,))
-        own = sum(pool.get("open", 0) for one in others or [pools] for _, pool in one)
+        on_it = [
+            pools
+            for name, pools in by_bind.items()
+            if name == bind or (at is not None and address_of(pools) == at)
+        ]
+        own = sum(pool.get("open", 0) for pools in on_it for _, pool in pools)
         yield Finding(
             "near-limit",
             BAD if number >= FULL * limit else WARNING,
@@ -192,15 +215,8 @@ def rests_in_transaction(stats: HostStats, past: Past | None) -> Iterator[Findin
     """A connection of a server, whosever it is, that has had a transaction open for long: once,
     however many binds the server has.
     """
-    told = set[str]()
-    for bind, pools in pools_by_bind(stats).items():
-        server = server_of(pools)
-        oldest = None if server is None else server.get("oldest")
-        at = address_of(pools)
-        if server is None or oldest is None or oldest < LONG_OPEN or at in told:
-            continue
-        told.update(() if at is None else (at,))
-        number = server["in_transaction"]
+    for bind, server, _ in _servers(stats, _has_long_transaction):
+        number, oldest = server["in_transaction"], server["oldest"]
         yield Finding(
             "rests-in-transaction",
             WARNING,

@@ -66,7 +66,7 @@ def _binds_of(stats: HostStats) -> list[_Bind]:
                 setattr(one, field, getattr(one, field) + pools.get(name, {}).get(field, 0))
             if told := opened.get(name):
                 unused = told["unused_for"] + process.age
-                one.unused_for = min(unused, unused if one.unused_for is None else one.unused_for)
+                one.unused_for = unused if one.unused_for is None else min(unused, one.unused_for)
                 one.is_used = one.is_used or told["is_used"]
                 one.server = told["server"]
     return sorted(found.values(), key=lambda one: (one.name != DEFAULT_BIND, one.name))

@@ -105,10 +105,11 @@ def _words(sizes: Mapping[str, int]) -> str:
 def _explain(bind: str, results: Sequence[Mapping[str, Any]], given: Mapping[str, int]) -> None:
     """Say how long that lasts, and what to set to keep it."""
     changes = [change for one in results for change in one.get("resized", {}).values()]
-    own = current()[0].registry.pools.get(bind)
-    keep = to_keep(USUAL if own is None else own.config, given)
-    if changes:  # they know the settings of binds that are opened by their names
+    if changes:  # workers know what the loader has returned for a bind that is opened by its name
         keep = changes[0]["keep"]
+    else:
+        own = current()[0].registry.pools.get(bind)
+        keep = to_keep(USUAL if own is None else own.config, given)
     click.echo(
         "This lasts until a worker restarts: new workers use the configured limits. To keep it, "
         f"set {_where(bind, {name.upper(): size for name, size in keep.items()})}."
