@@ -28,7 +28,9 @@ def bound_requests(app: Flask, seconds: float) -> None:
 def _begin(seconds: float) -> None:
     this: Any = request._get_current_object()  # type: ignore[attr-defined]
     if this.url_rule is not None and this.url_rule.websocket:
-        return  # it goes on for as long as its client likes; its route says so, and no header
+        # A websocket goes on for as long as its client likes. The route tells that it is one: any
+        # client can send the header.
+        return
     deadline = Deadline(seconds, f"POOLED_DB_REQUEST_DEADLINE ({seconds:g} s)")
     setattr(this, _ATTRIBUTE, deadline)
     deadline.begin()

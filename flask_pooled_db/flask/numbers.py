@@ -152,7 +152,7 @@ class AppNumbers:
         if pool.config.server is None:
             with guard.lock:
                 self._turns += 1  # whoever collects meanwhile begins anew
-                self._end_locked()
+                self._closed_locked()
                 self._settle_locked(pool)
 
     def _settle_locked(self, pool: Pool) -> None:
@@ -168,7 +168,7 @@ class AppNumbers:
         else:
             self._forget_locked(pool.bind, counters_of(numbers))
 
-    def _end_locked(self) -> Numbers:
+    def _closed_locked(self) -> Numbers:
         """Return what closed pools have counted. Those whose leases have ended are looked at once
         more: an event is told a moment after what it is about.
         """
@@ -254,7 +254,7 @@ class AppNumbers:
                 elif by_bind.get(bind) is not pool:
                     self._settle_locked(pool)
             self._last = {bind: (weakref.ref(pool), found[bind]) for bind, pool in by_bind.items()}
-            return by_bind, found, self._end_locked()
+            return by_bind, found, self._closed_locked()
 
     merge = staticmethod(merge)
 

@@ -209,7 +209,7 @@ class Publisher:
                 else:
                     Errand("publisher", self._retire, lambda _: None).run(seconds)
         except RuntimeError:  # the system has no more threads
-            _have_left(self._member)
+            _let_leave(self._member)
 
     def _retire(self) -> None:
         self._at_work(self._retire_now, PATIENCE)
@@ -234,15 +234,15 @@ def _take_turn(reference: weakref.ref[Publisher], member: Member) -> None:
     if publisher is not None:
         publisher.take_turn()
         return
-    _have_left(member)
+    _let_leave(member)
 
 
-def _have_left(member: Member) -> None:
+def _let_leave(member: Member) -> None:
     """Have a member leave, in a thread of its own, as soon as the system has one."""
     try:
         workers.start("publisher", functools.partial(_leave, member))
     except RuntimeError:
-        housekeeper.call_later(INTERVAL, functools.partial(_have_left, member))
+        housekeeper.call_later(INTERVAL, functools.partial(_let_leave, member))
 
 
 def _leave(member: Member) -> None:

@@ -19,8 +19,8 @@ logger = logging.getLogger("flask_pooled_db")
 
 
 class Closing:
-    """Held by who closes a connection, for as long as that takes: whatever ends it, this is garbage
-    then.
+    """What a thread holds while it closes a connection. It is garbage when the closing is over,
+    however that has ended.
     """
 
     __slots__ = ("__weakref__",)
