@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,9 +13,9 @@ from flask_pooled_db import ConfigError, ConnectFailed, PoolTimeout
 from flask_pooled_db.config import PoolConfig
 from flask_pooled_db.drivers import make_driver
 from flask_pooled_db.drivers.psycopg import PsycopgDriver
-from harness.postgres import postgres
 from harness.sockets import free_port
 from harness.waiting import PATIENCE
+from tests.support.pgusers import server_of_users
 from tests.support.pools import open_pool
 
 SECRET = "Kolibri7Geheim"
@@ -25,19 +24,8 @@ SECRET = "Kolibri7Geheim"
 @pytest.fixture(scope="module")
 def server() -> Iterator[dict[str, Any]]:
     """The parts of the URL of a server of this module's own, with all kinds of users."""
-    with postgres() as url, psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as own:
-        own.execute("CREATE USER ann PASSWORD 'right'")
-        own.execute("CREATE USER full PASSWORD 'right' CONNECTION LIMIT 0")
-        own.execute("CREATE ROLE nologin NOLOGIN")
-        own.execute("CREATE DATABASE closed")
-        own.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
-        (hba,) = own.execute("SHOW hba_file").fetchone() or ("",)
-        users = "ann,full,nobody 127.0.0.1/32 scram-sha-256"
-        trusted = "postgres,nologin,stranger 127.0.0.1/32 trust"
-        Path(hba).write_text(f"host all {users}\nhost all {trusted}\n")
-        own.execute("SELECT pg_reload_conf()")
-        where = {"host": "127.0.0.1", "port": own.info.port, "database": "postgres"}
-        yield {"drivername": "postgresql", "username": "ann", "password": "right", **where}
+    with server_of_users() as parts:
+        yield parts
 
 
 REFUSED = {

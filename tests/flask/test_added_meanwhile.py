@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +20,7 @@ from flask_pooled_db.telemetry.conventions import COUNTERS
 from tests.host.meeting import publisher_in
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import open_pool
+from tests.support.tracing import traced_by
 
 LISTING = ("_weakrefset.py", "census.py", "serving.py", "extension.py")
 """Where objects are listed, by the standard library or by the package."""
@@ -47,21 +47,12 @@ class Meanwhile:
                 self._add()
         return self
 
-    @contextlib.contextmanager
-    def here(self) -> Iterator[None]:
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-
 
 def at_each_line(add: Callable[[], object], work: Callable[[], object]) -> None:
     """Do some work again and again, with something added at a later line of it each time."""
     for line in range(LINES):
         meanwhile = Meanwhile(line, add)
-        with meanwhile.here():
+        with traced_by(meanwhile):
             work()
         assert meanwhile.is_done or line > 1
 

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from flask_pooled_db.flask.commands.servers.remedies import remedy
-from harness.postgres import PostgreSQLServer, postgres
+from harness.postgres import PostgreSQLServer
 from harness.sockets import free_port
 from tests.flask.checking import check, found, run, site
+from tests.support.pgusers import server_of_users
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -25,20 +26,8 @@ SECRET = "Kolibri7Geheim"
 @pytest.fixture(scope="module")
 def server() -> Iterator[dict[str, Any]]:
     """The parts of the URL of a server of this module's own, with all kinds of users."""
-    with postgres() as url, psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as own:
-        own.execute("CREATE USER ann PASSWORD 'right'")
-        own.execute("CREATE USER full PASSWORD 'right' CONNECTION LIMIT 0")
-        own.execute("CREATE ROLE nologin NOLOGIN")
-        own.execute("CREATE DATABASE closed")
-        own.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
-        own.execute("CREATE DATABASE small CONNECTION LIMIT 0")
-        (hba,) = own.execute("SHOW hba_file").fetchone() or ("",)
-        users = "ann,full 127.0.0.1/32 scram-sha-256"
-        trusted = "postgres,nologin,stranger 127.0.0.1/32 trust"
-        Path(hba).write_text(f"host all {users}\nhost all {trusted}\n")
-        own.execute("SELECT pg_reload_conf()")
-        where = {"host": "127.0.0.1", "port": own.info.port, "database": "postgres"}
-        yield {"drivername": "postgresql", "username": "ann", "password": "right", **where}
+    with server_of_users() as parts:
+        yield parts
 
 
 def told(url: Any, folder: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -22,6 +21,7 @@ from tests.lease.databases import WITH_SAVEPOINT
 from tests.runtime.forking import run_program
 from tests.support.fake_driver import FakeDriver
 from tests.support.pools import check_counts, open_pool
+from tests.support.tracing import traced_by
 
 LEASE_FILES = ("scope.py", "lease.py", "proxy.py", "preamble.py", "transaction.py", "enclosing.py")
 FIRST_LINES = 3
@@ -52,14 +52,11 @@ class AtLine:
 
     def run(self, function: Callable[[], object]) -> bool:
         """Call it; return whether it was interrupted."""
-        before = sys.gettrace()
-        sys.settrace(self)
         try:
-            function()
+            with traced_by(self):
+                function()
         except Interrupted:
             return True
-        finally:
-            sys.settrace(before)
         return False
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import linecache
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import flask_pooled_db
 from flask_pooled_db.runtime import housekeeper
 from flask_pooled_db.runtime.workers import THREADS
+from tests.support.tracing import traced_by
 
 PACKAGE = Path(flask_pooled_db.__file__).parent
 TRACED = tuple(f"{PACKAGE / folder}/" for folder in ("pool", "lease", "host"))
@@ -56,12 +56,10 @@ class Injection:
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
         """In this thread."""
-        before = sys.gettrace()
-        sys.settrace(self)
         try:
-            yield
+            with traced_by(self):
+                yield
         finally:
-            sys.settrace(before)
             self._before.clear()  # frames hold what they work with
 
     @contextlib.contextmanager
